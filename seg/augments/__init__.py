@@ -1,0 +1,1 @@
+"""Augments: seeded changes to one training example."""

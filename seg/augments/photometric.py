@@ -1,0 +1,91 @@
+"""Random changes of brightness, contrast, saturation and hue."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from seg.errors import UserError
+from seg.registry import augments
+
+# RGB to luma and two chroma axes (NTSC's YIQ): hue is the angle and saturation the length in the chroma plane.
+_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], np.float32)
+_FROM_YIQ = np.linalg.inv(_TO_YIQ).astype(np.float32)
+
+
+@augments.register('photometric')
+def photometric(
+    *,
+    brightness: float = 0.125,
+    contrast: float = 0.5,
+    saturation: float = 0.5,
+    hue: float = 0.05,
+    probability: float = 0.5,
+) -> Photometric:
+    """Random brightness, contrast, saturation and hue, each with a probability; labels stay as they are.
+
+    The kinds and default ranges are those of SSD (Liu et al., 2016, arXiv:1512.02325).
+
+    Args:
+      brightness: up to this part of the full range is added or taken away, 0..1.
+      contrast: distances from the picture's mean grey are multiplied by up to 1 - this to 1 + this, 0..1.
+      saturation: distances from a pixel's own grey are multiplied by up to 1 - this to 1 + this, 0..1.
+      hue: colours turn by up to this part of the full circle either way, 0..0.5.
+      probability: chance of each of the four changes, 0..1.
+
+    Raises:
+      UserError: if a setting is out of its range.
+    """
+    limits = (
+        ('brightness', brightness, 1),
+        ('contrast', contrast, 1),
+        ('saturation', saturation, 1),
+        ('hue', hue, 0.5),
+    )
+    for name, value, most in (*limits, ('probability', probability, 1)):
+        if not 0 <= value <= most:
+            raise UserError(f'photometric.{name} = {value!r}: expected a number between 0 and {most}.')
+    return Photometric(brightness, contrast, saturation, hue, probability)
+
+
+class Photometric:
+    """The augment made by `photometric`.
+
+    All four changes are linear in the colour of a pixel, so that they come down to one 3x3 matrix and one offset per
+    picture. Padding is left alone, so that it does not matter whether this comes before or after a crop.
+    """
+
+    def __init__(self, brightness, contrast, saturation, hue, probability):
+        self._ranges = np.array([brightness * 255, contrast, saturation, hue * 2 * math.pi], np.float32)
+        self._probability = probability
+
+    def __call__(self, example: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Augments one example.
+
+        Args:
+          example: `image` float32 [H, W, 3] in 0..255, `size` int32 [2], the valid region at the top left.
+          seed: int32 [2]; all chance comes from it.
+
+        Returns:
+          The example with a changed `image`, within 0..255. Other keys are passed on.
+        """
+        image, size = example['image'], example['size']
+        draws = tf.random.stateless_uniform([2, 4], seed, alg='philox')
+        amounts = tf.where(draws[0] < self._probability, (2 * draws[1] - 1) * self._ranges, 0.0)
+        brightness, contrast, saturation, hue = tf.unstack(amounts)
+        cos, sin = (1 + saturation) * tf.cos(hue), (1 + saturation) * tf.sin(hue)
+        zero = tf.zeros([])
+        chroma = tf.stack([tf.stack([zero + 1, zero, zero]), tf.stack([zero, cos, -sin]), tf.stack([zero, sin, cos])])
+        matrix = (1 + contrast) * tf.matmul(_FROM_YIQ, tf.matmul(chroma, _TO_YIQ))
+
+        height, width = tf.unstack(size)
+        inside = image[:height, :width]
+        color = tf.reduce_sum(tf.reduce_sum(inside, 0), 0) / tf.cast(height * width, tf.float32)
+        # Grey is a fixed point of hue and saturation, so the order of the four changes is immaterial but for the clip.
+        offset = brightness - contrast * tf.tensordot(_TO_YIQ[0], color, 1)
+        changed = tf.matmul(tf.reshape(inside, [-1, 3]), matrix, transpose_b=True) + offset
+        changed = tf.reshape(tf.clip_by_value(changed, 0.0, 255.0), tf.shape(inside))
+        changed = tf.concat([tf.concat([changed, image[:height, width:]], axis=1), image[height:]], axis=0)
+        return dict(example, image=tf.ensure_shape(changed, image.shape))

@@ -1,0 +1,1 @@
+"""Backbones: from an image to feature maps `c2` to `c5`."""

@@ -1,0 +1,401 @@
+"""Gin files and flags: parsing, hints, unused bindings, snapshots. The only file that knows gin's insides.
+
+gin 0.5.0 has no record of where a binding came from, follows includes only to its own search path and words its
+errors for its authors. So the statements that its parser yields are applied here, one by one: each binding is checked
+against the registry, remembered with its place and handed to gin, which resolves and injects the values as ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import os
+import pprint
+import re
+import sys
+import tokenize
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from seg import plugins, registry, unread
+from seg.errors import UserError
+from seg.gin_files import Place, Source, find_file, syntax_hint
+
+import gin  # isort: skip  After the registry, which prepares it.
+from gin import config_parser
+
+_MACRO = 'gin.macro'
+_INTERNAL = (_MACRO, 'gin.constant', 'gin.singleton')
+
+Binding = tuple[str, str, str]  # (scope, full selector, parameter)
+
+
+class _Problem(Exception):
+    """A mistake whose place the caller knows."""
+
+
+_places: dict[Binding, Place] = {}
+_IN_PYTHON = Place('bound in Python', command_line=False)
+
+
+def clear() -> None:
+    """Unlocks and empties the configuration, and forgets what plugins were recorded (they stay loaded)."""
+    gin.clear_config()
+    _places.clear()
+    plugins.recorded.clear()
+
+
+def configurable(name: str, supplied: Iterable[str] = (), free: Iterable[str] = ()) -> Callable[[Any], Any]:
+    """Decorator for the few configurables that are no plugins, such as `experiment`; returns its target unchanged.
+
+    Args:
+      name: plain name in gin files.
+      supplied: parameters that come from Python and are refused in gin.
+      free: parameters that may change when a run is resumed.
+    """
+
+    def decorate(builder):
+        registry.enter('', name, builder, sys._getframe(1), essential=supplied, supplied=supplied, free=free)
+        return builder
+
+    return decorate
+
+
+def injected(name: str) -> registry.Factory:
+    """Returns the version of a plain configurable that reads its bindings, in the current scope."""
+    entry = registry.ENTRIES[f'seg.{name}']
+    return registry.Factory(entry, name, gin.get_configurable(entry.builder), tuple(gin.current_scope()))
+
+
+def scope(name: str) -> contextlib.AbstractContextManager:
+    """Enters a scope: bindings such as `eval/datasets.voc.split` hold within."""
+    return gin.config_scope(name)
+
+
+# Parsing.
+
+
+def parse(gin_files: Iterable[str] = (), gin_params: Iterable[str] = ()) -> None:
+    """Parses gin files, then single bindings, and locks the configuration. A later binding replaces an earlier one.
+
+    Files, and those they include, are looked for in the working directory, in the package and in the checkout.
+
+    Args:
+      gin_files: paths, such as `gin/deeplab_voc.gin`.
+      gin_params: bindings, such as `BATCH_SIZE=8`.
+
+    Raises:
+      UserError: for the first mistake found: place, value, near misses, next step.
+    """
+    if gin.config_is_locked():
+        raise RuntimeError('The configuration is locked: call config.clear() before loading plugins and parsing again.')
+    for name in gin_files:
+        _parse_file(name, '--gin_file', ())
+    for param in gin_params:
+        _parse(Source(f'--gin_param="{param}"', param, command_line=True), ())
+    _check_macros()
+    try:
+        gin.finalize()
+    except Exception as error:  # A finalize hook of the user's.
+        raise UserError(f'A gin finalize hook refused the configuration: {error}') from error
+
+
+def _parse_file(name: str, place: str, stack: tuple[str, ...]) -> None:
+    path = find_file(name, place)
+    real = os.path.realpath(path)
+    if real in stack:
+        raise UserError(f'{place}: {name!r} includes itself: {" -> ".join([*stack, real])}')
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{place}: cannot read {path}: {error}') from error
+    _parse(Source(registry.shown_path(path), text, command_line=False), (*stack, real))
+
+
+def _parse(source: Source, stack: tuple[str, ...]) -> None:
+    try:
+        for statement in config_parser.ConfigParser(io.StringIO(source.text), _Delegate()):
+            try:
+                _apply(statement, source, stack)
+            except _Problem as problem:
+                raise source.error(statement.location.line_num, str(problem)) from None
+    except _Problem as problem:  # From the delegate, within a value; gin notes the line.
+        line = int(re.search(r'line (\d+)', '\n'.join(problem.__notes__))[1])
+        raise source.error(line, str(problem)) from None
+    except SyntaxError as error:
+        line = error.lineno or 1
+        raise source.error(line, f'cannot be read: {syntax_hint(source, line, error.msg)}') from None
+    except tokenize.TokenError as error:
+        message, (line, _) = error.args
+        raise source.error(min(line, len(source.text.splitlines())), f'a bracket or quote is open: {message}') from None
+
+
+def _apply(statement: Any, source: Source, stack: tuple[str, ...]) -> None:
+    place = source.place(statement.location.line_num)
+    if isinstance(statement, config_parser.BindingStatement):
+        scope_name, selector, parameter, value, _ = statement
+        if parameter:
+            part = _find(selector)
+            _check_parameter(part, parameter)
+            binding = (scope_name, part.selector, parameter)
+        else:
+            binding = (f'{scope_name}/{selector}' if scope_name else selector, _MACRO, 'value')
+        gin.bind_parameter(binding, value)
+        _places[binding] = place
+    elif isinstance(statement, config_parser.BlockDeclaration):
+        _find(statement.selector)
+    elif isinstance(statement, config_parser.ImportStatement):
+        if statement.module.startswith('__gin__'):
+            raise _Problem('dynamic registration is not supported: register the part and import its module.')
+        plugins.load_module(statement.module, place.text)
+    elif statement.filename.endswith('.py'):  # So a snapshot names a plugin file.
+        plugins.load_file(statement.filename, place.text)
+    else:
+        _parse_file(statement.filename, place.text, stack)
+
+
+class _Delegate(gin.config.ParserDelegate):
+    """Checks references while their line is being read."""
+
+    def configurable_reference(self, scoped_selector, evaluate):
+        part = _find(scoped_selector.rpartition('/')[2], '@')
+        entry = registry.ENTRIES.get(part.selector)
+        if evaluate and entry and entry.kind:
+            raise _Problem(f'write @{scoped_selector}, without (): whoever receives the reference calls it.')
+        return super().configurable_reference(scoped_selector, evaluate)
+
+
+def _find(selector: str, sign: str = '') -> gin.config.Configurable:
+    known = gin.config._REGISTRY
+    matches = known.matching_selectors(selector)
+    if len(matches) > 1:
+        choices = ' or '.join(sign + _key(match) for match in sorted(matches))
+        raise _Problem(f'{sign}{selector} can mean several things: write {choices}.')
+    if not matches:
+        raise _Problem(f'{sign}{selector}: {registry.unknown(selector)}')
+    return known[matches[0]]
+
+
+def _check_parameter(part: gin.config.Configurable, parameter: str) -> None:
+    key, entry = _key(part.selector), registry.ENTRIES.get(part.selector)
+    settable = entry.settable if entry else tuple(inspect.signature(part.wrapped).parameters)
+    home = f' ({entry.place})' if entry else ''
+    if parameter in (part.denylist or ()):
+        raise _Problem(
+            f'{parameter!r} of {key}{home} is supplied by the framework and cannot be bound. Remove the binding; '
+            f'what can be bound: {", ".join(settable) or "nothing"}.'
+        )
+    if not gin.config._might_have_parameter(part.wrapped, parameter):
+        hints = ''.join(f' Did you mean {near}?' for near in registry.near_misses(parameter, settable)[:1])
+        raise _Problem(f'{key}{home} has no parameter {parameter!r}.{hints} It has: {", ".join(settable) or "none"}.')
+
+
+# References, macros and their spelling.
+
+
+def _references(value: Any) -> list[gin.config.ConfigurableReference]:
+    return list(gin.config.iterate_references(value))
+
+
+def _name_of_macro(reference: gin.config.ConfigurableReference) -> str | None:
+    """Returns NAME of %NAME, or None for a reference to something else."""
+    return '/'.join(reference.scopes) if reference.configurable.selector in (_MACRO, 'gin.constant') else None
+
+
+def _check_macros() -> None:
+    """Refuses macros that are undefined, circular or required and not set."""
+    config = gin.config._CONFIG
+    macros = {name for name, selector in config if selector == _MACRO}
+    for (scope_name, selector), parameters in config.items():
+        for parameter, value in parameters.items():
+            key, place = _spell_key(scope_name, selector, parameter), _place(scope_name, selector, parameter)
+            for name in filter(None, map(_name_of_macro, _references(value))):
+                if name == 'gin.REQUIRED':
+                    raise UserError(f'{place}: {key} has to be set, for example with --gin_param="{key}=..."')
+                if name not in macros and not gin.config._CONSTANTS.matching_selectors(name):
+                    hints = ''.join(f' Did you mean %{near}?' for near in registry.near_misses(name, macros)[:1])
+                    raise UserError(
+                        f'{place}: {key} = {_literal(value)} uses the macro %{name}, which is defined nowhere.{hints} '
+                        f'Define it in a gin file, or with --gin_param="{name}=..."'
+                    )
+    for name in macros:
+        seen, todo = set(), [name]
+        while todo:
+            for other in filter(None, map(_name_of_macro, _references(config.get((todo.pop(), _MACRO), {})))):
+                if other == name:
+                    raise UserError(f'{_place(name, _MACRO, "value")}: the macro {name} is defined by itself.')
+                if other not in seen:
+                    seen.add(other)
+                    todo.append(other)
+
+
+class _Verbatim(str):
+    __repr__ = str.__str__
+
+
+def _spelled(value: Any, resolve: bool = False) -> Any:
+    """Replaces references by text that `repr` leaves bare; with `resolve`, macros by their values."""
+    if isinstance(value, gin.config.ConfigurableReference):
+        name = _name_of_macro(value)
+        if name is None:
+            called = '()' if value.evaluate else ''
+            return _Verbatim('@' + '/'.join([*value.scopes, _key(value.configurable.selector)]) + called)
+        if resolve and (name, _MACRO) in gin.config._CONFIG:
+            return _spelled(gin.config._CONFIG[name, _MACRO]['value'], resolve)
+        return _Verbatim(f'%{name}')
+    if isinstance(value, Mapping):
+        return {_spelled(key, resolve): _spelled(item, resolve) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_spelled(item, resolve) for item in value)
+    return value
+
+
+def _literal(value: Any, resolve: bool = False) -> str:
+    return repr(_spelled(value, resolve))
+
+
+def _key(selector: str) -> str:
+    entry = registry.ENTRIES.get(selector)
+    return entry.key if entry else selector
+
+
+def _spell_key(scope_name: str, selector: str, parameter: str) -> str:
+    if selector == _MACRO:
+        return scope_name
+    return f'{scope_name}{"/" if scope_name else ""}{_key(selector)}.{parameter}'
+
+
+def _place(scope_name: str, selector: str, parameter: str) -> str:
+    return _places.get((scope_name, selector, parameter), _IN_PYTHON).text
+
+
+# Bindings that nobody read.
+
+
+def unused(idle: Iterable[str] = ()) -> list[unread.Unused]:
+    """Lists the bindings that nobody has read; to be called once everything is built.
+
+    A mistake is: a binding of the command line; a macro that nothing refers to; a scope that is neither entered nor
+    referred to; a parameter of a part that was built, in its scope, but not from this binding. Only worth a note:
+    bindings of parts that were never built, since another took their place or the mode has no use for them.
+
+    Args:
+      idle: globs of bindings that this mode does not read, such as `optimizers.*` or `eval/*` (a glob is matched
+        against `scope/kind.name.parameter`). They are worth a note at most, given on the command line or not.
+    """
+    bindings = []
+    for scope_name, selector, parameter in _bindings():
+        references = _references(gin.config._CONFIG[scope_name, selector][parameter])
+        place = _places.get((scope_name, selector, parameter), _IN_PYTHON)
+        macro = selector == _MACRO
+        bindings.append(
+            unread.Binding(
+                scope=scope_name,
+                part='' if macro else _key(selector),
+                parameter='' if macro else parameter,
+                place=place.text,
+                command_line=place.command_line,
+                macros=tuple(filter(None, map(_name_of_macro, references))),
+                scopes=tuple('/'.join(r.scopes) for r in references if _name_of_macro(r) is None),
+            )
+        )
+    operative = gin.config._OPERATIVE_CONFIG
+    calls = {
+        (name, _key(selector)): set(read) for (name, selector), read in operative.items() if selector not in _INTERNAL
+    }
+    macros_read = {name for name, selector in operative if selector == _MACRO}
+    return unread.find(bindings, calls, macros_read, idle)
+
+
+def report_unused(idle: Iterable[str] = ()) -> str:
+    """Refuses bindings that were meant to do something and did not; returns a note about the harmless rest, or ''.
+
+    Raises:
+      UserError: listing each mistake that `unused` found.
+    """
+    found = unused(idle)
+    mistakes = [f'  {item.place}: {item.key}: {item.reason}.' for item in found if item.error]
+    if mistakes:
+        raise UserError('Bindings that nothing reads (mend or remove them):\n' + '\n'.join(mistakes))
+    notes = [f'  {item.place}: {item.key}: {item.reason}.' for item in found]
+    return '\n'.join(['Bindings without effect in this run:', *notes]) if notes else ''
+
+
+def _bindings() -> list[Binding]:
+    return [(*key, parameter) for key, parameters in gin.config._CONFIG.items() for parameter in parameters]
+
+
+# Snapshots.
+
+
+def snapshot() -> str:
+    """Text of `config.gin`: plugins and every binding; parsing it yields the same configuration."""
+    return _text(gin.config._CONFIG)
+
+
+def operative() -> str:
+    """Text of `operative_config.gin`: the values in use, defaults included, of everything called so far."""
+    return _text(gin.config._OPERATIVE_CONFIG)
+
+
+def _text(config: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+    bindings = [(*key, *item) for key, parameters in config.items() for item in parameters.items()]
+    macros = sorted((name, value) for name, selector, _, value in bindings if selector == _MACRO)
+    groups: dict[tuple[str, str], list[str]] = {}
+    for scope_name, selector, parameter, value in bindings:
+        if selector not in _INTERNAL:
+            line = _line(_spell_key(scope_name, selector, parameter), value)
+            groups.setdefault((_key(selector), scope_name), []).append(line)
+    sections = [[*plugins.recorded]] if plugins.recorded else []
+    if macros:
+        sections.append(['# Macros', *(_line(name, value) for name, value in macros)])
+    for (key, scope_name), lines in sorted(groups.items()):
+        sections.append([f'# {scope_name}{"/" if scope_name else ""}{key}', *sorted(lines)])
+    return '\n\n'.join('\n'.join(section) for section in sections) + '\n'
+
+
+def _line(key: str, value: Any) -> str:
+    return f'{key} = ' + pprint.pformat(_spelled(value), width=max(40, 120 - len(key)), compact=True, sort_dicts=False)
+
+
+def operative_values() -> dict[str, str]:
+    """Returns `scope/kind.name.parameter` -> literal of every value in use, macros replaced by their values."""
+    return {
+        _spell_key(*key, parameter): _literal(value, resolve=True)
+        for key, parameters in gin.config._OPERATIVE_CONFIG.items()
+        if key[1] not in _INTERNAL
+        for parameter, value in parameters.items()
+    }
+
+
+def declared_free(key: str) -> bool:
+    """Tells whether `scope/kind.name.parameter` was registered as free to change when a run is resumed."""
+    part, _, parameter = key.rpartition('/')[2].rpartition('.')
+    entry = registry.ENTRIES.get(f'seg.{part}')
+    return entry is not None and parameter in entry.free
+
+
+def diff(old: Mapping[str, str], new: Mapping[str, str], free: Callable[[str], bool] = declared_free) -> str:
+    """Compares two `operative_values`; returns a line per difference that is not free, or ''.
+
+    A part that only one side has takes one line.
+    """
+    lines = {}
+    parts = [{key.rpartition('.')[0] for key in side} for side in (old, new)]
+    for key in sorted(old.keys() | new.keys()):
+        part = key.rpartition('.')[0]
+        if free(key) or old.get(key) == new.get(key):
+            continue
+        if part not in parts[1]:
+            lines[part] = f'  {part}: no longer used'
+        elif part not in parts[0]:
+            lines[part] = f'  {part}: newly used'
+        else:
+            lines[key] = f'  {key}: {old.get(key, "(absent)")} -> {new.get(key, "(absent)")}'
+    return '\n'.join(lines.values())
+
+
+def markdown(text: str) -> str:
+    """Shapes a snapshot for TensorBoard, which renders Markdown: as a block of code."""
+    return '\n'.join(f'    {line}' for line in text.splitlines())

@@ -1,0 +1,200 @@
+"""Reading image and label files: headers in Python, pixels in TensorFlow graphs."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import NamedTuple
+
+import tensorflow as tf
+
+_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+_PNG_GREY, _PNG_PALETTE = 0, 3
+PNG_COLOR_TYPES = {0: 'greyscale', 2: 'RGB', 3: 'palette', 4: 'greyscale with alpha', 6: 'RGBA'}
+
+
+class ImageHeader(NamedTuple):
+    """What the first bytes of an image file say.
+
+    Attributes:
+      format: 'jpeg' or 'png'.
+      height: in stored pixels.
+      width: in stored pixels.
+      color_type: PNG's colour type (a key of `PNG_COLOR_TYPES`); None for JPEG.
+      orientation: EXIF orientation, 1 (upright) to 8; 1 where the file says nothing.
+    """
+
+    format: str
+    height: int
+    width: int
+    color_type: int | None = None
+    orientation: int = 1
+
+
+def read_header(path: str) -> ImageHeader:
+    """Reads the header of a JPEG or PNG file, and as few further bytes as that takes.
+
+    Raises:
+      ValueError: if it is neither, or ends within the header; says what was found.
+    """
+    with tf.io.gfile.GFile(path, 'rb') as file:
+        head = file.read(16384)
+        try:
+            return parse_header(head)
+        except EOFError:  # A long EXIF block or colour profile comes before the size.
+            head += file.read()
+    try:
+        return parse_header(head)
+    except EOFError:
+        raise ValueError(f'the file is cut off within its header, after {len(head)} bytes') from None
+
+
+def parse_header(head: bytes) -> ImageHeader:
+    """Parses the first bytes of a JPEG or PNG file.
+
+    Raises:
+      EOFError: if more bytes are needed.
+      ValueError: if it is neither format.
+    """
+    if head.startswith(_PNG_SIGNATURE):
+        if len(head) < 33:
+            raise EOFError
+        width, height, _, color_type = struct.unpack('>IIBB', head[16:26])
+        return ImageHeader('png', height, width, color_type)
+    if head.startswith(b'\xff\xd8'):
+        return _parse_jpeg(head)
+    if not head:
+        raise ValueError('the file is empty')
+    known = {b'GIF8': 'a GIF', b'BM': 'a BMP', b'II*\0': 'a TIFF', b'MM\0*': 'a TIFF', b'RIFF': 'a WebP'}
+    found = next((name for magic, name in known.items() if head.startswith(magic)), 'no image that is known here')
+    raise ValueError(f'by its first bytes the file is {found}, not JPEG or PNG')
+
+
+def _parse_jpeg(head: bytes) -> ImageHeader:
+    position, orientation = 2, 1
+    while True:
+        if position + 4 > len(head):
+            raise EOFError
+        if head[position] != 0xFF:
+            raise ValueError(f'the JPEG header is damaged at byte {position}')
+        marker = head[position + 1]
+        if marker == 0xFF:  # A fill byte.
+            position += 1
+            continue
+        (length,) = struct.unpack('>H', head[position + 2 : position + 4])
+        body = head[position + 4 : position + 2 + length]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # Start of frame, whatever the coding.
+            if len(body) < 5:
+                raise EOFError
+            height, width = struct.unpack('>HH', body[1:5])
+            return ImageHeader('jpeg', height, width, None, orientation)
+        if marker == 0xE1 and body.startswith(b'Exif\0\0'):
+            orientation = _exif_orientation(body[6:])
+        position += 2 + length
+
+
+def _exif_orientation(tiff: bytes) -> int:
+    order = {b'II': '<', b'MM': '>'}.get(tiff[:2])
+    try:
+        (directory,) = struct.unpack_from(order + 'I', tiff, 4)
+        (entries,) = struct.unpack_from(order + 'H', tiff, directory)
+        for entry in range(entries):
+            tag, _, _, value = struct.unpack_from(order + 'HHIH', tiff, directory + 2 + 12 * entry)
+            if tag == 0x0112 and 1 <= value <= 8:
+                return value
+    except (struct.error, TypeError):  # Damaged EXIF does not hurt the picture.
+        pass
+    return 1
+
+
+def decode_image(contents: tf.Tensor) -> tf.Tensor:
+    """Decodes a JPEG or PNG picture as it is stored; an EXIF orientation is not applied.
+
+    Args:
+      contents: scalar string, the bytes of the file.
+
+    Returns:
+      uint8 [H, W, 3]; grey pictures are repeated over the channels, alpha is dropped.
+
+    Raises:
+      tf.errors.InvalidArgumentError: if the file is damaged, also if it is merely cut off.
+    """
+    image = tf.cond(
+        tf.io.is_jpeg(contents),
+        # The decoder's default transform is a fast one that is off by a few grey levels.
+        lambda: tf.io.decode_jpeg(contents, channels=3, dct_method='INTEGER_ACCURATE'),
+        lambda: tf.io.decode_png(contents, channels=3),
+    )
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def decode_label(contents: tf.Tensor) -> tf.Tensor:
+    """Decodes a label file: a PNG whose samples are class ids, in greyscale or as indices into a palette.
+
+    TensorFlow's decoder turns palette indices into colours, from which they cannot be had back where two entries share
+    a colour. A palette PNG stores its indices exactly as a greyscale PNG stores its samples, so the file is relabelled
+    as greyscale before it is decoded: the colour type and the header's checksum are rewritten, and the chunks between
+    header and pixels, the palette among them, are left out. This is exact for every palette, and stays in the graph:
+    no Python lock, nothing that op determinism would serialise.
+
+    Args:
+      contents: scalar string, the bytes of a PNG of 1, 2, 4, 8 or 16 bits per sample.
+
+    Returns:
+      int32 [H, W], the samples as stored (a 1-bit file gives 0 and 1).
+
+    Raises:
+      tf.errors.InvalidArgumentError: if the file is damaged or no greyscale or palette PNG.
+    """
+    is_png = tf.strings.substr(contents, 0, 8) == _PNG_SIGNATURE
+    is_long = tf.strings.length(contents) >= 33  # Signature and header.
+    # A substring beyond the end would raise too, but with the whole file in the message.
+    with tf.control_dependencies([tf.debugging.Assert(is_png & is_long, ['A label must be a PNG file.'])]):
+        contents = tf.identity(contents)
+    header = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, 33), tf.uint8), tf.int32)
+    bit_depth, color_type = header[24], header[25]
+    is_palette = color_type == _PNG_PALETTE
+    checks = [tf.debugging.Assert(is_palette | (color_type == _PNG_GREY), ['A label must be palette or greyscale.'])]
+    with tf.control_dependencies(checks):
+        # The checksum is linear over bits: changing one byte changes it by the same mask, whatever the other bytes.
+        mask = tf.where(is_palette, _crc_mask(), tf.zeros([4], tf.int32))
+        crc = tf.bitwise.bitwise_xor(header[29:33], mask)
+    grey = tf.strings.join(
+        [
+            tf.strings.substr(contents, 0, 25),
+            b'\0',
+            tf.strings.substr(contents, 26, 3),
+            tf.strings.reduce_join(tf.gather(_BYTES, crc)),
+            tf.strings.substr(contents, _first_pixel_chunk(contents), tf.strings.length(contents)),
+        ]
+    )
+    samples = tf.io.decode_png(grey, channels=1, dtype=tf.uint16)[..., 0]
+    # The decoder stretches samples to the full range of 16 bits by repeating their bits.
+    return tf.cast(tf.bitwise.right_shift(samples, tf.cast(16 - bit_depth, tf.uint16)), tf.int32)
+
+
+_BYTES = [bytes([value]) for value in range(256)]
+
+
+def _crc_mask() -> tf.Tensor:
+    """What the checksum of a PNG header changes by, per byte, when its colour type goes from palette to greyscale."""
+    blank = bytearray(b'IHDR' + bytes(13))
+    before = zlib.crc32(blank)
+    blank[4 + 9] = _PNG_PALETTE
+    return tf.constant(list((before ^ zlib.crc32(blank)).to_bytes(4, 'big')), tf.int32)
+
+
+def _first_pixel_chunk(contents: tf.Tensor) -> tf.Tensor:
+    """Byte position of a PNG's first IDAT chunk. (Each chunk: length, name, that many bytes, checksum.)"""
+
+    def is_other(position):
+        is_there = tf.debugging.Assert(position + 8 <= tf.strings.length(contents), ['A PNG without pixels.'])
+        with tf.control_dependencies([is_there]):
+            return tf.strings.substr(contents, position + 4, 4) != b'IDAT'
+
+    def after(position):
+        length = tf.io.decode_raw(tf.strings.substr(contents, position, 4), tf.int32, little_endian=False)[0]
+        with tf.control_dependencies([tf.debugging.Assert(length >= 0, ['A PNG chunk has a negative length.'])]):
+            return [position + 12 + length]
+
+    return tf.while_loop(is_other, after, [tf.constant(33)])[0]

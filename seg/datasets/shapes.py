@@ -1,0 +1,314 @@
+"""Procedural scenes: textured shapes on textured grounds, without end and without files."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from seg.datasets import outlines
+from seg.datasets.palette import voc_palette
+from seg.errors import UserError
+from seg.registry import datasets
+from seg.structures import ClassHistogram, DatasetInfo
+
+_SPLITS = ('train', 'val')
+_VAL_EXAMPLES = 128
+_HISTOGRAM_EXAMPLES = 200
+_LARGEST = 0.56  # Of the shorter side of the frame.
+_COMMON = 0.3  # Most objects are larger than this part of the shorter side.
+_SMALL_SHARE = 0.04  # The others.
+_TURN = math.pi / 8  # Objects are turned by up to this angle either way.
+_RELIEF = 0.4  # Part of the brightness that the slope of a relief adds or takes.
+_DRAWS = 28  # Random numbers per layer.
+_NOISE_CELLS = 12  # Cells of the smooth noise along each side.
+_TEXTURES = 4  # Stripes, checkers, a gradient, smooth noise.
+
+
+@datasets.register('shapes')
+def shapes(
+    *,
+    split: str = 'train',
+    seed: int = 0,
+    labels: str = 'semantic',
+    size: Sequence[int] = (128, 128),
+    num_examples: int | None = None,
+    min_objects: int = 3,
+    max_objects: int = 5,
+    min_object_size: float = 12.0,
+    noise: float = 6.0,
+) -> Shapes:
+    """Endless drawn scenes of seven textured shapes that hide one another; needs no files.
+
+    A scene is a function of (seed, split, index) alone. Scenes of `val` do not depend on the seed, so that all runs
+    are scored on the same pictures, and no scene belongs to both splits.
+
+    Args:
+      split: 'train' or 'val'.
+      seed: seed of the run.
+      labels: 'semantic' (background is class 0) or 'instance' (the classes are the shapes alone).
+      size: (height, width) of every scene, in pixels.
+      num_examples: length of the split; None for endless in `train` and 128 in `val`.
+      min_objects: least number of objects drawn.
+      max_objects: greatest number of objects drawn.
+      min_object_size: least extent of an object, in pixels. Most have an extent between 0.3 and 0.56 of the
+        shorter side of the frame.
+      noise: amplitude of the uniform pixel noise, in grey levels of 255.
+
+    Raises:
+      UserError: if a setting is out of its range.
+    """
+    if split not in _SPLITS:
+        raise UserError(f"shapes.split = {split!r}: the splits are 'train' and 'val'.")
+    if labels not in ('semantic', 'instance'):
+        raise UserError(f"shapes: labels {labels!r} are asked for; this data set has 'semantic' and 'instance' labels.")
+    sides = tuple(size) if isinstance(size, Sequence) else (size,)
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= 32 for side in sides):
+        raise UserError(f'shapes.size = {size!r}: expected (height, width), two whole numbers of at least 32 pixels.')
+    if num_examples is not None and not (isinstance(num_examples, int) and num_examples > 0):
+        raise UserError(f'shapes.num_examples = {num_examples!r}: expected a whole number above 0, or None.')
+    if not 1 <= min_objects <= max_objects:
+        raise UserError(
+            f'shapes.min_objects = {min_objects!r}, shapes.max_objects = {max_objects!r}: '
+            'expected 1 <= min_objects <= max_objects.'
+        )
+    if not 4 <= min_object_size <= _LARGEST * min(sides):
+        raise UserError(
+            f'shapes.min_object_size = {min_object_size!r}: expected 4 to {_LARGEST * min(sides):.0f} pixels, '
+            f'which is {_LARGEST} of the shorter side of shapes.size = {sides}.'
+        )
+    if not 0 <= noise <= 255:
+        raise UserError(f'shapes.noise = {noise!r}: expected 0 to 255 grey levels.')
+    if num_examples is None and split == 'val':
+        num_examples = _VAL_EXAMPLES
+    return Shapes(split, seed, labels, sides, num_examples, (min_objects, max_objects), min_object_size, noise)
+
+
+class Shapes:
+    """The data set made by `shapes`.
+
+    Examples have `image` uint8 [H, W, 3], and by the kind of labels:
+    - semantic: `label` int32 [H, W].
+    - instance: `boxes` float32 [N, 4] (y0, x0, y1, x1, around the visible pixels), `classes` int32 [N], `is_crowd`
+      bool [N], `area` float32 [N] (visible pixels), `masks` string [N], each a greyscale PNG of the full frame, 255 on
+      the object's visible pixels and 0 elsewhere. Objects of which nothing is visible are left out.
+    """
+
+    def __init__(self, split, seed, labels, size, num_examples, objects, min_object_size, noise):
+        names = outlines.NAMES if labels == 'instance' else ('background', *outlines.NAMES)
+        colors = voc_palette(len(outlines.NAMES) + 1)
+        self.info = DatasetInfo(
+            name=f'shapes/{split}',
+            class_names=names,
+            num_examples=num_examples,
+            max_size=size,
+            colors=colors[len(colors) - len(names) :],
+        )
+        self._split, self._labels, self._size = split, labels, size
+        self._objects, self._min_object_size, self._noise = objects, min_object_size, noise
+        # The two splits draw from different random keys, whatever the seed.
+        self._key = (_SPLITS.index(split) << 32) + (seed % 2**32 if split == 'train' else 0)
+        self._atlas = outlines.atlas()
+        self._spread = [_spline_weights(side, _NOISE_CELLS) for side in size]
+
+    def image_name(self, index: int) -> str:
+        """Name of a scene, such as `val-00017`."""
+        return f'{self._split}-{index:05d}'
+
+    def verify(self) -> None:
+        """Nothing to check: scenes are drawn, not read."""
+
+    @functools.cached_property
+    def _histogram(self) -> ClassHistogram:
+        num_classes = self.info.num_classes
+        skipped = 1 if self._labels == 'instance' else 0
+
+        def count(index):
+            return tf.math.bincount(self._draw(index)[1], minlength=num_classes + skipped, dtype=tf.int64)[skipped:]
+
+        scenes = tf.data.Dataset.range(min(self.info.num_examples or _HISTOGRAM_EXAMPLES, _HISTOGRAM_EXAMPLES))
+        counts = np.stack(list(scenes.map(count, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator()))
+        present = (counts > 0) * counts.sum(axis=1, keepdims=True)
+        return ClassHistogram(counts.sum(axis=0), present.sum(axis=0))
+
+    def class_histogram(self) -> ClassHistogram:
+        """Pixels by class, counted over the first 200 scenes of the split."""
+        return self._histogram
+
+    def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Draws a scene.
+
+        Args:
+          index: scalar int64, 0 or more; may be beyond `num_examples`.
+
+        Returns:
+          The example, see the class.
+        """
+        image, label, owner, classes = self._draw(index)
+        if self._labels == 'semantic':
+            return {'image': image, 'label': label}
+        return {'image': image, **self._instances(owner, classes)}
+
+    def _instances(self, owner, classes):
+        """From the visible object of each pixel (0 is ground) to the visible objects."""
+        masks = owner[None] == tf.range(1, self._objects[1] + 1)[:, None, None]
+        visible = tf.reduce_any(masks, [1, 2])
+        masks, classes = tf.boolean_mask(masks, visible), tf.boolean_mask(classes, visible)
+        first, last = zip(*(_extent(tf.reduce_any(masks, axis)) for axis in (2, 1)), strict=True)
+        return {
+            'boxes': tf.cast(tf.stack([*first, *last], axis=1), tf.float32),
+            'classes': classes,
+            'is_crowd': tf.zeros_like(classes, tf.bool),
+            'area': tf.reduce_sum(tf.cast(masks, tf.float32), [1, 2]),
+            'masks': tf.io.encode_png(tf.cast(masks, tf.uint8)[..., None] * 255),
+        }
+
+    def _draw(self, index):
+        """Returns image uint8 [H, W, 3], label int32 [H, W], owner int32 [H, W] (0 = ground), classes int32 [N]."""
+        height, width = self._size
+        layers = self._objects[1] + 1  # The ground, then the objects from back to front.
+        seeds = [
+            tf.stack([tf.constant(self._key + (part << 40), tf.int64), tf.cast(index, tf.int64)]) for part in (0, 1, 2)
+        ]
+        draw = functools.partial(tf.random.stateless_uniform, alg='philox')
+        # One row of numbers in [0, 1) per layer; `take` hands out the columns.
+        columns = iter(tf.unstack(draw([layers, _DRAWS], seeds[0]), axis=1))
+        take = functools.partial(next, columns)
+
+        classes, distance = self._place(take)
+        coverage = tf.clip_by_value(0.5 - distance, 0.0, 1.0)
+        shadow = tf.clip_by_value(1.0 - distance / (0.04 * min(self._size)), 0.0, 1.0)
+        label, owner = tf.zeros([height, width], tf.int32), tf.zeros([height, width], tf.int32)
+        depth = tf.zeros([height, width])  # How far inside its outline the visible object is, in pixels.
+        clear = tf.ones([height, width])  # How much of what lies behind is still seen, front to back.
+        shares = []
+        for number in reversed(range(layers - 1)):
+            inside = (distance[number] < 0) & (owner == 0)
+            owner = tf.where(inside, number + 1, owner)
+            label = tf.where(inside, classes[number] + 1, label)
+            depth = tf.where(inside, -distance[number], depth)
+            shares.append(clear * coverage[number])
+            clear = clear * (1.0 - coverage[number]) * (1.0 - 0.25 * shadow[number])
+        shares = tf.stack([clear, *reversed(shares)])
+
+        pattern = self._pattern(take, draw([layers, _NOISE_CELLS + 2, _NOISE_CELLS + 2], seeds[1], -1.0, 1.0))
+        # Every layer has a colour where its pattern is -1 and one where it is +1.
+        middle, swing = self._colors(take)
+        mixed = tf.reshape(tf.concat([shares, shares * pattern], axis=0), [2 * layers, -1])
+        image = tf.reshape(tf.matmul(mixed, tf.concat([middle, swing], axis=0), transpose_a=True), [height, width, 3])
+
+        light, down, across = take()[0], take()[0], take()[0]
+        down = (down - 0.5) * 0.5 * tf.linspace(-1.0, 1.0, height)[:, None]
+        across = (across - 0.5) * 0.5 * tf.linspace(-1.0, 1.0, width)[None, :]
+        image = image * (0.75 + 0.4 * light + down + across + _relief(depth, take()[0]))[..., None]
+        image = image + draw([height, width, 3], seeds[2], -self._noise, self._noise)
+        return tf.saturate_cast(tf.round(image), tf.uint8), label, owner, classes
+
+    def _place(self, take):
+        """Returns classes int32 [N] and every pixel's distance to each outline in pixels, < 0 inside, [N, H, W]."""
+        height, width = self._size
+        least, most = self._objects
+        count = least + tf.cast(take()[0] * (most - least + 1), tf.int32)
+        classes = tf.cast(take()[1:] * len(outlines.NAMES), tf.int32)
+
+        largest, common = _LARGEST * min(self._size), max(_COMMON * min(self._size), self._min_object_size)
+        chosen, within = take()[1:], take()[1:]
+        extent = tf.where(
+            chosen < _SMALL_SHARE,
+            self._min_object_size + within * (common - self._min_object_size),
+            common + within * (largest - common),
+        )
+        # Large objects mostly lie behind small ones, so that few objects are hidden altogether.
+        extent = tf.gather(extent, tf.argsort(extent * (0.6 + 0.8 * take()[1:]), direction='DESCENDING'))
+        radius = extent / 2
+        # Each object has a cell of a grid as its own, from which it may stray, so that few scenes are one heap.
+        columns = math.ceil(math.sqrt(most))
+        rows = math.ceil(most / columns)
+        cell = tf.argsort(take()[1:])
+        y = (tf.cast(cell // columns, tf.float32) + 0.5 + 0.9 * (take()[1:] - 0.5)) / rows * height
+        x = (tf.cast(cell % columns, tf.float32) + 0.5 + 0.9 * (take()[1:] - 0.5)) / columns * width
+        y = tf.clip_by_value(y, 0.6 * radius, height - 0.6 * radius)
+        x = tf.clip_by_value(x, 0.6 * radius, width - 0.6 * radius)
+        angle = (take()[1:] - 0.5) * (2 * _TURN)
+        stretch = tf.exp((take()[1:] - 0.5) * 0.3)  # The longer axis is at most 1.16 times the shorter.
+
+        # From a pixel of the frame to a position in the atlas, whose pixel centres cover [-REACH, REACH].
+        cells = self._atlas.shape[1]
+        per_radius = cells / (2 * outlines.REACH)
+        cos, sin = tf.cos(angle) / radius * per_radius, tf.sin(angle) / radius * per_radius
+        a, b, c, d = cos / stretch, sin / stretch, -sin * stretch, cos * stretch
+        zero, middle = tf.zeros_like(a), (cells - 1) / 2
+        left, top = 0.5 - x, 0.5 - y
+        transforms = [a, b, a * left + b * top + middle, c, d, c * left + d * top + middle, zero, zero]
+        distance = tf.raw_ops.ImageProjectiveTransformV3(
+            images=tf.gather(self._atlas, classes),
+            transforms=tf.stack(transforms, axis=1),
+            output_shape=[height, width],
+            fill_value=1.0,
+            interpolation='BILINEAR',
+            fill_mode='CONSTANT',
+        )[..., 0]
+        drawn = tf.range(most) >= most - count  # The last ones are drawn: the small ones in front.
+        return classes, tf.where(drawn, radius, math.inf)[:, None, None] * tf.where(drawn[:, None, None], distance, 1.0)
+
+    def _pattern(self, take, grid):
+        """Returns a pattern in [-1, 1] for every layer, [layers, H, W]."""
+        height, width = self._size
+        scale = min(self._size) / 128
+        kind = tf.cast(take() * _TEXTURES, tf.int32)
+        stripes, checkers, gradient = kind == 0, kind == 1, kind == 2
+        period = tf.where(gradient, 60.0 + 120.0 * take(), tf.where(stripes, 6.0, 12.0) * (1.0 + take())) * scale
+        wave, angle = 2 * math.pi / period, take() * (2 * math.pi)
+        first = _sine_plane(height, width, wave * tf.sin(angle), wave * tf.cos(angle), take() * 6.28)
+        wave = tf.where(checkers, wave, 0.0)  # A sine of frequency 0 and phase pi / 2 is 1.
+        phase = tf.where(checkers, take() * 6.28, math.pi / 2)
+        second = _sine_plane(height, width, wave * tf.cos(angle), -wave * tf.sin(angle), phase)
+        smooth = tf.matmul(tf.matmul(self._spread[0], grid), self._spread[1], transpose_b=True)
+        is_wave = stripes | checkers | gradient
+        gain = tf.where(gradient, 1.0, 1.5 + 2.5 * take()) * tf.cast(is_wave, tf.float32)
+        smooth = smooth * tf.where(is_wave, 0.5, 2.5)[:, None, None]
+        return tf.clip_by_value(first * second * gain[:, None, None] + smooth, -1.0, 1.0)
+
+    def _colors(self, take):
+        """Returns the mean of the two colours of every layer and half their difference, [layers, 3] each."""
+        middle = 40.0 + 175.0 * tf.stack([take(), take(), take()], axis=1)
+        # No object may melt into the ground: colours too close are pushed away from the ground's.
+        apart = middle - middle[:1]
+        length = tf.norm(apart, axis=1, keepdims=True)
+        middle = middle[:1] + apart * tf.maximum(1.0, 100.0 / tf.maximum(length, 1.0))
+        swing = 5.0 + 20.0 * take()[:, None]
+        tint = tf.stack([take(), take(), take()], axis=1) - 0.5
+        return middle, swing * (0.6 + tint)
+
+
+def _relief(depth, draw):
+    """Brightness of a relief that rises from each outline inwards, lit from about above, [H, W]."""
+    angle = (draw - 0.5) * (2 * _TURN)
+    padded = tf.pad(depth, [[1, 1], [1, 1]], 'SYMMETRIC')
+    down, across = padded[2:, 1:-1] - padded[:-2, 1:-1], padded[1:-1, 2:] - padded[1:-1, :-2]
+    return _RELIEF * tf.clip_by_value((down * tf.cos(angle) + across * tf.sin(angle)) / 2, -1.0, 1.0)
+
+
+def _extent(used):
+    """First used position and one past the last, int32 [N] each, of bool [N, L]."""
+    used = tf.cast(used, tf.int32)
+    return tf.argmax(used, 1, tf.int32), used.shape[1] - tf.argmax(tf.reverse(used, [1]), 1, tf.int32)
+
+
+def _sine_plane(height, width, down, across, phase):
+    """sin(down * y + across * x + phase) for every pixel, [layers, H, W], by the addition theorem."""
+    y = down[:, None] * (tf.range(height, dtype=tf.float32) - height / 2) + phase[:, None]
+    x = across[:, None] * (tf.range(width, dtype=tf.float32) - width / 2)
+    return tf.matmul(tf.stack([tf.sin(y), tf.cos(y)], axis=2), tf.stack([tf.cos(x), tf.sin(x)], axis=1))
+
+
+def _spline_weights(length: int, cells: int) -> np.ndarray:
+    """Weights [length, cells + 2] of the control points of a uniform cubic B-spline, one row per pixel centre."""
+    position = (np.arange(length) + 0.5) / length * cells - 0.5
+    offset = np.abs(position[:, None] - np.arange(-1, cells + 1)[None, :])
+    near = 2 / 3 - offset**2 + offset**3 / 2
+    far = np.maximum(2 - offset, 0) ** 3 / 6
+    return np.where(offset < 1, near, far).astype(np.float32)

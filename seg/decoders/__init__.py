@@ -1,0 +1,1 @@
+"""Decoders: from a backbone's feature maps to the maps that heads read."""

@@ -1,0 +1,143 @@
+"""The decoder of DeepLab v3+."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from seg.errors import UserError
+from seg.layers.aspp import ASPP
+from seg.layers.conv import ConvNorm, SeparableConvNorm
+from seg.layers.norm import Norm
+from seg.ops.resize import upsample_bilinear
+from seg.registry import decoders
+from seg.structures import BackboneSpec
+
+RATES = {32: (3, 6, 9), 16: (6, 12, 18), 8: (12, 24, 36)}
+
+
+@decoders.register('deeplab_v3plus')
+def deeplab_v3plus(
+    *,
+    backbone: BackboneSpec,
+    output_stride: int,
+    norm: Norm,
+    aspp_channels: int = 256,
+    low_level_channels: int = 48,
+    decoder_channels: int = 256,
+    rates: tuple[int, ...] | None = None,
+    separable: bool = False,
+    dropout: float = 0.1,
+    image_pooling: bool = True,
+) -> keras.layers.Layer:
+    """DeepLab v3+ decoder: atrous spatial pyramid pooling, joined with a low-level map.
+
+    Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation", ECCV 2018.
+
+    Args:
+      backbone: strides and channels of the backbone's maps; reads c5, and `low` or else c2.
+      output_stride: stride of c5, in pixels.
+      norm: maker of the normalisation layers.
+      aspp_channels: of each pyramid branch and of their projection.
+      low_level_channels: that the low-level map is reduced to.
+      decoder_channels: of the two 3x3 convolutions after the join.
+      rates: dilation rates of the 3x3 branches; None for 3, 6, 9 at output stride 32, twice that at 16, four times that
+        at 8.
+      separable: whether all 3x3 convolutions are depthwise separable.
+      dropout: rate after the pyramid's projection.
+      image_pooling: whether the pyramid has a branch of the image's mean.
+
+    Returns:
+      A layer from `(features, size, seed, training)` to `{'features': [B, H/4, W/4, decoder_channels]}`.
+
+    Raises:
+      UserError: if there are no rates for the output stride, or a setting is out of range.
+    """
+    if rates is None:
+        if output_stride not in RATES:
+            known = ', '.join(map(str, sorted(RATES)))
+            raise UserError(
+                f'deeplab_v3plus.rates: there are default rates for output strides {known}, not for {output_stride}; '
+                'set them, or change the output stride.'
+            )
+        rates = RATES[output_stride]
+    if any(rate < 1 for rate in rates):
+        raise UserError(f'deeplab_v3plus.rates: expected dilation rates of at least 1, received {tuple(rates)!r}.')
+    if not 0 <= dropout < 1:
+        raise UserError(f'deeplab_v3plus.dropout: expected a rate in [0, 1), received {dropout!r}.')
+    return DeepLabV3PlusDecoder(
+        backbone,
+        norm,
+        aspp_channels=aspp_channels,
+        low_level_channels=low_level_channels,
+        decoder_channels=decoder_channels,
+        rates=tuple(rates),
+        separable=separable,
+        dropout=dropout,
+        image_pooling=image_pooling,
+    )
+
+
+class DeepLabV3PlusDecoder(keras.layers.Layer):
+    """Joins the pyramid over c5 with a low-level map, at the latter's stride."""
+
+    def __init__(
+        self,
+        backbone: BackboneSpec,
+        norm: Norm,
+        *,
+        aspp_channels: int,
+        low_level_channels: int,
+        decoder_channels: int,
+        rates: tuple[int, ...],
+        separable: bool,
+        dropout: float,
+        image_pooling: bool,
+    ):
+        super().__init__(name='deeplab_v3plus_decoder')
+        self.low = 'low' if 'low' in backbone.features else 'c2'
+        self.factor = backbone['c5'].stride // backbone[self.low].stride
+        self.aspp = ASPP(
+            aspp_channels,
+            rates,
+            stride=backbone['c5'].stride,
+            norm=norm,
+            separable=separable,
+            dropout=dropout,
+            image_pooling=image_pooling,
+            name='aspp',
+        )
+        self.low_level = ConvNorm(low_level_channels, 1, norm=norm, name='low_level')
+        conv = SeparableConvNorm if separable else ConvNorm
+        self.refine = [conv(decoder_channels, 3, norm=norm, name=f'refine{i}') for i in (1, 2)]
+
+    def build(self, features_shape: dict[str, tuple]) -> None:
+        high, low = features_shape['c5'], features_shape[self.low]
+        self.aspp.build(high)
+        self.low_level.build(low)
+        joined = self.aspp.projection.conv.filters + self.low_level.conv.filters
+        shape = (*low[:-1], joined)
+        for conv in self.refine:
+            conv.build(shape)
+            shape = conv.compute_output_shape(shape)
+
+    def call(self, features: dict[str, Any], size: Any, seed: Any = None, training: bool = False) -> dict[str, Any]:
+        """Decodes.
+
+        Args:
+          features: the backbone's maps, [B, H/s, W/s, C] each.
+          size: [B, 2] int32, height and width of the image within its padding, in pixels.
+          seed: [B, 2] int32, of dropout; may be None when not training.
+          training: whether to drop out and use the batch's statistics.
+
+        Returns:
+          `{'features': [B, H/4, W/4, decoder_channels]}`.
+        """
+        low = self.low_level(features[self.low], training=training)
+        high = self.aspp(features['c5'], size, seed=seed, training=training)
+        x = ops.concatenate([upsample_bilinear(high, low.shape[1:3], self.factor), low], axis=-1)
+        for conv in self.refine:
+            x = conv(x, training=training)
+        return {'features': x}

@@ -1,0 +1,42 @@
+"""Pictures of labels and predictions: palette PNGs, and strips for TensorBoard. Host side, numpy and Pillow only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+Color = tuple[int, int, int]
+
+_IGNORED = (128, 128, 128)
+_GAP = 4
+
+
+def palette_png(classes: np.ndarray, colors: Sequence[Color]) -> Image.Image:
+    """An 8-bit palette picture of class ids.
+
+    Args:
+      classes: [H, W] integer class ids below 256.
+      colors: one per class.
+    """
+    picture = Image.fromarray(classes.astype(np.uint8), 'P')
+    flat = [channel for color in colors for channel in color]
+    picture.putpalette(flat + [0] * (768 - len(flat)))
+    return picture
+
+
+def colorize(classes: np.ndarray, colors: Sequence[Color], ignore_label: int) -> np.ndarray:
+    """Class ids [H, W] as uint8 [H, W, 3]; ignored pixels are grey."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(colors)] = colors
+    table[ignore_label] = _IGNORED
+    return table[np.clip(classes, 0, 255)]
+
+
+def strip(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Puts pictures of one size, uint8 [H, W, 3] each, side by side."""
+    height = pictures[0].shape[0]
+    gap = np.full((height, _GAP, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (gap, picture)][1:]
+    return np.concatenate(parts, axis=1)

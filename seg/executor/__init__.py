@@ -1,0 +1,1 @@
+"""The training and evaluation loop, and what happens at its boundaries."""

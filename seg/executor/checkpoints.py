@@ -1,0 +1,126 @@
+"""The checkpoints of a run: `ckpt-<step>.safetensors`, the newest few, and the best one under `best/`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from seg.errors import UserError
+from seg.weights import tensor_file
+
+_NAME = re.compile(r'ckpt-(\d+)\.safetensors')
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint as read from disk. `tensors` by name; `metadata` as it was given to `save`."""
+
+    path: str
+    step: int
+    tensors: dict[str, np.ndarray]
+    metadata: dict[str, Any]
+
+
+class Checkpoints:
+    """Writes, finds and prunes the checkpoints of one `model_dir`."""
+
+    def __init__(self, model_dir: str, keep_max: int):
+        self._dir = model_dir
+        self._keep_max = keep_max
+        self._best_dir = os.path.join(model_dir, 'best')
+
+    def path(self, step: int) -> str:
+        return os.path.join(self._dir, f'ckpt-{step:08d}.safetensors')
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints on disk, oldest first."""
+        return sorted(_step(name) for name in _files(self._dir))
+
+    def save(self, step: int, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+        """Writes a checkpoint whole, then removes the oldest beyond `keep_max`. Returns its path."""
+        tensor_file.write(self.path(step), tensors, {**metadata, 'step': step})
+        for old in self.steps()[: -self._keep_max]:
+            os.remove(self.path(old))
+        return self.path(step)
+
+    def keep_best(self, step: int) -> str:
+        """Makes the checkpoint of `step` the one under `best/`. Returns its path there."""
+        os.makedirs(self._best_dir, exist_ok=True)
+        source = self.path(step)
+        target = os.path.join(self._best_dir, os.path.basename(source))
+        temporary = f'{target}.tmp'
+        _link_or_copy(source, temporary)
+        os.replace(temporary, target)
+        for name in _files(self._best_dir):
+            if name != os.path.basename(target):
+                os.remove(os.path.join(self._best_dir, name))
+        return target
+
+    def best_path(self) -> str | None:
+        """The checkpoint under `best/`, None if there is none."""
+        names = _files(self._best_dir)
+        return os.path.join(self._best_dir, max(names, key=_step)) if names else None
+
+    def latest(self) -> Checkpoint | None:
+        """Reads the newest checkpoint that is whole; damaged ones are named, set aside and passed over."""
+        steps = self.steps()
+        for step in reversed(steps):
+            path = self.path(step)
+            try:
+                return self.read(path)
+            except tensor_file.DamagedFileError as error:
+                logging.warning('%s Falling back to the checkpoint before it; it stays as %s.damaged.', error, path)
+                os.replace(path, f'{path}.damaged')
+        if steps:
+            raise UserError(
+                f'{self._dir}: none of its {len(steps)} checkpoints can be read; they stay there with the ending '
+                '.damaged. Start over with --fresh, or take another --model_dir.'
+            )
+        return None
+
+    def find(self, which: str) -> Checkpoint:
+        """Reads `latest`, `best`, or the checkpoint file at a path.
+
+        Raises:
+          UserError: if there is none.
+        """
+        if which == 'latest':
+            found = self.latest()
+            if found is None:
+                raise UserError(f'{self._dir} holds no checkpoint: train first, or check --model_dir.')
+            return found
+        if which == 'best':
+            path = self.best_path()
+            if path is None:
+                raise UserError(f'{self._best_dir} holds no checkpoint: it is written by --mode=train_and_eval.')
+            return self.read(path)
+        return self.read(which)
+
+    def read(self, path: str) -> Checkpoint:
+        tensors, metadata = tensor_file.read(path)
+        if 'step' not in metadata:
+            raise tensor_file.DamagedFileError(f'{path} is no checkpoint of a run: it does not say its step.')
+        return Checkpoint(path, metadata['step'], tensors, metadata)
+
+
+def _files(folder: str) -> list[str]:
+    return [name for name in os.listdir(folder) if _NAME.fullmatch(name)] if os.path.isdir(folder) else []
+
+
+def _step(name: str) -> int:
+    return int(_NAME.fullmatch(name)[1])
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """A hard link where the file system has them: the best checkpoint then costs no space while it is a recent one."""
+    if os.path.exists(target):
+        os.remove(target)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,130 @@
+"""Evaluation and prediction: every example exactly once, sums on the device, totals on the host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from seg.errors import UserError
+from seg.executor.progress import Progress
+from seg.structures import Hardware, Input, Picture
+
+
+class Evaluation(NamedTuple):
+    """Result of one pass over a data set.
+
+    Attributes:
+      metrics: by name; includes `loss` and `loss/<term>`.
+      examples: images that counted.
+      seconds: of the pass, tracing included.
+      images_per_second: after the first batch, which holds the tracing; over all where there is only one.
+      pictures: drawings of the first images.
+    """
+
+    metrics: dict[str, float]
+    examples: int
+    seconds: float
+    images_per_second: float
+    pictures: list[Picture]
+
+
+class Evaluator:
+    """Runs a task's inference over finite inputs. Its graphs are traced once and kept."""
+
+    def __init__(self, task, hardware: Hardware):
+        self._task = task
+        self._strategy = hardware.strategy
+        self._metrics = task.metrics()
+        jit = hardware.jit_compile or None
+        self._evaluate = tf.function(lambda batch: self._on_replicas(tf.function(self._replica, jit_compile=jit), batch))
+        self._predict = tf.function(lambda batch: self._on_replicas(tf.function(task.predict, jit_compile=jit), batch))
+
+    def evaluate(self, source: Input, num_pictures: int = 0) -> Evaluation:
+        """Computes all metrics and the losses over the whole input.
+
+        Raises:
+          UserError: if no image could be read.
+        """
+        for metric in self._metrics:
+            metric.reset()
+        sums: dict[str, np.ndarray] = {}
+        pictures: list[Picture] = []
+        unread: list[int] = []
+        examples = counted = 0
+        start = first_done = time.perf_counter()
+        progress = Progress(f'evaluating {source.name}', source.num_examples, 'images')
+        for number, batch in enumerate(self._batches(source)):
+            device_sums, predictions = self._evaluate(batch)
+            parts = [{key: value.numpy() for key, value in part.items()} for part in device_sums]
+            for metric, part in zip(self._metrics, parts, strict=False):
+                metric.add(part)
+            sums = {key: sums.get(key, 0) + value.astype(np.float64) for key, value in parts[-1].items()}
+            host = self._to_host({key: batch[key] for key in ('index', 'weight')})
+            real = host['index'] >= 0
+            unread += list(host['index'][real & (host['weight'] == 0)])
+            examples += int(np.sum(host['weight'] > 0))
+            if len(pictures) < num_pictures:
+                pictures += self._task.pictures(
+                    self._to_host(batch), self._to_host(predictions), source.image_name, num_pictures - len(pictures)
+                )
+            if number == 0:
+                first_done, counted = time.perf_counter(), int(np.sum(real))
+            progress.update(examples)
+        end = time.perf_counter()
+        progress.close()
+        if unread:
+            logging.warning('%s: %d image(s) could not be read and count nowhere: %s', source.name, len(unread),
+                            source.names(unread))
+        if not examples:
+            raise UserError(f'{source.name}: none of its {source.num_examples} image(s) could be read.')
+        metrics = _losses(sums)
+        for metric in self._metrics:
+            metrics |= metric.result()
+        timed, seconds = (examples - counted, end - first_done) if examples > counted else (examples, end - start)
+        return Evaluation(metrics, examples, end - start, timed / max(seconds, 1e-9), pictures)
+
+    def predict(self, source: Input) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+        """Yields (batch, predictions) on the host, padding included (`index` -1)."""
+        for batch in self._batches(source):
+            yield self._to_host(batch), self._to_host(self._predict(batch))
+
+    def _batches(self, source: Input) -> Iterator[Any]:
+        data = self._strategy.distribute_datasets_from_function(lambda context: source.make(context, 0))
+        return iter(data)
+
+    def _replica(self, batch):
+        """Per replica: the sums of each metric, those of the losses last, and the predictions."""
+        predictions, terms = self._task.evaluate_batch(batch)
+        sums = [metric.update(batch, predictions) for metric in self._metrics]
+        counts = batch['weight'] > 0
+        losses = {}
+        for name, term in terms.items():
+            losses[f'{name}/total'] = tf.reduce_sum(tf.where(counts, term.total, 0))
+            losses[f'{name}/weight'] = tf.reduce_sum(tf.where(counts, term.weight, 0))
+        return [*sums, losses], predictions
+
+    def _on_replicas(self, function, batch):
+        result = self._strategy.run(function, args=(batch,))
+        if isinstance(result, tuple):
+            sums, predictions = result
+            return tf.nest.map_structure(lambda v: self._strategy.reduce(tf.distribute.ReduceOp.SUM, v, axis=None), sums), \
+                predictions
+        return result
+
+    def _to_host(self, values: dict[str, Any]) -> dict[str, np.ndarray]:
+        local = self._strategy.experimental_local_results
+        return {key: np.concatenate([part.numpy() for part in local(value)]) for key, value in values.items()}
+
+
+def _losses(sums: dict[str, np.ndarray]) -> dict[str, float]:
+    names = [key.removesuffix('/total') for key in sums if key.endswith('/total')]
+    losses = {
+        f'loss/{name}': float(sums[f'{name}/total'] / sums[f'{name}/weight']) if sums[f'{name}/weight'] else 0.0
+        for name in names
+    }
+    return {'loss': sum(losses.values()), **losses}

@@ -1,0 +1,50 @@
+"""Progress for people: one living line on a terminal, plain lines now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from absl import logging
+
+
+class Progress:
+    """Says how far something is. On a terminal the line is rewritten; in a log there is a line every `quiet` seconds."""
+
+    def __init__(self, what: str, total: int | None, unit: str, done: int = 0, quiet: float = 30.0):
+        """Args: what: title; total: end of the count, None if unknown; unit: such as 'images'; done: where it starts."""
+        self._what, self._total, self._unit = what, total, unit
+        self._first = done
+        self._start = self._last = time.perf_counter()
+        self._terminal = sys.stderr.isatty()
+        self._quiet = 0.1 if self._terminal else quiet
+        self._width = 0
+
+    def update(self, done: int, detail: str = '', force: bool = False) -> None:
+        """Shows the count and `detail`, unless it was shown a moment ago. `force` shows it in any case."""
+        now = time.perf_counter()
+        if not force and now - self._last < self._quiet:
+            return
+        self._last = now
+        total = f'/{self._total}' if self._total else ''
+        text = f'{self._what}: {done}{total} {self._unit}' + (f', {detail}' if detail else '')
+        if self._total and done > self._first:
+            text += f', {_clock((now - self._start) / (done - self._first) * (self._total - done))} left'
+        if self._terminal:
+            sys.stderr.write('\r' + text.ljust(self._width))
+            sys.stderr.flush()
+            self._width = len(text)
+        else:
+            logging.info('%s', text)
+
+    def close(self) -> None:
+        """Ends the living line."""
+        if self._terminal and self._width:
+            sys.stderr.write('\n')
+            self._width = 0
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'

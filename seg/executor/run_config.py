@@ -1,0 +1,101 @@
+"""What a run is told about its length, its periods and its directory."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from seg.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Length, batch sizes and periods of a run. All periods are in steps, all batch sizes are global.
+
+    Attributes:
+      model_dir: the run's directory, its only state.
+      train_steps: optimizer steps of the whole training.
+      batch_size: images of one training step over all replicas.
+      eval_batch_size: images of one evaluation step; None for `batch_size`. It does not change any result.
+      iterations_per_loop: steps that run on the device between two looks of the host.
+      save_checkpoints_steps: a checkpoint at least this often, and before every evaluation.
+      keep_checkpoint_max: older checkpoints are removed; `best/` is kept apart.
+      eval_every: an evaluation this often, and after the last step.
+      best_metric: the evaluation metric whose highest value picks `best/`.
+      num_pictures: evaluation images that are drawn for TensorBoard.
+      seed: everything random follows from it.
+    """
+
+    model_dir: str
+    train_steps: int
+    batch_size: int
+    eval_batch_size: int | None = None
+    iterations_per_loop: int = 100
+    save_checkpoints_steps: int = 1000
+    keep_checkpoint_max: int = 5
+    eval_every: int = 1000
+    best_metric: str = 'miou'
+    num_pictures: int = 4
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ('train_steps', 'batch_size', 'iterations_per_loop', 'save_checkpoints_steps', 'eval_every',
+                     'keep_checkpoint_max', 'eval_batch_size'):
+            value = getattr(self, name)
+            if name == 'eval_batch_size' and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UserError(f'RunConfig.{name} = {value!r}: expected a whole number of at least 1.')
+        for name in ('num_pictures', 'seed'):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+                raise UserError(f'RunConfig.{name} = {value!r}: expected a whole number from 0 to 2^31 - 1.')
+        for name in ('save_checkpoints_steps', 'eval_every'):
+            value = getattr(self, name)
+            # A period past the end never comes up: short trials of a long recipe need no other settings.
+            if value < self.train_steps and value % self.iterations_per_loop:
+                raise UserError(
+                    f'RunConfig.{name} = {value} is no multiple of RunConfig.iterations_per_loop = '
+                    f'{self.iterations_per_loop}: the host looks in only after every {self.iterations_per_loop} steps. '
+                    f'Set {name} = {-(-value // self.iterations_per_loop) * self.iterations_per_loop}, or another '
+                    'iterations_per_loop.'
+                )
+
+    def per_replica(self, batch_size: int, num_replicas: int, name: str) -> int:
+        """Images per replica; a UserError where they do not divide."""
+        if batch_size % num_replicas:
+            below = batch_size // num_replicas * num_replicas
+            choices = ' or '.join(str(n) for n in (below, below + num_replicas) if n)
+            raise UserError(
+                f'RunConfig.{name} = {batch_size} does not divide among {num_replicas} replicas. Batch sizes are '
+                f'global: use {choices}.'
+            )
+        return batch_size // num_replicas
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        return self.eval_batch_size or self.batch_size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerStep:
+    """What happens to the gradients between the loss and the optimizer, and to the weights after it.
+
+    Attributes:
+      l2: coefficient λ of the L2 penalty λ/2 Σ w², as its gradient λ w, on kernels only (no biases, no norms). This is
+        what the published SGD recipes call weight decay; AdamW's decoupled decay is a setting of the optimizer.
+      clip_norm: gradients are scaled so that their norm over all variables is at most this; None for no clipping.
+      ema_decay: decay of the exponential moving average of the weights and the batch-norm statistics, which evaluation
+        then uses; None for none. The first steps use min(decay, (1 + step) / (10 + step)).
+    """
+
+    l2: float = 0.0
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+
+    def __post_init__(self):
+        if self.l2 < 0:
+            raise UserError(f'OptimizerStep.l2 = {self.l2!r}: expected 0 or more.')
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise UserError(f'OptimizerStep.clip_norm = {self.clip_norm!r}: expected a positive norm, or None.')
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise UserError(f'OptimizerStep.ema_decay = {self.ema_decay!r}: expected a number between 0 and 1, or None.')

@@ -1,0 +1,101 @@
+"""The variables of a run under names of their own, their moving averages, and their way to and from the host."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from seg.errors import UserError
+
+
+class State:
+    """Everything that a checkpoint holds: model, optimizer (with the step) and moving averages.
+
+    Names are `model/<part>/<variable path>`, `ema/…` likewise, and `optimizer/<position>`. They depend on the names of
+    the layers alone, not on the order in which objects were made.
+    """
+
+    def __init__(self, parts: Mapping[str, object], optimizer, strategy: tf.distribute.Strategy, ema: bool):
+        """Args: parts: named Keras layers; optimizer: a built Keras optimizer; ema: whether averages are kept."""
+        self._strategy = strategy
+        self.optimizer = optimizer
+        self.model = {
+            f'{part}/{v.path}': v.value for part, layer in parts.items() for v in layer.variables
+        }
+        self.trainable = [v for layer in parts.values() for v in layer.trainable_variables]
+        self.ema: dict[str, tf.Variable] = {}
+        if ema:
+            with strategy.scope():
+                for name, variable in self.model.items():
+                    if variable.dtype.is_floating:
+                        # No aggregation: every replica keeps the average of its own, equal, copy.
+                        self.ema[name] = tf.Variable(variable.read_value(), trainable=False, name=f'ema/{name}')
+        self._swap = tf.function(self._swap_step)
+
+    def all(self) -> dict[str, tf.Variable]:
+        """Every variable by its name in the checkpoint."""
+        optimizer = {f'optimizer/{i:04d}': v.value for i, v in enumerate(self.optimizer.variables)}
+        model = {f'model/{name}': v for name, v in self.model.items()}
+        return {**model, **{f'ema/{name}': v for name, v in self.ema.items()}, **optimizer}
+
+    def to_host(self) -> dict[str, np.ndarray]:
+        """Copies every variable to the host."""
+        return {name: _first(variable).numpy() for name, variable in self.all().items()}
+
+    def from_host(self, tensors: Mapping[str, np.ndarray], place: str) -> None:
+        """Sets every variable on every replica.
+
+        Raises:
+          UserError: if a name is missing or too many, or a shape differs.
+        """
+        variables = self.all()
+        problems = [f'{name}: not in the checkpoint' for name in variables if name not in tensors]
+        problems += [f'{name}: not in this model' for name in tensors if name not in variables]
+        problems += [
+            f'{name}: shape {tuple(tensors[name].shape)} in the checkpoint, {tuple(v.shape)} in this model'
+            for name, v in variables.items() if name in tensors and tuple(v.shape) != tensors[name].shape
+        ]
+        if problems:
+            more = f'\n  … and {len(problems) - 5} more' if len(problems) > 5 else ''
+            raise UserError(
+                f'{place} was not made by this model and optimizer:\n  ' + '\n  '.join(problems[:5]) + more
+                + '\nUse the gin file that made it, or start over with --fresh; to take over only some parts, use init.weights.'
+            )
+        for name, variable in variables.items():
+            variable.assign(tf.cast(tensors[name], variable.dtype))
+
+    def update_ema(self, decay: float, step: tf.Tensor) -> None:
+        """Moves the averages towards the variables. Runs on each replica, on its own copies."""
+        for name, average in self.ema.items():
+            variable = self.model[name]
+            count = tf.cast(step, average.dtype)
+            rate = tf.minimum(tf.constant(decay, average.dtype), (1 + count) / (10 + count))
+            average.assign_sub((1 - rate) * (average - variable))
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model has the averaged weights (where averages are kept)."""
+        if self.ema:
+            self._swap()
+        try:
+            yield
+        finally:
+            if self.ema:
+                self._swap()
+
+    def _swap_step(self) -> None:
+        def swap(variable, average):
+            before = tf.identity(variable)
+            with tf.control_dependencies([before]):
+                with tf.control_dependencies([variable.assign(average)]):
+                    average.assign(before)
+
+        for name, average in self.ema.items():
+            self._strategy.extended.update(self.model[name], swap, args=(average,), group=True)
+
+
+def _first(variable: tf.Variable) -> tf.Variable:
+    return variable.values[0] if isinstance(variable, tf.distribute.DistributedValues) else variable

@@ -1,0 +1,98 @@
+"""One training step on one replica: losses, gradients, update, moving averages."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from seg.executor.run_config import OptimizerStep
+from seg.executor.state import State
+from seg.optimizers.decay import decays
+
+
+class StepResult(NamedTuple):
+    """What a step reports. Scalars are the same on every replica.
+
+    Attributes:
+      losses: [T] float, each loss term over the global batch, and at the end the L2 penalty if there is one.
+      totals: [b, T] float, each image's share of the loss terms, of this replica's images.
+      index: [b] int32, the images' positions in the data set.
+      weight: [b] float32, 0 for images that could not be read.
+      gradient_norm: float, over all variables, before clipping.
+      learning_rate: float.
+    """
+
+    losses: tf.Tensor
+    totals: tf.Tensor
+    index: tf.Tensor
+    weight: tf.Tensor
+    gradient_norm: tf.Tensor
+    learning_rate: tf.Tensor
+
+
+class TrainStep:
+    """Builds the optimizer for a task's variables and runs steps on them.
+
+    Gradients are summed over the replicas before anything looks at them, then: L2 penalty, norm, clipping, one update,
+    averages. 1 and n replicas so take the same step on the same global batch.
+    """
+
+    def __init__(self, task, optimizer: keras.optimizers.Optimizer, settings: OptimizerStep,
+                 strategy: tf.distribute.Strategy):
+        self._task = task
+        self._settings = settings
+        self._replicas = strategy.num_replicas_in_sync
+        variables = [v for layer in task.checkpoint_items.values() for v in layer.trainable_variables]
+        with strategy.scope():
+            if optimizer.weight_decay is not None:
+                optimizer.exclude_from_weight_decay(var_list=[v for v in variables if not decays(v)])
+            optimizer.build(variables)
+        # Keras would sum the gradients over the replicas once more inside `apply`: they are summed already.
+        optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+        self.state = State(task.checkpoint_items, optimizer, strategy, settings.ema_decay is not None)
+        self.term_names: list[str] = []
+
+    def __call__(self, batch: dict[str, tf.Tensor]) -> StepResult:
+        """Takes one step on this replica's share of the batch. Called in replica context."""
+        optimizer, settings = self.state.optimizer, self._settings
+        variables = self.state.trainable
+        step = tf.identity(optimizer.iterations.value)
+        with tf.GradientTape() as tape:
+            terms = self._task.loss_terms(batch, step)
+            example = tf.cast(batch['weight'], next(iter(terms.values())).total.dtype)
+            # A 0 in place of 0 * NaN: an image that does not count must not spoil the others.
+            totals = tf.stack([tf.where(example > 0, term.total, 0) for term in terms.values()], -1)
+            weights = tf.stack([tf.where(example > 0, term.weight, 0) for term in terms.values()], -1)
+            weight = self._sum(tf.stop_gradient(tf.reduce_sum(weights, 0)))
+            shares = tf.math.divide_no_nan(totals, weight)
+            losses = tf.reduce_sum(shares, 0)
+            loss = tf.reduce_sum(losses)
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        gradients = [tf.zeros_like(v.value) if g is None else tf.convert_to_tensor(g)
+                     for g, v in zip(gradients, variables, strict=True)]
+        # One reduction for everything that the replicas have to agree on.
+        *gradients, losses = self._sum([*gradients, losses])
+        self.term_names = list(terms)
+        if settings.l2:
+            penalised = [v.value for v in variables if decays(v)]
+            gradients = [g + settings.l2 * v.value if decays(v) else g
+                         for g, v in zip(gradients, variables, strict=True)]
+            penalty = settings.l2 * tf.add_n([tf.nn.l2_loss(v) for v in penalised])
+            losses = tf.concat([losses, [tf.cast(penalty, losses.dtype)]], 0)
+            self.term_names.append('l2')
+        norm = tf.linalg.global_norm(gradients)
+        if settings.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, settings.clip_norm, norm)
+        learning_rate = tf.convert_to_tensor(optimizer.learning_rate)
+        optimizer.apply(gradients, variables)
+        if settings.ema_decay is not None:
+            self.state.update_ema(settings.ema_decay, step)
+        return StepResult(losses, shares, batch['index'], batch['weight'], norm, learning_rate)
+
+    def _sum(self, tensors):
+        """Sums over the replicas. Kept out of one-replica graphs, which XLA then compiles."""
+        if self._replicas == 1:
+            return tensors
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)

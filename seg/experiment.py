@@ -1,0 +1,322 @@
+"""From parsed settings to a finished run: the one place where the parts meet."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from absl import logging
+
+from seg import config, plugins, registry, run_dir
+from seg.errors import UserError
+from seg.executor import hardware as hardware_module
+from seg.executor.executor import Executor
+from seg.executor.records import write_json, write_text
+from seg.executor.run_config import OptimizerStep, RunConfig
+from seg.structures import DatasetInfo, Hardware
+from seg.weights.warm_start import Init
+
+MODES = ('train_and_eval', 'train', 'eval', 'predict', 'overfit')
+_TRAINING_MODES = ('train_and_eval', 'train', 'overfit')
+
+# Bindings that a mode has no use for, beside those of parts that it does not build.
+_NOT_TRAINING = ('train/*', 'optimizers.*', 'schedules.*', 'OptimizerStep.*', 'augments.*', 'init.*', 'overfit.*')
+_IDLE = {
+    'train_and_eval': ('overfit.*',),
+    'train': ('eval/*', 'overfit.*'),
+    'overfit': ('eval/*', 'RunConfig.*'),
+    'eval': _NOT_TRAINING,
+    'predict': _NOT_TRAINING,
+}
+
+# Settings that may differ when a run goes on; parts name theirs when they register.
+_FREE = ('RunConfig.eval_batch_size', 'RunConfig.iterations_per_loop', 'RunConfig.save_checkpoints_steps',
+         'RunConfig.keep_checkpoint_max', 'RunConfig.eval_every', 'RunConfig.best_metric', 'RunConfig.num_pictures',
+         'experiment.eval_data', 'init.', 'overfit.', 'metrics.')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Overfit:
+    """What `--mode=overfit` does: a model that cannot learn a few images by heart will learn nothing else.
+
+    Attributes:
+      num_images: the first images of the training split; also the batch size.
+      train_steps: at most this many steps.
+      eval_every: how often to look whether the target is reached.
+      target: value of `RunConfig.best_metric` at which it ends.
+    """
+
+    num_images: int = 8
+    train_steps: int = 1000
+    eval_every: int = 50
+    target: float = 0.9
+
+    def applied(self, run: RunConfig) -> RunConfig:
+        """The run's settings with this mode's length and periods."""
+        return dataclasses.replace(
+            run, train_steps=self.train_steps, batch_size=self.num_images, eval_batch_size=None,
+            iterations_per_loop=min(10, self.eval_every), eval_every=self.eval_every,
+            save_checkpoints_steps=self.train_steps,
+        )
+
+
+class FirstExamples:
+    """The first few examples of a data set."""
+
+    def __init__(self, dataset, count: int):
+        known = dataset.info.num_examples
+        if known is not None and known < count:
+            raise UserError(f'overfit.num_images = {count}: {dataset.info.name} has {known} image(s).')
+        self.info = dataclasses.replace(dataset.info, num_examples=count)
+        self.load, self.image_name = dataset.load, dataset.image_name
+
+
+class Experiment:
+    """The root of the settings: which task, data and optimizer; everything else hangs on these."""
+
+    def __init__(self, *, model_dir: str, mode: str, hardware: Hardware, task, train_data, eval_data, optimizer):
+        """Builds what the mode needs.
+
+        Args:
+          model_dir: supplied; the run's directory.
+          mode: supplied; one of `MODES`.
+          hardware: supplied; where and in which precision.
+          task: reference to a task.
+          train_data: reference to the data set to learn from.
+          eval_data: reference to the data set to evaluate on.
+          optimizer: reference to an optimizer.
+        """
+        self.mode, self.model_dir = mode, model_dir
+        trains = mode in _TRAINING_MODES
+        self._overfit: Overfit = config.injected('overfit')()
+        run: RunConfig = config.injected('RunConfig')(model_dir=model_dir)
+        run = self._overfit.applied(run) if mode == 'overfit' else run
+        if trains:
+            run.per_replica(run.batch_size, hardware.num_replicas, 'batch_size')
+        run.per_replica(run.evaluation_batch_size, hardware.num_replicas, 'eval_batch_size')
+        keras.utils.set_random_seed(run.seed)
+
+        factory = registry.tasks.check(task, 'experiment.task')
+        supplied = {'seed': run.seed, 'labels': factory.entry.builder.labels}
+        train_factory = registry.datasets.check(train_data, 'experiment.train_data')
+        eval_factory = registry.datasets.check(eval_data, 'experiment.eval_data')
+        make_train_data = functools.cache(lambda: train_factory(**supplied))
+        self.train_data = make_train_data() if trains else None
+        self.eval_data = eval_factory(**supplied) if mode in ('train_and_eval', 'eval', 'predict') else None
+        for dataset in (self.train_data, self.eval_data):
+            if dataset is not None:
+                dataset.verify()
+        if mode == 'overfit':
+            self.train_data = FirstExamples(self.train_data, self._overfit.num_images)
+        self.info = self.train_data.info if trains else run_dir.read_dataset_info(model_dir)
+        if self.eval_data is not None:
+            _check_same_classes(self.info, self.eval_data.info)
+
+        with hardware.strategy.scope():
+            self.task = factory(
+                dataset_info=self.info, seed=run.seed,
+                class_histogram=functools.cache(lambda: run_dir.class_histogram(model_dir, make_train_data)),
+            )
+            self.optimizer = None
+            if trains:
+                self.optimizer = registry.optimizers.build(
+                    optimizer, 'experiment.optimizer', total_steps=run.train_steps, batch_size=run.batch_size
+                )
+        self.run_config = run
+        self._init: Init = config.injected('init')()
+        self.executor = Executor(
+            task=self.task, hardware=hardware, config=run, optimizer=self.optimizer,
+            step=config.injected('OptimizerStep')(), config_text=lambda: config.markdown(config.operative()),
+        )
+
+    def execute(self, checkpoint: str = 'latest') -> dict[str, Any] | None:
+        """Does what the mode says. Returns the results where the mode has some."""
+        run, task = self.run_config, self.task
+        if self.mode in _TRAINING_MODES and not self.executor.has_checkpoint():
+            self._init.apply(task.checkpoint_items)
+        if self.mode == 'train':
+            self.executor.train(task.training_input(self.train_data, run.batch_size))
+            return None
+        if self.mode == 'train_and_eval':
+            return self.executor.train_and_evaluate(
+                task.training_input(self.train_data, run.batch_size),
+                task.evaluation_input(self.eval_data, run.evaluation_batch_size),
+            )
+        if self.mode == 'overfit':
+            return self.executor.train_and_evaluate(
+                *task.overfit_inputs(self.train_data, run.batch_size),
+                stop=lambda evaluation: evaluation.metrics[run.best_metric] >= self._overfit.target,
+            )
+        source = task.evaluation_input(self.eval_data, run.evaluation_batch_size)
+        if self.mode == 'eval':
+            return self.executor.evaluate(source, checkpoint)
+        folder = os.path.join(self.model_dir, 'predictions', source.name.rpartition('/')[2])
+        written = sum(
+            task.write_predictions(batch, predictions, source.image_name, folder)
+            for batch, predictions in self.executor.predict(source, checkpoint)
+        )
+        logging.info('Wrote %d predictions to %s', written, folder)
+        return None
+
+    def overfit_failure(self, results: dict[str, Any]) -> str | None:
+        """What to tell of an overfit run that missed its target; None if it reached it."""
+        metric = self.run_config.best_metric
+        reached = results['metrics'][metric]
+        if reached >= self._overfit.target:
+            return None
+        return (
+            f'overfit: {metric} reached {reached:.3f} after {results["step"]} steps, short of {self._overfit.target}. The '
+            f'model cannot learn {self._overfit.num_images} images by heart. Look at their labels (TensorBoard: '
+            f'{self.model_dir}/eval), raise overfit.train_steps, or change the learning rate.'
+        )
+
+
+config.configurable('experiment', supplied=('model_dir', 'mode', 'hardware'))(Experiment)
+config.configurable('RunConfig', supplied=('model_dir',))(RunConfig)
+config.configurable('OptimizerStep')(OptimizerStep)
+config.configurable('init')(Init)
+config.configurable('overfit')(Overfit)
+
+
+def run(
+    gin_files: Sequence[str] = (), *, model_dir: str | None = None, mode: str = 'train_and_eval',
+    gin_params: Sequence[str] = (), plugin_specs: Sequence[str] = (), fresh: bool = False, checkpoint: str = 'latest',
+    hardware: Hardware | None = None,
+) -> dict[str, Any] | None:
+    """Runs an experiment; what the command line does, for notebooks and scripts.
+
+    Args:
+      gin_files: gin files, later ones over earlier ones. May be empty for `eval` and `predict`, which then read the
+        settings that `model_dir` was trained with.
+      model_dir: the run's directory; None for `runs/<name of the last gin file>`.
+      mode: `train_and_eval`, `train`, `eval`, `predict` or `overfit`.
+      gin_params: single bindings, such as `TRAIN_STEPS=200`.
+      plugin_specs: modules or files with parts of your own, as --plugins takes them.
+      fresh: whether to remove an earlier run from `model_dir` first.
+      checkpoint: for `eval` and `predict`: `latest`, `best` or a path.
+      hardware: from `hardware.set_up`; None for `auto` in everything.
+
+    Returns:
+      What `results.json` holds (for `eval`: `eval/<split>-<step>.json`); None for `train` and `predict`.
+
+    Raises:
+      UserError: for every mistake in the settings or the data, with one message that says how to mend it.
+    """
+    if mode not in MODES:
+        raise UserError(f'--mode={mode}: expected one of {", ".join(MODES)}.')
+    hardware = hardware or hardware_module.set_up()
+    model_dir = load_settings(gin_files, gin_params, plugin_specs, model_dir, mode)
+    trains = mode in _TRAINING_MODES
+    with run_dir.locked(model_dir) if trains else contextlib.nullcontext():
+        if fresh or mode == 'overfit':
+            run_dir.clear(model_dir)
+        experiment = build(model_dir, mode, hardware)
+        if trains:
+            _write_settings(model_dir, experiment, hardware)
+        results = experiment.execute(checkpoint)
+    if mode == 'overfit' and (failure := experiment.overfit_failure(results)):
+        raise UserError(failure)
+    return results
+
+
+def load_settings(gin_files: Sequence[str], gin_params: Sequence[str], plugin_specs: Sequence[str],
+                  model_dir: str | None, mode: str) -> str:
+    """Loads all plugins, parses the settings and locks them. Returns the `model_dir`.
+
+    Raises:
+      UserError: for the first mistake found.
+    """
+    load_parts(plugin_specs)
+    if not gin_files:
+        snapshot = os.path.join(model_dir or '', 'config.gin')
+        if mode in _TRAINING_MODES or model_dir is None or not os.path.exists(snapshot):
+            raise UserError(
+                'No settings: give --gin_file=… (such as gin/deeplab_shapes.gin).'
+                + ('' if mode in _TRAINING_MODES else f' --mode={mode} can also read them from a --model_dir that was '
+                   f'trained; there is no {snapshot}.')
+            )
+        gin_files = [snapshot]
+    config.parse(gin_files, gin_params)
+    if model_dir is None:
+        model_dir = os.path.join('runs', os.path.splitext(os.path.basename(gin_files[-1]))[0])
+    return os.path.join(model_dir, 'overfit') if mode == 'overfit' else model_dir
+
+
+def load_parts(plugin_specs: Sequence[str] = ()) -> None:
+    """Registers the built-in parts, those of installed distributions, and the user's own; forgets earlier settings."""
+    config.clear()
+    plugins.load_builtins()
+    plugins.load_entry_points()
+    plugins.load(plugin_specs)
+
+
+def validate(gin_files: Sequence[str], *, model_dir: str | None, mode: str, gin_params: Sequence[str],
+             plugin_specs: Sequence[str], hardware: Hardware) -> str:
+    """Builds everything, checks settings and data, runs nothing. Returns what was found, in a few lines."""
+    model_dir = load_settings(gin_files, gin_params, plugin_specs, model_dir, mode)
+    experiment = build(model_dir, mode, hardware)
+    weights = _model_info(experiment.task.checkpoint_items).splitlines()[0]
+    return f'Valid: {experiment.info.name}, {experiment.info.num_classes} classes, {weights}; nothing was run.'
+
+
+def build(model_dir: str, mode: str, hardware: Hardware) -> Experiment:
+    """Builds everything that the mode needs, and refuses settings that nothing read.
+
+    Raises:
+      UserError: for mistakes in the settings or the data.
+    """
+    experiment = config.injected('experiment')(model_dir=model_dir, mode=mode, hardware=hardware)
+    if note := config.report_unused(_IDLE[mode]):
+        logging.info('%s', note)
+    return experiment
+
+
+def _write_settings(model_dir: str, experiment: Experiment, hardware: Hardware) -> None:
+    """Checks that an earlier run in the directory may go on, then describes this one there."""
+    training = {key: value for key, value in config.operative_values().items() if not _is_free(key)}
+    run_dir.check_resumable(model_dir, training, config.diff)
+    write_text(os.path.join(model_dir, 'config.gin'), config.snapshot())
+    write_text(os.path.join(model_dir, 'operative_config.gin'), config.operative())
+    run_dir.write_dataset_info(model_dir, experiment.info)
+    write_json(os.path.join(model_dir, 'run.json'), {
+        'mode': experiment.mode,
+        'precision': hardware.precision,
+        'strategy': type(hardware.strategy).__name__,
+        'replicas': hardware.num_replicas,
+        'global_batch': experiment.run_config.batch_size,
+        'jit_compile': hardware.jit_compile,
+        'deterministic': hardware.deterministic,
+        'versions': hardware_module.describe(),
+        'training': training,
+    })
+    write_text(os.path.join(model_dir, 'model_info.txt'), _model_info(experiment.task.checkpoint_items))
+
+
+def _is_free(key: str) -> bool:
+    return config.declared_free(key) or key.startswith(('eval/', *_FREE))
+
+
+def _model_info(parts: Mapping[str, Any]) -> str:
+    """Variables of each part with shapes, and the number of weights."""
+    lines, total = [], 0
+    for name, part in parts.items():
+        count = sum(math.prod(v.shape) for v in part.trainable_variables)
+        total += count
+        lines.append(f'{name}: {count:,} trainable weights')
+        lines += [f'  {v.path} {tuple(v.shape)}{"" if v.trainable else " (not trained)"}' for v in part.variables]
+    return '\n'.join([f'{total:,} trainable weights', *lines]) + '\n'
+
+
+def _check_same_classes(train: DatasetInfo, evaluation: DatasetInfo) -> None:
+    if train.class_names != evaluation.class_names:
+        raise UserError(
+            f'The classes of the training data ({train.name}: {", ".join(train.class_names)}) are not those of the '
+            f'evaluation data ({evaluation.name}: {", ".join(evaluation.class_names)}). Class id = position in the list, so '
+            'both have to be equal.'
+        )

@@ -1,0 +1,86 @@
+"""Gin files as texts: where they are found, where a line is, and why a line cannot be read."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import re
+from typing import NamedTuple
+
+from seg import registry
+from seg.errors import UserError
+
+_SEG = pathlib.Path(__file__).resolve().parent
+# The library has the name of our folder: beside an installed `seg` lies its package, not our files.
+_GIN_LIBRARY = pathlib.Path(importlib.util.find_spec('gin').origin).resolve().parent
+
+
+class Place(NamedTuple):
+    """Where a binding was written."""
+
+    text: str
+    command_line: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A gin file or the text of one --gin_param."""
+
+    label: str
+    text: str
+    command_line: bool
+
+    def place(self, line: int) -> Place:
+        return Place(self.label if self.command_line else f'{self.label}:{line}', self.command_line)
+
+    def error(self, line: int, problem: str) -> UserError:
+        lines = self.text.splitlines()
+        quoted = f'\n    {lines[line - 1].strip()}' if not self.command_line and 0 < line <= len(lines) else ''
+        return UserError(f'{self.place(line).text}: {problem}{quoted}')
+
+
+def find_file(name: str, place: str) -> pathlib.Path:
+    """Finds a gin file in the working directory, the package's data or the checkout; never in gin, the library.
+
+    Raises:
+      UserError: if there is none; it lists the places looked in and near misses.
+    """
+    roots = [pathlib.Path.cwd(), _SEG / '_files', _SEG.parent]
+    paths = [path for path in (root / name for root in roots) if _GIN_LIBRARY not in path.resolve().parents]
+    for path in paths:
+        if path.is_file():
+            return path
+    folders = [(root, root / 'gin') for root in roots[1:] if (root / 'gin').resolve() != _GIN_LIBRARY]
+    known = {str(file.relative_to(root)) for root, folder in folders for file in folder.glob('**/*.gin')}
+    known |= {registry.shown_path(file) for file in (roots[0] / os.path.dirname(name)).glob('*.gin')}
+    by_name = {os.path.basename(file): file for file in sorted(known)}
+    near = registry.near_misses(name, known)
+    near += [by_name[other] for other in registry.near_misses(os.path.basename(name), by_name)]
+    hints = ''.join(f'\n  Did you mean {file}?' for file in list(dict.fromkeys(near))[:3])
+    looked = '\n  '.join(dict.fromkeys(str(path) for path in paths))
+    raise UserError(f'{place}: no gin file {name!r}. Looked for\n  {looked}{hints}')
+
+
+def syntax_hint(source: Source, line: int, message: str) -> str:
+    """Explains a syntax error by what people mean most often."""
+    text = (source.text.splitlines() or [''])[min(line, len(source.text.splitlines()) or 1) - 1]
+    match = re.match(r'\s*([\w./]+)\s*=\s*(.*?)\s*(#.*)?$', text)
+    if not match:
+        return f'{message} Expected NAME = value, part.parameter = value, a block `part:`, import or include.'
+    name, value = match[1], match[2]
+    constants = {'true': 'True', 'false': 'False', 'none': 'None', 'null': 'None'}
+    names = [entry for entry in registry.ENTRIES.values() if entry.kind and value in (entry.key, entry.name)]
+    quoted = f'--gin_param="{name}=\'{value}\'"' if source.command_line else f"{name} = '{value}'"
+    if value.lower() in constants:
+        return f'write {constants[value.lower()]}, as in Python.'
+    if names:
+        return f'a reference starts with @: {name} = {names[0].reference} (and a string needs quotes: {quoted})'
+    if not value:
+        return f'{name} has no value.'
+    if re.fullmatch(r'[-+*/\d\s.e_()]+', value):
+        return f'{value!r} is not a single number; there is no arithmetic here, so write the result.'
+    if value[0] not in '\'"([{@%-' and not value[0].isdigit():
+        return f'strings need quotes: {quoted}'
+    return f'{message} Values are Python literals, @references and %MACROS.'

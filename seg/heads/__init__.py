@@ -1,0 +1,1 @@
+"""Heads: from a feature map to predictions."""

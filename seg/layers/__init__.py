@@ -1,0 +1,1 @@
+"""Small layers that the parts of a model are made of."""

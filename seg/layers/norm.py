@@ -1,0 +1,157 @@
+"""Normalisation layers: batch statistics over all replicas, frozen statistics, groups of channels."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+from keras import ops
+
+from seg.errors import UserError
+from seg.ops import dispatch
+
+KINDS = {
+    'sync': 'batch normalisation over all replicas',
+    'frozen': 'batch normalisation by stored statistics, which never change; scale and offset are trained',
+    'group': 'group normalisation, which does not depend on the batch',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """Makes the normalisation layers of a model, all of one kind.
+
+    The default epsilon is the one that torchvision's ImageNet weights were trained with. The momentum 0.99 wants some
+    500 steps before the statistics are those of the data; runs shorter than that want 0.9.
+
+    Attributes:
+      kind: 'sync', 'frozen' or 'group'.
+      momentum: share of the old moving statistics in the new ones, per step; 'sync' only.
+      epsilon: added to the variance.
+      groups: 'group' only: the number of groups, or, where that does not divide the channels, the next smaller number
+        that does.
+    """
+
+    kind: str = 'sync'
+    momentum: float = 0.99
+    epsilon: float = 1e-5
+    groups: int = 32
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            choices = '; '.join(f'{kind!r} ({meaning})' for kind, meaning in KINDS.items())
+            raise UserError(f'norm: received {self.kind!r}, expected one of: {choices}.')
+        if not 0 <= self.momentum < 1:
+            raise UserError(f'norm_momentum: received {self.momentum!r}, expected a number in [0, 1), such as 0.99.')
+        if not self.epsilon > 0:
+            raise UserError(f'norm_epsilon: received {self.epsilon!r}, expected a number above 0, such as 1e-5.')
+        if self.groups < 1:
+            raise UserError(f'norm groups: received {self.groups!r}, expected a whole number of at least 1.')
+
+    def __call__(self, *, name: str, gamma_initializer: str = 'ones') -> keras.layers.Layer:
+        """Returns a new layer, called as `layer(x, training=...)` on [B, H, W, C]."""
+        if self.kind == 'group':
+            return GroupNorm(self.groups, epsilon=self.epsilon, gamma_initializer=gamma_initializer, name=name)
+        return BatchNorm(
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            frozen=self.kind == 'frozen',
+            gamma_initializer=gamma_initializer,
+            name=name,
+        )
+
+
+class BatchNorm(keras.layers.Layer):
+    """Batch normalisation with the same statistics on one and on many replicas.
+
+    Statistics are those of the global batch: the mean, and the biased variance both to normalise and in the moving
+    average (Keras' definition; cuDNN's average takes the unbiased one, which depends on the replica's batch). On one
+    replica a fused kernel computes them where there is one. On several, each replica adds sums of `x - pivot` and of
+    its square, with the moving mean as the pivot: one reduction, and no cancellation once the pivot is near the mean.
+    Statistics are float32 or better in every precision.
+
+    Ioffe and Szegedy, "Batch Normalization", ICML 2015.
+    """
+
+    def __init__(
+        self, *, momentum: float, epsilon: float, frozen: bool = False, gamma_initializer: str = 'ones', name: str
+    ):
+        super().__init__(name=name)
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.frozen = frozen
+        self.gamma_initializer = gamma_initializer
+
+    def build(self, input_shape: tuple) -> None:
+        def weight(name: str, initializer: str, trainable: bool) -> Any:
+            # Every replica computes the same statistics, so that any one of them may store its own.
+            return self.add_weight(
+                shape=(input_shape[-1],),
+                initializer=initializer,
+                name=name,
+                trainable=trainable,
+                autocast=False,
+                aggregation='none' if trainable else 'only_first_replica',
+            )
+
+        self.gamma = weight('gamma', self.gamma_initializer, True)
+        self.beta = weight('beta', 'zeros', True)
+        self.moving_mean = weight('moving_mean', 'zeros', False)
+        self.moving_variance = weight('moving_variance', 'ones', False)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """Normalises [B, ..., C], by the batch's statistics when training and not frozen."""
+        if self.frozen or not self.trainable:
+            # Not the fused kernel: its gradient by stored statistics has no deterministic form on a GPU.
+            return self._scale(x, self.moving_mean, self.moving_variance)
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        replicas = dispatch.num_replicas() if training else 1
+        if replicas == 1 and len(x.shape) == 4 and dispatch.has_fused_batch_norm(dtype):
+            weights = (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+            gamma, beta, *moving = (ops.convert_to_tensor(weight) for weight in weights)
+            y, mean, variance = dispatch.fused_batch_norm(x, gamma, beta, *moving, self.epsilon, bool(training))
+        elif training:
+            mean, variance = self._moments(x, replicas)
+            y = self._scale(x, mean, variance)
+        else:
+            return self._scale(x, self.moving_mean, self.moving_variance)
+        if training:
+            self._update(self.moving_mean, mean)
+            self._update(self.moving_variance, variance)
+        return y
+
+    def _moments(self, x: Any, replicas: int) -> tuple[Any, Any]:
+        """Returns mean and biased variance of the global batch, [C] each."""
+        x = ops.cast(x, self.variable_dtype)
+        axes = list(range(len(x.shape) - 1))
+        if replicas == 1:
+            return ops.moments(x, axes)
+        pivot = ops.stop_gradient(ops.convert_to_tensor(self.moving_mean))
+        x = x - pivot
+        local = ops.stack([ops.mean(x, axes), ops.mean(ops.square(x), axes)])
+        first, second = ops.unstack(dispatch.sum_over_replicas(local) / replicas, 2)
+        return first + pivot, ops.maximum(second - ops.square(first), 0)
+
+    def _scale(self, x: Any, mean: Any, variance: Any) -> Any:
+        scale = self.gamma * ops.rsqrt(variance + self.epsilon)
+        y = ops.cast(x, self.variable_dtype) * scale + (self.beta - mean * scale)
+        return ops.cast(y, self.compute_dtype)
+
+    def _update(self, moving: Any, value: Any) -> None:
+        moving.assign(moving * self.momentum + ops.stop_gradient(value) * (1 - self.momentum))
+
+
+class GroupNorm(keras.layers.GroupNormalization):
+    """Group normalisation with at most so many groups, as divide the channels.
+
+    Wu and He, "Group Normalization", ECCV 2018.
+    """
+
+    def build(self, input_shape: tuple) -> None:
+        channels = input_shape[-1]
+        self.groups = max(g for g in range(1, min(self.groups, channels) + 1) if channels % g == 0)
+        super().build(input_shape)

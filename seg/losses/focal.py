@@ -1,0 +1,68 @@
+"""Focal loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keras import ops
+
+from seg.losses import class_weights as class_weights_lib
+from seg.losses import pixels as pixels_lib
+from seg.registry import losses
+from seg.structures import ClassHistogram, LossTerm
+
+
+@losses.register('focal')
+def focal(
+    *,
+    num_classes: int,
+    ignore_label: int,
+    class_histogram: Callable[[], ClassHistogram],
+    weight: float = 1.0,
+    gamma: float = 2.0,
+    class_weights: str | tuple[float, ...] | None = None,
+    class_weight_cap: float = 10.0,
+) -> Callable[..., LossTerm]:
+    """Focal loss over the softmax: easy pixels count little.
+
+    A pixel's loss is `w[y] * (1 - p[y]) ** gamma * -log p[y]`, and the sum is divided by the sum of `w[y]` over the
+    labelled pixels, so that `gamma = 0` is softmax_cross_entropy. The class weights w are the paper's alpha, one per
+    class. An image without a labelled pixel has total 0 and weight 0.
+
+    Paper: Lin et al. 2017, 'Focal loss for dense object detection'. There it is a sigmoid per class, divided by the
+    number of positives; here it is the multi-class form over a softmax.
+
+    Args:
+      num_classes: supplied.
+      ignore_label: supplied.
+      class_histogram: supplied; counts the training set's pixels.
+      weight: coefficient of this loss in the sum of losses.
+      gamma: how strongly easy pixels are faded out, 0 or more.
+      class_weights: None; one number per class; or 'auto' (see softmax_cross_entropy).
+      class_weight_cap: largest weight that 'auto' gives.
+
+    Returns:
+      loss(labels int [B, H, W], logits [B, H, W, K], step) -> LossTerm.
+
+    Raises:
+      UserError: if a setting is out of its range.
+    """
+    slot = 'losses.focal'
+    coefficient = pixels_lib.check_number(f'{slot}.weight', weight, 0.0)
+    pixels_lib.check_number(f'{slot}.gamma', gamma, 0.0)
+    weights = class_weights_lib.resolve(
+        class_weights, slot=slot, num_classes=num_classes, class_histogram=class_histogram, cap=class_weight_cap
+    )
+
+    def loss(labels, logits, step) -> LossTerm:
+        del step
+        pixels = pixels_lib.read(labels, logits, num_classes=num_classes, ignore_label=ignore_label)
+        cross_entropy, target_weights = pixels_lib.cross_entropy(pixels, weights)
+        # 1 - p, accurate for p near 1. The floor keeps the gradient of the power finite for gamma < 1, where p is 1.
+        miss = ops.maximum(-ops.expm1(-cross_entropy), 1e-30)
+        losses_ = target_weights * cross_entropy
+        if gamma:
+            losses_ = ops.power(miss, gamma) * losses_
+        return pixels.term(ops.sum(losses_, axis=-1), ops.sum(target_weights, axis=-1), coefficient)
+
+    return loss

@@ -1,0 +1,1 @@
+"""Metrics: sums on the devices, results on the host."""

@@ -1,0 +1,1 @@
+"""Models: backbone, decoder and heads wired together."""

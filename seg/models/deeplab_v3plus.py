@@ -1,0 +1,139 @@
+"""DeepLab v3+: backbone, decoder and heads wired together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from seg.errors import UserError
+from seg.layers.norm import Norm
+from seg.ops.resize import upsample_bilinear
+from seg.registry import backbones, decoders, heads, models
+from seg.structures import BackboneSpec
+
+
+@models.register('deeplab_v3plus')
+def deeplab_v3plus(
+    *,
+    num_classes: int,
+    backbone: Callable,
+    decoder: Callable,
+    head: Callable,
+    aux_head: Callable | None = None,
+    output_stride: int = 16,
+    norm: str = 'sync',
+    norm_momentum: float = 0.99,
+    norm_epsilon: float = 1e-5,
+    multi_grid: tuple[int, ...] | None = None,
+) -> keras.Model:
+    """DeepLab v3+: semantic segmentation by a dilated backbone, a pyramid and a light decoder.
+
+    Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation", ECCV 2018.
+
+    Args:
+      num_classes: channels of the logits.
+      backbone: reference of a backbone.
+      decoder: reference of a decoder that returns a map named `features`.
+      head: reference of a head on that map.
+      aux_head: reference of a head on c4 that is there in training only, or None.
+      output_stride: stride of the backbone's last map, in pixels.
+      norm: 'sync', 'frozen' or 'group', see `seg.layers.norm`.
+      norm_momentum: of the moving statistics; 0.9 for runs of a few hundred steps.
+      norm_epsilon: added to variances.
+      multi_grid: dilation factors of the blocks of the backbone's last stage, such as (1, 2, 4), or None.
+
+    Returns:
+      The model, built: see `DeepLabV3Plus`.
+
+    Raises:
+      UserError: if a setting is out of range, or a reference is of another kind.
+    """
+    slot = 'deeplab_v3plus'
+    maker = Norm(norm, momentum=norm_momentum, epsilon=norm_epsilon)
+    asked = {'output_stride': output_stride, 'norm': maker}
+    if multi_grid is not None:
+        asked['multi_grid'] = tuple(multi_grid)
+        entry = backbones.check(backbone, f'{slot}.backbone').entry
+        if 'multi_grid' not in entry.supplied:
+            raise UserError(f'{slot}.multi_grid: {entry.reference} has no multi-grid; leave the setting out.')
+    net = backbones.build(backbone, f'{slot}.backbone', **asked)
+    spec = BackboneSpec.of(net, f'{slot}.backbone')
+    neck = decoders.build(decoder, f'{slot}.decoder', backbone=spec, output_stride=output_stride, norm=maker)
+    main = heads.build(head, f'{slot}.head', num_classes=num_classes, norm=maker)
+    aux = None
+    if aux_head is not None:
+        aux = heads.build(aux_head, f'{slot}.aux_head', num_classes=num_classes, norm=maker)
+    return DeepLabV3Plus(net, neck, main, aux, spec)
+
+
+class DeepLabV3Plus(keras.Model):
+    """From a batch of images to logits at their resolution.
+
+    Attributes:
+      parts: backbone, decoder, head and, if there is one, aux_head, by name.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        decoder: keras.layers.Layer,
+        head: keras.layers.Layer,
+        aux_head: keras.layers.Layer | None,
+        spec: BackboneSpec,
+    ):
+        # Without autocast: the backbone normalises pixels in full precision.
+        super().__init__(name='deeplab_v3plus', autocast=False)
+        self.backbone = backbone
+        self.decoder = decoder
+        self.head = head
+        self.aux_head = aux_head
+        self.aux_stride = spec['c4'].stride
+        self.stride = self._build_parts(spec)
+        self.built = True
+
+    @property
+    def parts(self) -> dict[str, keras.layers.Layer]:
+        parts = {'backbone': self.backbone, 'decoder': self.decoder, 'head': self.head}
+        return parts if self.aux_head is None else {**parts, 'aux_head': self.aux_head}
+
+    def call(self, batch: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Computes logits.
+
+        Args:
+          batch: `image` [B, H, W, 3] RGB float 0..255; `size` [B, 2] int32, height and width of each image within its
+            padding; when training also `seed` [B, 2] int32.
+          training: whether to drop out, use the batch's statistics, and run the auxiliary head.
+
+        Returns:
+          `{'logits': [B, H, W, num_classes]}`, float32 or better; in training with an auxiliary head also
+          `aux_logits`, alike.
+        """
+        seed = batch.get('seed')
+        resolution = tuple(batch['image'].shape[1:3])
+        features = self.backbone(batch['image'], training=training)
+        maps = self.decoder(features, size=batch['size'], seed=seed, training=training)
+        logits = self.head(maps['features'], seed=seed, training=training)
+        outputs = {'logits': upsample_bilinear(logits, resolution, self.stride)}
+        if training and self.aux_head is not None:
+            logits = self.aux_head(features['c4'], seed=seed, training=training)
+            outputs['aux_logits'] = upsample_bilinear(logits, resolution, self.aux_stride)
+        return outputs
+
+    def _build_parts(self, spec: BackboneSpec) -> int:
+        """Creates the variables of decoder and heads on symbolic maps; returns the stride of the decoder's map."""
+        side = 256  # As BackboneSpec.of: every stride divides it.
+        dtype = self.backbone.compute_dtype
+
+        def symbolic(features: Any) -> keras.KerasTensor:
+            cells = side // features.stride
+            return keras.KerasTensor((1, cells, cells, features.channels), dtype=dtype)
+
+        features = {name: symbolic(features) for name, features in spec.features.items()}
+        pair = keras.KerasTensor((1, 2), dtype='int32')
+        maps = self.decoder(features, size=pair, seed=pair, training=True)
+        self.head(maps['features'], seed=pair, training=True)
+        if self.aux_head is not None:
+            self.aux_head(features['c4'], seed=pair, training=True)
+        return side // maps['features'].shape[1]

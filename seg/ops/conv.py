@@ -1,0 +1,37 @@
+"""Convolution on a grid that does not depend on the size of the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from seg.ops import dispatch
+
+
+def conv2d(x: Any, kernel: Any, stride: int = 1, dilation: int = 1) -> Any:
+    """Convolves with an odd kernel after padding both ends with equally many zeros.
+
+    Output cell i is centred on input cell `stride * i`, whatever the size. TensorFlow's SAME pads an even-sized map at
+    its end only, which moves that centre by half a stride from one size to the next; published ImageNet weights
+    (torchvision's, Keras') were trained on the symmetric form. With stride 1 the two are the same.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [k, k, C, K] with odd k.
+      stride: 1, or more with dilation 1.
+      dilation: distance of the kernel's taps in cells.
+
+    Returns:
+      [B, ceil(H / stride), ceil(W / stride), K].
+    """
+    if dilation > 1:
+        if stride > 1:
+            raise ValueError(f'A convolution strides or dilates, not both: stride {stride}, dilation {dilation}.')
+        return dispatch.atrous_conv(x, kernel, dilation)
+    if stride == 1:
+        return ops.conv(x, kernel, strides=1, padding='same')
+    pad = (int(kernel.shape[0]) // 2, int(kernel.shape[1]) // 2)
+    if any(pad):
+        x = ops.pad(x, ((0, 0), (pad[0], pad[0]), (pad[1], pad[1]), (0, 0)))
+    return ops.conv(x, kernel, strides=stride, padding='valid')

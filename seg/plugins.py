@@ -1,0 +1,240 @@
+"""Loads parts, built-in, from installed distributions and the user's own, and tells what there is.
+
+A plugin is a Python module; importing it registers its parts. What the user asked for is recorded, as lines that
+bring it back when the snapshot `config.gin` is parsed.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import os
+import pathlib
+import pkgutil
+import sys
+import traceback
+from collections.abc import Iterable
+
+from seg import registry
+from seg.errors import UserError
+
+ENTRY_POINT_GROUP = 'seg.plugins'
+CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
+
+# Lines for the snapshot, in order of loading: `import pkg.mod`, or `include '/path/file.py'`.
+recorded: list[str] = []
+_files: dict[str, None] = {}  # Real paths of the plugin files that are loaded, in order.
+_entered: set[tuple[str, str]] = set()  # Entry points that are loaded: (name, value).
+
+
+def load_builtins(package: str = 'seg') -> None:
+    """Imports every module of the part packages, `seg.backbones` to `seg.tasks`."""
+    for kind in registry.KINDS:
+        parts = importlib.import_module(f'{package}.{kind}')
+        for module in pkgutil.walk_packages(parts.__path__, f'{parts.__name__}.'):
+            importlib.import_module(module.name)
+
+
+def load_entry_points() -> None:
+    """Loads the entry points of the group `seg.plugins`: each names a module, or a function to call.
+
+    Raises:
+      UserError: if one fails; it names distribution, entry point and the error.
+    """
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        if (point.name, point.value) in _entered:
+            continue
+        try:
+            plugin = point.load()
+            if inspect.isfunction(plugin):
+                plugin()
+        except Exception as error:
+            distribution = point.dist.name if point.dist else 'unknown'
+            raise UserError(
+                f'Entry point {point.name!r} = {point.value!r} (group {ENTRY_POINT_GROUP}) of the installed '
+                f'distribution {distribution!r} failed.\n{_describe(error)}\n'
+                f'Repair it, or remove it with `pip uninstall {distribution}`.'
+            ) from error
+        _entered.add((point.name, point.value))
+
+
+def load(specs: Iterable[str], place: str = '--plugins') -> list[str]:
+    """Loads plugins by module name or by path, with the working directory importable.
+
+    Args:
+      specs: such as `pkg.mod` or `path/file.py`.
+      place: where they were named, for messages.
+
+    Returns:
+      The lines that the snapshot records for them.
+
+    Raises:
+      UserError: if one is not found or fails.
+    """
+    return [load_file(spec, place) if spec.endswith('.py') else load_module(spec, place) for spec in specs]
+
+
+def load_module(name: str, place: str) -> str:
+    """Imports a plugin module; returns the line recorded for it."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    importlib.invalidate_caches()
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        if absent and (name == absent or name.startswith(absent + '.')):
+            raise UserError(_not_found(name, absent, place)) from None
+        raise UserError(f'{place}: the plugin {name!r} failed on import.\n{_describe(error)}') from error
+    return _record(f'import {name}')
+
+
+def load_file(path: str, place: str) -> str:
+    """Runs a plugin file once, as a module named after its path; returns the line recorded for it.
+
+    A path is looked for in the working directory, then in the checkout. Where a snapshot names a file that has moved,
+    a plugin of the same file name that is loaded already takes its place.
+    """
+    candidates = [pathlib.Path.cwd() / path, CHECKOUT / path]
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        moved = [loaded for loaded in _files if os.path.basename(loaded) == os.path.basename(path)]
+        if moved:
+            return _record(f'include {moved[-1]!r}')
+        raise UserError(_no_file(path, place))
+    real = os.path.realpath(found)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    if not (real in _files or _imported_from(real)):
+        name = f'seg_plugin_{found.stem}_{hashlib.sha1(real.encode()).hexdigest()[:8]}'
+        spec = importlib.util.spec_from_file_location(name, real)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # Before it runs: dataclasses and pickle look their module up.
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise UserError(
+                f'{place}: the plugin {registry.shown_path(real)} failed on import.\n{_describe(error)}'
+            ) from error
+    _files[real] = None
+    return _record(f'include {real!r}')
+
+
+def _record(line: str) -> str:
+    if line not in recorded:
+        recorded.append(line)
+    return line
+
+
+def _imported_from(real: str) -> bool:
+    files = (getattr(module, '__file__', None) for module in list(sys.modules.values()))
+    return any(file and os.path.realpath(file) == real for file in files)
+
+
+def _describe(error: Exception) -> str:
+    """Names the error, the plugin's line that led to it and, where that is elsewhere, the line that raised it."""
+    if isinstance(error, UserError):
+        return f'  {error}'
+    if isinstance(error, SyntaxError):
+        return f'  {type(error).__name__}: {error.msg} ({registry.shown_path(error.filename)}:{error.lineno})'
+    ours = (__file__, importlib.__file__, importlib.metadata.__file__)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in ours and not frame.filename.startswith('<frozen')
+    ]
+    lines = [f'  {type(error).__name__}: {error}']
+    if frames:
+        lines.append(f'  in {registry.shown_path(frames[0].filename)}:{frames[0].lineno}: {frames[0].line}')
+    if len(frames) > 1:
+        lines.append(f'  raised in {registry.shown_path(frames[-1].filename)}:{frames[-1].lineno}: {frames[-1].line}')
+    return '\n'.join(lines)
+
+
+def _not_found(name: str, absent: str, place: str) -> str:
+    """Explains a missing module by what lies beside it."""
+    package, _, last = absent.rpartition('.')
+    folders = [os.getcwd()]
+    if package:
+        folders = [str(path) for path in getattr(sys.modules.get(package), '__path__', [])]
+    known = {os.path.splitext(file)[0] for folder in folders if os.path.isdir(folder) for file in os.listdir(folder)}
+    near = registry.near_misses(last, (candidate for candidate in known if candidate.isidentifier()))
+    hints = ''.join(f'\n  Did you mean {f"{package}." if package else ""}{candidate}?' for candidate in near)
+    return (
+        f'{place}: no module {name!r}: {absent!r} was not found in {", ".join(folders) or "its package"}'
+        f'{"" if package else " or among the installed packages"}.{hints}\n'
+        '  Name a module that can be imported from the working directory, or a file such as path/file.py.'
+    )
+
+
+def _no_file(path: str, place: str) -> str:
+    folder = pathlib.Path.cwd() / os.path.dirname(path)
+    known = [file.name for file in folder.glob('*.py')] if folder.is_dir() else []
+    near = registry.near_misses(os.path.basename(path), known)
+    hints = ''.join(f'\n  Did you mean {os.path.join(os.path.dirname(path), file)}?' for file in near)
+    return (
+        f'{place}: no plugin file {path!r}; looked in {os.getcwd()} and {CHECKOUT}.{hints}\n'
+        f'  If it has moved, give its new place: --plugins=new/place/{os.path.basename(path)}'
+    )
+
+
+def list_text(pattern: str = '') -> str:
+    """Text of `--list`: a line per part, by kind.
+
+    Args:
+      pattern: '' for everything, a kind, or a glob against `name` or `kind.name`.
+
+    Raises:
+      UserError: if nothing matches.
+    """
+    sections = []
+    for kind, parts in registry.KINDS.items():
+        chosen = [
+            entry
+            for entry in parts.entries()
+            if pattern in ('', kind) or fnmatch.fnmatch(entry.name, pattern) or fnmatch.fnmatch(entry.key, pattern)
+        ]
+        if chosen:
+            width = max(len(entry.name) for entry in chosen)
+            sections.append('\n'.join([kind, *(f'  {entry.name:<{width}}  {entry.summary}' for entry in chosen)]))
+    if pattern and not sections and pattern not in registry.KINDS:
+        raise UserError(f'--list={pattern}: nothing matches; {registry.unknown(pattern.strip("*?"))}')
+    return '\n\n'.join(sections) or f'No {pattern or "parts"} are registered. {registry.LOAD_MORE}'
+
+
+def describe_text(reference: str) -> str:
+    """Text of `--describe @backbones.resnet50`: place, docstring, what can be set and what is supplied.
+
+    Raises:
+      UserError: if the name is unknown, or belongs to several kinds.
+    """
+    key = reference.lstrip('@').rpartition('/')[2].removesuffix('()').removeprefix('seg.')
+    matches = [entry for entry in registry.ENTRIES.values() if key in (entry.key, entry.name)]
+    if not matches:
+        raise UserError(f'--describe={reference}: {registry.unknown(key)}')
+    if len(matches) > 1:
+        choices = ' or '.join(entry.reference for entry in matches)
+        raise UserError(f'--describe={reference}: the name is used more than once; write {choices}.')
+    (entry,) = matches
+    lines = [f'{entry.reference}  ({entry.place})', '', inspect.cleandoc(entry.builder.__doc__), '']
+    lines.append('Set in gin:' if entry.settable else 'Nothing can be set in gin.')
+    for name in entry.settable:
+        remark = '    # may change when a run is resumed' if name in entry.free else ''
+        lines.append(f'  {entry.key}.{name} = {_default(entry, name)}{remark}')
+    lines.append(f'Supplied by the framework: {", ".join(entry.supplied) or "nothing"}.')
+    if entry.settable:
+        name = entry.settable[0]
+        lines.append(f'For example: --gin_param="{entry.key}.{name}={_default(entry, name).partition("  ")[0]}"')
+    return '\n'.join(lines)
+
+
+def _default(entry: registry.Entry, name: str) -> str:
+    default = entry.signature.parameters[name].default
+    if default is inspect.Parameter.empty or default is registry.REQUIRED:
+        return '...  (required)'
+    return registry.entry_of(default).reference if registry.entry_of(default) else repr(default)

@@ -1,0 +1,157 @@
+"""What all learning rate schedules share: scaling to the batch size, and the warm-up."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from seg.errors import UserError
+
+
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate by step: linear warm-up, then a decay that the subclass gives.
+
+    With `scale = batch_size / reference_batch` (1 without a reference batch) the peak is `base_lr * scale` (Goyal et
+    al. 2017). In the first `warmup_steps` steps the rate rises linearly from `warmup_lr * scale` at step 0 to the
+    decay's own value at step `warmup_steps`. A warm-up that is as long as the whole training or longer, as in a short
+    trial of a long recipe, is cut to half of the training; `describe()` says so.
+
+    The rate is computed in float32, or in float64 where that is Keras' floatx.
+
+    Attributes:
+      peak: highest rate, scaled.
+      total_steps: steps of the training.
+      warmup_steps: steps of the warm-up, after shortening.
+
+    Args:
+      name: name of the schedule, for messages.
+      total_steps: steps of the training.
+      batch_size: images per step, over all replicas.
+      base_lr: rate at the end of the warm-up, for batches of `reference_batch` images.
+      reference_batch: batch size that `base_lr` and `warmup_lr` are meant for; None takes them as they are.
+      warmup_steps: steps of the warm-up; 0 for none.
+      warmup_lr: rate at step 0, scaled like `base_lr`.
+
+    Raises:
+      UserError: if a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        total_steps: int,
+        batch_size: int,
+        base_lr: float,
+        reference_batch: int | None,
+        warmup_steps: int,
+        warmup_lr: float,
+    ):
+        self.name = name
+        self.total_steps = self._count('total_steps', total_steps, 1)
+        self.batch_size = self._count('batch_size', batch_size, 1)
+        self.base_lr = self._number('base_lr', base_lr)
+        if not self.base_lr:
+            raise UserError(f'schedules.{name}.base_lr = {base_lr!r}: expected a number above 0.')
+        self.reference_batch = reference_batch
+        if reference_batch is not None:
+            self._count('reference_batch', reference_batch, 1)
+        self.asked_warmup_steps = self._count('warmup_steps', warmup_steps, 0)
+        self.warmup_lr = self._number('warmup_lr', warmup_lr)
+        if self.warmup_steps and self.warmup_lr > self.base_lr:
+            raise UserError(
+                f'schedules.{name}.warmup_lr = {warmup_lr!r} is above base_lr = {base_lr!r}: a warm-up rises. '
+                'Both are for the reference batch.'
+            )
+
+    @property
+    def scale(self) -> float:
+        """What the rates are multiplied by for the batch size."""
+        return 1.0 if self.reference_batch is None else self.batch_size / self.reference_batch
+
+    @property
+    def peak(self) -> float:
+        return self.base_lr * self.scale
+
+    @property
+    def warmup_steps(self) -> int:
+        if self.asked_warmup_steps < self.total_steps:
+            return self.asked_warmup_steps
+        return self.total_steps // 2
+
+    @property
+    def decay_steps(self) -> int:
+        """Steps from the end of the warm-up to the end of the training; at least 1."""
+        return self.total_steps - self.warmup_steps
+
+    def remaining(self, step) -> Any:
+        """Share of the decay that is still to come: 1 at the end of the warm-up, 0 at the end and after it.
+
+        The subtraction is done before the division, on whole numbers: `1 - step / total` has lost most of its digits
+        near the end in float32.
+        """
+        left = ops.maximum(self.total_steps - step, 0)
+        return ops.minimum(left / self.decay_steps, 1.0)
+
+    def decayed(self, step) -> Any:
+        """Rate without warm-up at a step, which is a float scalar of at least `warmup_steps`."""
+        raise NotImplementedError
+
+    def __call__(self, step):
+        """Rate at a step.
+
+        Args:
+          step: scalar, integer or float; exact up to 2^24 in float32.
+
+        Returns:
+          Scalar of Keras' floatx, float32 at least.
+        """
+        dtype = keras.backend.result_type(keras.config.floatx(), 'float32')
+        step = ops.cast(step, dtype)
+        rate = ops.cast(self.decayed(ops.maximum(step, self.warmup_steps)), dtype)
+        if not self.warmup_steps:
+            return rate
+        start = self.warmup_lr * self.scale
+        warm = start + (rate - start) * (step / self.warmup_steps)
+        return ops.where(step < self.warmup_steps, warm, rate)
+
+    def details(self) -> str:
+        """The subclass's own settings, for `describe`."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """One line, such as 'poly: 0.007 x 8/16 = 0.0035, power 0.9 to 0, 30000 steps, warm-up 500 from 0'."""
+        rate = f'{self.base_lr:g}'
+        if self.reference_batch is not None:
+            rate += f' x {self.batch_size}/{self.reference_batch} = {self.peak:g}'
+        parts = [rate, self.details(), f'{self.total_steps} steps']
+        if self.asked_warmup_steps:
+            warmup = f'warm-up {self.warmup_steps} from {self.warmup_lr * self.scale:g}'
+            if self.warmup_steps != self.asked_warmup_steps:
+                warmup += f' (cut from {self.asked_warmup_steps} to half of the training)'
+            parts.append(warmup)
+        return f'{self.name}: ' + ', '.join(parts)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            'total_steps': self.total_steps,
+            'batch_size': self.batch_size,
+            'base_lr': self.base_lr,
+            'reference_batch': self.reference_batch,
+            'warmup_steps': self.asked_warmup_steps,
+            'warmup_lr': self.warmup_lr,
+        }
+
+    def _number(self, setting: str, value: Any) -> float:
+        number = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+        if not number or value < 0:
+            raise UserError(f'schedules.{self.name}.{setting} = {value!r}: expected a number of at least 0.')
+        return float(value)
+
+    def _count(self, setting: str, value: Any, low: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise UserError(f'schedules.{self.name}.{setting} = {value!r}: expected a whole number of at least {low}.')
+        return value

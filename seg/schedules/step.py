@@ -1,0 +1,87 @@
+"""Decay in steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from seg.errors import UserError
+from seg.registry import schedules
+from seg.schedules.base import Schedule
+
+
+@schedules.register('step')
+class Step(Schedule):
+    """Constant rate that is multiplied by `gamma` at each boundary, as in the Mask R-CNN recipes.
+
+    `lr = peak * gamma ** (number of boundaries b with b <= step)`. Boundaries count from step 0, warm-up included;
+    those beyond the end of a short trial are simply never reached. Without boundaries the rate is constant. See
+    `Schedule` for scaling and warm-up.
+
+    Args:
+      total_steps: supplied.
+      batch_size: supplied.
+      base_lr: rate at the end of the warm-up, for batches of `reference_batch` images.
+      boundaries: rising step numbers; a boundary's own step has the new rate.
+      gamma: factor at each boundary, above 0 and at most 1.
+      reference_batch: batch size that the rates are meant for; None takes them as they are.
+      warmup_steps: steps of linear warm-up.
+      warmup_lr: rate at step 0 of the warm-up.
+
+    Raises:
+      UserError: if a setting is out of its range, or a boundary lies within the warm-up.
+    """
+
+    def __init__(
+        self,
+        *,
+        total_steps: int,
+        batch_size: int,
+        base_lr: float,
+        boundaries: Sequence[int] = (),
+        gamma: float = 0.1,
+        reference_batch: int | None = None,
+        warmup_steps: int = 0,
+        warmup_lr: float = 0.0,
+    ):
+        super().__init__(
+            name='step',
+            total_steps=total_steps,
+            batch_size=batch_size,
+            base_lr=base_lr,
+            reference_batch=reference_batch,
+            warmup_steps=warmup_steps,
+            warmup_lr=warmup_lr,
+        )
+        whole = isinstance(boundaries, Sequence) and all(isinstance(b, int) and b > 0 for b in boundaries)
+        if not whole or list(boundaries) != sorted(set(boundaries)):
+            raise UserError(
+                f'schedules.step.boundaries = {boundaries!r}: expected rising step numbers above 0, '
+                'such as (15000, 20000).'
+            )
+        self.boundaries = tuple(boundaries)
+        if self.boundaries and self.boundaries[0] < self.warmup_steps:
+            raise UserError(
+                f'schedules.step.boundaries = {boundaries!r}: the first lies within the warm-up of '
+                f'{self.warmup_steps} steps (schedules.step.warmup_steps).'
+            )
+        self.gamma = self._number('gamma', gamma)
+        if not 0 < self.gamma <= 1:
+            raise UserError(f'schedules.step.gamma = {gamma!r}: expected a number above 0 and at most 1.')
+
+    def decayed(self, step) -> Any:
+        # A chain of choices, not a power of a count: each rate is then exactly the product as written.
+        rate = ops.full_like(step, self.peak)
+        for i, boundary in enumerate(self.boundaries, start=1):
+            rate = ops.where(step >= boundary, ops.full_like(step, self.peak * self.gamma**i), rate)
+        return rate
+
+    def details(self) -> str:
+        if not self.boundaries:
+            return 'constant'
+        return f'x {self.gamma:g} at ' + ', '.join(str(b) for b in self.boundaries)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {'boundaries': self.boundaries, 'gamma': self.gamma}

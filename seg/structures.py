@@ -1,0 +1,159 @@
+"""Records that cross the seams between plugins, tasks and the executor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from seg.errors import UserError
+
+# ImageNet's mean pixel (RGB, 0..255). Padding has this value, so that it is about zero after a backbone's normalisation.
+PAD_PIXEL = (123.675, 116.28, 103.53)
+
+
+class LossTerm(NamedTuple):
+    """One loss, per image and un-normalised.
+
+    The executor computes `sum(total) / sum(weight)` over the images of all replicas, with the gradient stopped through
+    the weights. A term with weight 0 everywhere is 0. A coefficient scales `total` only.
+
+    Attributes:
+      total: [B] float, summed loss of each image.
+      weight: [B] float, what that sum is to be divided by (for a pixel loss: the number of pixels that counted).
+    """
+
+    total: Any
+    weight: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What a data set tells the rest of the system.
+
+    Attributes:
+      name: for titles and file names, such as `voc_layout/train`.
+      class_names: one name per class; class id = position. `num_classes` follows from it and is never typed.
+      ignore_label: label value of pixels that count nowhere.
+      num_examples: size of the split; None for an endless data set.
+      max_size: (height, width) of the largest image, in pixels.
+      original_ids: the ids that the data set's own files use, by class id; None where they are the same.
+      colors: one (r, g, b) per class for pictures; empty for the default palette.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    num_examples: int | None
+    max_size: tuple[int, int]
+    ignore_label: int = 255
+    original_ids: tuple[int, ...] | None = None
+    colors: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+class FeatureMap(NamedTuple):
+    """Shape of one feature map: its stride against the image in pixels, and its channels."""
+
+    stride: int
+    channels: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneSpec:
+    """What a decoder may know of a backbone: the stride and the channels of each of its outputs."""
+
+    features: Mapping[str, FeatureMap]
+
+    @classmethod
+    def of(cls, model: Any, slot: str = 'backbone') -> BackboneSpec:
+        """Reads the spec off a built backbone.
+
+        Args:
+          model: Keras model from [B, H, W, 3] to a dict of maps with `c2` to `c5` (optional `c1`, `low`).
+          slot: the setting that the backbone came from, for messages.
+
+        Raises:
+          UserError: if the outputs are no dict, or `c2` to `c5` are not all there.
+        """
+        import keras
+
+        side = 256  # Every stride up to 64 divides it.
+        outputs = model.compute_output_spec(keras.KerasTensor((1, side, side, 3), dtype=model.compute_dtype))
+        names = sorted(outputs) if isinstance(outputs, Mapping) else []
+        if not {'c2', 'c3', 'c4', 'c5'} <= set(names):
+            received = f'a dict with {names}' if isinstance(outputs, Mapping) else type(outputs).__name__
+            raise UserError(
+                f'{slot}: a backbone maps an image to a dict with the feature maps c2, c3, c4 and c5; '
+                f'{model.name!r} returned {received}.'
+            )
+        return cls({name: FeatureMap(side // outputs[name].shape[1], outputs[name].shape[-1]) for name in names})
+
+    def __getitem__(self, name: str) -> FeatureMap:
+        return self.features[name]
+
+
+class ClassHistogram(NamedTuple):
+    """Pixels of a data set by class, [num_classes] int64 each.
+
+    Attributes:
+      pixels: pixels of each class.
+      present_pixels: all labelled pixels of the images in which the class occurs.
+    """
+
+    pixels: Any
+    present_pixels: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Hardware:
+    """Where and in which precision to run: from flags and environment, never from gin."""
+
+    strategy: Any
+    precision: str = 'float32'
+    jit_compile: bool = False
+    deterministic: bool = False
+
+    @property
+    def num_replicas(self) -> int:
+        return self.strategy.num_replicas_in_sync
+
+
+class Picture(NamedTuple):
+    """A picture for TensorBoard: a tag and uint8 pixels [H, W, 3]."""
+
+    tag: str
+    pixels: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """An input function, and what has to be known about it on the host.
+
+    Attributes:
+      make: called with a `tf.distribute.InputContext` and the first step; returns a `tf.data.Dataset` of batches for one
+        replica after the other: replica r of n gets batches r, r + n, … Batch `step * n + r` is the same whenever and
+        wherever it is made.
+      batch_size: global.
+      num_examples: examples of one pass; None for an endless stream.
+      name: of the data, such as `voc_layout/val`.
+      image_name: from a position in the data set to the image's name.
+    """
+
+    make: Callable[..., Any]
+    batch_size: int
+    num_examples: int | None
+    name: str
+    image_name: Callable[[int], str]
+
+    @property
+    def num_batches(self) -> int | None:
+        return None if self.num_examples is None else -(-self.num_examples // self.batch_size)
+
+    def names(self, indices: Sequence[int], limit: int = 8) -> str:
+        """Names images for a message: 'a, b, … (3 more)'."""
+        unique = list(dict.fromkeys(int(i) for i in indices))
+        more = len(unique) - limit
+        return ', '.join(self.image_name(i) for i in unique[:limit]) + (f', … ({more} more)' if more > 0 else '')

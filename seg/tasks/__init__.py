@@ -1,0 +1,1 @@
+"""Tasks: model, losses, metrics and batches of one problem; no loop."""

@@ -1,0 +1,81 @@
+"""Data sets -> batches, addressed by position: batch number n is the same whenever and wherever it is made.
+
+Position -> epoch and place -> seeded permutation of the epoch -> example -> stateless map. Nothing of the pipeline has
+to be saved, and a restart goes on with the very next image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from seg.structures import Input
+
+Example = dict[str, tf.Tensor]
+Prepare = Callable[[Example, tf.Tensor], Example]
+
+_PARALLEL = 8  # Images that are read and augmented at a time: enough for many cores, little memory.
+
+
+def training_input(dataset, prepare: Prepare, blank: Mapping[str, Any], batch_size: int, seed: int) -> Input:
+    """An endless stream of shuffled examples, every one once per epoch.
+
+    Args:
+      dataset: with `info`, `load(index)` and `image_name(index)`.
+      prepare: from a loaded example and its seed (int32 [2]) to tensors of static shapes.
+      blank: fill values of the example that stands in for an unreadable one; 0 for what is not named.
+      batch_size: global.
+      seed: of the order and of every example's randomness.
+    """
+    size = dataset.info.num_examples
+
+    def index(position: tf.Tensor) -> tf.Tensor:
+        if size is None:
+            return position
+        epoch = tf.cast(position // size, tf.int32)
+        key = tf.stack([tf.constant(seed, tf.int32), epoch])
+        return tf.random.experimental.index_shuffle(position % size, key, tf.constant(size - 1, tf.int64))
+
+    return _input(dataset, prepare, blank, index, batch_size, None, seed)
+
+
+def evaluation_input(dataset, prepare: Prepare, blank: Mapping[str, Any], batch_size: int) -> Input:
+    """Every example once, in order; the last batch is filled up with examples of weight 0 and index -1."""
+    count = dataset.info.num_examples
+    return _input(dataset, prepare, blank, lambda position: tf.where(position < count, position, -1), batch_size, count, 0)
+
+
+def _input(dataset, prepare: Prepare, blank: Mapping[str, Any], index, batch_size: int, count: int | None,
+           seed: int) -> Input:
+    def load(position: tf.Tensor, example_index: tf.Tensor) -> Example:
+        key = tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], tf.int32), position)
+        element = prepare(dataset.load(example_index), key)
+        return element | {'weight': tf.ones([], tf.float32), 'seed': key}
+
+    spec = tf.data.Dataset.range(1).map(lambda i: load(i, i)).element_spec
+    loose = [name for name, part in spec.items() if not part.shape.is_fully_defined()]
+    if loose:
+        raise ValueError(f'{dataset.info.name}: the prepared {", ".join(loose)} has no static shape.')
+
+    def one(position: tf.Tensor) -> tf.data.Dataset:
+        """The example, or a blank of weight 0 where there is none or it cannot be read: nothing after it shifts."""
+        example_index = index(position)
+        stand_in = {
+            name: tf.broadcast_to(tf.cast(blank.get(name, 0), part.dtype), part.shape) for name, part in spec.items()
+        }
+        found = tf.data.Dataset.from_tensors(position).filter(lambda _: example_index >= 0)
+        found = found.map(lambda p: load(p, example_index)).ignore_errors()
+        element = found.concatenate(tf.data.Dataset.from_tensors(stand_in)).take(1)
+        return element.map(lambda e: e | {'index': tf.cast(example_index, tf.int32)})
+
+    def make(context: tf.distribute.InputContext, start: int) -> tf.data.Dataset:
+        replicas = context.num_replicas_in_sync
+        per_replica = batch_size // replicas
+        end = 2**62 if count is None else -(-count // batch_size) * batch_size
+        data = tf.data.Dataset.range(start * batch_size, end, output_type=tf.int64)
+        data = data.interleave(one, cycle_length=_PARALLEL, num_parallel_calls=_PARALLEL, deterministic=True)
+        return data.batch(per_replica, drop_remainder=True).prefetch(2 * replicas)
+
+    return Input(make, batch_size, count, dataset.info.name, dataset.image_name)

@@ -1,0 +1,251 @@
+"""Semantic segmentation: a class for every pixel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from seg import drawing
+from seg.datasets.palette import voc_palette
+from seg.errors import UserError
+from seg.ops.resize import resize_bilinear
+from seg.registry import augments as augment_registry
+from seg.registry import losses as loss_registry
+from seg.registry import metrics as metric_registry
+from seg.registry import models, tasks
+from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, Input, LossTerm, Picture
+from seg.tasks import pipeline
+
+Batch = dict[str, tf.Tensor]
+
+
+@tasks.register('semantic', free=('metrics', 'eval_scales', 'eval_flip'))
+class Semantic:
+    """Semantic segmentation with any model that gives logits for every pixel.
+
+    Attributes:
+      checkpoint_items: the model's named parts (backbone, decoder, head, …).
+      class_names: of the data set.
+    """
+
+    labels = 'semantic'
+
+    def __init__(self, *, dataset_info: DatasetInfo, class_histogram: Callable[[], ClassHistogram] | None = None,
+                 seed: int = 0, model, losses: Sequence[Any], metrics: Sequence[Any], augments: Sequence[Any] = (),
+                 auxiliary_weight: float = 0.4, eval_scales: Sequence[float] = (1.0,), eval_flip: bool = False):
+        """Builds the model, the losses and the metrics.
+
+        Args:
+          dataset_info: supplied by the experiment.
+          class_histogram: supplied; pixels per class of the training data, made when a loss asks for it.
+          seed: supplied; of the order of the images and of all augmentation.
+          model: reference to a model.
+          losses: references to losses; their sum is minimised.
+          metrics: references to metrics.
+          augments: references to augmentations of training examples, in this order. The last one gives all images
+            one size, unless the data set does.
+          auxiliary_weight: of the losses on the model's auxiliary logits, where it has some.
+          eval_scales: image scales at evaluation; the class probabilities are averaged.
+          eval_flip: whether the mirrored image counts as well, at every scale.
+        """
+        if not eval_scales or min(eval_scales) <= 0:
+            raise UserError(f'tasks.semantic.eval_scales = {eval_scales!r}: expected at least one positive scale.')
+        self._info = dataset_info
+        self._seed = seed
+        self._scales, self._flip = tuple(eval_scales), eval_flip
+        supplied = {'num_classes': dataset_info.num_classes, 'ignore_label': dataset_info.ignore_label}
+        self._model = models.build(model, 'tasks.semantic.model', num_classes=dataset_info.num_classes)
+        self._losses = {
+            name: loss_registry.build(loss, f'tasks.semantic.losses[{i}]', **supplied, class_histogram=class_histogram)
+            for i, (name, loss) in enumerate(_named(losses, loss_registry, 'tasks.semantic.losses').items())
+        }
+        self._auxiliary_weight = auxiliary_weight
+        self._augments = [
+            augment_registry.build(augment, f'tasks.semantic.augments[{i}]', ignore_label=dataset_info.ignore_label)
+            for i, augment in enumerate(augments)
+        ]
+        self._metrics = [
+            metric_registry.build(metric, f'tasks.semantic.metrics[{i}]', **supplied, class_names=dataset_info.class_names)
+            for i, metric in enumerate(metrics)
+        ]
+        self.checkpoint_items = dict(self._model.parts)
+        self.class_names = dataset_info.class_names
+        self.colors = dataset_info.colors or tuple(map(tuple, voc_palette(dataset_info.num_classes)))
+
+    @property
+    def model(self) -> keras.Model:
+        return self._model
+
+    # ---- On the device -----------------------------------------------------------------------------------------------
+
+    def loss_terms(self, batch: Batch, step) -> dict[str, LossTerm]:
+        """Losses of a training batch, per image."""
+        outputs = self._model({key: batch[key] for key in ('image', 'size', 'seed')}, training=True)
+        terms = self._terms(batch, outputs['logits'], step)
+        if 'aux_logits' in outputs:
+            for name, (total, weight) in self._terms(batch, outputs['aux_logits'], step).items():
+                terms[f'auxiliary_{name}'] = LossTerm(self._auxiliary_weight * total, weight)
+        return terms
+
+    def evaluate_batch(self, batch: Batch) -> tuple[dict[str, tf.Tensor], dict[str, LossTerm]]:
+        """Predictions with all scales and flips, and the losses at scale 1, unflipped (fully annealed ones)."""
+        logits = self._logits(batch, 1.0, False)
+        terms = self._terms(batch, logits, tf.constant(2**31 - 1, tf.int64))
+        return self._predictions(batch, logits), terms
+
+    def predict(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """`classes` int32 [B, H, W] and `confidence` [B, H, W], the probability of that class."""
+        return self._predictions(batch, self._logits(batch, 1.0, False))
+
+    def _terms(self, batch: Batch, logits, step) -> dict[str, LossTerm]:
+        return {name: loss(batch['label'], logits, step) for name, loss in self._losses.items()}
+
+    def _predictions(self, batch: Batch, logits) -> dict[str, tf.Tensor]:
+        views = [(scale, flip) for scale in self._scales for flip in ((False, True) if self._flip else (False,))]
+        probabilities = [
+            tf.nn.softmax(logits if view == (1.0, False) else self._logits(batch, *view)) for view in views
+        ]
+        mean = tf.add_n(probabilities) / len(probabilities)
+        return {'classes': tf.argmax(mean, -1, output_type=tf.int32), 'confidence': tf.reduce_max(mean, -1)}
+
+    def _logits(self, batch: Batch, scale: float, flip: bool):
+        """Logits at the batch's own resolution, from a scaled or mirrored view of it."""
+        image, size = batch['image'], batch['size']
+        height, width = image.shape[1:3]
+        if scale != 1.0:
+            image = resize_bilinear(image, (round(height * scale), round(width * scale)))
+            size = tf.cast(tf.math.ceil(tf.cast(size, tf.float32) * scale), tf.int32)
+        if flip:
+            image, size = _mirror(image, size)
+        logits = self._model({'image': image, 'size': size}, training=False)['logits']
+        if flip:
+            logits, _ = _mirror(logits, size)
+        return logits if scale == 1.0 else resize_bilinear(logits, (height, width))
+
+    # ---- Input -------------------------------------------------------------------------------------------------------
+
+    def training_input(self, dataset, batch_size: int) -> Input:
+        """Shuffled, augmented examples without end.
+
+        Raises:
+          UserError: if the augmented images have no common size.
+        """
+        self._crop(dataset)
+        return pipeline.training_input(dataset, self._augmented, self._blank, batch_size, self._seed)
+
+    def evaluation_input(self, dataset, batch_size: int) -> Input:
+        """Every image once at its own size, on a canvas of the data set's largest size."""
+        stride = getattr(self._model, 'output_stride', 16)
+        height, width = (-(-side // stride) * stride for side in dataset.info.max_size)
+        prepare = lambda example, seed: self._pad(self._plain(example), (height, width))  # noqa: E731
+        return pipeline.evaluation_input(dataset, prepare, self._blank, batch_size)
+
+    def overfit_inputs(self, dataset, batch_size: int) -> tuple[Input, Input]:
+        """The same few images for training and evaluation, shrunk to the training size, without augmentation."""
+        size = self._crop(dataset)
+        prepare = lambda example, seed: self._pad(_fit(self._plain(example), size), size)  # noqa: E731
+        return (pipeline.training_input(dataset, prepare, self._blank, batch_size, self._seed),
+                pipeline.evaluation_input(dataset, prepare, self._blank, batch_size))
+
+    @property
+    def _blank(self) -> dict[str, Any]:
+        return {'image': PAD_PIXEL, 'label': self._info.ignore_label, 'size': 1}
+
+    def _plain(self, example: Batch) -> Batch:
+        image = tf.cast(example['image'], keras.config.floatx())
+        return {'image': image, 'label': example['label'], 'size': tf.shape(image)[:2]}
+
+    def _augmented(self, example: Batch, seed: tf.Tensor) -> Batch:
+        example = self._plain(example)
+        for i, augment in enumerate(self._augments):
+            example = augment(example, tf.random.experimental.stateless_fold_in(seed, i))
+        return {key: example[key] for key in ('image', 'label', 'size')}
+
+    def _crop(self, dataset) -> tuple[int, int]:
+        """The size of a training image."""
+        zero = tf.constant([0, 0], tf.int32)
+        spec = tf.data.Dataset.range(1).map(lambda i: self._augmented(dataset.load(i), zero)).element_spec['image']
+        if not spec.shape.is_fully_defined():
+            raise UserError(
+                f'tasks.semantic.augments: the images of {dataset.info.name} have different sizes after these '
+                'augmentations. Let the last one give them one size, as @augments.scale_crop_flip does.'
+            )
+        return spec.shape[0], spec.shape[1]
+
+    def _pad(self, example: Batch, size: tuple[int, int]) -> Batch:
+        """Pads at the bottom and the right with the mean pixel and the ignore label."""
+        shape = tf.shape(example['image'])
+        padding = [[0, size[0] - shape[0]], [0, size[1] - shape[1]]]
+        pixel = tf.constant(PAD_PIXEL, example['image'].dtype)
+        image = tf.pad(example['image'] - pixel, [*padding, [0, 0]]) + pixel
+        label = tf.pad(example['label'], padding, constant_values=self._info.ignore_label)
+        return {'image': tf.ensure_shape(image, (*size, 3)), 'label': tf.ensure_shape(label, size),
+                'size': example['size']}
+
+    def metrics(self) -> list[Any]:
+        """The metrics that an evaluation fills."""
+        return self._metrics
+
+    # ---- For people --------------------------------------------------------------------------------------------------
+
+    def summary(self, metrics: dict[str, float]) -> str:
+        """One line for the log."""
+        shown = ['miou', 'pixel_accuracy', 'loss']
+        return ', '.join(f'{name} {metrics[name]:.4f}' for name in shown if metrics.get(name) is not None)
+
+    def pictures(self, batch, predictions, image_name: Callable[[int], str], limit: int) -> list[Picture]:
+        """Strips of image, truth and prediction of the first images of a batch (host arrays)."""
+        made = []
+        for i in np.flatnonzero(batch['weight'] > 0)[:limit]:
+            height, width = batch['size'][i]
+            frames = [np.clip(batch['image'][i], 0, 255).astype(np.uint8)]
+            frames += [drawing.colorize(classes[i], self.colors, self._info.ignore_label)
+                       for classes in (batch['label'], predictions['classes'])]
+            tag = f'image_truth_prediction/{image_name(int(batch["index"][i]))}'
+            made.append(Picture(tag, drawing.strip([frame[:height, :width] for frame in frames])))
+        return made
+
+    def write_predictions(self, batch, predictions, image_name: Callable[[int], str], folder: str) -> int:
+        """Writes a palette PNG per image (host arrays) at its own size. Returns their number."""
+        written = 0
+        for i in np.flatnonzero(batch['weight'] > 0):
+            height, width = batch['size'][i]
+            path = os.path.join(folder, f'{image_name(int(batch["index"][i]))}.png')
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            drawing.palette_png(predictions['classes'][i, :height, :width], self.colors).save(path)
+            written += 1
+        return written
+
+
+def _named(references: Sequence[Any], registry, slot: str) -> dict[str, Any]:
+    """References by their registered names; a second one of the same name gets a number."""
+    named: dict[str, Any] = {}
+    for i, reference in enumerate(references):
+        name = registry.check(reference, f'{slot}[{i}]').entry.name
+        named[name if name not in named else f'{name}_{i}'] = reference
+    if not named:
+        raise UserError(f'{slot} is empty: give at least one reference, such as [@losses.softmax_cross_entropy].')
+    return named
+
+
+def _mirror(image, size):
+    """Mirrors the valid part of each image left to right; padding stays at the right."""
+    width = image.shape[2]
+    columns = tf.range(width)[None]
+    valid = size[:, 1:]
+    source = tf.where(columns < valid, valid - 1 - columns, columns)
+    return tf.gather(image, source, axis=2, batch_dims=1), size
+
+
+def _fit(example: Batch, size: tuple[int, int]) -> Batch:
+    """Scales an example so that it fills `size` as far as its shape allows."""
+    shape = tf.cast(tf.shape(example['image'])[:2], tf.float32)
+    target = tf.cast(tf.round(shape * tf.reduce_min(tf.constant(size, tf.float32) / shape)), tf.int32)
+    image = tf.image.resize(example['image'], target, antialias=True)
+    label = tf.image.resize(example['label'][..., None], target, 'nearest')[..., 0]
+    return {'image': tf.cast(image, example['image'].dtype), 'label': label, 'size': target}

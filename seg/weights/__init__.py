@@ -1,0 +1,1 @@
+"""Weights on disk: tensor files, and starting a model from them."""

@@ -1,0 +1,88 @@
+"""What every registered backbone keeps, at every output stride."""
+
+import functools
+import importlib
+import pkgutil
+
+import keras
+import numpy as np
+import pytest
+
+import seg.backbones
+from seg.layers.norm import Norm
+from seg.registry import backbones
+from seg.structures import PAD_PIXEL, BackboneSpec
+
+for module in pkgutil.iter_modules(seg.backbones.__path__, 'seg.backbones.'):
+    importlib.import_module(module.name)
+
+NAMES = backbones.names()
+STRIDES = {8: (4, 8, 8, 8), 16: (4, 8, 16, 16), 32: (4, 8, 16, 32)}
+
+
+def build(name, output_stride=16, kind='sync'):
+    """Builds a backbone, narrow if it has a width."""
+    entry = backbones.get(name)
+    supplied = {'output_stride': output_stride, 'norm': Norm(kind), 'width': 0.125}
+    return entry.builder(**{key: value for key, value in supplied.items() if key in entry.signature.parameters})
+
+
+@functools.cache
+def built(name, output_stride=16, kind='sync'):
+    return build(name, output_stride, kind)
+
+
+@pytest.mark.parametrize('output_stride', STRIDES)
+@pytest.mark.parametrize('name', NAMES)
+def test_strides(name, output_stride):
+    spec = BackboneSpec.of(built(name, output_stride))
+    assert tuple(spec[f'c{level}'].stride for level in (2, 3, 4, 5)) == STRIDES[output_stride]
+    if 'c1' in spec.features:
+        assert spec['c1'].stride == 2
+
+
+@pytest.mark.parametrize('size', [(64, 64), (65, 33), (40, 70)])
+@pytest.mark.parametrize('name', [name for name in NAMES if name != 'resnet101'])
+def test_maps_have_a_cell_per_stride(name, size):
+    model = built(name, 16)
+    spec = BackboneSpec.of(model)
+    outputs = model(np.full((1, *size, 3), 128.0, 'float32'), training=False)
+    assert set(outputs) == set(spec.features)
+    for key, (stride, channels) in spec.features.items():
+        assert outputs[key].shape == (1, -(-size[0] // stride), -(-size[1] // stride), channels)
+        assert outputs[key].dtype == keras.config.floatx()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_variable_paths_are_unique_and_stable(name):
+    paths = [variable.path for variable in built(name).variables]
+    assert len(set(paths)) == len(paths)
+    assert paths == [variable.path for variable in build(name).variables]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_variables_do_not_depend_on_the_output_stride(name):
+    shapes = [{variable.path: variable.shape for variable in built(name, stride).variables} for stride in STRIDES]
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+@pytest.mark.parametrize('kind', ['sync', 'frozen', 'group'])
+@pytest.mark.parametrize('name', ['resnet18'])
+def test_what_trains(name, kind):
+    model = built(name, 16, kind)
+    ends = {variable.path.rpartition('/')[2] for variable in model.trainable_variables}
+    assert {'kernel', 'gamma', 'beta'} <= ends and not any(end.startswith('moving') for end in ends)
+    moving = [variable for variable in model.non_trainable_variables]
+    assert bool(moving) == (kind != 'group')
+    before = [variable.numpy() for variable in moving]
+    model(np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype('float32'), training=True)
+    changed = [not np.array_equal(old, variable.numpy()) for old, variable in zip(before, moving, strict=True)]
+    assert all(changed) if kind == 'sync' else not any(changed)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_padding_pixels_are_zero_inside(name):
+    """A picture of the padding pixel gives the same as zeros after the backbone's own normalisation: constant maps."""
+    image = np.broadcast_to(np.float32(PAD_PIXEL), (1, 32, 32, 3))
+    for features in built(name)(image, training=False).values():
+        np.testing.assert_allclose(features, 0, atol=1e-4)

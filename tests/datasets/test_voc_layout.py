@@ -1,0 +1,264 @@
+"""Folders in VOC's layout: examples as stored, and every mistake found before a step is wasted."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from seg.datasets.palette import voc_palette
+from seg.datasets.voc_layout import VOC_CLASS_NAMES, voc_layout
+from seg.errors import UserError
+
+NAMES = ('sky', 'road', 'car')
+
+
+def smooth(height, width, seed=0):
+    """A picture that JPEG keeps well, and whose data is longer than its header."""
+    coarse = np.random.default_rng(seed).integers(0, 256, [6, 6, 3], dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def save_label(path, label, palette=True):
+    image = Image.fromarray(np.asarray(label, np.uint8))
+    if palette:
+        image = Image.frombytes('P', image.size, image.tobytes())
+        image.putpalette(np.array(voc_palette(256), np.uint8).ravel().tolist())
+    image.save(path, 'PNG')
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sound folder with five examples of three classes, sizes 30x40 and up; `train` lists all, `val` two."""
+    for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
+        (tmp_path / name).mkdir(parents=True)
+    stems = [f'img{n}' for n in range(5)]
+    for n, stem in enumerate(stems):
+        smooth(30 + n, 40 + 2 * n, n).save(tmp_path / f'JPEGImages/{stem}.jpg', quality=95, subsampling=0)
+        label = np.full([30 + n, 40 + 2 * n], n % 2)
+        label[:5] = 255
+        label[10:20, :n] = 2
+        save_label(tmp_path / f'SegmentationClass/{stem}.png', label, palette=n != 3)
+    (tmp_path / 'ImageSets/Segmentation/train.txt').write_text('\n'.join(stems) + '\n\n')
+    (tmp_path / 'ImageSets/Segmentation/val.txt').write_bytes(b'\xef\xbb\xbfimg1\r\nimg4\r\n')
+    (tmp_path / 'class_names.txt').write_text('\n'.join(NAMES) + '\n')
+    return tmp_path
+
+
+def refused(message, **settings):
+    """Builds, verifies, and returns the text of the error."""
+    with pytest.raises(UserError, match=message) as caught:
+        voc_layout(**{k: str(v) if k == 'data_dir' else v for k, v in settings.items()}).verify()
+    return str(caught.value)
+
+
+def test_examples_are_the_stored_pixels_and_ids(folder):
+    dataset = voc_layout(data_dir=str(folder))
+    pipeline = tf.data.Dataset.range(5).map(dataset.load)
+    assert pipeline.element_spec == {
+        'image': tf.TensorSpec([None, None, 3], tf.uint8),
+        'label': tf.TensorSpec([None, None], tf.int32),
+    }
+    for n, example in enumerate(pipeline.as_numpy_iterator()):
+        stored = np.array(Image.open(folder / f'JPEGImages/img{n}.jpg')).astype(int)
+        assert np.abs(example['image'].astype(int) - stored).max() <= 1
+        np.testing.assert_array_equal(example['label'], np.array(Image.open(folder / f'SegmentationClass/img{n}.png')))
+        eager = dataset.load(tf.constant(n, tf.int64))
+        np.testing.assert_array_equal(eager['image'], example['image'])
+        np.testing.assert_array_equal(eager['label'], example['label'])
+
+
+def test_info_and_names(folder):
+    dataset = voc_layout(data_dir=str(folder), split='val')
+    info = dataset.info
+    assert (info.name, info.class_names, info.num_examples) == ('voc_layout/val', NAMES, 2)
+    assert info.max_size == (34, 48) and info.ignore_label == 255
+    assert info.colors == ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+    assert [dataset.image_name(i) for i in range(2)] == ['img1', 'img4']
+
+
+def test_largest_size_is_taken_by_side(folder):
+    smooth(90, 10).save(folder / 'JPEGImages/img0.jpg')
+    save_label(folder / 'SegmentationClass/img0.png', np.zeros([90, 10]))
+    assert voc_layout(data_dir=str(folder)).info.max_size == (90, 48)
+
+
+@pytest.mark.parametrize('verify_first', [True, False])
+def test_class_histogram(folder, verify_first):
+    dataset = voc_layout(data_dir=str(folder))
+    if verify_first:
+        dataset.verify()
+    labels = [np.array(Image.open(folder / f'SegmentationClass/img{n}.png')) for n in range(5)]
+    counts = np.array([[(label == class_id).sum() for class_id in range(3)] for label in labels])
+    histogram = dataset.class_histogram()
+    np.testing.assert_array_equal(histogram.pixels, counts.sum(axis=0))
+    present = [sum(row.sum() for row in counts if row[class_id]) for class_id in range(3)]
+    np.testing.assert_array_equal(histogram.present_pixels, present)
+    assert histogram.pixels.dtype == np.int64 == histogram.present_pixels.dtype
+
+
+def test_nothing_is_decoded_twice(folder):
+    dataset = voc_layout(data_dir=str(folder))
+    dataset.verify()
+    for path in [*folder.glob('JPEGImages/*'), *folder.glob('SegmentationClass/*')]:
+        path.unlink()
+    dataset.verify()
+    assert dataset.info.num_examples == 5 and dataset.class_histogram().pixels.sum() > 0
+
+
+@pytest.mark.parametrize('below', ['VOC2012', 'VOCdevkit/VOC2012'])
+def test_the_devkit_around_the_folder_will_do(folder, tmp_path_factory, below):
+    above = tmp_path_factory.mktemp('above')
+    (above / below).parent.mkdir(parents=True, exist_ok=True)
+    (above / below).symlink_to(folder)
+    assert voc_layout(data_dir=str(above)).info.class_names == NAMES
+
+
+def test_without_class_names_the_classes_are_vocs(folder):
+    (folder / 'class_names.txt').unlink()
+    info = voc_layout(data_dir=str(folder)).info
+    assert info.class_names == VOC_CLASS_NAMES and info.num_classes == 21
+    assert info.class_names[15] == 'person' and info.colors[15] == (192, 128, 128)
+
+
+def test_other_endings_of_pictures(folder):
+    smooth(30, 40).save(folder / 'JPEGImages/img0.PNG')
+    (folder / 'JPEGImages/img0.jpg').unlink()
+    (folder / 'JPEGImages/img1.jpg').rename(folder / 'JPEGImages/img1.JPEG')
+    dataset = voc_layout(data_dir=str(folder))
+    dataset.verify()
+    assert dataset.load(tf.constant(0, tf.int64))['image'].shape == (30, 40, 3)
+
+
+def test_missing_folder(tmp_path):
+    message = refused(r'voc_layout.data_dir = .*nowhere.*There is no such folder', data_dir=tmp_path / 'nowhere')
+    assert 'JPEGImages, SegmentationClass, ImageSets/Segmentation' in message and 'DATA_DIR' in message
+    refused('It is empty', data_dir=tmp_path)
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'masks').mkdir()
+    refused('It holds images, masks', data_dir=tmp_path)
+    refused("voc_layout.data_dir = ''", data_dir='')
+
+
+def test_missing_and_empty_split(folder):
+    refused(r"voc_layout.split = 'test': there is no .*test\.txt.*lists train, val\.", data_dir=folder, split='test')
+    (folder / 'ImageSets/Segmentation/none.txt').write_text('\n \n')
+    refused(r"voc_layout.split = 'none': .*none\.txt is empty", data_dir=folder, split='none')
+
+
+def test_listed_without_picture_or_label(folder):
+    stems = [f'gone{n}' for n in range(7)]
+    with (folder / 'ImageSets/Segmentation/train.txt').open('a') as file:
+        file.write('\n'.join(stems))
+    message = refused(r'7 of 12 listed names have no picture in .*JPEGImages: gone0\.jpg', data_dir=folder)
+    assert 'gone4.jpg, …' in message and 'gone5' not in message and 'train.txt' in message
+    for stem in stems:
+        smooth(8, 8).save(folder / f'JPEGImages/{stem}.jpg')
+    smooth(8, 8).save(folder / 'SegmentationClass/gone0.bmp')
+    refused(r'7 of 12 .* no label .*gone0\.png.*There is gone0\.bmp, but a label must end in \.png', data_dir=folder)
+
+
+def test_names_listed_with_their_ending(folder):
+    (folder / 'ImageSets/Segmentation/train.txt').write_text('img0.jpg\n')
+    refused(r'Names are listed without ending: img0, not img0\.jpg', data_dir=folder)
+
+
+def test_truncated_and_damaged_files_are_found(folder):
+    picture, label = folder / 'JPEGImages/img1.jpg', folder / 'SegmentationClass/img2.png'
+    picture.write_bytes(picture.read_bytes()[:-20])
+    contents = bytearray(label.read_bytes())
+    contents[-30] ^= 255
+    label.write_bytes(contents)
+    message = refused('2 of 5 examples cannot be used', data_dir=folder)
+    assert re.search(r'img1\.jpg: the file is cut off or damaged', message)
+    assert re.search(r'img2\.png: the file is cut off or damaged', message)
+    # Headers are sound, so that without decoding nothing is found; the graph raises.
+    unchecked = voc_layout(data_dir=str(folder), verify=False)
+    unchecked.verify()
+    examples = tf.data.Dataset.range(5).map(unchecked.load).ignore_errors().as_numpy_iterator()
+    assert [example['image'].shape[0] for example in examples] == [30, 33, 34]
+    picture.write_bytes(b'')
+    refused(r'img1\.jpg: no readable picture: the file is empty', data_dir=folder, verify=False)
+
+
+def test_at_most_five_offenders_are_named(folder):
+    stems = [f'more{n}' for n in range(8)]
+    for stem in stems:
+        (folder / f'JPEGImages/{stem}.jpg').write_bytes(b'GIF89a')
+        save_label(folder / f'SegmentationClass/{stem}.png', np.zeros([4, 4]))
+    (folder / 'ImageSets/Segmentation/train.txt').write_text('\n'.join(stems))
+    message = refused(r'8 of 8 examples.*\n.*more0\.jpg.* is a GIF, not JPEG or PNG', data_dir=folder)
+    assert 'more4.jpg' in message and 'more5.jpg' not in message and '… and 3 more.' in message
+
+
+@pytest.mark.parametrize('verify', [True, False])
+def test_label_of_another_size(folder, verify):
+    save_label(folder / 'SegmentationClass/img0.png', np.zeros([40, 30]))
+    message = refused(r'img0\.png: the label is 30x40 pixels, .*img0\.jpg is 40x30', data_dir=folder, verify=verify)
+    assert 'EXIF' not in message
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    smooth(30, 40).save(folder / 'JPEGImages/img0.jpg', exif=turned)
+    refused(r'EXIF orientation 6.*auto-orient', data_dir=folder, verify=verify)
+    save_label(folder / 'SegmentationClass/img0.png', np.zeros([30, 40]))
+    voc_layout(data_dir=str(folder), verify=verify).verify()
+
+
+def test_label_values_out_of_range(folder):
+    label = np.zeros([31, 42])
+    label[0, :7], label[1, :3] = 3, 200
+    save_label(folder / 'SegmentationClass/img1.png', label)
+    message = refused(r'img1\.png: label values out of range: 3 \(7 pixels\), 200 \(3 pixels\)\.', data_dir=folder)
+    assert re.search(r'Classes are 0\.\.2 from .*class_names\.txt; 255 is ignored', message)
+    with pytest.raises(UserError, match='out of range'):
+        voc_layout(data_dir=str(folder), verify=False).class_histogram()
+    with pytest.raises(tf.errors.InvalidArgumentError, match='out of range'):
+        voc_layout(data_dir=str(folder), verify=False).load(tf.constant(1, tf.int64))
+
+
+def test_nearest_fix_of_labels_out_of_range(folder):
+    save_label(folder / 'SegmentationClass/img1.png', np.random.default_rng(0).integers(1, 4, [31, 42]))
+    refused(r'img1\.png.*seem to begin at 1: subtract 1', data_dir=folder)
+    (folder / 'class_names.txt').write_text('ground\ncell\n')
+    for n in range(5):
+        save_label(folder / f'SegmentationClass/img{n}.png', np.eye(30 + n, 40 + 2 * n) * 128)
+    refused(r"128 \(30 pixels\).*If 128 marks 'cell', write 1 instead", data_dir=folder)
+    (folder / 'class_names.txt').unlink()
+    refused(r'Classes are 0\.\.20 from PASCAL VOC, since there is no .*class_names\.txt', data_dir=folder)
+
+
+def test_a_mask_of_0_and_255_is_no_label(folder):
+    for n in range(5):
+        save_label(folder / f'SegmentationClass/img{n}.png', np.eye(30 + n, 40 + 2 * n) * 255)
+    refused(r"all labels hold 0 and 255 only, and 255 is ignored.*such as 1 for 'road'", data_dir=folder)
+
+
+def test_labels_that_are_no_ids(folder):
+    path = folder / 'SegmentationClass/img0.png'
+    smooth(30, 40).save(path)
+    refused(r'img0\.png: the label is a PNG of type RGB.*turn colours into class ids', data_dir=folder)
+    stream = io.BytesIO()
+    smooth(30, 40).save(stream, 'JPEG')
+    path.write_bytes(stream.getvalue())
+    refused(r'img0\.png: the label is a JPEG file, which blurs class ids', data_dir=folder)
+
+
+@pytest.mark.parametrize(
+    ('contents', 'message'),
+    [
+        (b'', r'class_names\.txt is empty'),
+        (b'sky\n\ncar', r'class_names\.txt has an empty line 2'),
+        (b'sky\ncar\nsky', r"class_names\.txt names 'sky' twice"),
+        ('\n'.join(map(str, range(256))).encode(), r'class_names\.txt has 256 names; the id 255 means ignored'),
+        (b'sky\nl\xe4ke', r'class_names\.txt: expected a text file in UTF-8; byte 5'),
+    ],
+)
+def test_broken_class_names(folder, contents, message):
+    (folder / 'class_names.txt').write_bytes(contents)
+    refused(message, data_dir=folder)
+
+
+def test_only_semantic_labels(folder):
+    refused("labels 'instance' are asked for", data_dir=folder, labels='instance')

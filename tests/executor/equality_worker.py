@@ -1,0 +1,67 @@
+"""Takes the steps of test_equality.py on N logical CPU devices and keeps all numbers in a file.
+
+A process of its own: TensorFlow's collective operations admit one number of devices per process.
+"""
+
+import os
+import sys
+
+os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+sys.path.insert(0, os.getcwd())
+
+import numpy as np  # noqa: E402
+
+from seg.executor import hardware as hardware_module  # noqa: E402
+from seg.executor.evaluator import Evaluator  # noqa: E402
+from seg.executor.run_config import OptimizerStep  # noqa: E402
+from seg.executor.train_loop import TrainLoop  # noqa: E402
+from seg.executor.train_step import TrainStep  # noqa: E402
+from tests.executor import runs  # noqa: E402
+
+# Plain gradient descent with rate 1: the change of a weight is its gradient.
+PLAIN = (
+    'experiment.optimizer=@optimizers.sgd',
+    'optimizers.sgd.momentum=0.0',
+    'optimizers.sgd.schedule=@schedules.poly',
+    'schedules.poly.base_lr=1.0',
+    'schedules.poly.warmup_steps=0',
+    'models.deeplab_v3plus.aux_head=@heads.fcn',
+    'heads.fcn.channels=16',
+)
+CASES = {  # name: settings, steps, precision
+    'sync': (('models.deeplab_v3plus.norm="sync"',), 1, 'float64'),
+    'frozen': (('models.deeplab_v3plus.norm="frozen"',), 1, 'float64'),
+    'group': (('models.deeplab_v3plus.norm="group"',), 1, 'float64'),
+    'bottlenecks': (('BACKBONE=@backbones.resnet50', 'backbones.resnet50.width=0.125'), 1, 'float64'),
+    'float32': (('schedules.poly.base_lr=0.001',), 4, 'float32'),
+}
+
+
+def one_case(model_dir, replicas, settings, steps, precision):
+    """Takes steps on one ragged batch. Returns the loop's result, all variables before and after, the task, the batch."""
+    made = runs.build(model_dir, *PLAIN, *settings, replicas=replicas, precision=precision)
+    batch = runs.ragged_batch(made.task, made.train_data, precision)
+    hardware = made.executor.hardware
+    step = TrainStep(made.task, made.optimizer, OptimizerStep(l2=1e-4, ema_decay=0.9), hardware.strategy)
+    before = step.state.to_host()
+    result = TrainLoop(step, hardware, runs.fixed_input([batch] * steps), 0)(steps)
+    return result, before, step.state.to_host(), made.task, batch
+
+
+def main(replicas: int, model_dir: str, path: str) -> None:
+    hardware_module.set_up('one' if replicas == 1 else f'mirrored:{replicas}')
+    numbers = {}
+    for name, case in CASES.items():
+        result, before, after, _, _ = one_case(model_dir, replicas, *case)
+        numbers |= {f'{name}/result/{key}': value for key, value in result._asdict().items() if key != 'wait'}
+        numbers |= {f'{name}/before/{key}': value for key, value in before.items()}
+        numbers |= {f'{name}/after/{key}': value for key, value in after.items()}
+    made = runs.build(model_dir, replicas=replicas, precision='float64')
+    source = made.task.evaluation_input(made.eval_data, 4)
+    evaluation = Evaluator(made.task, made.executor.hardware).evaluate(source)
+    numbers |= {f'metrics/{key}': np.float64(value) for key, value in evaluation.metrics.items()}
+    np.savez(path, **numbers)
+
+
+if __name__ == '__main__':
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -1,0 +1,55 @@
+"""Small experiments for the executor's tests."""
+
+import numpy as np
+import tensorflow as tf
+
+from seg import experiment
+from seg.executor import hardware as hardware_module
+from seg.structures import Hardware, Input
+
+# DeepLab v3+ with all of its parts, small enough for a test.
+SMALL = (
+    'TRAIN_STEPS=4', 'BATCH_SIZE=4', 'CROP=(64, 64)', 'datasets.shapes.num_examples=6', 'datasets.shapes.min_object_size=12',
+    'decoders.deeplab_v3plus.aspp_channels=16',
+    'decoders.deeplab_v3plus.decoder_channels=16', 'decoders.deeplab_v3plus.low_level_channels=8',
+    'RunConfig.iterations_per_loop=2', 'RunConfig.eval_every=4', 'RunConfig.save_checkpoints_steps=4',
+)
+
+
+def strategy(replicas: int) -> tf.distribute.Strategy:
+    if replicas == 1:
+        return tf.distribute.OneDeviceStrategy('CPU:0')
+    return hardware_module.mirrored(tuple(f'CPU:{i}' for i in range(replicas)))
+
+
+def build(model_dir, *params: str, replicas: int = 1, precision: str = 'float32', mode: str = 'train_and_eval',
+          gin_files=('gin/deeplab_shapes.gin',), jit_compile: bool = False) -> experiment.Experiment:
+    """Builds a small experiment in this process."""
+    hardware_module.set_precision(precision)
+    backbone = () if any(param.startswith('BACKBONE') for param in params) else ('backbones.resnet18.width=0.25',)
+    directory = experiment.load_settings(gin_files, (*SMALL, *backbone, *params), (), str(model_dir), mode)
+    return experiment.build(directory, mode, Hardware(strategy(replicas), precision, jit_compile))
+
+
+def fixed_input(batches: list[dict[str, np.ndarray]]) -> Input:
+    """An input of given batches, cut into one share per replica."""
+    whole = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+    size = len(batches[0]['weight'])
+
+    def make(context, start):
+        data = tf.data.Dataset.from_tensor_slices(whole).skip(start * size)
+        return data.batch(size // context.num_replicas_in_sync, drop_remainder=True)
+
+    return Input(make, size, len(whole['weight']), 'fixed', str)
+
+
+def ragged_batch(task, dataset, precision: str = 'float64', size: int = 4) -> dict[str, np.ndarray]:
+    """A real batch in which one image is all ignored and the last one is padding of weight 0."""
+    source = task.training_input(dataset, size)
+    batch = next(iter(source.make(tf.distribute.InputContext(), 0)))
+    batch = {key: value.numpy() for key, value in batch.items()}
+    assert batch['image'].dtype == precision
+    batch['label'][1] = 255
+    batch['weight'][-1] = 0
+    batch['index'][-1] = -1
+    return batch

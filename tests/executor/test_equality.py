@@ -1,0 +1,119 @@
+"""1 device = n devices: the same step, statistics and metrics for the same global batch."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seg import registry
+from seg.executor import hardware
+from seg.executor.evaluator import Evaluator
+from tests.executor import equality_worker, runs
+
+
+@pytest.fixture(scope='module')
+def numbers(tmp_path_factory):
+    """What equality_worker computes on 1, 2 and 4 devices."""
+    folder = tmp_path_factory.mktemp('equality')
+    worker = [sys.executable, equality_worker.__file__]
+    processes = {
+        n: subprocess.Popen([*worker, str(n), str(folder / f'run-{n}'), str(folder / f'{n}.npz')], text=True,
+                            stderr=subprocess.PIPE, env=os.environ | {'PYTHONPATH': os.getcwd()})
+        for n in (1, 2, 4)
+    }
+    for n, process in processes.items():
+        assert process.wait() == 0, f'{n} devices:\n{process.stderr.read()[-4000:]}'
+    return {n: dict(np.load(folder / f'{n}.npz')) for n in processes}
+
+
+def part(numbers, prefix):
+    return {name.removeprefix(prefix): value for name, value in numbers.items() if name.startswith(prefix)}
+
+
+def test_every_registered_model_is_compared():
+    from seg import plugins
+
+    plugins.load_builtins()
+    assert registry.models.names() == ['deeplab_v3plus'], 'add the new model to equality_worker.CASES'
+
+
+@pytest.mark.parametrize('replicas', [2, 4])
+@pytest.mark.parametrize('case', [name for name, case in equality_worker.CASES.items() if case[2] == 'float64'])
+def test_step_in_float64(numbers, case, replicas):
+    one, other = part(numbers[1], f'{case}/'), part(numbers[replicas], f'{case}/')
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(other[name], value, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize('replicas', [2, 4])
+def test_losses_in_float32_over_several_steps(numbers, replicas):
+    one = numbers[1]['float32/result/losses']
+    assert one.shape == (4, 3) and one[0, 0] > one[3, 0]
+    np.testing.assert_allclose(numbers[replicas]['float32/result/losses'], one, rtol=1e-5)
+
+
+def test_statistics_and_weights_move(numbers):
+    """The comparison above is not one of things that stand still."""
+    for case, moves in (('sync', True), ('frozen', False)):
+        before, after = part(numbers[1], f'{case}/before/'), part(numbers[1], f'{case}/after/')
+        statistics = [name for name in before if 'moving_' in name and name.startswith('model/')]
+        assert statistics and all(np.array_equal(before[n], after[n]) != moves for n in statistics)
+        kernels = [name for name in before if name.endswith('kernel') and name.startswith('model/')]
+        assert all(not np.array_equal(before[name], after[name]) for name in kernels)
+
+
+def test_ignored_and_padded_images_add_nothing(numbers):
+    totals = numbers[4]['sync/result/totals']
+    assert np.all(totals[0, [1, 3]] == 0) and np.all(totals[0, [0, 2]] > 0)
+
+
+@pytest.mark.parametrize('replicas', [2, 4])
+def test_metrics_with_a_ragged_last_batch(numbers, replicas):
+    """6 images in batches of 4."""
+    one, other = part(numbers[1], 'metrics/'), part(numbers[replicas], 'metrics/')
+    assert one.keys() == other.keys() and 0 < one['miou'] < 1
+    for name, value in one.items():
+        np.testing.assert_allclose(other[name], value, rtol=1e-9, err_msg=name)
+
+
+def test_metrics_do_not_depend_on_the_batch_size(numbers, tmp_path):
+    made = runs.build(tmp_path, precision='float64')
+    try:
+        source = made.task.evaluation_input(made.eval_data, 1)
+        metrics = Evaluator(made.task, made.executor.hardware).evaluate(source).metrics
+    finally:
+        hardware.set_precision('float32')
+    for name, value in part(numbers[1], 'metrics/').items():
+        assert metrics[name] == pytest.approx(float(value), rel=1e-9), name
+
+
+def test_gradient_matches_a_plain_tape(tmp_path):
+    """The executor's step is that of the mean over the labelled pixels of the whole batch, written plainly."""
+    try:
+        _, before, after, task, batch = equality_worker.one_case(tmp_path, 1, *equality_worker.CASES['sync'])
+        layers = task.checkpoint_items.items()
+        for name, layer in layers:
+            for variable in layer.variables:
+                variable.assign(before[f'model/{name}/{variable.path}'])
+        batch = {key: tf.constant(value) for key, value in batch.items()}
+        trained = {f'model/{name}/{v.path}': v for name, layer in layers for v in layer.trainable_variables}
+        with tf.GradientTape() as tape:
+            outputs = task.model({key: batch[key] for key in ('image', 'size', 'seed')}, training=True)
+            counted = tf.cast((batch['label'] != 255) & (batch['weight'] > 0)[:, None, None], tf.float64)
+            label = tf.where(batch['label'] == 255, 0, batch['label'])
+            loss = 0.0
+            for key, scale in (('logits', 1.0), ('aux_logits', 0.4)):
+                cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(label, outputs[key])
+                loss += scale * tf.reduce_sum(cross_entropy * counted) / tf.reduce_sum(counted)
+            for name, variable in trained.items():
+                if name.endswith('kernel'):
+                    loss += 1e-4 / 2 * tf.reduce_sum(variable.value**2)
+        gradients = tape.gradient(loss, [v.value for v in trained.values()])
+        for (name, _), gradient in zip(trained.items(), gradients, strict=True):
+            np.testing.assert_allclose(before[name] - after[name], gradient, rtol=1e-8, atol=1e-10, err_msg=name)
+    finally:
+        hardware.set_precision('float32')

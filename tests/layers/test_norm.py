@@ -1,0 +1,110 @@
+"""Normalisation: against Keras' own layers, and against the definition."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seg.errors import UserError
+from seg.layers.norm import Norm
+
+
+def data(seed=0, shape=(4, 6, 5, 8), dtype='float32'):
+    return tf.constant(np.random.default_rng(seed).normal(2, 3, size=shape), dtype)
+
+
+def keras_layer(**settings):
+    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3, **settings)
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 2e-5), ('float64', 1e-12)])
+def test_sync_equals_keras(dtype, tolerance):
+    """Outputs, gradients and moving statistics over three steps; the float64 one takes the neutral path."""
+    layers = [Norm('sync', momentum=0.9, epsilon=1e-3)(name='norm'), keras_layer()]
+    results = []
+    for layer in layers:
+        layer.dtype_policy = dtype
+        steps = []
+        for step in range(3):
+            x = data(step, dtype=dtype)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True)
+                loss = tf.reduce_sum(tf.sin(y))
+            steps += [y, *tape.gradient(loss, [x, *(v.value for v in layer.trainable_variables)])]
+        results.append([*steps, *(v.value for v in layer.variables), layer(data(9, dtype=dtype), training=False)])
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.dtype == theirs.dtype == dtype
+        np.testing.assert_allclose(ours, theirs, atol=tolerance)
+
+
+def test_moving_variance_is_biased_for_one_value():
+    layer = Norm('sync', momentum=0.0)(name='norm')
+    layer(data(shape=(1, 1, 1, 3)), training=True)
+    np.testing.assert_array_equal(layer.moving_variance.value, [0, 0, 0])
+
+
+def test_frozen_never_moves_but_trains():
+    layer = Norm('frozen', epsilon=1e-3)(name='norm')
+    layer.build((None, None, None, 8))
+    layer.moving_mean.assign(np.arange(8))
+    layer.moving_variance.assign(np.arange(1, 9))
+    before = [v.numpy() for v in layer.non_trainable_variables]
+    x = data()
+    with tf.GradientTape() as tape:
+        y = layer(x, training=True)
+        loss = tf.reduce_sum(y * y)
+    np.testing.assert_allclose(y, (x - np.arange(8)) / np.sqrt(np.arange(1, 9) + 1e-3), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(y, layer(x, training=False))
+    for old, variable in zip(before, layer.non_trainable_variables, strict=True):
+        np.testing.assert_array_equal(old, variable.numpy())
+    assert [v.name for v in layer.trainable_variables] == ['gamma', 'beta']
+    assert all(np.abs(g).max() > 0 for g in tape.gradient(loss, [v.value for v in layer.trainable_variables]))
+
+
+@pytest.mark.parametrize(('channels', 'groups'), [(64, 32), (48, 24), (7, 7), (8, 8)])
+def test_group_divides_the_channels(channels, groups):
+    layer = Norm('group', epsilon=1e-3)(name='norm')
+    x = data(shape=(2, 4, 3, channels))
+    y = layer(x, training=True)
+    assert layer.groups == groups
+    grouped = tf.reshape(x, (2, 12, groups, channels // groups)).numpy()
+    mean, var = grouped.mean((1, 3), keepdims=True), grouped.var((1, 3), keepdims=True)
+    np.testing.assert_allclose(y, ((grouped - mean) / np.sqrt(var + 1e-3)).reshape(x.shape), atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', ['sync', 'frozen', 'group'])
+def test_bfloat16_in_and_out_with_float32_statistics(kind):
+    layer = Norm(kind)(name='norm')
+    layer.dtype_policy = 'mixed_bfloat16'
+    y = layer(data(dtype='bfloat16'), training=True)
+    assert y.dtype == 'bfloat16'
+    assert {v.dtype for v in layer.variables} == {'float32'}
+
+
+@pytest.mark.parametrize('kind', ['sync', 'frozen', 'group'])
+@pytest.mark.parametrize('training', [False, True])
+def test_compiles(kind, training):
+    layer = Norm(kind, momentum=0.9)(name='norm')
+    plain = layer(data(), training=training)
+    compiled = tf.function(lambda x: layer(x, training=training), jit_compile=True)(data())
+    np.testing.assert_allclose(plain, compiled, atol=2e-5)
+
+
+def test_gamma_initializer():
+    layer = Norm('sync')(name='norm', gamma_initializer='zeros')
+    assert np.abs(layer(data(), training=True)).max() == 0
+
+
+def test_unknown_kind_names_slot_value_and_choices():
+    with pytest.raises(UserError, match=r"norm: received 'batch'.*'sync'.*'frozen'.*'group'"):
+        Norm('batch')
+
+
+@pytest.mark.parametrize(
+    ('settings', 'slot'),
+    [({'momentum': 1.0}, 'norm_momentum'), ({'epsilon': 0.0}, 'norm_epsilon'), ({'groups': 0}, 'groups')],
+)
+def test_refuses_settings(settings, slot):
+    with pytest.raises(UserError, match=slot):
+        Norm('sync', **settings)

@@ -1,0 +1,152 @@
+"""DeepLab v3+ as a whole: shapes, padding, batch size, compilers, backends, replicas."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seg.errors import UserError
+from seg.models.deeplab_v3plus import deeplab_v3plus
+from tests.models import small_deeplab
+
+
+@pytest.fixture(scope='module')
+def model():
+    return small_deeplab.make()
+
+
+@pytest.fixture
+def policy():
+    before = keras.config.dtype_policy()
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy(before)
+
+
+def as_tensors(batch):
+    return {name: tf.constant(value) for name, value in batch.items()}
+
+
+def test_outputs_and_parts(model):
+    batch = small_deeplab.batch(2, (40, 53))
+    training = model(batch, training=True)
+    assert {name: (value.shape, value.dtype) for name, value in training.items()} == {
+        'logits': ((2, 40, 53, 7), 'float32'),
+        'aux_logits': ((2, 40, 53, 7), 'float32'),
+    }
+    del batch['seed']
+    assert set(model(batch, training=False)) == {'logits'}
+    assert list(model.parts) == ['backbone', 'decoder', 'head', 'aux_head']
+    owned = [id(v) for part in model.parts.values() for v in part.variables]
+    assert sorted(owned) == sorted(id(v) for v in model.variables)
+
+
+def test_is_built_on_return_with_stable_paths():
+    models = [small_deeplab.make(), small_deeplab.make()]
+    for name in models[0].parts:
+        paths = [[v.path for v in model.parts[name].variables] for model in models]
+        assert paths[0] and paths[0] == paths[1] and len(set(paths[0])) == len(paths[0])
+    before = len(models[0].variables)
+    models[0](small_deeplab.batch(1, (32, 32)), training=True)
+    assert len(models[0].variables) == before
+
+
+@pytest.mark.parametrize(('precision', 'dtype'), [('mixed_bfloat16', 'float32'), ('float64', 'float64')])
+def test_precisions(precision, dtype, policy):
+    policy(precision)
+    model = small_deeplab.make()
+    # Sizes above 256 that bfloat16 cannot hold: were they cast, the valid region would change.
+    batch = small_deeplab.batch(2, (33, 33))
+    outputs = model(as_tensors(batch), training=True)
+    assert {value.dtype for value in outputs.values()} == {tf.as_dtype(dtype)}
+    assert model.backbone.compute_dtype == precision.removeprefix('mixed_')
+    assert all(np.isfinite(value).all() for value in outputs.values())
+
+
+def test_size_is_not_rounded(policy):
+    """In bfloat16, 257 would become 256, and the row of cells at pixel 256 would drop out of the mean."""
+    policy('mixed_bfloat16')
+    model = small_deeplab.make(norm='group')
+    small_deeplab.randomize(model)
+    batch = small_deeplab.batch(1, (272, 16))
+    logits = []
+    for height in (256, 257):
+        batch['size'] = np.int32([[height, 16]])
+        logits.append(model(batch, training=False)['logits'])
+    assert not np.array_equal(*logits)
+
+
+def test_result_does_not_depend_on_the_batch(model):
+    small_deeplab.randomize(model)
+    batch = small_deeplab.batch(4, (48, 40))
+    whole = model(batch, training=False)['logits']
+    alone = [model({k: v[i : i + 1] for k, v in batch.items()}, training=False)['logits'] for i in range(4)]
+    np.testing.assert_allclose(whole, tf.concat(alone, 0), atol=1e-4)
+
+
+def test_size_reaches_the_pooling_and_nothing_else(model):
+    small_deeplab.randomize(model)
+    batch = small_deeplab.batch(2, (48, 40))
+    full = model(batch, training=False)['logits']
+    # 33..48 rows are the same three cells of stride 16; 32 are two.
+    for rows, same in ((33, True), (32, False)):
+        size = np.int32([[rows, 40], [48, 40]])
+        logits = model({**batch, 'size': size}, training=False)['logits']
+        assert np.allclose(logits[0], full[0], atol=1e-5) == (same or bool(np.all(batch['size'][0] == size[0])))
+        np.testing.assert_allclose(logits[1], full[1], atol=1e-5)
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_compiled_equals_plain(training):
+    model = small_deeplab.make()
+    small_deeplab.randomize(model)
+    batch = as_tensors(small_deeplab.batch(2, (33, 47)))
+    plain = model(batch, training=training)
+    compiled = tf.function(lambda batch: model(batch, training=training), jit_compile=True)(batch)
+    for name, value in plain.items():
+        np.testing.assert_allclose(compiled[name], value, atol=1e-4 * max(1, np.abs(value).max()))
+
+
+def test_equals_jax(model, tmp_path):
+    small_deeplab.randomize(model)
+    batch = small_deeplab.batch(2, (37, 48))
+    batch['size'] = np.int32([[37, 30], [20, 48]])
+    weights = {variable.path: variable.numpy() for variable in model.variables}
+    np.savez(tmp_path / 'in.npz', **{f'batch:{k}': v for k, v in batch.items()}, **weights)
+    command = [sys.executable, '-m', 'tests.models.small_deeplab', tmp_path / 'in.npz', tmp_path / 'out.npz']
+    subprocess.run(command, check=True, env={**os.environ, 'KERAS_BACKEND': 'jax'})
+    theirs = np.load(tmp_path / 'out.npz')
+    # Normalised by the batch, tiny differences grow with the depth; by stored statistics they do not.
+    for mode, tolerance in (('evaluation', 1e-4), ('training', 1e-3)):
+        for name, value in model(batch, training=mode == 'training').items():
+            np.testing.assert_allclose(theirs[f'{mode}:{name}'], value, atol=tolerance)
+
+
+def test_one_replica_equals_two(tmp_path):
+    """One step in float64: losses, gradients and moving statistics of 4 images on 1 replica and of 2 + 2 on two."""
+    command = [sys.executable, '-m', 'tests.models.replicas', tmp_path / 'out.json']
+    subprocess.run(command, check=True, env={**os.environ, 'KERAS_BACKEND': 'tensorflow'})
+    differences = json.loads((tmp_path / 'out.json').read_text())
+    assert len(differences) > 50 and max(differences.values()) < 1e-9, differences
+
+
+def test_refuses_multi_grid_where_there_is_none():
+    from seg import registry
+
+    with registry.temporary():
+
+        @registry.backbones.register('without_multi_grid')
+        def without_multi_grid(*, output_stride):
+            """A backbone without multi-grid."""
+
+        with pytest.raises(UserError, match='multi_grid: @backbones.without_multi_grid has no multi-grid'):
+            deeplab_v3plus(num_classes=2, backbone=without_multi_grid, decoder=None, head=None, multi_grid=(1, 2, 4))
+
+
+def test_unknown_norm():
+    with pytest.raises(UserError, match="norm: received 'batch'"):
+        small_deeplab.make(norm='batch')

@@ -1,0 +1,107 @@
+"""Convolutions against loops over taps."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from seg.ops import dispatch
+from seg.ops.conv import conv2d
+
+
+def convolved(x, kernel, stride, dilation):
+    """Zero-padded correlation centred on cells 0, stride, 2 stride, ..."""
+    height, width = x.shape[1:3]
+    half = kernel.shape[0] // 2 * dilation
+    x = np.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
+    total = 0
+    for row in range(kernel.shape[0]):
+        for column in range(kernel.shape[1]):
+            y, z = row * dilation, column * dilation
+            total = total + x[:, y : y + height, z : z + width] @ kernel[row, column]
+    return total[:, ::stride, ::stride]
+
+
+@pytest.mark.parametrize('size', [(8, 11), (7, 6)])
+@pytest.mark.parametrize(
+    ('side', 'stride', 'dilation'), [(3, 1, 1), (3, 2, 1), (7, 2, 1), (1, 2, 1), (3, 1, 2), (3, 1, 12)]
+)
+def test_equals_reference(size, side, stride, dilation):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, *size, 4)), rng.normal(size=(side, side, 4, 5))
+    got = conv2d(tf.constant(x), tf.constant(kernel), stride, dilation)
+    np.testing.assert_allclose(got, convolved(x, kernel, stride, dilation), atol=1e-10)
+
+
+def test_refuses_stride_with_dilation():
+    with pytest.raises(ValueError, match='strides or dilates'):
+        conv2d(tf.ones([1, 8, 8, 1]), tf.ones([3, 3, 1, 1]), stride=2, dilation=2)
+
+
+def with_gradients(function, x, kernel):
+    with tf.GradientTape() as tape:
+        tape.watch([x, kernel])
+        y = function(x, kernel)
+        loss = tf.reduce_sum(tf.sin(tf.cast(y, tf.float64)))
+    return [y, *tape.gradient(loss, [x, kernel])]
+
+
+@pytest.mark.parametrize(
+    ('rate', 'dtype', 'tolerance', 'compiled'),
+    [
+        *((rate, 'float64', 1e-11, False) for rate in (2, 5, 8, 12)),
+        (2, 'float32', 1e-4, False),
+        (2, 'bfloat16', 0.3, False),
+        (2, 'float32', 1e-4, True),
+        (12, 'float64', 1e-11, True),
+    ],
+)
+def test_atrous_kernel_and_gradient_equal_the_neutral_form(rate, dtype, tolerance, compiled):
+    """Rates from within the map of 8 x 11 to beyond it."""
+    rng = np.random.default_rng(1)
+    x, kernel = (tf.cast(rng.normal(size=shape), dtype) for shape in ((2, 8, 11, 6), (3, 3, 6, 4)))
+    fast = tf.function(lambda x, k: dispatch.atrous_conv(x, k, rate), jit_compile=compiled)
+    exact = [tf.cast(value, 'float64') for value in (x, kernel)]
+    reference = with_gradients(lambda x, k: ops.conv(x, k, padding='same', dilation_rate=rate), *exact)
+    for got, expected in zip(with_gradients(fast, x, kernel), reference, strict=True):
+        assert got.dtype == dtype
+        np.testing.assert_allclose(tf.cast(got, 'float64'), expected, atol=tolerance)
+
+
+def test_atrous_of_unknown_sides():
+    rng = np.random.default_rng(2)
+    x, kernel = rng.normal(size=(2, 8, 11, 6)), tf.constant(rng.normal(size=(3, 3, 6, 4)))
+    signature = [tf.TensorSpec([None, None, None, 6], tf.float64)]
+    loose = tf.function(lambda x: dispatch.atrous_conv(x, kernel, 3), input_signature=signature)
+    np.testing.assert_allclose(loose(x), convolved(x, kernel.numpy(), 1, 3), atol=1e-10)
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('shape', [(2, 5, 6, 4), (2, 1, 1, 4), (1, 1, 1, 4)])
+def test_fused_batch_norm_equals_the_neutral_form(shape, training, compiled):
+    rng = np.random.default_rng(3)
+    x = tf.constant(rng.normal(3, 2, size=shape), tf.float32)
+    gamma, beta, mean, variance = (tf.constant(rng.uniform(0.5, 2, size=4), tf.float32) for _ in range(4))
+
+    def fused(x, gamma, beta):
+        return dispatch.fused_batch_norm(x, gamma, beta, mean, variance, 1e-2, training)
+
+    def neutral(x, gamma, beta):
+        m, v = ops.moments(x, [0, 1, 2]) if training else (mean, variance)
+        return (x - m) / ops.sqrt(v + 1e-2) * gamma + beta, m, v
+
+    def gradients(function):
+        with tf.GradientTape() as tape:
+            tape.watch([x, gamma, beta])
+            values = function(x, gamma, beta)
+            loss = tf.reduce_sum(tf.sin(values[0]))
+        return [*values, *tape.gradient(loss, [x, gamma, beta])]
+
+    for got, expected in zip(gradients(tf.function(fused, jit_compile=compiled)), gradients(neutral), strict=True):
+        np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+def test_outside_of_replicas_there_is_one():
+    assert dispatch.num_replicas() == 1
+    np.testing.assert_array_equal(dispatch.sum_over_replicas(tf.constant([1.0, 2.0])), [1, 2])

@@ -1,0 +1,120 @@
+"""Bilinear resizing against loops over pixels."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seg.ops.resize import resize_bilinear, upsample_bilinear
+
+
+def read(image, y, x):
+    """Reads one image [H, W, C] between its cells; positions past an end read the end."""
+    height, width = image.shape[:2]
+    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    top, left = int(np.floor(y)), int(np.floor(x))
+    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    down, across = y - top, x - left
+    upper = (1 - across) * image[top, left] + across * image[top, right]
+    lower = (1 - across) * image[bottom, left] + across * image[bottom, right]
+    return (1 - down) * upper + down * lower
+
+
+def resized(images, size, source):
+    height, width = images.shape[1:3]
+    return np.array(
+        [
+            [
+                [read(image, source(y, height, size[0]), source(x, width, size[1])) for x in range(size[1])]
+                for y in range(size[0])
+            ]
+            for image in images
+        ]
+    )
+
+
+def half_pixel(p, length, out):
+    return (p + 0.5) * length / out - 0.5
+
+
+def corners(p, length, out):
+    return p * (length - 1) / (out - 1) if out > 1 else 0
+
+
+SIZES = [((5, 4), (13, 9)), ((5, 4), (5, 4)), ((7, 9), (3, 4)), ((1, 1), (4, 3)), ((3, 2), (1, 1))]
+
+
+@pytest.mark.parametrize('align', [False, True])
+@pytest.mark.parametrize(('size', 'target'), SIZES)
+def test_equals_reference(size, target, align):
+    x = np.random.default_rng(0).normal(size=(2, *size, 3))
+    got = resize_bilinear(tf.constant(x), target, align_corners=align)
+    assert got.dtype == tf.float64
+    np.testing.assert_allclose(got, resized(x, target, corners if align else half_pixel), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ('size', 'target', 'factor'), [((3, 4), (9, 16), 4), ((3, 4), (12, 13), 4), ((2, 1), (17, 3), 16)]
+)
+def test_upsample_reads_the_grid(size, target, factor):
+    x = np.random.default_rng(1).normal(size=(2, *size, 3))
+    got = upsample_bilinear(tf.constant(x), target, factor)
+    np.testing.assert_allclose(got, resized(x, target, lambda p, *_: p / factor), atol=1e-12)
+
+
+def test_upsample_is_align_corners_on_published_sizes():
+    x = tf.constant(np.random.default_rng(2).normal(size=(1, 5, 9, 2)))
+    size = (4 * 16 + 1, 8 * 16 + 1)
+    np.testing.assert_allclose(upsample_bilinear(x, size, 16), resize_bilinear(x, size, align_corners=True), atol=1e-12)
+
+
+def test_upsample_does_not_depend_on_the_canvas():
+    x = np.random.default_rng(3).normal(size=(1, 6, 6, 2))
+    small, large = (
+        upsample_bilinear(tf.constant(x[:, :4, :4]), (13, 13), 4),
+        upsample_bilinear(tf.constant(x), (24, 23), 4),
+    )
+    np.testing.assert_allclose(small, large[:, :13, :13], atol=1e-12)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64', 'bfloat16'])
+def test_keeps_dtype(dtype):
+    x = tf.ones([1, 3, 3, 2], dtype)
+    assert resize_bilinear(x, (7, 5)).dtype == dtype
+    assert upsample_bilinear(x, (6, 6), 2).dtype == dtype
+
+
+@pytest.mark.parametrize('align', [False, True])
+def test_unknown_sides_and_xla(align):
+    x = np.random.default_rng(4).normal(size=(2, 5, 4, 3)).astype('float32')
+    expected = resize_bilinear(tf.constant(x), (11, 9), align)
+    loose = tf.function(
+        lambda x: resize_bilinear(x, (11, 9), align), input_signature=[tf.TensorSpec([None, None, None, 3])]
+    )
+    np.testing.assert_allclose(loose(x), expected, atol=1e-6)
+    compiled = tf.function(lambda x: resize_bilinear(x, (11, 9), align), jit_compile=True)
+    np.testing.assert_allclose(compiled(x), expected, atol=1e-6)
+
+
+def test_in_a_functional_model_of_unknown_sides():
+    image = keras.Input((None, None, 2))
+    model = keras.Model(image, resize_bilinear(image, (6, 8)))
+    assert model.output_shape == (None, 6, 8, 2)
+    x = np.random.default_rng(5).normal(size=(1, 3, 4, 2)).astype('float32')
+    np.testing.assert_allclose(model(x), resize_bilinear(tf.constant(x), (6, 8)), atol=1e-6)
+
+
+def test_gradient_is_the_transpose():
+    """<resize(x), y> = <x, gradient at y>, and twice the same bits."""
+    rng = np.random.default_rng(6)
+    x, y = tf.constant(rng.normal(size=(1, 5, 6, 2))), tf.constant(rng.normal(size=(1, 17, 11, 2)))
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            out = resize_bilinear(x, (17, 11))
+        return out, tape.gradient(out, x, y)
+
+    out, first = gradient()
+    np.testing.assert_allclose(tf.reduce_sum(out * y), tf.reduce_sum(x * first), rtol=1e-12)
+    np.testing.assert_array_equal(first, gradient()[1])

@@ -1,0 +1,230 @@
+"""Who may import whom: dependencies point one way, and each outside library has its rooms.
+
+The rules are read off the source, so that an import inside a function counts as well.
+"""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+PARTS = (
+    'augments', 'backbones', 'datasets', 'decoders', 'heads', 'losses', 'metrics', 'optimizers', 'schedules',
+)  # fmt: skip
+BASE = {'errors', 'structures', 'ops', 'layers'}
+
+# What a module or folder of seg/ may import from seg/, besides itself. Parts of two kinds meet through the registry
+# alone, and the executor and the tasks meet in experiment.py alone. Of the parts, the executor knows the optimizers,
+# whose rule for which variables decay its step shares.
+MAY_IMPORT = {
+    '__init__': set(),
+    'errors': set(),
+    'structures': {'errors'},
+    'drawing': {'errors', 'structures'},
+    'ops': {'errors', 'structures'},
+    'layers': {'errors', 'structures', 'ops'},
+    'registry': {'errors', 'structures'},
+    'plugins': {'errors', 'structures', 'registry'},
+    'config': {'errors', 'structures', 'registry', 'plugins'},
+    **{kind: BASE | {'registry'} for kind in PARTS},
+    'models': BASE | {'registry', *PARTS},
+    'weights': BASE | {'registry', *PARTS, 'models'},
+    'tasks': BASE | {'drawing', 'registry', *PARTS, 'models', 'weights'},
+    'executor': BASE | {'registry', 'optimizers', 'weights'},
+    'run_dir': {'errors', 'structures', 'executor'},
+}
+MAY_IMPORT['experiment'] = set(MAY_IMPORT)
+MAY_IMPORT['seg_main'] = set(MAY_IMPORT)
+
+# The same models run on every Keras backend, so their code may not name one.
+NEUTRAL = {'backbones', 'decoders', 'heads', 'losses', 'models', 'layers', 'ops', 'schedules', 'structures', 'drawing'}
+BACKENDS = ('tensorflow', 'jax', 'torch')
+GIN_USERS = {'config', 'registry'}
+GONE = ('tf_keras', 'tensorflow.compat.v1', 'tensorflow.estimator', 'tensorflow_estimator', 'tensorflow.keras')
+
+
+def own(pattern):
+    return sorted(path for path in ROOT.glob(pattern) if '__pycache__' not in path.parts)
+
+
+def place(path, line):
+    return f'{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{line}'
+
+
+def room(path):
+    """The module or folder of seg/ that a file belongs to: 'ops' for seg/ops/boxes.py, 'config' for seg/config.py."""
+    first = path.relative_to(ROOT / 'seg').parts[0]
+    return first.removesuffix('.py')
+
+
+def dotted(node):
+    """'tf.compat.v1' for that attribute expression, None for anything but names and dots."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (left := dotted(node.value)):
+        return f'{left}.{node.attr}'
+    return None
+
+
+def imports(source, package=()):
+    """Every module that a source text reaches for, as (line, full dotted name).
+
+    Counts `import a.b`, `from a import b` (as a.b), relative imports (resolved against `package`), imports by a name
+    that stands in the text (`importlib.import_module('a')`), and attributes of imported modules (`tf.compat.v1`).
+    """
+    found, aliases, tree = [], {}, ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                found.append((node.lineno, name.name))
+                aliases[name.asname or name.name.split('.')[0]] = name.name if name.asname else name.name.split('.')[0]
+        elif isinstance(node, ast.ImportFrom):
+            base = '.'.join(package[: len(package) - node.level + 1]) if node.level else ''
+            module = '.'.join(filter(None, (base, node.module)))
+            for name in node.names:
+                found.append((node.lineno, f'{module}.{name.name}'))
+                aliases[name.asname or name.name] = f'{module}.{name.name}'
+        elif isinstance(node, ast.Call) and dotted(node.func) in (
+            'importlib.import_module',
+            'import_module',
+            '__import__',
+        ):
+            if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
+                found.append((node.lineno, node.args[0].value))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and (name := dotted(node)):
+            first, _, rest = name.partition('.')
+            if first in aliases:
+                found.append((node.lineno, f'{aliases[first]}.{rest}'))
+    return found
+
+
+def file_imports(path):
+    return imports(path.read_text(encoding='utf-8'), path.relative_to(ROOT).parts[:-1])
+
+
+def within(name, modules):
+    return any(name == module or name.startswith(module + '.') for module in modules)
+
+
+def layer_faults(name, found):
+    """Lines of complaint about the imports `found` of the room `name`."""
+    faults = []
+    for line, target in found:
+        top, *rest = target.split('.')
+        if top == 'seg' and rest and rest[0] in MAY_IMPORT and rest[0] not in {name, *MAY_IMPORT[name]}:
+            allowed = ', '.join(sorted(MAY_IMPORT[name])) or 'nothing'
+            faults.append((line, f'seg.{name} imports {target}; of seg it may import: {allowed}'))
+    return faults
+
+
+def library_faults(name, found, door=False):
+    """Lines of complaint about outside libraries; `door` is the one file of neutral rooms that may name a backend."""
+    faults = []
+    for line, target in found:
+        if within(target, ('gin',)) and name not in GIN_USERS:
+            faults.append((line, f'{target}: only seg/config.py and seg/registry.py import gin'))
+        if within(target, BACKENDS) and name in NEUTRAL and not door:
+            message = 'model code uses keras and keras.ops, and reaches the backend through seg/ops/dispatch.py'
+            faults.append((line, f'{target}: {message}'))
+        if within(target, GONE):
+            faults.append((line, f'{target}: use Keras 3 (`import keras`) and TensorFlow 2'))
+    return faults
+
+
+def report(faults_by_path):
+    lines = sorted({f'{place(path, line)}: {text}' for path, faults in faults_by_path for line, text in faults})
+    assert not lines, 'imports against the layering of docs/design.md:\n  ' + '\n  '.join(lines)
+
+
+def test_every_room_has_a_rule():
+    rooms = {room(path) for path in own('seg/**/*.py')}
+    unknown = sorted(rooms - set(MAY_IMPORT))
+    assert not unknown, f'new under seg/: {", ".join(unknown)}; say in MAY_IMPORT of {__file__} what each may import'
+
+
+def test_imports_point_one_way():
+    report(
+        (path, layer_faults(room(path), file_imports(path))) for path in own('seg/**/*.py') if room(path) in MAY_IMPORT
+    )
+
+
+def test_libraries_stay_in_their_rooms():
+    door = ROOT / 'seg' / 'ops' / 'dispatch.py'
+    report((path, library_faults(room(path), file_imports(path), door=path == door)) for path in own('seg/**/*.py'))
+
+
+@pytest.mark.parametrize('folder', ['tests', 'experiments', 'benchmarks'])
+def test_no_retired_libraries_elsewhere(folder):
+    report(
+        (
+            path,
+            [
+                (n, f'{target}: use Keras 3 and TensorFlow 2')
+                for n, target in file_imports(path)
+                if within(target, GONE)
+            ],
+        )
+        for path in own(f'{folder}/**/*.py')
+    )
+
+
+def test_the_rules_have_no_circle():
+    """A rule set with a circle would allow what the layering forbids."""
+    done = set()
+    while todo := {name for name in MAY_IMPORT if name not in done and MAY_IMPORT[name] <= done}:
+        done |= todo
+    assert done == set(MAY_IMPORT)
+
+
+def test_gin_folder_is_no_package():
+    """An __init__.py there would shadow the gin library for whoever works in the checkout."""
+    assert not own('gin/**/*.py')
+
+
+@pytest.mark.parametrize(
+    ('name', 'source'),
+    [
+        ('losses', 'from seg.tasks import semantic'),
+        ('losses', 'import seg.executor.executor'),
+        ('losses', 'from ..tasks import semantic'),
+        ('losses', 'def f():\n  from seg import models'),
+        ('heads', 'from seg.backbones import resnet'),
+        ('tasks', 'from seg.executor import run_config'),
+        ('executor', 'from seg.tasks import semantic'),
+        ('executor', 'import seg.config'),
+        ('ops', 'from seg.registry import losses'),
+        ('experiment', 'import seg\nseg.seg_main.main()'),
+    ],
+)
+def test_layer_rule_catches(name, source):
+    assert layer_faults(name, imports(source, ('seg', 'losses')))
+
+
+@pytest.mark.parametrize(
+    ('name', 'source'),
+    [
+        ('models', 'import tensorflow as tf'),
+        ('layers', 'def f():\n  import jax.numpy as jnp'),
+        ('ops', 'import importlib\nimportlib.import_module("tensorflow")'),
+        ('tasks', 'import gin'),
+        ('tasks', 'from gin import config'),
+        ('executor', 'import tensorflow as tf\ntf.compat.v1.disable_eager_execution()'),
+        ('executor', 'import tensorflow as tf\ntf.estimator.Estimator'),
+        ('executor', 'import tensorflow.compat.v1 as tf'),
+        ('executor', 'from tensorflow.compat import v1'),
+        ('executor', 'import tf_keras'),
+        ('metrics', 'from tensorflow import keras'),
+    ],
+)
+def test_library_rule_catches(name, source):
+    assert library_faults(name, imports(source))
+
+
+def test_rules_leave_the_usual_alone():
+    source = (
+        'import keras\nimport seg.errors\nfrom seg.layers import norm\nfrom seg.registry import losses\nx = y.tasks'
+    )
+    assert not layer_faults('losses', imports(source)) and not library_faults('losses', imports(source))
