@@ -9,7 +9,7 @@ from PIL import Image
 
 Color = tuple[int, int, int]
 
-_IGNORED = (128, 128, 128)
+_IGNORED = (224, 224, 192)  # As VOC shows it; grey is one of its classes.
 _GAP = 4
 
 

@@ -19,7 +19,7 @@ from seg.executor import hardware as hardware_module
 from seg.executor.executor import Executor
 from seg.executor.records import write_json, write_text
 from seg.executor.run_config import OptimizerStep, RunConfig
-from seg.structures import DatasetInfo, Hardware
+from seg.structures import ClassHistogram, DatasetInfo, Hardware
 from seg.weights.warm_start import Init
 
 MODES = ('train_and_eval', 'train', 'eval', 'predict', 'overfit')
@@ -36,9 +36,19 @@ _IDLE = {
 }
 
 # Settings that may differ when a run goes on; parts name theirs when they register.
-_FREE = ('RunConfig.eval_batch_size', 'RunConfig.iterations_per_loop', 'RunConfig.save_checkpoints_steps',
-         'RunConfig.keep_checkpoint_max', 'RunConfig.eval_every', 'RunConfig.best_metric', 'RunConfig.num_pictures',
-         'experiment.eval_data', 'init.', 'overfit.', 'metrics.')
+_FREE = (
+    'RunConfig.eval_batch_size',
+    'RunConfig.iterations_per_loop',
+    'RunConfig.save_checkpoints_steps',
+    'RunConfig.keep_checkpoint_max',
+    'RunConfig.eval_every',
+    'RunConfig.best_metric',
+    'RunConfig.num_pictures',
+    'experiment.eval_data',
+    'init.',
+    'overfit.',
+    'metrics.',
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,8 +70,12 @@ class Overfit:
     def applied(self, run: RunConfig) -> RunConfig:
         """The run's settings with this mode's length and periods."""
         return dataclasses.replace(
-            run, train_steps=self.train_steps, batch_size=self.num_images, eval_batch_size=None,
-            iterations_per_loop=min(10, self.eval_every), eval_every=self.eval_every,
+            run,
+            train_steps=self.train_steps,
+            batch_size=self.num_images,
+            eval_batch_size=None,
+            iterations_per_loop=min(10, self.eval_every),
+            eval_every=self.eval_every,
             save_checkpoints_steps=self.train_steps,
         )
 
@@ -118,11 +132,17 @@ class Experiment:
         if self.eval_data is not None:
             _check_same_classes(self.info, self.eval_data.info)
 
+        self._histogram: ClassHistogram | None = None
+
+        def class_histogram() -> ClassHistogram:
+            if self._histogram is None:
+                self._histogram = run_dir.read_class_histogram(model_dir, self.info)
+            if self._histogram is None:
+                self._histogram = make_train_data().class_histogram()
+            return self._histogram
+
         with hardware.strategy.scope():
-            self.task = factory(
-                dataset_info=self.info, seed=run.seed,
-                class_histogram=functools.cache(lambda: run_dir.class_histogram(model_dir, make_train_data)),
-            )
+            self.task = factory(dataset_info=self.info, seed=run.seed, class_histogram=class_histogram)
             self.optimizer = None
             if trains:
                 self.optimizer = registry.optimizers.build(
@@ -131,8 +151,12 @@ class Experiment:
         self.run_config = run
         self._init: Init = config.injected('init')()
         self.executor = Executor(
-            task=self.task, hardware=hardware, config=run, optimizer=self.optimizer,
-            step=config.injected('OptimizerStep')(), config_text=lambda: config.markdown(config.operative()),
+            task=self.task,
+            hardware=hardware,
+            config=run,
+            optimizer=self.optimizer,
+            step=config.injected('OptimizerStep')(),
+            config_text=lambda: config.markdown(config.operative()),
         )
 
     def execute(self, checkpoint: str = 'latest') -> dict[str, Any] | None:
@@ -164,6 +188,10 @@ class Experiment:
         logging.info('Wrote %d predictions to %s', written, folder)
         return None
 
+    def describe_data(self) -> None:
+        """Keeps in `model_dir` what eval and predict have to know of the training data."""
+        run_dir.write_dataset_info(self.model_dir, self.info, self._histogram)
+
     def overfit_failure(self, results: dict[str, Any]) -> str | None:
         """What to tell of an overfit run that missed its target; None if it reached it."""
         metric = self.run_config.best_metric
@@ -171,8 +199,8 @@ class Experiment:
         if reached >= self._overfit.target:
             return None
         return (
-            f'overfit: {metric} reached {reached:.3f} after {results["step"]} steps, short of {self._overfit.target}. The '
-            f'model cannot learn {self._overfit.num_images} images by heart. Look at their labels (TensorBoard: '
+            f'overfit: {metric} reached {reached:.3f} after {results["step"]} steps, short of {self._overfit.target}. '
+            f'The model cannot learn {self._overfit.num_images} images by heart. Look at their labels (TensorBoard: '
             f'{self.model_dir}/eval), raise overfit.train_steps, or change the learning rate.'
         )
 
@@ -185,8 +213,14 @@ config.configurable('overfit')(Overfit)
 
 
 def run(
-    gin_files: Sequence[str] = (), *, model_dir: str | None = None, mode: str = 'train_and_eval',
-    gin_params: Sequence[str] = (), plugin_specs: Sequence[str] = (), fresh: bool = False, checkpoint: str = 'latest',
+    gin_files: Sequence[str] = (),
+    *,
+    model_dir: str | None = None,
+    mode: str = 'train_and_eval',
+    gin_params: Sequence[str] = (),
+    plugin_specs: Sequence[str] = (),
+    fresh: bool = False,
+    checkpoint: str = 'latest',
     hardware: Hardware | None = None,
 ) -> dict[str, Any] | None:
     """Runs an experiment; what the command line does, for notebooks and scripts.
@@ -194,7 +228,8 @@ def run(
     Args:
       gin_files: gin files, later ones over earlier ones. May be empty for `eval` and `predict`, which then read the
         settings that `model_dir` was trained with.
-      model_dir: the run's directory; None for `runs/<name of the last gin file>`.
+      model_dir: the run's directory; None for `runs/<name of the last gin file>`, or `runs/<folder>` where that is
+        called `<folder>/run.gin`.
       mode: `train_and_eval`, `train`, `eval`, `predict` or `overfit`.
       gin_params: single bindings, such as `TRAIN_STEPS=200`.
       plugin_specs: modules or files with parts of your own, as --plugins takes them.
@@ -208,8 +243,6 @@ def run(
     Raises:
       UserError: for every mistake in the settings or the data, with one message that says how to mend it.
     """
-    if mode not in MODES:
-        raise UserError(f'--mode={mode}: expected one of {", ".join(MODES)}.')
     hardware = hardware or hardware_module.set_up()
     model_dir = load_settings(gin_files, gin_params, plugin_specs, model_dir, mode)
     trains = mode in _TRAINING_MODES
@@ -225,26 +258,38 @@ def run(
     return results
 
 
-def load_settings(gin_files: Sequence[str], gin_params: Sequence[str], plugin_specs: Sequence[str],
-                  model_dir: str | None, mode: str) -> str:
+def load_settings(
+    gin_files: Sequence[str], gin_params: Sequence[str], plugin_specs: Sequence[str], model_dir: str | None, mode: str
+) -> str:
     """Loads all plugins, parses the settings and locks them. Returns the `model_dir`.
 
     Raises:
       UserError: for the first mistake found.
     """
+    if mode not in MODES:
+        hints = ''.join(f' Did you mean {near}?' for near in registry.near_misses(mode, MODES)[:1])
+        raise UserError(f'--mode={mode}: expected one of {", ".join(MODES)}.{hints}')
     load_parts(plugin_specs)
     if not gin_files:
-        snapshot = os.path.join(model_dir or '', 'config.gin')
-        if mode in _TRAINING_MODES or model_dir is None or not os.path.exists(snapshot):
-            raise UserError(
-                'No settings: give --gin_file=… (such as gin/deeplab_shapes.gin).'
-                + ('' if mode in _TRAINING_MODES else f' --mode={mode} can also read them from a --model_dir that was '
-                   f'trained; there is no {snapshot}.')
-            )
+        need = 'No settings: give --gin_file=…, such as --gin_file=gin/deeplab_shapes.gin.'
+        if mode in _TRAINING_MODES:
+            raise UserError(need)
+        if model_dir is None:
+            raise UserError(f'{need} Or give the --model_dir of a training: --mode={mode} reads its settings.')
+        snapshot = os.path.join(model_dir, 'config.gin')
+        if not os.path.exists(snapshot):
+            raise UserError(f'--model_dir={model_dir}: no run was trained there, for there is no {snapshot}. {need}')
         gin_files = [snapshot]
     config.parse(gin_files, gin_params)
+    return directory(gin_files, model_dir, mode)
+
+
+def directory(gin_files: Sequence[str], model_dir: str | None, mode: str) -> str:
+    """Returns the run's directory: as asked for, or else named after the last gin file; overfit has its own in it."""
     if model_dir is None:
-        model_dir = os.path.join('runs', os.path.splitext(os.path.basename(gin_files[-1]))[0])
+        # A gin file of an experiment is called run.gin, and the folder tells which one it is.
+        folder, name = os.path.split(os.path.splitext(gin_files[-1])[0])
+        model_dir = os.path.join('runs', os.path.basename(folder) if name == 'run' and folder else name)
     return os.path.join(model_dir, 'overfit') if mode == 'overfit' else model_dir
 
 
@@ -256,8 +301,15 @@ def load_parts(plugin_specs: Sequence[str] = ()) -> None:
     plugins.load(plugin_specs)
 
 
-def validate(gin_files: Sequence[str], *, model_dir: str | None, mode: str, gin_params: Sequence[str],
-             plugin_specs: Sequence[str], hardware: Hardware) -> str:
+def validate(
+    gin_files: Sequence[str],
+    *,
+    model_dir: str | None,
+    mode: str,
+    gin_params: Sequence[str],
+    plugin_specs: Sequence[str],
+    hardware: Hardware,
+) -> str:
     """Builds everything, checks settings and data, runs nothing. Returns what was found, in a few lines."""
     model_dir = load_settings(gin_files, gin_params, plugin_specs, model_dir, mode)
     experiment = build(model_dir, mode, hardware)
@@ -283,18 +335,21 @@ def _write_settings(model_dir: str, experiment: Experiment, hardware: Hardware) 
     run_dir.check_resumable(model_dir, training, config.diff)
     write_text(os.path.join(model_dir, 'config.gin'), config.snapshot())
     write_text(os.path.join(model_dir, 'operative_config.gin'), config.operative())
-    run_dir.write_dataset_info(model_dir, experiment.info)
-    write_json(os.path.join(model_dir, 'run.json'), {
-        'mode': experiment.mode,
-        'precision': hardware.precision,
-        'strategy': type(hardware.strategy).__name__,
-        'replicas': hardware.num_replicas,
-        'global_batch': experiment.run_config.batch_size,
-        'jit_compile': hardware.jit_compile,
-        'deterministic': hardware.deterministic,
-        'versions': hardware_module.describe(),
-        'training': training,
-    })
+    experiment.describe_data()
+    write_json(
+        os.path.join(model_dir, 'run.json'),
+        {
+            'mode': experiment.mode,
+            'precision': hardware.precision,
+            'strategy': type(hardware.strategy).__name__,
+            'replicas': hardware.num_replicas,
+            'global_batch': experiment.run_config.batch_size,
+            'jit_compile': hardware.jit_compile,
+            'deterministic': hardware.deterministic,
+            'versions': hardware_module.describe(),
+            'training': training,
+        },
+    )
     write_text(os.path.join(model_dir, 'model_info.txt'), _model_info(experiment.task.checkpoint_items))
 
 
@@ -317,6 +372,6 @@ def _check_same_classes(train: DatasetInfo, evaluation: DatasetInfo) -> None:
     if train.class_names != evaluation.class_names:
         raise UserError(
             f'The classes of the training data ({train.name}: {", ".join(train.class_names)}) are not those of the '
-            f'evaluation data ({evaluation.name}: {", ".join(evaluation.class_names)}). Class id = position in the list, so '
-            'both have to be equal.'
+            f'evaluation data ({evaluation.name}: {", ".join(evaluation.class_names)}). Class id = place in the list, '
+            'so both have to be equal.'
         )

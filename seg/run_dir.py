@@ -20,8 +20,21 @@ from seg.executor.records import write_json
 from seg.structures import ClassHistogram, DatasetInfo
 
 # All that a run writes; --fresh removes these and nothing else.
-_FILES = ('ckpt-*', 'best', 'train', 'eval', 'predictions', 'metrics.jsonl', 'results.json', 'config.gin',
-          'operative_config.gin', 'run.json', 'dataset_info.json', 'model_info.txt', 'error.log')
+_FILES = (
+    'ckpt-*',
+    'best',
+    'train',
+    'eval',
+    'predictions',
+    'metrics.jsonl',
+    'results.json',
+    'config.gin',
+    'operative_config.gin',
+    'run.json',
+    'dataset_info.json',
+    'model_info.txt',
+    'error.log',
+)
 
 
 @contextlib.contextmanager
@@ -33,17 +46,18 @@ def locked(model_dir: str) -> Iterator[None]:
     """
     try:
         os.makedirs(model_dir, exist_ok=True)
-        lock = open(os.path.join(model_dir, '.lock'), 'a+')  # noqa: SIM115: held open for as long as the lock
+        lock = open(os.path.join(model_dir, '.lock'), 'a+')  # Held open for as long as the lock.
     except OSError as error:
-        raise UserError(f'--model_dir={model_dir}: cannot write there: {error.strerror}. Choose another directory.') from None
+        reason = 'it is a file' if os.path.isfile(model_dir) else error.strerror
+        raise UserError(f'--model_dir={model_dir}: cannot write there: {reason}. Choose another directory.') from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
             raise UserError(
-                f'--model_dir={model_dir}: process {lock.read().strip() or "unknown"} is training there. Wait for it, stop '
-                'it, or choose another --model_dir.'
+                f'--model_dir={model_dir}: process {lock.read().strip() or "unknown"} is training there. Wait for it, '
+                'stop it, or choose another --model_dir.'
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -60,38 +74,38 @@ def clear(model_dir: str) -> None:
         logging.info('--fresh: removed the earlier run from %s.', model_dir)
 
 
-def write_dataset_info(model_dir: str, info: DatasetInfo) -> None:
-    """Keeps what predict and eval have to know of the training data."""
-    path = _dataset_info_path(model_dir)
-    kept = {key: value for key, value in _read(path).items() if key == 'class_histogram'}
-    write_json(path, dataclasses.asdict(info) | kept)
+def write_dataset_info(model_dir: str, info: DatasetInfo, histogram: ClassHistogram | None) -> None:
+    """Keeps what predict and eval have to know of the training data; the histogram only where a loss asked for it."""
+    counts = {} if histogram is None else {'class_histogram': [np.asarray(counts).tolist() for counts in histogram]}
+    write_json(_dataset_info_path(model_dir), dataclasses.asdict(info) | counts)
 
 
 def read_dataset_info(model_dir: str) -> DatasetInfo:
     """Reads what `write_dataset_info` wrote.
 
     Raises:
-      UserError: if there is none.
+      UserError: if there is none, or it is damaged.
     """
-    values = _read(_dataset_info_path(model_dir))
-    if not values:
-        raise UserError(f'{model_dir} holds no dataset_info.json: train there first, or check --model_dir.')
-    fields = {field.name: values[field.name] for field in dataclasses.fields(DatasetInfo)}
-    for name in ('class_names', 'max_size', 'original_ids'):
-        fields[name] = None if fields[name] is None else tuple(fields[name])
-    return DatasetInfo(**fields | {'colors': tuple(map(tuple, fields['colors']))})
-
-
-def class_histogram(model_dir: str, make_dataset: Callable[[], Any]) -> ClassHistogram:
-    """Pixels per class of the training data; counted once per run, then read from the directory."""
     path = _dataset_info_path(model_dir)
     values = _read(path)
-    if 'class_histogram' in values:
-        return ClassHistogram(*(np.asarray(counts, np.int64) for counts in values['class_histogram']))
-    histogram = make_dataset().class_histogram()
-    os.makedirs(model_dir, exist_ok=True)
-    write_json(path, values | {'class_histogram': [np.asarray(counts).tolist() for counts in histogram]})
-    return histogram
+    if not values:
+        raise UserError(f'{model_dir} holds no dataset_info.json: train there first, or check --model_dir.')
+    try:
+        fields = {field.name: values[field.name] for field in dataclasses.fields(DatasetInfo)}
+        for name in ('class_names', 'max_size', 'original_ids'):
+            fields[name] = None if fields[name] is None else tuple(fields[name])
+        return DatasetInfo(**fields | {'colors': tuple(map(tuple, fields['colors']))})
+    except (KeyError, TypeError) as error:
+        raise _damaged(path, f'{type(error).__name__}: {error}') from None
+
+
+def read_class_histogram(model_dir: str, info: DatasetInfo) -> ClassHistogram | None:
+    """Pixels per class that the run has counted at its start; None if it has not, or there is no run to go on with."""
+    values = _read(_dataset_info_path(model_dir))
+    same = (values.get('name'), values.get('class_names')) == (info.name, list(info.class_names))
+    if not (same and 'class_histogram' in values and _has_checkpoint(model_dir)):
+        return None
+    return ClassHistogram(*(np.asarray(counts, np.int64) for counts in values['class_histogram']))
 
 
 def check_resumable(model_dir: str, values: Mapping[str, str], difference: Callable[[dict, dict], str]) -> None:
@@ -106,7 +120,7 @@ def check_resumable(model_dir: str, values: Mapping[str, str], difference: Calla
       UserError: with the difference.
     """
     before = _read(os.path.join(model_dir, 'run.json')).get('training')
-    if before is None or not glob.glob(os.path.join(glob.escape(model_dir), 'ckpt-*.safetensors')):
+    if before is None or not _has_checkpoint(model_dir):
         return
     changes = difference(before, dict(values))
     if changes:
@@ -114,6 +128,10 @@ def check_resumable(model_dir: str, values: Mapping[str, str], difference: Calla
             f'{model_dir} holds a run with other settings, so it cannot go on with these:\n{changes}\n'
             'Use the settings of that run, another --model_dir, or --fresh to start over there.'
         )
+
+
+def _has_checkpoint(model_dir: str) -> bool:
+    return bool(glob.glob(os.path.join(glob.escape(model_dir), 'ckpt-*.safetensors')))
 
 
 def _dataset_info_path(model_dir: str) -> str:
@@ -125,6 +143,13 @@ def _read(path: str) -> dict[str, Any]:
         return {}
     with open(path, encoding='utf-8') as file:
         try:
-            return json.load(file)
-        except json.JSONDecodeError as error:
-            raise UserError(f'{path} is damaged: {error}. Remove it; a run writes it again when it starts.') from None
+            values = json.load(file)
+        except ValueError as error:  # No JSON, or no UTF-8.
+            raise _damaged(path, str(error)) from None
+    if not isinstance(values, dict):
+        raise _damaged(path, f'it holds a {type(values).__name__}')
+    return values
+
+
+def _damaged(path: str, reason: str) -> UserError:
+    return UserError(f'{path} is damaged: {reason}. Remove it; training writes it again when it starts.')

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from logging import Formatter
@@ -15,23 +17,44 @@ from absl import flags, logging
 
 from seg.errors import UserError
 
-_GIN_FILE = flags.DEFINE_multi_string('gin_file', [], 'Gin file with settings; may be given more than once.')
-_GIN_PARAM = flags.DEFINE_multi_string('gin_param', [], 'A single binding over those of the files, such as TRAIN_STEPS=200.')
-_MODEL_DIR = flags.DEFINE_string('model_dir', None, 'Directory of the run; the same one again goes on with it. Default: '
-                                 'runs/<name of the gin file>.')
-_MODE = flags.DEFINE_string('mode', 'train_and_eval', 'train_and_eval, train, eval, predict, or overfit (can the model '
-                            'learn a few images by heart?).')
-_FRESH = flags.DEFINE_bool('fresh', False, 'Start over: removes an earlier run from model_dir.')
-_CHECKPOINT = flags.DEFINE_string('checkpoint', 'latest', 'For eval and predict: latest, best, or a path.')
-_PLUGINS = flags.DEFINE_list('plugins', [], 'Your own parts: modules (pkg.mod) or files (path/file.py), by commas.')
-_STRATEGY = flags.DEFINE_string('strategy', 'auto', 'auto, one, mirrored, or mirrored:N for N devices.')
-_PRECISION = flags.DEFINE_string('precision', 'auto', 'auto, float32 or bfloat16.')
-_JIT = flags.DEFINE_string('jit', 'auto', 'XLA for the step: auto (on for GPUs), on, or off.')
-_DETERMINISTIC = flags.DEFINE_bool('deterministic', False, 'The same numbers bit for bit in every run; somewhat slower.')
-_LIST = flags.DEFINE_string('list', None, 'Lists the registered parts, of a kind or glob where one is given.')
-_DESCRIBE = flags.DEFINE_string('describe', None, 'Describes a part and its parameters, such as @backbones.resnet50.')
-_VALIDATE = flags.DEFINE_bool('validate', False, 'Builds everything, checks data and settings, runs nothing.')
-_VERSION = flags.DEFINE_bool('version', False, 'Versions, devices and memory.')
+# A set of our own: TensorFlow and absl keep some hundred in the global one.
+_FLAGS = flags.FlagValues()
+_own = {'flag_values': _FLAGS}
+
+_GIN_FILE = flags.DEFINE_multi_string('gin_file', [], 'Gin file with settings; may be given more than once.', **_own)
+_GIN_PARAM = flags.DEFINE_multi_string(
+    'gin_param', [], 'A single binding over those of the files, such as TRAIN_STEPS=200; may be given often.', **_own
+)
+_MODE = flags.DEFINE_string(
+    'mode',
+    'train_and_eval',
+    'train_and_eval, train, eval, predict, or overfit (can the model learn a few images by heart?).',
+    **_own,
+)
+_MODEL_DIR = flags.DEFINE_string(
+    'model_dir',
+    None,
+    'Directory of the run; the same one again goes on with it. Default: runs/<name of the gin file>.',
+    **_own,
+)
+_FRESH = flags.DEFINE_bool('fresh', False, 'Start over: removes an earlier run from model_dir.', **_own)
+_CHECKPOINT = flags.DEFINE_string('checkpoint', 'latest', 'For eval and predict: latest, best, or a path.', **_own)
+_PLUGINS = flags.DEFINE_list(
+    'plugins', [], 'Your own parts: modules (pkg.mod) or files (path/file.py), by commas.', **_own
+)
+_STRATEGY = flags.DEFINE_string('strategy', 'auto', 'auto, one, mirrored, or mirrored:N for N devices.', **_own)
+_PRECISION = flags.DEFINE_string('precision', 'auto', 'auto, float32 or bfloat16.', **_own)
+_JIT = flags.DEFINE_string('jit', 'auto', 'XLA for the step: auto (on for GPUs), on, or off.', **_own)
+_DETERMINISTIC = flags.DEFINE_bool(
+    'deterministic', False, 'The same numbers bit for bit in every run; somewhat slower.', **_own
+)
+_VALIDATE = flags.DEFINE_bool('validate', False, 'Builds everything, checks data and settings, runs nothing.', **_own)
+_LIST = flags.DEFINE_string('list', None, 'Lists the registered parts, of a kind or glob where one is given.', **_own)
+_DESCRIBE = flags.DEFINE_string(
+    'describe', None, 'Describes a part and its parameters, such as @backbones.resnet50.', **_own
+)
+_VERSION = flags.DEFINE_bool('version', False, 'Versions, devices and memory.', **_own)
+_HELP = flags.DEFINE_bool('help', False, 'This text.', short_name='h', **_own)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,13 +67,18 @@ def main(argv: Sequence[str]) -> int:
       The exit status: 0, 2 for a mistake of the user's, 1 for a bug of ours, 130 when interrupted.
     """
     try:
-        flags.FLAGS.unparse_flags()
-        rest = flags.FLAGS(_with_bare_list(argv))
+        for name in _FLAGS:
+            _FLAGS[name].unparse()  # An earlier call's, where one process makes several.
+        rest = _FLAGS(_with_bare_list(argv))
         if len(rest) > 1:
             raise UserError(f'{rest[1]!r}: every setting is a flag or a --gin_param; see seg_main --help.')
+        if _HELP.value:
+            print(_help_text())
+            return 0
+        flags.FLAGS.mark_as_parsed()  # absl's logging has its settings there.
         logging.use_absl_handler()
         logging.get_absl_handler().setFormatter(Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
-        logging.set_verbosity(logging.INFO)  # Parsing the flags has set it to their default.
+        logging.set_verbosity(logging.INFO)
         return _run()
     except flags.Error as error:
         return _tell(f'{error}\nseg_main --help lists the flags.')
@@ -59,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _tell('Interrupted. The same command goes on from the last checkpoint.', 130)
     except Exception as error:
-        return _report_bug(error)
+        return _report_bug(argv, error)
 
 
 def run() -> None:
@@ -72,7 +100,7 @@ def _run() -> int:
         import tensorflow
 
         tensorflow.config.list_physical_devices()
-        from seg import experiment, registry
+        from seg import experiment, plugins
         from seg.executor import hardware as hardware_module
     if _VERSION.value:
         for key, value in hardware_module.describe().items():
@@ -80,11 +108,16 @@ def _run() -> int:
         return 0
     if _LIST.value is not None or _DESCRIBE.value is not None:
         experiment.load_parts(_PLUGINS.value)
-        print(registry.describe_text(_DESCRIBE.value) if _DESCRIBE.value else registry.list_text(_LIST.value))
+        print(plugins.describe_text(_DESCRIBE.value) if _DESCRIBE.value else plugins.list_text(_LIST.value))
         return 0
     hardware = hardware_module.set_up(_STRATEGY.value, _PRECISION.value, _JIT.value, _DETERMINISTIC.value)
-    settings = dict(model_dir=_MODEL_DIR.value, mode=_MODE.value, gin_params=_GIN_PARAM.value,
-                    plugin_specs=_PLUGINS.value, hardware=hardware)
+    settings = dict(
+        model_dir=_MODEL_DIR.value,
+        mode=_MODE.value,
+        gin_params=_GIN_PARAM.value,
+        plugin_specs=_PLUGINS.value,
+        hardware=hardware,
+    )
     if _VALIDATE.value:
         print(experiment.validate(_GIN_FILE.value, **settings))
         return 0
@@ -107,19 +140,42 @@ def _tell(message: str, status: int = 2) -> int:
     return status
 
 
-def _report_bug(error: Exception) -> int:
+def _help_text() -> str:
+    """Usage and the flags, in the order of their definition."""
+    lines = [
+        'seg_main --gin_file=FILE [flags]',
+        '',
+        'Trains, evaluates and predicts with what a gin file describes. To begin with, without any data:',
+        '',
+        '  seg_main --gin_file=gin/deeplab_shapes.gin',
+        '',
+        'Flags:',
+    ]
+    for flag in _FLAGS.get_flags_for_module(__name__):
+        value = '' if flag.boolean else f'={flag.default}' if flag.default else '=...'
+        lines.append(f'  --{flag.name}{value}')
+        lines.append(flags.text_wrap(flag.help.partition(';\n')[0], 100, indent=' ' * 6))
+    return '\n'.join(lines)
+
+
+def _report_bug(argv: Sequence[str], error: Exception) -> int:
     """Keeps the traceback of a bug where it can be sent from; tells in one line where that is."""
     text = traceback.format_exc()
-    folder = _MODEL_DIR.value or '.'
-    path = os.path.join(folder, 'error.log')
+    place = 'above'
     try:
+        from seg import experiment
+
+        if not (_GIN_FILE.value or _MODEL_DIR.value):
+            raise FileNotFoundError('no run, hence no model_dir')
+        folder = experiment.directory(_GIN_FILE.value, _MODEL_DIR.value, _MODE.value)
         os.makedirs(folder, exist_ok=True)
-        with open(path, 'a', encoding='utf-8') as file:
-            file.write(f'{" ".join(sys.argv)}\n{text}\n')
-    except OSError:
+        place = os.path.join(folder, 'error.log')
+        with open(place, 'a', encoding='utf-8') as file:
+            file.write(f'{time.strftime("%Y-%m-%d %H:%M:%S")} {shlex.join(argv)}\n{text}\n')
+    except (OSError, ImportError):
         print(text, file=sys.stderr)
-        path = 'above'
-    return _tell(f'{type(error).__name__}: {error}\nThis is a bug of seg, not of your settings. Traceback: {path}', 1)
+    summary = f'{type(error).__name__}: {error}'.splitlines()[0]
+    return _tell(f'{summary}\nThis is a bug of seg, or of a plugin, not of your settings. Traceback: {place}', 1)
 
 
 @contextlib.contextmanager

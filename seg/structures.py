@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from seg.errors import UserError
 
-# ImageNet's mean pixel (RGB, 0..255). Padding has this value, so that it is about zero after a backbone's normalisation.
+# ImageNet's mean pixel (RGB, 0..255). Padding has this value: about zero after a backbone's normalisation.
 PAD_PIXEL = (123.675, 116.28, 103.53)
 
 
@@ -133,9 +133,9 @@ class Input:
     """An input function, and what has to be known about it on the host.
 
     Attributes:
-      make: called with a `tf.distribute.InputContext` and the first step; returns a `tf.data.Dataset` of batches for one
-        replica after the other: replica r of n gets batches r, r + n, … Batch `step * n + r` is the same whenever and
-        wherever it is made.
+      make: called with a `tf.distribute.InputContext` and the first step; returns a `tf.data.Dataset` of batches for
+        one replica after the other: replica r of n gets batches r, r + n, … Batch `step * n + r` is the same whenever
+        and wherever it is made.
       batch_size: global.
       num_examples: examples of one pass; None for an endless stream.
       name: of the data, such as `voc_layout/val`.

@@ -41,7 +41,9 @@ class Evaluator:
         self._strategy = hardware.strategy
         self._metrics = task.metrics()
         jit = hardware.jit_compile or None
-        self._evaluate = tf.function(lambda batch: self._on_replicas(tf.function(self._replica, jit_compile=jit), batch))
+        self._evaluate = tf.function(
+            lambda batch: self._on_replicas(tf.function(self._replica, jit_compile=jit), batch)
+        )
         self._predict = tf.function(lambda batch: self._on_replicas(tf.function(task.predict, jit_compile=jit), batch))
 
     def evaluate(self, source: Input, num_pictures: int = 0) -> Evaluation:
@@ -78,8 +80,12 @@ class Evaluator:
         end = time.perf_counter()
         progress.close()
         if unread:
-            logging.warning('%s: %d image(s) could not be read and count nowhere: %s', source.name, len(unread),
-                            source.names(unread))
+            logging.warning(
+                '%s: %d image(s) could not be read and count nowhere: %s',
+                source.name,
+                len(unread),
+                source.names(unread),
+            )
         if not examples:
             raise UserError(f'{source.name}: none of its {source.num_examples} image(s) could be read.')
         metrics = _losses(sums)
@@ -112,8 +118,9 @@ class Evaluator:
         result = self._strategy.run(function, args=(batch,))
         if isinstance(result, tuple):
             sums, predictions = result
-            return tf.nest.map_structure(lambda v: self._strategy.reduce(tf.distribute.ReduceOp.SUM, v, axis=None), sums), \
-                predictions
+            return tf.nest.map_structure(
+                lambda v: self._strategy.reduce(tf.distribute.ReduceOp.SUM, v, axis=None), sums
+            ), predictions
         return result
 
     def _to_host(self, values: dict[str, Any]) -> dict[str, np.ndarray]:

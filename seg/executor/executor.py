@@ -40,8 +40,16 @@ class Executor:
     `model_dir` is the only state: a second call of `train` with the same directory goes on where the first one ended.
     """
 
-    def __init__(self, *, task, hardware: Hardware, config: RunConfig, optimizer: Any = None,
-                 step: OptimizerStep | None = None, config_text: Callable[[], str] = str):
+    def __init__(
+        self,
+        *,
+        task,
+        hardware: Hardware,
+        config: RunConfig,
+        optimizer: Any = None,
+        step: OptimizerStep | None = None,
+        config_text: Callable[[], str] = str,
+    ):
         """Makes an executor.
 
         Args:
@@ -61,7 +69,7 @@ class Executor:
         self._checkpoints = Checkpoints(config.model_dir, config.keep_checkpoint_max)
         self._log = MetricsLog(os.path.join(config.model_dir, 'metrics.jsonl'))
         self._evaluator: Evaluator | None = None
-        self._step: TrainStep | None = None
+        self.step: TrainStep | None = None
         self._train_seconds = 0.0
         self._timed = [0, 0.0]  # Images and seconds of all loops but each process' first, which holds the tracing.
         self._first_loop = True
@@ -79,8 +87,9 @@ class Executor:
         """Trains to `max_steps` (default: `train_steps`), from the last checkpoint on. Returns the step reached."""
         return self._train(source, None, max_steps or self._config.train_steps)
 
-    def train_and_evaluate(self, source: Input, eval_source: Input,
-                           stop: Callable[[Evaluation], bool] | None = None) -> dict[str, Any]:
+    def train_and_evaluate(
+        self, source: Input, eval_source: Input, stop: Callable[[Evaluation], bool] | None = None
+    ) -> dict[str, Any]:
         """Trains, evaluating every `eval_every` steps and at the end; writes and returns `results.json`.
 
         Args:
@@ -96,10 +105,17 @@ class Executor:
             with open(path, encoding='utf-8') as file:
                 return json.load(file)
         evaluation = self._evaluations[step] if step in self._evaluations else self._evaluate_now(eval_source, step)
-        results = self._results(step, evaluation, self._checkpoints.path(step), bool(self._step.state.ema))
+        results = self._results(step, evaluation, self._checkpoints.path(step), bool(self.step.state.ema))
         best = self._best()
-        results['best'] = {'step': best['step'], self._config.best_metric: best[self._config.best_metric],
-                           'checkpoint': self._checkpoints.best_path()} if best else None
+        results['best'] = (
+            {
+                'step': best['step'],
+                self._config.best_metric: best[self._config.best_metric],
+                'checkpoint': self._checkpoints.best_path(),
+            }
+            if best
+            else None
+        )
         write_json(path, results)
         return results
 
@@ -121,29 +137,25 @@ class Executor:
 
     # ---- Training ----------------------------------------------------------------------------------------------------
 
-    def _train(self, source: Input, eval_source: Input | None, last: int,
-               stop: Callable[[Evaluation], bool] | None = None) -> int:
+    def _train(
+        self, source: Input, eval_source: Input | None, last: int, stop: Callable[[Evaluation], bool] | None = None
+    ) -> int:
         config = self._config
-        done = self._prepare()
+        done = self.prepare()
         if eval_source and done and self._evaluation_is_due(done, last) and not self._was_evaluated(done):
             self._evaluate_now(eval_source, done)  # A kill came between the checkpoint and its evaluation.
         if done >= last:
             logging.info('Training is complete: step %d of %d.', done, last)
             return done
-        loop = TrainLoop(self._step, self.hardware, source, done)
+        loop = TrainLoop(self.step, self.hardware, source, done)
         events = Events(os.path.join(config.model_dir, 'train'), done)
         if text := self._config_text():
             events.text(done, 'config', text)
-        progress = Progress('step', last, '', done)
+        progress = Progress('training', last, 'steps', done)
         with _terminations(self._terminate):
             while done < last and not self._terminated:
                 steps = min(config.iterations_per_loop - done % config.iterations_per_loop, last - done)
-                start = time.perf_counter()
-                result = loop(steps)
-                seconds = time.perf_counter() - start
-                self._check_finite(result, loop.term_names, done, source)
-                done += steps
-                self._record(result, loop.term_names, done, seconds, events, progress, source)
+                done = self.advance(loop, done, steps, events, progress, source)
                 due = eval_source is not None and self._evaluation_is_due(done, last)
                 if due or done % config.save_checkpoints_steps == 0 or done == last or self._terminated:
                     self._save(done)
@@ -158,18 +170,29 @@ class Executor:
             logging.warning('Asked to terminate: saved step %d. The same command goes on from there.', done)
         return done
 
-    def _prepare(self) -> int:
+    def advance(
+        self, loop: TrainLoop, done: int, steps: int, events: Events, progress: Progress, source: Input
+    ) -> int:
+        """Runs one loop, checks it and records it. Returns the step reached."""
+        start = time.perf_counter()
+        result = loop(steps)
+        seconds = time.perf_counter() - start
+        self._check_finite(result, loop.term_names, done, source)
+        self._record(result, loop.term_names, done + steps, seconds, events, progress, source)
+        return done + steps
+
+    def prepare(self) -> int:
         """Builds the training state and restores the newest checkpoint. Returns the step to go on from."""
         os.makedirs(self._config.model_dir, exist_ok=True)
-        if self._step is None:
+        if self.step is None:
             if self._optimizer is None:
                 raise ValueError('This executor was made without an optimizer: it evaluates and predicts only.')
-            self._step = TrainStep(self._task, self._optimizer, self._settings, self.hardware.strategy)
+            self.step = TrainStep(self._task, self._optimizer, self._settings, self.hardware.strategy)
         found = self._checkpoints.latest()
         if found is None:
             self._log.cut(0)
             return 0
-        self._step.state.from_host(found.tensors, found.path)
+        self.step.state.from_host(found.tensors, found.path)
         self._read_times(found)
         self._log.cut(found.step)
         logging.info('Going on from step %d (%s).', found.step, found.path)
@@ -180,11 +203,23 @@ class Executor:
         self._timed = found.metadata.get('timed', [0, 0.0])
 
     def _save(self, step: int) -> None:
-        metadata = {'train_seconds': self._train_seconds, 'timed': self._timed, 'class_names': list(self._task.class_names)}
-        self._checkpoints.save(step, self._step.state.to_host(), metadata)
+        metadata = {
+            'train_seconds': self._train_seconds,
+            'timed': self._timed,
+            'class_names': list(self._task.class_names),
+        }
+        self._checkpoints.save(step, self.step.state.to_host(), metadata)
 
-    def _record(self, result: LoopResult, terms: list[str], step: int, seconds: float, events: Events,
-                progress: Progress, source: Input) -> None:
+    def _record(
+        self,
+        result: LoopResult,
+        terms: list[str],
+        step: int,
+        seconds: float,
+        events: Events,
+        progress: Progress,
+        source: Input,
+    ) -> None:
         """Writes one loop's means to metrics.jsonl and TensorBoard, and tells of images that could not be read."""
         images = len(result.losses) * source.batch_size
         if not self._first_loop:
@@ -206,8 +241,12 @@ class Executor:
         events.flush()
         unread = result.index[result.weight == 0]
         if unread.size:
-            logging.warning('Steps up to %d: %d image(s) could not be read and counted nowhere: %s', step, unread.size,
-                            source.names(unread))
+            logging.warning(
+                'Steps up to %d: %d image(s) could not be read and counted nowhere: %s',
+                step,
+                unread.size,
+                source.names(unread),
+            )
         progress.update(step, f'loss {values["loss"]:.4f}, {values["images_per_second"]:.1f} images/s')
 
     def _check_finite(self, result: LoopResult, terms: list[str], before: int, source: Input) -> None:
@@ -215,17 +254,20 @@ class Executor:
         if finite.all():
             return
         i = int(np.argmin(finite))
-        broken = [f'{name} = {value:g}' for name, value in zip(terms, result.losses[i], strict=True)
-                  if not np.isfinite(value)]
+        broken = [
+            f'{name} = {value:g}' for name, value in zip(terms, result.losses[i], strict=True) if not np.isfinite(value)
+        ]
         shares = ~np.isfinite(result.totals[i]).all(-1)
         images = source.names(result.index[i][shares] if shares.any() else result.index[i])
         saved = self._checkpoints.steps()
         raise UserError(
-            f'step {before + i + 1}: ' + (f'loss {", ".join(broken)}' if broken else 'the losses are finite, but not their gradient')
+            f'step {before + i + 1}: '
+            + (f'loss {", ".join(broken)}' if broken else 'the losses are finite, but not their gradient')
             + f' (learning rate {result.learning_rate[i]:g}, gradient norm {result.gradient_norm[i]:g}).\n'
             f'Images {"with a non-finite share" if shares.any() else "of that step"}: {images}.\n'
-            f'Last good checkpoint: {f"step {saved[-1]}" if saved else "none"}. Usual causes: a learning rate too high for '
-            'this batch size, no warm-up, no pretrained weights; OptimizerStep.clip_norm helps against rare large gradients.'
+            f'Last good checkpoint: {f"step {saved[-1]}" if saved else "none"}. Usual causes: a learning rate too high '
+            'for this batch size, no warm-up, no pretrained weights; OptimizerStep.clip_norm helps against rare large '
+            'gradients.'
         )
 
     def _terminate(self, *_) -> None:
@@ -246,18 +288,23 @@ class Executor:
         return any(line['kind'] == 'eval' and line['step'] == step for line in self._log.read())
 
     def _evaluate_now(self, source: Input, step: int) -> Evaluation:
-        """Evaluates the weights in memory, keeps the checkpoint of `step` as the best if it is, and records the result."""
-        with self._step.state.averaged():
+        """Evaluates the weights in memory, makes the checkpoint of `step` the best if it is, and records the result."""
+        with self.step.state.averaged():
             evaluation = self._evaluation(source)
         metric = self._config.best_metric
         if metric not in evaluation.metrics:
-            raise UserError(f'RunConfig.best_metric = {metric!r}: the evaluation gives {", ".join(evaluation.metrics)}.')
+            raise UserError(
+                f'RunConfig.best_metric = {metric!r}: the evaluation gives {", ".join(evaluation.metrics)}.'
+            )
         best = self._best()
         if best is None or evaluation.metrics[metric] > best[metric]:
             self._checkpoints.keep_best(step)
         self._evaluations[step] = evaluation
-        self._log.add('eval', step, {**evaluation.metrics, 'examples': evaluation.examples,
-                                     'seconds': round(evaluation.seconds, 3)})
+        self._log.add(
+            'eval',
+            step,
+            {**evaluation.metrics, 'examples': evaluation.examples, 'seconds': round(evaluation.seconds, 3)},
+        )
         if self._eval_events is None:
             self._eval_events = Events(os.path.join(self._config.model_dir, 'eval'), max(step - 1, 0))
         self._eval_events.scalars(step, evaluation.metrics)
@@ -275,7 +322,7 @@ class Executor:
         return max(lines, key=lambda line: line[metric]) if lines else None
 
     def _load_model(self, which: str) -> tuple[Checkpoint, bool]:
-        """Sets the model's variables from a checkpoint: the averages where it has them. Returns it, and whether it has."""
+        """Sets the model's variables from a checkpoint, to averages if it has some. Returns it, and whether it has."""
         found = self._checkpoints.find(which)
         averages = any(name.startswith('ema/') for name in found.tensors)
         for part, layer in self._task.checkpoint_items.items():
@@ -285,8 +332,9 @@ class Executor:
                 if value is None or value.shape != tuple(variable.shape):
                     has = 'none' if value is None else f'shape {value.shape}'
                     raise UserError(
-                        f'{found.path}: {name} has shape {tuple(variable.shape)} in this model and {has} in the checkpoint. '
-                        'Use the gin file that it was trained with (model_dir/config.gin is read without --gin_file).'
+                        f'{found.path}: {name} has shape {tuple(variable.shape)} in this model and {has} in the '
+                        'checkpoint. Use the gin file that it was trained with; without --gin_file, '
+                        'model_dir/config.gin is read.'
                     )
                 variable.value.assign(tf.cast(value, variable.dtype))
         return found, averages

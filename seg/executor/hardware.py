@@ -20,9 +20,9 @@ def set_up(strategy: str = 'auto', precision: str = 'auto', jit: str = 'auto', d
     """Makes the strategy and sets Keras' precision policy.
 
     Args:
-      strategy: `auto` (all GPUs of this machine, else one CPU device), `one`, `mirrored`, or `mirrored:N` for N devices;
-        without GPUs these are N logical CPU devices.
-      precision: `auto` (bfloat16 on GPUs that have it, else float32), `float32` or `bfloat16`.
+      strategy: `auto` (all GPUs of this machine, else one CPU device), `one`, `mirrored`, or `mirrored:N` for N
+        devices; without GPUs these are N logical CPU devices.
+      precision: `auto` (bfloat16 where the hardware multiplies it, else float32), `float32` or `bfloat16`.
       jit: `auto` (XLA on GPUs; on the CPU it is slower than oneDNN), `on` or `off`.
       deterministic: the same numbers from the same seed, bit for bit, at some cost in speed.
 
@@ -31,23 +31,32 @@ def set_up(strategy: str = 'auto', precision: str = 'auto', jit: str = 'auto', d
     """
     gpus = tf.config.list_physical_devices('GPU')
     name, _, count = strategy.partition(':')
-    if name not in ('auto', 'one', 'mirrored') or (count and (name != 'mirrored' or not count.isdigit() or count == '0')):
+    if name not in ('auto', 'one', 'mirrored') or (
+        count and (name != 'mirrored' or not count.isdigit() or count == '0')
+    ):
         raise UserError(f'--strategy={strategy}: expected auto, one, mirrored, or mirrored:N with N devices.')
     if precision not in PRECISIONS:
         raise UserError(f'--precision={precision}: expected one of {", ".join(PRECISIONS)}.')
     if jit not in ('auto', 'on', 'off'):
         raise UserError(f'--jit={jit}: expected auto, on or off.')
     if precision == 'auto':
-        precision = 'bfloat16' if gpus and _gpus_have_bfloat16(gpus) else 'float32'
+        precision = 'bfloat16' if (_gpus_have_bfloat16(gpus) if gpus else _cpu_has_bfloat16()) else 'float32'
     set_precision(precision)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     made = _strategy(name, int(count) if count else None, gpus)
     if jit == 'on' and made.num_replicas_in_sync > 1 and not gpus:
-        raise UserError('--jit=on: XLA cannot compile a step that runs on several logical CPU devices. Use --strategy=one.')
+        raise UserError(
+            '--jit=on: XLA cannot compile a step that runs on several logical CPU devices. Use --strategy=one.'
+        )
     hardware = Hardware(made, precision, jit == 'on' or (jit == 'auto' and bool(gpus)), deterministic)
-    logging.info('%d device(s) of kind %s, %s, XLA %s', hardware.num_replicas, 'GPU' if gpus else 'CPU', precision,
-                 'on' if hardware.jit_compile else 'off')
+    logging.info(
+        '%d device(s) of kind %s, %s, XLA %s',
+        hardware.num_replicas,
+        'GPU' if gpus else 'CPU',
+        precision,
+        'on' if hardware.jit_compile else 'off',
+    )
     return hardware
 
 
@@ -84,6 +93,16 @@ def _gpus_have_bfloat16(gpus) -> bool:
     return min(capabilities) >= (8, 0)
 
 
+def _cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 (AVX512-BF16 or AMX); elsewhere it is slower than float32."""
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            words = set(file.read().split())
+    except OSError:
+        return False
+    return bool(words & {'avx512_bf16', 'amx_bf16'})
+
+
 def _strategy(name: str, count: int | None, gpus) -> tf.distribute.Strategy:
     if name == 'auto':
         name = 'mirrored' if len(gpus) > 1 else 'one'
@@ -117,7 +136,7 @@ def _logical_cpus(count: int) -> int:
         available = len(tf.config.list_logical_devices('CPU'))
     if available < count:
         raise UserError(
-            f'--strategy=mirrored:{count}: TensorFlow has already started with {available} CPU device(s) in this process. '
-            'Start a new process, or call hardware.set_up first.'
+            f'--strategy=mirrored:{count}: TensorFlow has already started with {available} CPU device(s) in this '
+            'process. Start a new process, or call hardware.set_up first.'
         )
     return count

@@ -9,10 +9,18 @@ from absl import logging
 
 
 class Progress:
-    """Says how far something is. On a terminal the line is rewritten; in a log there is a line every `quiet` seconds."""
+    """Says how far something is. A terminal's line is rewritten; a log gets a line every `quiet` seconds."""
 
     def __init__(self, what: str, total: int | None, unit: str, done: int = 0, quiet: float = 30.0):
-        """Args: what: title; total: end of the count, None if unknown; unit: such as 'images'; done: where it starts."""
+        """Starts the clock.
+
+        Args:
+          what: title.
+          total: end of the count; None if it is unknown.
+          unit: what is counted, such as 'images'.
+          done: where the count starts.
+          quiet: seconds between two lines of a log.
+        """
         self._what, self._total, self._unit = what, total, unit
         self._first = done
         self._start = self._last = time.perf_counter()

@@ -69,7 +69,12 @@ class Events:
     """A TensorBoard event file. Written by the host alone, without TensorFlow ops."""
 
     def __init__(self, folder: str, start: int):
-        """Args: folder: made if need be; start: the step the run (re)starts from; later ones are forgotten by TensorBoard."""
+        """Opens a new event file.
+
+        Args:
+          folder: made if need be.
+          start: the step that the run goes on from; TensorBoard forgets what an earlier file says of later ones.
+        """
         self._writer = EventFileWriter(folder)
         if start:
             session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -99,6 +104,7 @@ class Events:
 
     def _add(self, step: int, summary) -> None:
         # Through bytes: TensorBoard's own protos and TensorFlow's may be two classes of one message.
-        event = event_pb2.Event(summary=summary_pb2.Summary.FromString(summary.SerializeToString()), step=step, wall_time=time.time())
+        event = event_pb2.Event(
+            summary=summary_pb2.Summary.FromString(summary.SerializeToString()), step=step, wall_time=time.time()
+        )
         self._writer.add_event(event)
-

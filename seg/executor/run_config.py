@@ -38,8 +38,15 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ('train_steps', 'batch_size', 'iterations_per_loop', 'save_checkpoints_steps', 'eval_every',
-                     'keep_checkpoint_max', 'eval_batch_size'):
+        for name in (
+            'train_steps',
+            'batch_size',
+            'iterations_per_loop',
+            'save_checkpoints_steps',
+            'eval_every',
+            'keep_checkpoint_max',
+            'eval_batch_size',
+        ):
             value = getattr(self, name)
             if name == 'eval_batch_size' and value is None:
                 continue
@@ -98,4 +105,6 @@ class OptimizerStep:
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise UserError(f'OptimizerStep.clip_norm = {self.clip_norm!r}: expected a positive norm, or None.')
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise UserError(f'OptimizerStep.ema_decay = {self.ema_decay!r}: expected a number between 0 and 1, or None.')
+            raise UserError(
+                f'OptimizerStep.ema_decay = {self.ema_decay!r}: expected a number between 0 and 1, or None.'
+            )

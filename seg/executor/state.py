@@ -19,12 +19,17 @@ class State:
     """
 
     def __init__(self, parts: Mapping[str, object], optimizer, strategy: tf.distribute.Strategy, ema: bool):
-        """Args: parts: named Keras layers; optimizer: a built Keras optimizer; ema: whether averages are kept."""
+        """Names the variables.
+
+        Args:
+          parts: the model's Keras layers by name.
+          optimizer: a built Keras optimizer.
+          strategy: in whose scope all of them were made.
+          ema: whether moving averages are kept.
+        """
         self._strategy = strategy
         self.optimizer = optimizer
-        self.model = {
-            f'{part}/{v.path}': v.value for part, layer in parts.items() for v in layer.variables
-        }
+        self.model = {f'{part}/{v.path}': v.value for part, layer in parts.items() for v in layer.variables}
         self.trainable = [v for layer in parts.values() for v in layer.trainable_variables]
         self.ema: dict[str, tf.Variable] = {}
         if ema:
@@ -56,13 +61,16 @@ class State:
         problems += [f'{name}: not in this model' for name in tensors if name not in variables]
         problems += [
             f'{name}: shape {tuple(tensors[name].shape)} in the checkpoint, {tuple(v.shape)} in this model'
-            for name, v in variables.items() if name in tensors and tuple(v.shape) != tensors[name].shape
+            for name, v in variables.items()
+            if name in tensors and tuple(v.shape) != tensors[name].shape
         ]
         if problems:
             more = f'\n  … and {len(problems) - 5} more' if len(problems) > 5 else ''
             raise UserError(
-                f'{place} was not made by this model and optimizer:\n  ' + '\n  '.join(problems[:5]) + more
-                + '\nUse the gin file that made it, or start over with --fresh; to take over only some parts, use init.weights.'
+                f'{place} was not made by this model and optimizer:\n  '
+                + '\n  '.join(problems[:5])
+                + more
+                + '\nUse the gin file that made it, or start over with --fresh; init.weights takes over single parts.'
             )
         for name, variable in variables.items():
             variable.assign(tf.cast(tensors[name], variable.dtype))

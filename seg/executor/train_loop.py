@@ -57,7 +57,7 @@ class TrainLoop:
         return LoopResult(*(value.numpy() for value in self._run(tf.constant(num_steps))))
 
     def _steps(self, replica_step, num_steps: tf.Tensor) -> list[tf.Tensor]:
-        """A while loop over steps; one iteration at a time, so that the wait for data is not hidden in the step before."""
+        """A while loop over steps, one at a time: the wait for data would else be hidden in the step before."""
         arrays = tuple(tf.TensorArray(dtype, size=num_steps, infer_shape=False) for dtype in _DTYPES)
 
         def body(i, arrays):
@@ -79,5 +79,12 @@ class TrainLoop:
         result = self._strategy.run(replica_step, args=(batch,))
         first = lambda value: self._strategy.experimental_local_results(value)[0]  # noqa: E731
         whole = lambda value: tf.concat(self._strategy.experimental_local_results(value), 0)  # noqa: E731
-        return [first(result.losses), whole(result.totals), whole(result.index), whole(result.weight),
-                first(result.gradient_norm), first(result.learning_rate), wait]
+        return [
+            first(result.losses),
+            whole(result.totals),
+            whole(result.index),
+            whole(result.weight),
+            first(result.gradient_norm),
+            first(result.learning_rate),
+            wait,
+        ]

@@ -39,8 +39,9 @@ class TrainStep:
     averages. 1 and n replicas so take the same step on the same global batch.
     """
 
-    def __init__(self, task, optimizer: keras.optimizers.Optimizer, settings: OptimizerStep,
-                 strategy: tf.distribute.Strategy):
+    def __init__(
+        self, task, optimizer: keras.optimizers.Optimizer, settings: OptimizerStep, strategy: tf.distribute.Strategy
+    ):
         self._task = task
         self._settings = settings
         self._replicas = strategy.num_replicas_in_sync
@@ -70,15 +71,18 @@ class TrainStep:
             losses = tf.reduce_sum(shares, 0)
             loss = tf.reduce_sum(losses)
         gradients = tape.gradient(loss, [v.value for v in variables])
-        gradients = [tf.zeros_like(v.value) if g is None else tf.convert_to_tensor(g)
-                     for g, v in zip(gradients, variables, strict=True)]
+        gradients = [
+            tf.zeros_like(v.value) if g is None else tf.convert_to_tensor(g)
+            for g, v in zip(gradients, variables, strict=True)
+        ]
         # One reduction for everything that the replicas have to agree on.
         *gradients, losses = self._sum([*gradients, losses])
         self.term_names = list(terms)
         if settings.l2:
             penalised = [v.value for v in variables if decays(v)]
-            gradients = [g + settings.l2 * v.value if decays(v) else g
-                         for g, v in zip(gradients, variables, strict=True)]
+            gradients = [
+                g + settings.l2 * v.value if decays(v) else g for g, v in zip(gradients, variables, strict=True)
+            ]
             penalty = settings.l2 * tf.add_n([tf.nn.l2_loss(v) for v in penalised])
             losses = tf.concat([losses, [tf.cast(penalty, losses.dtype)]], 0)
             self.term_names.append('l2')

@@ -85,14 +85,13 @@ class BatchNorm(keras.layers.Layer):
 
     def build(self, input_shape: tuple) -> None:
         def weight(name: str, initializer: str, trainable: bool) -> Any:
-            # Every replica computes the same statistics, so that any one of them may store its own.
+            # No aggregation: every replica computes the same statistics and stores them in its own copy.
             return self.add_weight(
                 shape=(input_shape[-1],),
                 initializer=initializer,
                 name=name,
                 trainable=trainable,
                 autocast=False,
-                aggregation='none' if trainable else 'only_first_replica',
             )
 
         self.gamma = weight('gamma', self.gamma_initializer, True)

@@ -73,6 +73,7 @@ class DeepLabV3Plus(keras.Model):
 
     Attributes:
       parts: backbone, decoder, head and, if there is one, aux_head, by name.
+      output_stride: stride of the coarsest map; images are padded to its multiples.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class DeepLabV3Plus(keras.Model):
         self.head = head
         self.aux_head = aux_head
         self.aux_stride = spec['c4'].stride
+        self.output_stride = spec['c5'].stride
         self.stride = self._build_parts(spec)
         self.built = True
 

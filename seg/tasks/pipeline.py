@@ -44,11 +44,14 @@ def training_input(dataset, prepare: Prepare, blank: Mapping[str, Any], batch_si
 def evaluation_input(dataset, prepare: Prepare, blank: Mapping[str, Any], batch_size: int) -> Input:
     """Every example once, in order; the last batch is filled up with examples of weight 0 and index -1."""
     count = dataset.info.num_examples
-    return _input(dataset, prepare, blank, lambda position: tf.where(position < count, position, -1), batch_size, count, 0)
+    return _input(
+        dataset, prepare, blank, lambda position: tf.where(position < count, position, -1), batch_size, count, 0
+    )
 
 
-def _input(dataset, prepare: Prepare, blank: Mapping[str, Any], index, batch_size: int, count: int | None,
-           seed: int) -> Input:
+def _input(
+    dataset, prepare: Prepare, blank: Mapping[str, Any], index, batch_size: int, count: int | None, seed: int
+) -> Input:
     def load(position: tf.Tensor, example_index: tf.Tensor) -> Example:
         key = tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], tf.int32), position)
         element = prepare(dataset.load(example_index), key)

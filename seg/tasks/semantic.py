@@ -35,9 +35,20 @@ class Semantic:
 
     labels = 'semantic'
 
-    def __init__(self, *, dataset_info: DatasetInfo, class_histogram: Callable[[], ClassHistogram] | None = None,
-                 seed: int = 0, model, losses: Sequence[Any], metrics: Sequence[Any], augments: Sequence[Any] = (),
-                 auxiliary_weight: float = 0.4, eval_scales: Sequence[float] = (1.0,), eval_flip: bool = False):
+    def __init__(
+        self,
+        *,
+        dataset_info: DatasetInfo,
+        class_histogram: Callable[[], ClassHistogram] | None = None,
+        seed: int = 0,
+        model,
+        losses: Sequence[Any],
+        metrics: Sequence[Any],
+        augments: Sequence[Any] = (),
+        auxiliary_weight: float = 0.4,
+        eval_scales: Sequence[float] = (1.0,),
+        eval_flip: bool = False,
+    ):
         """Builds the model, the losses and the metrics.
 
         Args:
@@ -70,7 +81,9 @@ class Semantic:
             for i, augment in enumerate(augments)
         ]
         self._metrics = [
-            metric_registry.build(metric, f'tasks.semantic.metrics[{i}]', **supplied, class_names=dataset_info.class_names)
+            metric_registry.build(
+                metric, f'tasks.semantic.metrics[{i}]', **supplied, class_names=dataset_info.class_names
+            )
             for i, metric in enumerate(metrics)
         ]
         self.checkpoint_items = dict(self._model.parts)
@@ -140,7 +153,7 @@ class Semantic:
 
     def evaluation_input(self, dataset, batch_size: int) -> Input:
         """Every image once at its own size, on a canvas of the data set's largest size."""
-        stride = getattr(self._model, 'output_stride', 16)
+        stride = self._model.output_stride
         height, width = (-(-side // stride) * stride for side in dataset.info.max_size)
         prepare = lambda example, seed: self._pad(self._plain(example), (height, width))  # noqa: E731
         return pipeline.evaluation_input(dataset, prepare, self._blank, batch_size)
@@ -149,8 +162,10 @@ class Semantic:
         """The same few images for training and evaluation, shrunk to the training size, without augmentation."""
         size = self._crop(dataset)
         prepare = lambda example, seed: self._pad(_fit(self._plain(example), size), size)  # noqa: E731
-        return (pipeline.training_input(dataset, prepare, self._blank, batch_size, self._seed),
-                pipeline.evaluation_input(dataset, prepare, self._blank, batch_size))
+        return (
+            pipeline.training_input(dataset, prepare, self._blank, batch_size, self._seed),
+            pipeline.evaluation_input(dataset, prepare, self._blank, batch_size),
+        )
 
     @property
     def _blank(self) -> dict[str, Any]:
@@ -184,8 +199,11 @@ class Semantic:
         pixel = tf.constant(PAD_PIXEL, example['image'].dtype)
         image = tf.pad(example['image'] - pixel, [*padding, [0, 0]]) + pixel
         label = tf.pad(example['label'], padding, constant_values=self._info.ignore_label)
-        return {'image': tf.ensure_shape(image, (*size, 3)), 'label': tf.ensure_shape(label, size),
-                'size': example['size']}
+        return {
+            'image': tf.ensure_shape(image, (*size, 3)),
+            'label': tf.ensure_shape(label, size),
+            'size': example['size'],
+        }
 
     def metrics(self) -> list[Any]:
         """The metrics that an evaluation fills."""
@@ -204,8 +222,10 @@ class Semantic:
         for i in np.flatnonzero(batch['weight'] > 0)[:limit]:
             height, width = batch['size'][i]
             frames = [np.clip(batch['image'][i], 0, 255).astype(np.uint8)]
-            frames += [drawing.colorize(classes[i], self.colors, self._info.ignore_label)
-                       for classes in (batch['label'], predictions['classes'])]
+            frames += [
+                drawing.colorize(classes[i], self.colors, self._info.ignore_label)
+                for classes in (batch['label'], predictions['classes'])
+            ]
             tag = f'image_truth_prediction/{image_name(int(batch["index"][i]))}'
             made.append(Picture(tag, drawing.strip([frame[:height, :width] for frame in frames])))
         return made

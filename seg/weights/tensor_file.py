@@ -1,7 +1,7 @@
 """Named tensors in one file: written whole or not at all, and checked when read.
 
 The format is safetensors: a JSON header and the raw values, readable by many tools, nothing in it can be executed. Its
-metadata carry a checksum of every tensor, so that a flipped bit is noticed as well as a truncated file.
+metadata carry a checksum of every tensor and of themselves, so that a flipped bit is noticed as well as a truncated file.
 """
 
 from __future__ import annotations
@@ -35,18 +35,22 @@ def write(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, A
       UserError: if the file cannot be written (a full disk, missing rights); `path` is then as it was.
     """
     tensors = {name: np.asarray(value, order='C') for name, value in tensors.items()}
-    checksums = {name: _checksum(value) for name, value in tensors.items()}
+    text = json.dumps(metadata)
+    checksums = json.dumps({name: _checksum(name, value) for name, value in tensors.items()})
+    header = {'metadata': text, 'crc32': checksums, 'header_crc32': str(_header_checksum(text, checksums))}
     temporary = f'{path}.tmp-{os.getpid()}'
     try:
-        save_file(tensors, temporary, {'metadata': json.dumps(metadata), 'crc32': json.dumps(checksums)})
+        save_file(tensors, temporary, header)
         with open(temporary, 'rb+') as file:
             os.fsync(file.fileno())
         read(temporary)  # Some disks take what they cannot keep: look before the good file is replaced.
         os.replace(temporary, path)
         _sync_folder(os.path.dirname(path))
     except (OSError, SafetensorError, DamagedFileError) as error:
-        raise UserError(f'cannot write {path}: {error}. What was there before is unchanged; free space or choose another '
-                        '--model_dir, then start the same command again.') from error
+        raise UserError(
+            f'cannot write {path}: {error}. What was there before is unchanged; free space or choose another '
+            '--model_dir, then start the same command again.'
+        ) from error
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
@@ -61,14 +65,14 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with safe_open(path, framework='numpy') as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError) as error:
         raise DamagedFileError(f'{path}: no readable tensor file: {error}') from error
-    checksums = json.loads(header.get('crc32', '{}'))
+    metadata, checksums = _checked(path, header)
     for name, value in tensors.items():
-        if name in checksums and _checksum(value) != checksums[name]:
+        if checksums is not None and _checksum(name, value) != checksums.get(name):
             raise DamagedFileError(f'{path}: the checksum of {name!r} does not match: the file is damaged.')
-    return tensors, json.loads(header.get('metadata', '{}'))
+    return tensors, metadata
 
 
 def read_metadata(path: str) -> dict[str, Any]:
@@ -79,13 +83,30 @@ def read_metadata(path: str) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework='numpy') as file:
-            return json.loads((file.metadata() or {}).get('metadata', '{}'))
+            header = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise DamagedFileError(f'{path}: no readable tensor file: {error}') from error
+    return _checked(path, header)[0]
 
 
-def _checksum(value: np.ndarray) -> int:
-    return zlib.crc32(np.asarray(value, order='C').reshape(-1).view(np.uint8).data)
+def _checked(path: str, header: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, int] | None]:
+    """Returns the metadata and the tensors' checksums; None for these where another tool wrote the file."""
+    if 'crc32' not in header and 'header_crc32' not in header:
+        return {}, None
+    text, checksums = header.get('metadata', ''), header.get('crc32', '')
+    if header.get('header_crc32') != str(_header_checksum(text, checksums)):
+        raise DamagedFileError(f'{path}: the checksum of its header does not match: the file is damaged.')
+    return json.loads(text), json.loads(checksums)
+
+
+def _checksum(name: str, value: np.ndarray) -> int:
+    """Of the values, and of what the header says of them."""
+    said = zlib.crc32(f'{name} {value.dtype} {value.shape}'.encode())
+    return zlib.crc32(np.asarray(value, order='C').reshape(-1).view(np.uint8).data, said)
+
+
+def _header_checksum(metadata: str, checksums: str) -> int:
+    return zlib.crc32(f'{metadata}\n{checksums}'.encode())
 
 
 def _sync_folder(folder: str) -> None:

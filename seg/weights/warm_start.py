@@ -55,8 +55,10 @@ class Init:
                     variable.assign(value.astype(np.dtype(variable.dtype)))
                     loaded += 1
                 else:
-                    left.append(f'{name} {tuple(variable.shape)}'
-                                + (f', {value.shape} in the file' if value is not None else ', not in the file'))
+                    left.append(
+                        f'{name} {tuple(variable.shape)}'
+                        + (f', {value.shape} in the file' if value is not None else ', not in the file')
+                    )
         report = f'{path}: loaded {loaded} of {loaded + len(left)} variables'
         if left:
             report += f', left {len(left)} at random: ' + '; '.join(left[:4]) + ('; …' if len(left) > 4 else '')

@@ -38,7 +38,7 @@ CASES = {  # name: settings, steps, precision
 
 
 def one_case(model_dir, replicas, settings, steps, precision):
-    """Takes steps on one ragged batch. Returns the loop's result, all variables before and after, the task, the batch."""
+    """Takes steps on one ragged batch. Returns the loop's result, all variables before and after, task and batch."""
     made = runs.build(model_dir, *PLAIN, *settings, replicas=replicas, precision=precision)
     batch = runs.ragged_batch(made.task, made.train_data, precision)
     hardware = made.executor.hardware

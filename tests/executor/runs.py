@@ -9,10 +9,17 @@ from seg.structures import Hardware, Input
 
 # DeepLab v3+ with all of its parts, small enough for a test.
 SMALL = (
-    'TRAIN_STEPS=4', 'BATCH_SIZE=4', 'CROP=(64, 64)', 'datasets.shapes.num_examples=6', 'datasets.shapes.min_object_size=12',
+    'TRAIN_STEPS=4',
+    'BATCH_SIZE=4',
+    'CROP=(64, 64)',
+    'datasets.shapes.num_examples=6',
+    'datasets.shapes.min_object_size=12',
     'decoders.deeplab_v3plus.aspp_channels=16',
-    'decoders.deeplab_v3plus.decoder_channels=16', 'decoders.deeplab_v3plus.low_level_channels=8',
-    'RunConfig.iterations_per_loop=2', 'RunConfig.eval_every=4', 'RunConfig.save_checkpoints_steps=4',
+    'decoders.deeplab_v3plus.decoder_channels=16',
+    'decoders.deeplab_v3plus.low_level_channels=8',
+    'RunConfig.iterations_per_loop=2',
+    'RunConfig.eval_every=4',
+    'RunConfig.save_checkpoints_steps=4',
 )
 
 
@@ -22,8 +29,15 @@ def strategy(replicas: int) -> tf.distribute.Strategy:
     return hardware_module.mirrored(tuple(f'CPU:{i}' for i in range(replicas)))
 
 
-def build(model_dir, *params: str, replicas: int = 1, precision: str = 'float32', mode: str = 'train_and_eval',
-          gin_files=('gin/deeplab_shapes.gin',), jit_compile: bool = False) -> experiment.Experiment:
+def build(
+    model_dir,
+    *params: str,
+    replicas: int = 1,
+    precision: str = 'float32',
+    mode: str = 'train_and_eval',
+    gin_files=('gin/deeplab_shapes.gin',),
+    jit_compile: bool = False,
+) -> experiment.Experiment:
     """Builds a small experiment in this process."""
     hardware_module.set_precision(precision)
     backbone = () if any(param.startswith('BACKBONE') for param in params) else ('backbones.resnet18.width=0.25',)

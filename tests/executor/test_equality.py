@@ -20,8 +20,12 @@ def numbers(tmp_path_factory):
     folder = tmp_path_factory.mktemp('equality')
     worker = [sys.executable, equality_worker.__file__]
     processes = {
-        n: subprocess.Popen([*worker, str(n), str(folder / f'run-{n}'), str(folder / f'{n}.npz')], text=True,
-                            stderr=subprocess.PIPE, env=os.environ | {'PYTHONPATH': os.getcwd()})
+        n: subprocess.Popen(
+            [*worker, str(n), str(folder / f'run-{n}'), str(folder / f'{n}.npz')],
+            text=True,
+            stderr=subprocess.PIPE,
+            env=os.environ | {'PYTHONPATH': os.getcwd()},
+        )
         for n in (1, 2, 4)
     }
     for n, process in processes.items():

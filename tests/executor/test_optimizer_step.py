@@ -1,0 +1,192 @@
+"""The training step against its formulas, written out with a plain tape and numpy in float64."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seg.executor import hardware
+from seg.executor.run_config import OptimizerStep
+from seg.executor.train_loop import TrainLoop
+from seg.executor.train_step import TrainStep
+from seg.structures import Hardware
+from tests.executor import linear, runs
+
+STEPS = 5
+KERNEL, BIAS, GAMMA, BETA, MEAN, VARIANCE = (
+    f'model/net/{name}'
+    for name in ('dense/kernel', 'dense/bias', 'norm/gamma', 'norm/beta', 'norm/moving_mean', 'norm/moving_variance')
+)
+TRAINED = (KERNEL, BIAS, GAMMA, BETA)
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    hardware.set_precision('float64')
+    yield
+    hardware.set_precision('float32')
+
+
+def batches(weight=(1, 1, 0, 1)) -> list[dict[str, np.ndarray]]:
+    table = linear.Table(4 * STEPS)
+    columns = {'x': table.x, 'y': table.y, 'steep': table.steep, 'index': np.arange(4 * STEPS, dtype=np.int32)}
+    columns['weight'] = np.tile(np.array(weight, np.float32), STEPS)
+    return [{name: column[4 * i : 4 * i + 4] for name, column in columns.items()} for i in range(STEPS)]
+
+
+def take_steps(make_optimizer, settings: OptimizerStep, data):
+    """Takes all steps with the framework. Returns the loop's result, and all variables before and after."""
+    device = Hardware(runs.strategy(1), 'float64')
+    with device.strategy.scope():
+        task, optimizer = linear.Linear(), make_optimizer()
+        task.net.get_layer('norm').gamma.assign([0.5, 1.5, 1.0])
+    step = TrainStep(task, optimizer, settings, device.strategy)
+    before = named(step.state.to_host())
+    result = TrainLoop(step, device, runs.fixed_input(data), 0)(len(data))
+    return result, before, named(step.state.to_host())
+
+
+def named(state):
+    """Names as in the formulas, whether or not Keras puts the model's own name before the layer's."""
+    return {name.replace('net/net/', 'net/'): value for name, value in state.items()}
+
+
+def formula(before, data, update, l2=0.0, clip_norm=None, ema_decay=None):
+    """The same steps, plainly: `update(name, value, gradient, step)` is the optimizer."""
+    values = {name: value.astype(np.float64) for name, value in before.items() if name.startswith('model/')}
+    averages = dict(values)
+    losses, norms = [], []
+    for step, batch in enumerate(data):
+        v = {name: tf.constant(value) for name, value in values.items()}
+        counts = batch['weight'] > 0
+        with tf.GradientTape() as tape:
+            tape.watch(v)
+            mean, variance = tf.reduce_mean(batch['x'], 0), tf.math.reduce_variance(batch['x'], 0)
+            normal = (batch['x'] - mean) / tf.sqrt(variance + linear.EPSILON) * v[GAMMA] + v[BETA]
+            error = tf.boolean_mask((normal @ v[KERNEL] + v[BIAS])[:, 0] - batch['y'], counts)
+            terms = [tf.reduce_mean(error**2), 0.05 * tf.reduce_mean(tf.abs(error))] if counts.any() else [v[BIAS] * 0]
+            loss = tf.add_n(terms)
+        penalty = l2 / 2 * np.sum(values[KERNEL] ** 2)
+        losses.append([float(np.squeeze(t)) for t in terms] + ([penalty] if l2 else []))
+        gradients = tape.gradient(loss, {name: v[name] for name in TRAINED}, unconnected_gradients='zero')
+        gradients = {name: gradient.numpy() for name, gradient in gradients.items()}
+        gradients[KERNEL] = gradients[KERNEL] + l2 * values[KERNEL]
+        norm = np.sqrt(sum(np.sum(g**2) for g in gradients.values()))
+        norms.append(norm)
+        if clip_norm:
+            gradients = {name: g * min(1.0, clip_norm / norm) for name, g in gradients.items()}
+        values |= {name: update(name, values[name], gradients[name], step) for name in TRAINED}
+        share = linear.MOMENTUM
+        values[MEAN] = share * values[MEAN] + (1 - share) * mean.numpy()
+        values[VARIANCE] = share * values[VARIANCE] + (1 - share) * variance.numpy()
+        if ema_decay:
+            d = min(ema_decay, (1 + step) / (10 + step))
+            averages = {name: d * averages[name] + (1 - d) * values[name] for name in values}
+    return np.array(losses), np.array(norms), values, averages
+
+
+def momentum(rate, share):
+    speed = {}
+
+    def update(name, value, gradient, step):
+        speed[name] = share * speed.get(name, 0) - rate * gradient
+        return value + speed[name]
+
+    return update
+
+
+def adamw(rate, decay, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
+    """Loshchilov and Hutter 2019, decay on the kernel alone."""
+    first, second = {}, {}
+
+    def update(name, value, gradient, step):
+        first[name] = beta_1 * first.get(name, 0) + (1 - beta_1) * gradient
+        second[name] = beta_2 * second.get(name, 0) + (1 - beta_2) * gradient**2
+        value = value - (rate * decay * value if name == KERNEL else 0)
+        alpha = rate * np.sqrt(1 - beta_2 ** (step + 1)) / (1 - beta_1 ** (step + 1))
+        return value - alpha * first[name] / (np.sqrt(second[name]) + epsilon)
+
+    return update
+
+
+CASES = {
+    'plain': {},
+    'l2': {'l2': 0.3},
+    'clipped': {'clip_norm': 0.5},
+    'l2 before clipping': {'l2': 2.0, 'clip_norm': 0.5},
+    'limit never reached': {'clip_norm': 1e6},
+    'averages, warming up': {'ema_decay': 0.999},
+    'averages, constant': {'ema_decay': 0.15},
+}
+OPTIMIZERS = {
+    'sgd': (lambda: keras.optimizers.SGD(0.05, name='sgd'), lambda: momentum(0.05, 0.0)),
+    'momentum': (lambda: keras.optimizers.SGD(0.05, momentum=0.9, name='sgd'), lambda: momentum(0.05, 0.9)),
+    'adamw': (lambda: keras.optimizers.AdamW(0.1, weight_decay=0.5, epsilon=1e-8), lambda: adamw(0.1, 0.5)),
+}
+
+
+@pytest.mark.parametrize(
+    'optimizer, case', [('momentum', case) for case in CASES] + [('sgd', 'l2'), ('adamw', 'plain'), ('adamw', 'clipped')]
+)
+def test_formulas(optimizer, case):
+    made, plain = OPTIMIZERS[optimizer]
+    data = batches()
+    result, before, after = take_steps(made, OptimizerStep(**CASES[case]), data)
+    losses, norms, values, averages = formula(before, data, plain(), **CASES[case])
+    rate = 0.1 if optimizer == 'adamw' else 0.05
+    np.testing.assert_allclose(result.losses, losses, rtol=1e-6)
+    np.testing.assert_allclose(result.gradient_norm, norms, rtol=1e-6)
+    np.testing.assert_allclose(result.learning_rate, rate, rtol=1e-6)
+    for name, value in values.items():
+        np.testing.assert_allclose(after[name], value, rtol=1e-6, atol=1e-9, err_msg=name)
+        assert not np.allclose(before[name], value, rtol=1e-3), f'{name} stands still: nothing was compared'
+    kept = {name: value for name, value in after.items() if name.startswith('ema/')}
+    assert bool(kept) == ('ema_decay' in CASES[case])
+    for name, value in kept.items():
+        np.testing.assert_allclose(value, averages[name.replace('ema/', 'model/', 1)], rtol=1e-6, err_msg=name)
+    if kept:
+        assert len(kept) == len(values)
+
+
+def test_shares_of_the_images():
+    """Each image's share of the loss; they add up to it, and an image of weight 0 has none."""
+    result, _, _ = take_steps(OPTIMIZERS['sgd'][0], OptimizerStep(), batches())
+    np.testing.assert_allclose(result.totals.sum(1), result.losses, rtol=1e-9)
+    assert np.all(result.totals[:, 2] == 0) and np.all(result.totals[:, [0, 1, 3], 0] > 0)
+    np.testing.assert_array_equal(result.index.reshape(-1), np.arange(4 * STEPS))
+
+
+def test_nan_of_an_image_that_does_not_count():
+    data = batches()
+    for batch in data:
+        batch['y'][2] = np.nan
+    result, _, after = take_steps(OPTIMIZERS['momentum'][0], OptimizerStep(), data)
+    expected, _, reference = take_steps(OPTIMIZERS['momentum'][0], OptimizerStep(), batches())
+    np.testing.assert_array_equal(result.losses, expected.losses)
+    for name in TRAINED:
+        np.testing.assert_array_equal(after[name], reference[name])
+
+
+def test_batch_without_any_image():
+    """All weights 0: the loss is 0, and the weights stay as they are."""
+    result, before, after = take_steps(OPTIMIZERS['momentum'][0], OptimizerStep(clip_norm=1.0), batches([0] * 4))
+    assert np.all(result.losses == 0) and np.all(result.gradient_norm == 0)
+    for name in TRAINED:
+        np.testing.assert_array_equal(after[name], before[name])
+
+
+def test_averages_change_places_with_the_weights():
+    """Inside `averaged`, the model has the averages; afterwards everything is as before."""
+    device = Hardware(runs.strategy(1), 'float64')
+    with device.strategy.scope():
+        task, optimizer = linear.Linear(), OPTIMIZERS['sgd'][0]()
+    step = TrainStep(task, optimizer, OptimizerStep(ema_decay=0.9), device.strategy)
+    TrainLoop(step, device, runs.fixed_input(batches()), 0)(STEPS)
+    before = step.state.to_host()
+    with step.state.averaged():
+        inside = step.state.to_host()
+    for name, value in step.state.to_host().items():
+        np.testing.assert_array_equal(value, before[name], name)
+    for name in before:
+        if name.startswith('ema/'):
+            np.testing.assert_array_equal(inside[name.replace('ema/', 'model/', 1)], before[name], name)

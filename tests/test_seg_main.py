@@ -1,0 +1,326 @@
+"""The command line: one readable message for every mistake, help, lists, and nothing on stderr that is not ours."""
+
+import json
+import os
+import pathlib
+import pty
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from seg import experiment, seg_main
+from seg.executor.progress import Progress
+from tests.executor import runs
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SHAPES = '--gin_file=gin/deeplab_shapes.gin'
+VOC = '--gin_file=gin/deeplab_voc.gin'
+LOG_LINE = re.compile(r'\d\d:\d\d:\d\d ')
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path):
+    """Runs the command line in this process and in an empty directory: (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        status = seg_main.main(['seg_main', *args])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def refused(outcome):
+    """The message of a user's mistake: status 2, and nothing but log lines and one message on stderr."""
+    status, out, err = outcome
+    assert status == 2 and out == '' and 'Traceback' not in err, (status, out, err)
+    head, _, message = err.partition('seg_main: ')
+    assert all(LOG_LINE.match(line) for line in head.splitlines()), head
+    assert 'seg_main: ' not in message and 'bug of seg' not in message
+    return message
+
+
+# Arguments, and what the message has to hold: place, value, near miss or choices, next step. {tmp} is the working
+# directory of the call.
+MISTAKES = {
+    'unknown flag': (['--gin_fil=x'], ['gin_fil', 'Did you mean: gin_file', '--help']),
+    'flag without value': (['--mode'], ['mode', '--help']),
+    'unknown mode': ([SHAPES, '--mode=trian'], ['--mode=trian', 'train_and_eval', 'predict', 'Did you mean train?']),
+    'unknown mode, validate': ([SHAPES, '--mode=evall', '--validate'], ['--mode=evall', 'Did you mean eval?']),
+    'strategy': ([SHAPES, '--strategy=mirored'], ['--strategy=mirored', 'mirrored:N']),
+    'no devices': ([SHAPES, '--strategy=mirrored:0'], ['--strategy=mirrored:0', 'mirrored:N']),
+    'precision': ([SHAPES, '--precision=float31'], ['--precision=float31', 'float32', 'bfloat16']),
+    'jit': ([SHAPES, '--jit=of'], ['--jit=of', 'auto, on or off']),
+    'positional argument': (['gin/deeplab_shapes.gin'], ['gin/deeplab_shapes.gin', '--gin_param', '--help']),
+    'no gin file': ([], ['--gin_file=gin/deeplab_shapes.gin']),
+    'gin file not found': (
+        ['--gin_file=gin/deeplab_shape.gin'],
+        ['--gin_file', 'gin/deeplab_shape.gin', 'Did you mean gin/deeplab_shapes.gin?'],
+    ),
+    'gin syntax': (['--gin_file=syntax.gin'], ['syntax.gin:2', 'TRAIN_STEPS == 3']),
+    'unknown configurable': (
+        ['--gin_file=unknown.gin'],
+        ['unknown.gin:1', 'backbones.resnet05', 'Did you mean backbones.resnet50?', '--plugins'],
+    ),
+    'unknown parameter': (
+        [SHAPES, '--gin_param=backbones.resnet18.wdith=2'],
+        ['--gin_param="backbones.resnet18.wdith=2"', 'Did you mean width?', 'resnet.py:'],
+    ),
+    'supplied parameter': (
+        [SHAPES, '--gin_param=backbones.resnet18.output_stride=8'],
+        ['output_stride', 'supplied by the framework', 'width'],
+    ),
+    'missing quotes': (
+        [VOC, '--gin_param=DATA_DIR=/data/voc'],
+        ['--gin_param="DATA_DIR=/data/voc"', 'strings need quotes', "DATA_DIR='/data/voc'"],
+    ),
+    'unused binding': (
+        [SHAPES, '--gin_param=backbones.resnet50.width=0.5', *(f'--gin_param={p}' for p in runs.SMALL)],
+        ['backbones.resnet50.width', '--gin_param', 'mend or remove'],
+    ),
+    'wrong kind': (
+        [SHAPES, '--gin_param=BACKBONE=@heads.semantic'],
+        ['deeplab_v3plus.backbone', '@heads.semantic', '@backbones.<name>', 'resnet50'],
+    ),
+    'string for a reference': (
+        [SHAPES, "--gin_param=BACKBONE='resnet50'"],
+        ["'resnet50'", '@backbones.resnet50', 'without quotes'],
+    ),
+    'called reference': (
+        [SHAPES, '--gin_param=BACKBONE=@backbones.resnet50()'],
+        ['@backbones.resnet50', 'without ()'],
+    ),
+    'macro of the data set': ([VOC], ['deeplab_voc.gin', 'DATA_DIR', '--gin_param="DATA_DIR=']),
+    'data set not there': (
+        [VOC, "--gin_param=DATA_DIR='/nowhere/voc'"],
+        ["'/nowhere/voc'", 'There is no such folder', 'DATA_DIR'],
+    ),
+    'plugin not found': (
+        [SHAPES, '--plugins=my_netz.py'],
+        ['--plugins', 'my_netz.py', 'Did you mean my_nets.py?'],
+    ),
+    'plugin module not found': ([SHAPES, '--plugins=my_netz'], ['--plugins', 'my_netz', 'Did you mean my_nets?']),
+    'plugin fails': (['--plugins=my_nets.py', '--list'], ['my_nets.py', 'ZeroDivisionError', 'my_nets.py:2']),
+    'list nothing': (['--list=nothing_like_it'], ['--list=nothing_like_it', 'nothing matches']),
+    'list near miss': (['--list=backbnes'], ['--list=backbnes', 'nothing matches']),
+    'describe unknown': (
+        ['--describe', '@backbones.resnet05'],
+        ['@backbones.resnet05', 'Did you mean backbones.resnet50?'],
+    ),
+    'eval of nothing': (['--mode=eval'], ['--gin_file', '--model_dir']),
+    'eval without a training': (['--mode=eval', '--model_dir=empty'], ['--model_dir=empty', 'config.gin']),
+    'eval without a training, gin file': (
+        [SHAPES, '--mode=eval', '--model_dir=empty'],
+        ['empty', 'dataset_info.json', 'train there first'],
+    ),
+    'damaged dataset_info.json': (
+        ['--mode=eval', '--model_dir=damaged'],
+        ['damaged/dataset_info.json', 'is damaged', 'Remove it'],
+    ),
+    'incomplete dataset_info.json': (
+        ['--mode=predict', '--model_dir=incomplete'],
+        ['incomplete/dataset_info.json', 'is damaged', 'num_examples'],
+    ),
+    'model_dir is a file': ([SHAPES, '--model_dir=unknown.gin'], ['--model_dir=unknown.gin', 'it is a file']),
+    'model_dir cannot be made': (
+        [SHAPES, '--model_dir=unknown.gin/run'],
+        ['--model_dir=unknown.gin/run', 'cannot write', 'another directory'],
+    ),
+    'batch size': ([SHAPES, '--gin_param=BATCH_SIZE=0'], ['RunConfig.batch_size = 0', 'at least 1']),
+}
+
+
+@pytest.fixture
+def broken_files(tmp_path):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'syntax.gin').write_text('BATCH_SIZE = 2\nTRAIN_STEPS == 3\n')
+    (tmp_path / 'unknown.gin').write_text('backbones.resnet05.width = 2\n')
+    (tmp_path / 'my_nets.py').write_text('"""Mine."""\n1 / 0\n')
+    known = {'name': 'shapes/train', 'class_names': ['a', 'b']}
+    for folder, text in (('damaged', '{"name": "sha'), ('incomplete', json.dumps(known))):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'config.gin').write_text("include 'gin/deeplab_shapes.gin'\n")
+        (tmp_path / folder / 'dataset_info.json').write_text(text)
+
+
+@pytest.mark.parametrize('name', MISTAKES)
+def test_mistake(call, broken_files, name):
+    args, expected = MISTAKES[name]
+    message = refused(call(*args))
+    assert all(part in message for part in expected), message
+    assert len(message) < 2000
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
+def test_model_dir_without_permission(call, tmp_path):
+    (tmp_path / 'locked').mkdir(mode=0o500)
+    assert 'cannot write there' in refused(call(SHAPES, '--model_dir=locked/run'))
+
+
+def test_a_flag_of_one_call_does_not_leak_into_the_next(call):
+    assert call('--list', 'schedules')[0] == 0
+    status, out, _ = call('--version')
+    assert status == 0 and 'poly' not in out
+    status, _, err = call(SHAPES, '--mode=overfit', '--gin_param=NOWHERE=1', '--strategy=mirored')
+    status, _, err = call('--mode=eval')
+    assert '--mode=eval' in err and 'unparse' not in err
+
+
+@pytest.mark.parametrize('flag', ['--help', '-h'])
+def test_help_shows_our_flags_only(call, flag):
+    status, out, err = call(flag, '--mode=nonsense')
+    assert status == 0 and err == ''
+    named = re.findall(r'^  --(\w+)', out, re.MULTILINE)
+    assert sorted(named) == sorted({seg_main._FLAGS[name].name for name in seg_main._FLAGS})
+    assert {'gin_file', 'gin_param', 'model_dir', 'mode', 'list', 'validate', 'help'} <= set(named)
+    assert not {'logtostderr', 'verbosity', 'helpfull', 'pdb'} & set(named)
+    assert 'repeat this option' not in out and '--gin_file=gin/deeplab_shapes.gin' in out
+
+
+def test_list_everything(call):
+    status, out, _ = call('--list')
+    assert status == 0
+    kinds = re.findall(r'^\w+$', out, re.MULTILINE)
+    assert {'backbones', 'losses', 'datasets', 'tasks', 'schedules'} <= set(kinds)
+    assert re.search(r'^  softmax_cross_entropy +\w', out, re.MULTILINE)
+
+
+def test_list_a_kind_and_a_glob(call):
+    status, out, _ = call('--list', 'backbones')
+    assert status == 0 and out.startswith('backbones\n') and 'resnet18' in out and 'semantic' not in out
+    for pattern in ('*resnet*', 'backbones.resnet*'):
+        status, out, _ = call('--list', pattern)
+        assert status == 0 and {'resnet18', 'resnet50', 'resnet101'} <= set(out.split())
+
+
+def test_list_with_another_flag_after_it(call):
+    status, out, _ = call('--list', f'--plugins={ROOT}/experiments/tiny_backbone/plugin.py')
+    assert status == 0 and re.search(r'^  tiny +', out, re.MULTILINE) and '\nlosses\n' in out
+
+
+@pytest.mark.parametrize('reference', ['@backbones.resnet50', 'backbones.resnet50', 'resnet50'])
+def test_describe(call, reference):
+    status, out, _ = call('--describe', reference)
+    assert status == 0 and out.startswith('@backbones.resnet50') and 'resnet.py:' in out
+    assert 'backbones.resnet50.width = 1.0' in out and 'Supplied by the framework: output_stride' in out
+
+
+def test_version(call):
+    status, out, _ = call('--version')
+    lines = dict(line.split(': ', 1) for line in out.splitlines())
+    assert status == 0 and {'seg', 'tensorflow', 'keras', 'devices', 'memory_gib'} <= set(lines)
+    assert lines['tensorflow'].startswith('2.') and 'CPU' in lines['devices'] and float(lines['memory_gib']) > 0
+
+
+@pytest.mark.parametrize('balanced', [False, True])
+def test_validate_runs_nothing_and_leaves_no_file(call, tmp_path, balanced):
+    """From another working directory than the checkout, which has no gin/ folder."""
+    weights = "losses.softmax_cross_entropy.class_weights = 'auto'"
+    extra = [f'--gin_param={weights}', '--gin_param=datasets.shapes.num_examples=4'] if balanced else []
+    status, out, _ = call(SHAPES, '--model_dir=run', '--validate', *extra)
+    assert status == 0 and 'Valid: shapes/train, 8 classes' in out and 'nothing was run' in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('args', 'folder'),
+    [
+        ([SHAPES, '--model_dir=mine'], 'mine'),
+        ([SHAPES], 'runs/deeplab_shapes'),
+        ([SHAPES, '--mode=overfit'], 'runs/deeplab_shapes/overfit'),
+        (['--gin_file=experiments/tiny_backbone/run.gin'], 'runs/tiny_backbone'),
+    ],
+)
+def test_a_bug_leaves_its_traceback_in_model_dir(call, tmp_path, monkeypatch, args, folder):
+    def fail(*args, **kwargs):
+        raise RuntimeError('the wheel came off\nand rolled away')
+
+    monkeypatch.setattr(experiment, 'run', fail)
+    status, out, err = call(*args)
+    log = (tmp_path / folder / 'error.log').read_text()
+    assert status == 1 and out == '' and 'Traceback (most recent' not in err and 'rolled away' not in err
+    assert 'RuntimeError: the wheel came off' in err and f'Traceback: {folder}/error.log' in err
+    assert 'Traceback (most recent call last)' in log and 'in fail' in log and f'seg_main {args[0]}' in log
+
+
+def test_a_bug_without_a_run_shows_its_traceback(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, 'load_parts', lambda specs: 1 / 0)
+    status, _, err = call('--list')
+    assert status == 1 and 'Traceback (most recent' in err and 'ZeroDivisionError' in err and 'Traceback: above' in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupted(call, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, 'run', interrupt)
+    status, _, err = call(SHAPES)
+    assert status == 130 and 'The same command goes on' in err
+
+
+def test_progress_in_a_log(monkeypatch, caplog):
+    """Plain lines, and not one per step."""
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: False, raising=False)
+    with caplog.at_level('INFO', logger='absl'):
+        progress = Progress('step', 20, '', quiet=0.05)
+        progress.update(1, 'loss 2.0')
+        time.sleep(0.06)
+        progress.update(10, 'loss 1.0')
+        progress.update(11, 'loss 0.9')
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(r'step: 10/20 ?, loss 1\.0, 0:00 left', line) and '\r' not in line
+
+
+# In processes of their own: what TensorFlow says when it starts.
+
+
+def environment():
+    kept = {name: value for name, value in os.environ.items() if not name.startswith('TF_CPP')}
+    return kept | {'PYTHONPATH': str(ROOT)}
+
+
+def test_nothing_but_our_lines_at_the_start():
+    done = subprocess.run(
+        [sys.executable, '-m', 'seg.seg_main', '--list', 'backbones'],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ''
+    assert done.stdout.startswith('backbones\n  ')
+
+
+def test_a_run_on_a_terminal(tmp_path):
+    """The experiment with a backbone of its own, three steps: a living line with the time left, and no noise."""
+    params = [param for param in runs.SMALL if not param.startswith(('TRAIN_STEPS', 'RunConfig'))]
+    params += ['TRAIN_STEPS=3', 'RunConfig.iterations_per_loop=1', 'backbones.tiny.channels=8']
+    command = [sys.executable, '-m', 'seg.seg_main', '--gin_file=experiments/tiny_backbone/run.gin']
+    terminal, slave = pty.openpty()
+    process = subprocess.Popen(
+        [*command, f'--model_dir={tmp_path}/run', *(f'--gin_param={param}' for param in params)],
+        cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave,
+    )  # fmt: skip
+    os.close(slave)
+    shown = b''
+    while True:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # The other end is closed.
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(terminal)
+    out = process.stdout.read()
+    lines = [line for line in re.split(r'[\r\n]+', shown.decode()) if line.strip()]
+    assert process.wait() == 0, lines
+    assert json.loads(out)['step'] == 3
+    living = [line for line in lines if line.startswith('step: ')]
+    assert living, lines
+    assert re.fullmatch(r'step: \d/3 ?, loss \d+\.\d+, \d+\.\d images/s, \d+:\d\d left *', living[0]), living
+    note = 'Bindings without effect in this run:'
+    others = [line for line in lines if line not in living and not LOG_LINE.match(line)]
+    assert any(note in line for line in lines)
+    assert len(others) == 1 and 'backbones.resnet18.width' in others[0], others

@@ -1,0 +1,153 @@
+"""Tensor files: whole or not at all, and checked when read."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from seg.errors import UserError
+from seg.weights import tensor_file
+
+TENSORS = {
+    'matrix': np.arange(12, dtype=np.float32).reshape(3, 4),
+    'transposed': np.arange(6, dtype=np.float64).reshape(2, 3).T,
+    'scalar': np.array(7, np.int64),
+    'empty': np.zeros((0, 3), np.float32),
+    'flag': np.array([True, False]),
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = str(tmp_path / 'weights.safetensors')
+    tensor_file.write(path, TENSORS, {'step': 3, 'names': ['ä', 'b']})
+    return path
+
+
+def test_round_trip(path):
+    tensors, metadata = tensor_file.read(path)
+    assert metadata == {'step': 3, 'names': ['ä', 'b']} == tensor_file.read_metadata(path)
+    assert tensors.keys() == TENSORS.keys()
+    for name, value in TENSORS.items():
+        assert tensors[name].shape == value.shape and tensors[name].dtype == value.dtype, name
+        np.testing.assert_array_equal(tensors[name], value, name)
+
+
+def test_replaces_the_former_file_and_leaves_nothing_else(path):
+    tensor_file.write(path, {'a': np.ones(2, np.float32)}, {})
+    tensors, metadata = tensor_file.read(path)
+    assert list(tensors) == ['a'] and metadata == {}
+    assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
+
+
+def _disk_full(half: bytes):
+    def save_file(tensors, path, metadata):
+        with open(path, 'wb') as file:
+            file.write(half)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return save_file
+
+
+def _disk_lies(half: bytes):
+    """A disk that reports success for what it did not keep."""
+
+    def save_file(tensors, path, metadata):
+        with open(path, 'wb') as file:
+            file.write(half)
+
+    return save_file
+
+
+@pytest.mark.parametrize('failure', [_disk_full, _disk_lies])
+def test_failing_write_leaves_the_former_file_whole(path, monkeypatch, failure):
+    with open(path, 'rb') as file:
+        before = file.read()
+    monkeypatch.setattr(tensor_file, 'save_file', failure(before[: len(before) // 2]))
+    with pytest.raises(UserError, match='cannot write .*weights.safetensors') as info:
+        tensor_file.write(path, {'a': np.ones(2, np.float32)}, {})
+    assert 'unchanged' in str(info.value) and 'free space' in str(info.value)
+    with open(path, 'rb') as file:
+        assert file.read() == before
+    assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
+
+
+def test_interrupted_write_leaves_the_former_file_whole(path, monkeypatch):
+    def interrupted(source, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'replace', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tensor_file.write(path, {'a': np.ones(2, np.float32)}, {})
+    assert tensor_file.read(path)[1]['step'] == 3
+    assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(UserError, match='cannot write'):
+        tensor_file.write(str(tmp_path / 'none' / 'a.safetensors'), TENSORS, {})
+
+
+@pytest.mark.parametrize('share', [0.0, 0.01, 0.5, 0.99])
+def test_truncated_file(path, share):
+    size = os.path.getsize(path)
+    with open(path, 'rb+') as file:
+        file.truncate(int(size * share))
+    with pytest.raises(tensor_file.DamagedFileError, match=f'{path}: no readable tensor file'):
+        tensor_file.read(path)
+
+
+def test_flipped_bit(path):
+    size = os.path.getsize(path)
+    header = 8 + int.from_bytes(open(path, 'rb').read(8), 'little')
+    for position in (header, (header + size) // 2, size - 1):
+        with open(path, 'rb+') as file:
+            file.seek(position)
+            byte = file.read(1)[0]
+            file.seek(position)
+            file.write(bytes([byte ^ 1]))
+        with pytest.raises(tensor_file.DamagedFileError, match=f'{path}: the checksum of .* does not match'):
+            tensor_file.read(path)
+        with open(path, 'rb+') as file:
+            file.seek(position)
+            file.write(bytes([byte]))
+    tensor_file.read(path)
+
+
+def test_damaged_header(path):
+    with open(path, 'rb+') as file:
+        file.seek(20)
+        file.write(b'\xff\x00{{')
+    for read in (tensor_file.read, tensor_file.read_metadata):
+        with pytest.raises(tensor_file.DamagedFileError, match=path):
+            read(path)
+
+
+def test_any_flipped_byte_is_noticed(path):
+    """In the header as well: what is read is what was written, or there is an error that names the file."""
+    data = open(path, 'rb').read()
+    for position in range(0, len(data), 7):
+        with open(path, 'wb') as file:
+            file.write(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
+        try:
+            tensors, _ = tensor_file.read(path)
+        except tensor_file.DamagedFileError as error:
+            assert path in str(error)
+        else:
+            assert {n: v.tolist() for n, v in tensors.items()} == {n: v.tolist() for n, v in TENSORS.items()}, position
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(tensor_file.DamagedFileError, match='none.safetensors'):
+        tensor_file.read(str(tmp_path / 'none.safetensors'))
+
+
+def test_file_of_another_tool_without_checksums(tmp_path):
+    from safetensors.numpy import save_file
+
+    path = str(tmp_path / 'other.safetensors')
+    save_file({'a': np.ones(3, np.float32)}, path)
+    tensors, metadata = tensor_file.read(path)
+    assert tensors['a'].tolist() == [1, 1, 1] and metadata == {}

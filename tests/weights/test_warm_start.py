@@ -1,0 +1,120 @@
+"""Starting parts of a model from a checkpoint of another run."""
+
+import keras
+import numpy as np
+import pytest
+
+from seg.errors import UserError
+from seg.weights import tensor_file
+from seg.weights.warm_start import Init
+
+
+def model(classes: int = 3, hidden: int = 4) -> dict[str, keras.Layer]:
+    """Two parts: a backbone of two layers and a head."""
+    backbone = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(hidden, name='stem'), keras.layers.Dense(5, name='body')],
+        name='backbone',
+    )
+    head = keras.Sequential([keras.Input((5,)), keras.layers.Dense(classes, name='classes')], name='head')
+    return {'backbone': backbone, 'head': head}
+
+
+def values(parts) -> dict[str, np.ndarray]:
+    return {f'{part}/{v.path}': v.numpy() for part, layer in parts.items() for v in layer.variables}
+
+
+def checkpoint(path, ema: bool = False) -> dict[str, np.ndarray]:
+    """Writes a checkpoint of random weights; returns those that a warm start should take."""
+    random = np.random.default_rng(0)
+    tensors = {f'model/{name}': random.normal(size=v.shape).astype(v.dtype) for name, v in values(model()).items()}
+    if ema:
+        tensors |= {name.replace('model/', 'ema/', 1): value + 1 for name, value in tensors.items()}
+    tensor_file.write(str(path), tensors | {'optimizer/0000': np.array(7)}, {'step': 7})
+    kind = 'ema/' if ema else 'model/'
+    return {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
+
+
+@pytest.mark.parametrize('ema', [False, True])
+def test_takes_all_and_prefers_averages(tmp_path, ema):
+    path = tmp_path / 'ckpt-00000007.safetensors'
+    expected = checkpoint(path, ema)
+    parts = model()
+    report = Init(weights=str(path)).apply(parts)
+    assert report == f'{path}: loaded 6 of 6 variables'
+    for name, value in values(parts).items():
+        np.testing.assert_array_equal(value, expected[name], name)
+
+
+def test_random_weights_say_so():
+    parts = model()
+    before = values(parts)
+    assert 'at random' in Init().apply(parts)
+    for name, value in values(parts).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_newest_of_a_folder(tmp_path):
+    checkpoint(tmp_path / 'ckpt-00000007.safetensors')
+    expected = checkpoint(tmp_path / 'ckpt-00000012.safetensors', ema=True)
+    parts = model()
+    assert 'ckpt-00000012' in Init(weights=str(tmp_path)).apply(parts)
+    for name, value in values(parts).items():
+        np.testing.assert_array_equal(value, expected[name], name)
+
+
+def test_selected_parts_only(tmp_path):
+    path = tmp_path / 'ckpt-00000007.safetensors'
+    expected = checkpoint(path)
+    parts = model(classes=9)
+    before = values(parts)
+    report = Init(weights=str(path), parts=('backbone',)).apply(parts)
+    assert 'loaded 4 of 4' in report
+    for name, value in values(parts).items():
+        np.testing.assert_array_equal(value, (expected if name.startswith('backbone') else before)[name], name)
+
+
+def test_too_little_fits(tmp_path):
+    """Another number of classes: 4 of 6 variables fit, which is under 90 %."""
+    path = tmp_path / 'ckpt-00000007.safetensors'
+    expected = checkpoint(path)
+    with pytest.raises(UserError) as info:
+        Init(weights=str(path)).apply(model(classes=9))
+    message = str(info.value)
+    assert 'loaded 4 of 6' in message and '90%' in message and 'init.parts' in message and 'min_fraction' in message
+    assert 'head/classes/kernel (5, 9), (5, 3) in the file' in message
+
+    parts = model(classes=9)
+    before = values(parts)
+    report = Init(weights=str(path), min_fraction=0.5).apply(parts)
+    assert 'left 2 at random' in report and 'head/classes/bias (9,), (3,) in the file' in report
+    for name, value in values(parts).items():
+        np.testing.assert_array_equal(value, (expected if name.startswith('backbone') else before)[name], name)
+
+
+def test_names_that_the_file_has_not(tmp_path):
+    path = tmp_path / 'ckpt-00000007.safetensors'
+    checkpoint(path)
+    parts = model() | {'extra': keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name='more')], name='extra')}
+    report = Init(weights=str(path), min_fraction=0.7).apply(parts)
+    assert 'loaded 6 of 8' in report and 'extra/more/kernel (2, 1), not in the file' in report
+
+
+def test_unknown_part(tmp_path):
+    path = tmp_path / 'ckpt-00000007.safetensors'
+    checkpoint(path)
+    with pytest.raises(UserError, match="no part 'neck'; it has backbone, head"):
+        Init(weights=str(path), parts=('neck',)).apply(model())
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match='no such file or folder'):
+        Init(weights=str(tmp_path / 'ckpt-00000001.safetensors')).apply(model())
+    with pytest.raises(UserError, match=r'holds no ckpt-\*.safetensors'):
+        Init(weights=str(tmp_path)).apply(model())
+
+
+def test_damaged_file(tmp_path):
+    path = tmp_path / 'ckpt-00000001.safetensors'
+    path.write_bytes(b'nothing of the kind')
+    with pytest.raises(UserError, match='ckpt-00000001.safetensors: no readable'):
+        Init(weights=str(path)).apply(model())
