@@ -282,7 +282,7 @@ def unused(idle: Iterable[str] = ()) -> list[unread.Unused]:
 
     Args:
       idle: globs of bindings that this mode does not read, such as `optimizers.*` or `eval/*` (a glob is matched
-        against `scope/kind.name.parameter`). They are worth a note at most, given on the command line or not.
+        against `scope/kind.name.parameter`). They are worth a note on the command line, and nothing in a file.
     """
     bindings = []
     for scope_name, selector, parameter in _bindings():

@@ -26,10 +26,10 @@ MODES = ('train_and_eval', 'train', 'eval', 'predict', 'overfit')
 _TRAINING_MODES = ('train_and_eval', 'train', 'overfit')
 
 # Bindings that a mode has no use for, beside those of parts that it does not build.
-_NOT_TRAINING = ('train/*', 'optimizers.*', 'schedules.*', 'OptimizerStep.*', 'augments.*', 'init.*', 'overfit.*')
+_NOT_TRAINING = ('train/*', 'optimizers.*', 'schedules.*', 'OptimizerStep.*', 'augments.*', 'init.*', 'overfit.*', 'overfit/*')
 _IDLE = {
-    'train_and_eval': ('overfit.*',),
-    'train': ('eval/*', 'overfit.*'),
+    'train_and_eval': ('overfit.*', 'overfit/*'),
+    'train': ('eval/*', 'overfit.*', 'overfit/*'),
     'overfit': ('eval/*', 'RunConfig.*'),
     'eval': _NOT_TRAINING,
     'predict': _NOT_TRAINING,
@@ -74,7 +74,7 @@ class Overfit:
             train_steps=self.train_steps,
             batch_size=self.num_images,
             eval_batch_size=None,
-            iterations_per_loop=min(10, self.eval_every),
+            iterations_per_loop=math.gcd(10, self.eval_every),
             eval_every=self.eval_every,
             save_checkpoints_steps=self.train_steps,
         )
@@ -94,13 +94,16 @@ class FirstExamples:
 class Experiment:
     """The root of the settings: which task, data and optimizer; everything else hangs on these."""
 
-    def __init__(self, *, model_dir: str, mode: str, hardware: Hardware, task, train_data, eval_data, optimizer):
+    def __init__(
+        self, *, model_dir: str, mode: str, hardware: Hardware, fresh: bool, task, train_data, eval_data, optimizer
+    ):
         """Builds what the mode needs.
 
         Args:
           model_dir: supplied; the run's directory.
           mode: supplied; one of `MODES`.
           hardware: supplied; where and in which precision.
+          fresh: supplied; whether an earlier run in the directory counts for nothing.
           task: reference to a task.
           train_data: reference to the data set to learn from.
           eval_data: reference to the data set to evaluate on.
@@ -135,7 +138,7 @@ class Experiment:
         self._histogram: ClassHistogram | None = None
 
         def class_histogram() -> ClassHistogram:
-            if self._histogram is None:
+            if self._histogram is None and not fresh:
                 self._histogram = run_dir.read_class_histogram(model_dir, self.info)
             if self._histogram is None:
                 self._histogram = make_train_data().class_histogram()
@@ -162,6 +165,11 @@ class Experiment:
     def execute(self, checkpoint: str = 'latest') -> dict[str, Any] | None:
         """Does what the mode says. Returns the results where the mode has some."""
         run, task = self.run_config, self.task
+        if self.mode in _TRAINING_MODES:
+            replicas = self.executor.hardware.num_replicas
+            logging.info('Batches of %d images = %d x %d replica(s).', run.batch_size, run.batch_size // replicas, replicas)
+            describe = getattr(self.optimizer._learning_rate, 'describe', None)  # Any Keras schedule may stand here.
+            logging.info('Learning rate %s', describe() if describe else type(self.optimizer._learning_rate).__name__)
         if self.mode in _TRAINING_MODES and not self.executor.has_checkpoint():
             self._init.apply(task.checkpoint_items)
         if self.mode == 'train':
@@ -205,7 +213,7 @@ class Experiment:
         )
 
 
-config.configurable('experiment', supplied=('model_dir', 'mode', 'hardware'))(Experiment)
+config.configurable('experiment', supplied=('model_dir', 'mode', 'hardware', 'fresh'))(Experiment)
 config.configurable('RunConfig', supplied=('model_dir',))(RunConfig)
 config.configurable('OptimizerStep')(OptimizerStep)
 config.configurable('init')(Init)
@@ -246,10 +254,18 @@ def run(
     hardware = hardware or hardware_module.set_up()
     model_dir = load_settings(gin_files, gin_params, plugin_specs, model_dir, mode)
     trains = mode in _TRAINING_MODES
+    if fresh and not trains:
+        raise UserError(f'--fresh would remove the run in {model_dir}, which --mode={mode} needs. Leave --fresh out.')
+    if trains and checkpoint != 'latest':
+        raise UserError(
+            f'--checkpoint={checkpoint} is for --mode=eval and predict: training goes on from the latest one. To start a '
+            'new run from other weights, bind init.weights.'
+        )
     with run_dir.locked(model_dir) if trains else contextlib.nullcontext():
-        if fresh or mode == 'overfit':
+        fresh = fresh or mode == 'overfit'
+        experiment = build(model_dir, mode, hardware, fresh)
+        if fresh:  # Not before the new settings have proved sound.
             run_dir.clear(model_dir)
-        experiment = build(model_dir, mode, hardware)
         if trains:
             _write_settings(model_dir, experiment, hardware)
         results = experiment.execute(checkpoint)
@@ -302,28 +318,39 @@ def load_parts(plugin_specs: Sequence[str] = ()) -> None:
 
 
 def validate(
-    gin_files: Sequence[str],
+    gin_files: Sequence[str] = (),
     *,
-    model_dir: str | None,
-    mode: str,
-    gin_params: Sequence[str],
-    plugin_specs: Sequence[str],
-    hardware: Hardware,
+    model_dir: str | None = None,
+    mode: str = 'train_and_eval',
+    gin_params: Sequence[str] = (),
+    plugin_specs: Sequence[str] = (),
+    hardware: Hardware | None = None,
 ) -> str:
-    """Builds everything, checks settings and data, runs nothing. Returns what was found, in a few lines."""
+    """Builds everything, checks settings and data, runs nothing. Arguments as `run` has them.
+
+    Returns:
+      What was found, in a line.
+
+    Raises:
+      UserError: for every mistake in the settings or the data.
+    """
+    hardware = hardware or hardware_module.set_up()
     model_dir = load_settings(gin_files, gin_params, plugin_specs, model_dir, mode)
     experiment = build(model_dir, mode, hardware)
     weights = _model_info(experiment.task.checkpoint_items).splitlines()[0]
     return f'Valid: {experiment.info.name}, {experiment.info.num_classes} classes, {weights}; nothing was run.'
 
 
-def build(model_dir: str, mode: str, hardware: Hardware) -> Experiment:
+def build(model_dir: str, mode: str, hardware: Hardware, fresh: bool = False) -> Experiment:
     """Builds everything that the mode needs, and refuses settings that nothing read.
+
+    In the mode `overfit` all of it happens in the gin scope of that name, so that `overfit/…` bindings count there alone.
 
     Raises:
       UserError: for mistakes in the settings or the data.
     """
-    experiment = config.injected('experiment')(model_dir=model_dir, mode=mode, hardware=hardware)
+    with config.scope('overfit') if mode == 'overfit' else contextlib.nullcontext():
+        experiment = config.injected('experiment')(model_dir=model_dir, mode=mode, hardware=hardware, fresh=fresh)
     if note := config.report_unused(_IDLE[mode]):
         logging.info('%s', note)
     return experiment

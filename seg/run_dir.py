@@ -71,7 +71,7 @@ def clear(model_dir: str) -> None:
     for path in removed:
         shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
     if removed:
-        logging.info('--fresh: removed the earlier run from %s.', model_dir)
+        logging.info('Removed the earlier run from %s.', model_dir)
 
 
 def write_dataset_info(model_dir: str, info: DatasetInfo, histogram: ClassHistogram | None) -> None:

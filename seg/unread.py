@@ -59,7 +59,7 @@ def find(
       bindings: the configuration.
       calls: parameters that were read, by (scope, part) of each call.
       macros_read: names of the macros that were read.
-      idle: globs of keys that the mode does not read: worth a note at most.
+      idle: globs of keys that the mode does not read: worth a note on the command line, and nothing in a file.
     """
     return list(_Judge(list(bindings), calls, macros_read, tuple(idle)).judge())
 
@@ -80,8 +80,10 @@ class _Judge:
             problem = self.macro_problem(binding) if not binding.part else self.problem(binding)
             if problem:
                 reason, error = problem
-                error = (error or binding.command_line) and not self.is_idle(binding)
-                yield Unused(binding.key, binding.place, reason, error)
+                if not self.is_idle(binding):
+                    yield Unused(binding.key, binding.place, reason, error or binding.command_line)
+                elif binding.command_line:
+                    yield Unused(binding.key, binding.place, reason, False)
 
     def is_idle(self, binding: Binding) -> bool:
         """Whether the mode does not read it; a macro is idle if all that would read it is."""

@@ -369,7 +369,9 @@ def test_bindings_of_another_mode_are_a_note():
 def test_a_scope_that_nothing_refers_to_may_be_idle():
     text = BASE + '    summary/backbones.res.depth = 3\n'
     assert unused(text)['summary/backbones.res.depth'][0]
-    assert not unused(text, idle=['summary/*'])['summary/backbones.res.depth'][0]
+    assert not unused(text, idle=['summary/*'])
+    given = unused(params=['summary/backbones.res.depth = 3'], idle=['summary/*'])
+    assert not given['summary/backbones.res.depth'][0]
 
 
 def test_a_binding_hidden_by_a_scoped_one():

@@ -13,8 +13,16 @@ from seg.registry import KINDS, augments, backbones, decoders, losses
 
 
 @pytest.fixture(autouse=True)
-def _temporary():
+def _empty():
+    """Without the parts that other tests of this process have loaded."""
     with registry.temporary():
+        known = gin.config._REGISTRY
+        for selector in registry.ENTRIES:
+            known.pop(selector)
+        for builder in registry._BY_BUILDER:
+            gin.config._INVERSE_REGISTRY.pop(builder, None)
+        registry.ENTRIES.clear()
+        registry._BY_BUILDER.clear()
         yield
 
 

@@ -129,6 +129,8 @@ MISTAKES = {
         [SHAPES, '--model_dir=unknown.gin/run'],
         ['--model_dir=unknown.gin/run', 'cannot write', 'another directory'],
     ),
+    'fresh eval': ([SHAPES, '--mode=eval', '--fresh', '--model_dir=damaged'], ['--fresh', 'damaged', '--mode=eval']),
+    'training from the best': ([SHAPES, '--checkpoint=best'], ['--checkpoint=best', 'init.weights']),
     'batch size': ([SHAPES, '--gin_param=BATCH_SIZE=0'], ['RunConfig.batch_size = 0', 'at least 1']),
 }
 
@@ -152,6 +154,7 @@ def test_mistake(call, broken_files, name):
     message = refused(call(*args))
     assert all(part in message for part in expected), message
     assert len(message) < 2000
+    assert os.path.exists('damaged/dataset_info.json')
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
@@ -317,10 +320,11 @@ def test_a_run_on_a_terminal(tmp_path):
     lines = [line for line in re.split(r'[\r\n]+', shown.decode()) if line.strip()]
     assert process.wait() == 0, lines
     assert json.loads(out)['step'] == 3
-    living = [line for line in lines if line.startswith('step: ')]
+    living = [line for line in lines if line.startswith('training: ')]
     assert living, lines
-    assert re.fullmatch(r'step: \d/3 ?, loss \d+\.\d+, \d+\.\d images/s, \d+:\d\d left *', living[0]), living
+    pattern = re.compile(r'training: \d/3 steps, loss \d+\.\d+, \d+\.\d images/s, \d+:\d\d left *')
+    assert all(pattern.fullmatch(line) for line in living), living  # No log line runs into it.
     note = 'Bindings without effect in this run:'
-    others = [line for line in lines if line not in living and not LOG_LINE.match(line)]
+    others = [line for line in lines if not LOG_LINE.match(line) and not line.startswith(('training: ', 'evaluating '))]
     assert any(note in line for line in lines)
     assert len(others) == 1 and 'backbones.resnet18.width' in others[0], others

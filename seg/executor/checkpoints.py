@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -46,6 +47,8 @@ class Checkpoints:
         tensor_file.write(self.path(step), tensors, {**metadata, 'step': step})
         for old in self.steps()[: -self._keep_max]:
             os.remove(self.path(old))
+        for left in glob.glob(os.path.join(glob.escape(self._dir), 'ckpt-*.safetensors.tmp-*')):
+            os.remove(left)  # By a kill in the middle of a write.
         return self.path(step)
 
     def keep_best(self, step: int) -> str:
@@ -56,8 +59,9 @@ class Checkpoints:
         temporary = f'{target}.tmp'
         _link_or_copy(source, temporary)
         os.replace(temporary, target)
-        for name in _files(self._best_dir):
-            if name != os.path.basename(target):
+        # The temporary name as well: replacing one hard link by another to the same file does nothing.
+        for name in os.listdir(self._best_dir):
+            if name != os.path.basename(target) and name.startswith('ckpt-'):
                 os.remove(os.path.join(self._best_dir, name))
         return target
 

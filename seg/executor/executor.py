@@ -233,7 +233,7 @@ class Executor:
             'learning_rate': float(result.learning_rate[-1]),
             'gradient_norm': float(result.gradient_norm.mean()),
             'images_per_second': images / seconds,
-            'data_wait': float(min(result.wait.sum() / seconds, 1.0)),
+            **({} if self.hardware.deterministic else {'data_wait': float(min(result.wait.sum() / seconds, 1.0))}),
             'host_memory_mb': psutil.Process().memory_info().rss / 2**20,
         }
         self._log.add('train', step, values)
@@ -300,11 +300,12 @@ class Executor:
         if best is None or evaluation.metrics[metric] > best[metric]:
             self._checkpoints.keep_best(step)
         self._evaluations[step] = evaluation
-        self._log.add(
-            'eval',
-            step,
-            {**evaluation.metrics, 'examples': evaluation.examples, 'seconds': round(evaluation.seconds, 3)},
-        )
+        if not self._was_evaluated(step):  # It was if a kill came between the last evaluation and results.json.
+            self._log.add(
+                'eval',
+                step,
+                {**evaluation.metrics, 'examples': evaluation.examples, 'seconds': round(evaluation.seconds, 3)},
+            )
         if self._eval_events is None:
             self._eval_events = Events(os.path.join(self._config.model_dir, 'eval'), max(step - 1, 0))
         self._eval_events.scalars(step, evaluation.metrics)
@@ -341,6 +342,8 @@ class Executor:
 
     def _results(self, step: int, evaluation: Evaluation, checkpoint: str, ema: bool) -> dict[str, Any]:
         images, seconds = self._timed
+        if not seconds:  # There was a single loop, tracing included.
+            images, seconds = step * self._config.batch_size, self._train_seconds
         return {
             'step': step,
             'metrics': evaluation.metrics,

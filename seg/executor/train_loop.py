@@ -20,7 +20,7 @@ class LoopResult(NamedTuple):
       index: [n, B], positions in the data set.
       weight: [n, B], 0 for images that could not be read.
       gradient_norm, learning_rate: [n].
-      wait: [n] seconds spent waiting for the batch.
+      wait: [n] seconds spent waiting for the batch; NaN under op determinism, which knows no clock.
     """
 
     losses: np.ndarray
@@ -42,6 +42,7 @@ class TrainLoop:
         strategy = hardware.strategy
         self._step = step
         self._strategy = strategy
+        self._clock = (lambda: tf.constant(np.nan, tf.float64)) if hardware.deterministic else tf.timestamp
         data = strategy.distribute_datasets_from_function(lambda context: source.make(context, start))
         self._iterator = iter(data)
         replica_step = tf.function(step, jit_compile=True) if hardware.jit_compile else step
@@ -70,12 +71,12 @@ class TrainLoop:
         return [array.stack() for array in arrays]
 
     def _one_step(self, replica_step) -> list[Any]:
-        before = tf.timestamp()
+        before = self._clock()
         with tf.control_dependencies([before]):
             batch = next(self._iterator)
         leaves = [leaf for value in tf.nest.flatten(batch) for leaf in self._strategy.experimental_local_results(value)]
         with tf.control_dependencies(leaves):
-            wait = tf.timestamp() - before
+            wait = self._clock() - before
         result = self._strategy.run(replica_step, args=(batch,))
         first = lambda value: self._strategy.experimental_local_results(value)[0]  # noqa: E731
         whole = lambda value: tf.concat(self._strategy.experimental_local_results(value), 0)  # noqa: E731

@@ -41,6 +41,7 @@ def write(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, A
     temporary = f'{path}.tmp-{os.getpid()}'
     try:
         save_file(tensors, temporary, header)
+        os.chmod(temporary, 0o666 & ~_umask())  # The library makes files that only their owner can read.
         with open(temporary, 'rb+') as file:
             os.fsync(file.fileno())
         read(temporary)  # Some disks take what they cannot keep: look before the good file is replaced.
@@ -107,6 +108,12 @@ def _checksum(name: str, value: np.ndarray) -> int:
 
 def _header_checksum(metadata: str, checksums: str) -> int:
     return zlib.crc32(f'{metadata}\n{checksums}'.encode())
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def _sync_folder(folder: str) -> None:

@@ -65,6 +65,15 @@ def test_best_without_hard_links(tmp_path, monkeypatch):
     assert checkpoints.find('best').step == 4
 
 
+def test_best_twice(tmp_path):
+    """An evaluation that is run again after a kill keeps the same checkpoint again, and leaves no other file."""
+    checkpoints = Checkpoints(str(tmp_path), 3)
+    save(checkpoints, 4)
+    for _ in range(2):
+        checkpoints.keep_best(4)
+        assert os.listdir(tmp_path / 'best') == ['ckpt-00000004.safetensors']
+
+
 def test_best_does_not_change_with_the_run(tmp_path):
     """The best one may share its bytes with a recent one; writing that again must not reach it."""
     checkpoints = Checkpoints(str(tmp_path), 3)
@@ -126,3 +135,6 @@ def test_unfinished_write_is_no_checkpoint(tmp_path):
     (tmp_path / 'ckpt-00000008.safetensors.tmp-123').write_bytes(b'half')
     (tmp_path / 'ckpt-notes.txt').write_text('mine')
     assert checkpoints.steps() == [4] and checkpoints.latest().step == 4
+    save(checkpoints, 12)
+    left = ['ckpt-00000004.safetensors', 'ckpt-00000012.safetensors', 'ckpt-notes.txt']
+    assert sorted(os.listdir(tmp_path)) == left, 'the next save takes away what a kill left'

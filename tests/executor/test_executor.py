@@ -1,0 +1,430 @@
+"""What a run writes, how it ends, and how it goes on."""
+
+import json
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from seg.errors import UserError
+from seg.executor import hardware
+from seg.executor.checkpoints import Checkpoints
+from seg.executor.records import MetricsLog
+from seg.executor.run_config import OptimizerStep
+from seg.weights import tensor_file
+from tests.executor.linear import Table, evaluation_input, executor, training_input
+
+EMA = OptimizerStep(ema_decay=0.9)
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    hardware.set_precision('float64')
+    yield
+    hardware.set_precision('float32')
+
+
+def sources(train: Table | None = None):
+    return training_input(train or Table()), evaluation_input(Table(7, split='val'))
+
+
+def run(model_dir, train: Table | None = None, stop=None, **settings):
+    """One process' run."""
+    return executor(model_dir, **settings).train_and_evaluate(*sources(train), stop=stop)
+
+
+def lines(model_dir, kind=None):
+    with open(os.path.join(model_dir, 'metrics.jsonl'), encoding='utf-8') as file:
+        return [line for line in map(json.loads, file) if kind in (None, line['kind'])]
+
+
+def steps(model_dir, kind):
+    return [line['step'] for line in lines(model_dir, kind)]
+
+
+def tensors(model_dir, step):
+    return tensor_file.read(os.path.join(model_dir, f'ckpt-{step:08d}.safetensors'))[0]
+
+
+def assert_same_run(model_dir, other, step):
+    """Equal weights, optimizer and averages at `step`, equal losses and metrics all along."""
+    one, two = tensors(model_dir, step), tensors(other, step)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name], name)
+    timeless = [
+        {k: v for k, v in line.items() if k in ('kind', 'step', 'learning_rate') or k.startswith(('loss', 'miou'))}
+        for line in lines(model_dir)
+    ]
+    assert timeless == [{k: line[k] for k in kept} for kept, line in zip(timeless, lines(other), strict=True)]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A whole run of 11 steps in loops of 2, evaluated every 4. Returns its directory and results."""
+    hardware.set_precision('float64')
+    folder = tmp_path_factory.mktemp('finished')
+    return folder, run(folder, step=EMA, train_steps=11, num_pictures=2)
+
+
+def test_files(finished):
+    folder, _ = finished
+    assert {'best', 'eval', 'metrics.jsonl', 'results.json', 'train'} <= set(os.listdir(folder))
+    assert Checkpoints(str(folder), 20).steps() == [2, 4, 6, 8, 10, 11]
+
+
+def test_metrics_log(finished):
+    folder, _ = finished
+    assert steps(folder, 'train') == [2, 4, 6, 8, 10, 11], 'one line per loop; the last one is short'
+    assert steps(folder, 'eval') == [4, 8, 11]
+    for line in lines(folder, 'train'):
+        assert list(line)[:2] == ['kind', 'step']
+        assert line['loss'] == pytest.approx(line['loss/square'] + line['loss/absolute'])
+        assert line['learning_rate'] == pytest.approx(0.05) and line['gradient_norm'] > 0
+        assert line['images_per_second'] > 0 and 0 <= line['data_wait'] <= 1 and line['host_memory_mb'] > 50
+    for line in lines(folder, 'eval'):
+        assert line['examples'] == 7 == line['pixels'] and line['loss'] == line['loss/square'] and 0 < line['miou'] < 1
+
+
+def test_results(finished):
+    folder, results = finished
+    with open(folder / 'results.json', encoding='utf-8') as file:
+        assert json.load(file) == results
+    assert results['step'] == 11 and results['examples'] == 7 and results['weights'] == 'ema'
+    assert results['checkpoint'] == str(folder / 'ckpt-00000011.safetensors')
+    assert results['config'] == str(folder / 'config.gin')
+    assert results['metrics'].items() <= lines(folder, 'eval')[-1].items()
+    for name in ('train_seconds', 'train_images_per_second', 'eval_images_per_second'):
+        assert results[name] > 0, name
+    best = max(lines(folder, 'eval'), key=lambda line: line['miou'])
+    assert results['best']['step'] == best['step'] and results['best']['miou'] == best['miou']
+    assert os.listdir(folder / 'best') == [os.path.basename(results['best']['checkpoint'])]
+
+
+def test_tensorboard(finished):
+    folder, _ = finished
+    train = EventAccumulator(str(folder / 'train')).Reload()
+    expected = {'loss', 'loss/square', 'loss/absolute', 'learning_rate', 'gradient_norm', 'images_per_second'}
+    expected |= {'data_wait', 'host_memory_mb'}
+    assert expected <= {*train.Tags()['scalars'], *train.Tags()['tensors']}
+    assert [event.step for event in train.Tensors('loss')] == [2, 4, 6, 8, 10, 11]
+    written = [float(event.tensor_proto.float_val[0]) for event in train.Tensors('loss')]
+    np.testing.assert_allclose(written, [line['loss'] for line in lines(folder, 'train')], rtol=1e-6)
+    (text,) = [tag for tag in train.Tags()['tensors'] if tag.startswith('config')]
+    assert b'rate = 0.05' in train.Tensors(text)[0].tensor_proto.string_val[0]
+
+    evaluation = EventAccumulator(str(folder / 'eval')).Reload()
+    assert {'miou', 'iou/a', 'loss', 'loss/square'} <= set(evaluation.Tags()['tensors'])
+    assert evaluation.Tags()['images'] == ['picture/row-0', 'picture/row-1']
+    picture = evaluation.Images('picture/row-1')[-1]
+    assert (picture.step, picture.width, picture.height) == (11, 3, 2)
+    assert picture.encoded_image_string.startswith(b'\x89PNG')
+
+
+def test_finished_run_gives_the_same_results_again(finished):
+    folder, results = finished
+    before = (folder / 'metrics.jsonl').read_bytes(), (folder / 'ckpt-00000011.safetensors').stat().st_mtime_ns
+    assert run(folder, step=EMA, train_steps=11) == results
+    assert before == (
+        (folder / 'metrics.jsonl').read_bytes(),
+        (folder / 'ckpt-00000011.safetensors').stat().st_mtime_ns,
+    )
+
+
+def test_evaluate_uses_averages(finished):
+    folder, results = finished
+    made = executor(folder, step=EMA)
+    evaluated = made.evaluate(evaluation_input(Table(7, split='val'), 3))
+    assert evaluated['metrics'] == pytest.approx(results['metrics'], rel=1e-9)
+    assert evaluated['weights'] == 'ema' and evaluated['step'] == 11 and evaluated['examples'] == 7
+    assert evaluated['train_seconds'] == results['train_seconds']
+    with open(folder / 'eval' / 'val-11.json', encoding='utf-8') as file:
+        assert json.load(file) == evaluated
+    kept = tensors(folder, 11)
+    for variable in made._task.net.variables:
+        np.testing.assert_array_equal(variable.numpy(), kept[f'ema/net/{variable.path}'], variable.path)
+
+
+def test_evaluate_best_and_path(finished):
+    folder, results = finished
+    made, source = executor(folder), evaluation_input(Table(7, split='val'))
+    best = made.evaluate(source, 'best')
+    assert best['metrics']['miou'] == pytest.approx(results['best']['miou'])
+    assert best['checkpoint'] == results['best']['checkpoint']
+    path = str(folder / 'ckpt-00000004.safetensors')
+    early = made.evaluate(source, path)
+    assert early['step'] == 4 and early['checkpoint'] == path and (folder / 'eval' / 'val-4.json').exists()
+    assert early['metrics']['miou'] == pytest.approx(lines(folder, 'eval')[0]['miou'])
+
+
+def test_predict(finished):
+    folder, _ = finished
+    made, table = executor(folder), Table(7, split='val')
+    found = [p for p in made.predict(evaluation_input(table))]
+    index = np.concatenate([batch['index'] for batch, _ in found])
+    assert index.tolist() == [0, 1, 2, 3, 4, 5, 6, -1]
+    value = np.concatenate([predictions['value'] for _, predictions in found])[:7]
+    net = made._task.net
+    np.testing.assert_allclose(value, net(table.x[:, None, None], training=False)[:, 0, 0, 0], rtol=1e-6)
+
+
+def test_raw_weights_without_averages(tmp_path):
+    results = run(tmp_path, train_steps=2)
+    assert results['weights'] == 'raw' == executor(tmp_path).evaluate(sources()[1])['weights']
+
+
+@pytest.mark.parametrize('train_steps', [1, 3])
+def test_run_shorter_than_every_period(tmp_path, train_steps):
+    periods = {'iterations_per_loop': 100, 'eval_every': 1000, 'save_checkpoints_steps': 1000}
+    assert run(tmp_path, train_steps=train_steps, **periods)['step'] == train_steps
+    assert steps(tmp_path, 'train') == steps(tmp_path, 'eval') == [train_steps]
+    assert Checkpoints(str(tmp_path), 5).steps() == [train_steps]
+
+
+def test_best_is_the_first_of_the_highest(tmp_path):
+    results = run(tmp_path, scores=[0.2, 0.7, 0.7], train_steps=10, keep_checkpoint_max=1)
+    assert results['best'] == {
+        'step': 8,
+        'miou': 0.7,
+        'checkpoint': str(tmp_path / 'best' / 'ckpt-00000008.safetensors'),
+    }
+    assert results['metrics']['miou'] == 0.7 and results['step'] == 10
+    assert os.listdir(tmp_path / 'best') == ['ckpt-00000008.safetensors']
+    assert Checkpoints(str(tmp_path), 1).steps() == [10]
+
+
+def test_unknown_best_metric(tmp_path):
+    with pytest.raises(UserError, match="best_metric = 'ap': the evaluation gives loss, loss/square, miou"):
+        run(tmp_path, train_steps=2, best_metric='ap')
+
+
+def test_stop_ends_the_training(tmp_path):
+    results = run(tmp_path, stop=lambda evaluation: True)
+    assert results['step'] == 4 and Checkpoints(str(tmp_path), 5).steps() == [2, 4]
+
+
+def test_train_alone_evaluates_nothing(tmp_path):
+    assert executor(tmp_path).train(sources()[0], max_steps=4) == 4
+    assert steps(tmp_path, 'train') == [2, 4] and steps(tmp_path, 'eval') == []
+    assert executor(tmp_path).train(sources()[0]) == 10
+
+
+# ---- Going on --------------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """As a kill: nothing of ours catches it."""
+
+
+def kill_at(monkeypatch, kind, step, before=False):
+    """Lets a run die when it writes (or is about to write) the line of `step` to metrics.jsonl."""
+    add = MetricsLog.add
+
+    def adding(self, this_kind, this_step, values):
+        if before and (this_kind, this_step) == (kind, step):
+            raise Killed
+        add(self, this_kind, this_step, values)
+        if (this_kind, this_step) == (kind, step):
+            raise Killed
+
+    monkeypatch.setattr(MetricsLog, 'add', adding)
+
+
+@pytest.mark.parametrize(
+    'kind, step, before',
+    [
+        ('train', 6, False),  # After a loop, before its checkpoint.
+        ('eval', 4, True),  # After the checkpoint, before its evaluation is written.
+        ('eval', 4, False),
+        ('eval', 11, True),
+        ('eval', 11, False),  # All is done but results.json.
+    ],
+)
+def test_goes_on_as_if_nothing_had_happened(finished, tmp_path, monkeypatch, kind, step, before):
+    with monkeypatch.context() as patch:
+        kill_at(patch, kind, step, before)
+        with pytest.raises(Killed):
+            run(tmp_path, step=EMA, train_steps=11)
+    assert not (tmp_path / 'results.json').exists()
+    results = run(tmp_path, step=EMA, train_steps=11)
+    assert_same_run(tmp_path, finished[0], 11)
+    assert results['metrics'] == finished[1]['metrics']
+    assert results['best']['miou'] == finished[1]['best']['miou']
+    assert os.listdir(tmp_path / 'best') == os.listdir(finished[0] / 'best')
+
+
+def test_log_is_cut_at_the_restored_step(tmp_path):
+    """Without checkpoints 8 and 10, what happened after step 6 did not happen; a half line at the end is dropped."""
+    run(tmp_path, train_steps=10)
+    for step in (8, 10):
+        os.remove(tmp_path / f'ckpt-{step:08d}.safetensors')
+    os.remove(tmp_path / 'results.json')
+    with open(tmp_path / 'metrics.jsonl', 'a', encoding='utf-8') as file:
+        file.write('{"kind": "train", "st')
+    executor(tmp_path).train(sources()[0], max_steps=6)
+    assert steps(tmp_path, 'train') == [2, 4, 6] and steps(tmp_path, 'eval') == [4]
+
+
+def test_damaged_newest_checkpoint(finished, tmp_path):
+    """The run goes on from the one before, to the same end."""
+    run(tmp_path, step=EMA, train_steps=11)
+    os.remove(tmp_path / 'results.json')
+    with open(tmp_path / 'ckpt-00000011.safetensors', 'rb+') as file:
+        file.truncate(200)
+    run(tmp_path, step=EMA, train_steps=11)
+    assert_same_run(tmp_path, finished[0], 11)
+    assert (tmp_path / 'ckpt-00000011.safetensors.damaged').exists()
+
+
+def test_seconds_add_up(tmp_path):
+    executor(tmp_path).train(sources()[0], max_steps=4)
+    first = executor(tmp_path, train_steps=4).evaluate(sources()[1])['train_seconds']
+    executor(tmp_path).train(sources()[0], max_steps=10)
+    assert executor(tmp_path).evaluate(sources()[1])['train_seconds'] > first > 0
+
+
+def test_checkpoint_of_another_model(tmp_path):
+    run(tmp_path, train_steps=2)
+    with pytest.raises(UserError, match='was not made by this model and optimizer') as info:
+        run(tmp_path, train_steps=4, step=EMA)
+    assert 'ema/net' in str(info.value) and '--fresh' in str(info.value)
+
+
+@pytest.mark.parametrize('at', [3, 6])
+def test_sigterm_saves_and_exits_with_0(tmp_path, finished, monkeypatch, at):
+    """Also at a step that no period names (loops of 3, evaluation after 6)."""
+    add = MetricsLog.add
+    settings = dict(step=EMA, train_steps=11, iterations_per_loop=3, eval_every=6, save_checkpoints_steps=6)
+
+    def terminated(self, kind, step, values):
+        add(self, kind, step, values)
+        if step == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsLog, 'add', terminated)
+        with pytest.raises(SystemExit) as info:
+            run(tmp_path, **settings)
+    assert info.value.code == 0 and signal.getsignal(signal.SIGTERM) == before
+    assert Checkpoints(str(tmp_path), 5).steps() == [at] and not (tmp_path / 'results.json').exists()
+    run(tmp_path, **settings)
+    assert steps(tmp_path, 'train') == [3, 6, 9, 11] and steps(tmp_path, 'eval') == [6, 11]
+    for name, value in tensors(finished[0], 11).items():
+        np.testing.assert_array_equal(tensors(tmp_path, 11)[name], value, name)
+
+
+# ---- What goes wrong -------------------------------------------------------------------------------------------------
+
+
+def step_of(row: int) -> int:
+    """The step, from 1, in which a row of the training table is first seen."""
+    order = np.concatenate([batch['index'] for batch in _batches(3)])
+    return int(np.flatnonzero(order == row)[0]) // 4 + 1
+
+
+def _batches(count):
+    import tensorflow as tf
+
+    data = training_input(Table()).make(tf.distribute.InputContext(), 0)
+    return [{key: value.numpy() for key, value in batch.items()} for batch in data.take(count)]
+
+
+def row_seen_at(step: int) -> int:
+    return next(row for row in range(12) if step_of(row) == step)
+
+
+def test_loss_that_is_not_finite(tmp_path):
+    row = row_seen_at(3)
+    with pytest.raises(UserError) as info:
+        run(tmp_path, Table(nan=[row]))
+    message = str(info.value)
+    assert message.startswith('step 3: loss square = nan, absolute = nan (learning rate 0.05, gradient norm nan)')
+    assert f'Images with a non-finite share: row-{row}.' in message
+    assert 'Last good checkpoint: step 2.' in message
+    assert Checkpoints(str(tmp_path), 5).steps() == [2] and steps(tmp_path, 'train') == [2]
+    assert all(np.isfinite(value).all() for value in tensors(tmp_path, 2).values())
+
+
+def test_gradient_that_is_not_finite(tmp_path):
+    row = row_seen_at(2)
+    with pytest.raises(UserError) as info:
+        run(tmp_path, Table(steep=[row]))
+    message = str(info.value)
+    assert message.startswith('step 2: the losses are finite, but not their gradient (learning rate 0.05')
+    assert f'row-{row}' in message.splitlines()[1] and message.splitlines()[1].count('row-') == 4
+    assert 'Last good checkpoint: none.' in message
+    assert Checkpoints(str(tmp_path), 5).steps() == [] and not (tmp_path / 'metrics.jsonl').read_text()
+
+
+def test_unreadable_images_count_nowhere_and_shift_nothing(tmp_path, caplog):
+    """Rows 2 and 5 are cut-off files: named, weight 0, and every other place of the stream holds what it held."""
+    import tensorflow as tf
+
+    whole = _batches(6)
+    data = training_input(Table(broken=[2, 5])).make(tf.distribute.InputContext(), 0)
+    for expected, batch in zip(whole, data.take(6), strict=True):
+        broken = np.isin(expected['index'], [2, 5])
+        np.testing.assert_array_equal(batch['index'], expected['index'])
+        np.testing.assert_array_equal(batch['weight'], np.where(broken, 0, 1))
+        np.testing.assert_array_equal(batch['x'], np.where(broken[:, None], 0, expected['x']))
+        np.testing.assert_array_equal(batch['seed'][~broken], expected['seed'][~broken])
+    with caplog.at_level('WARNING'):
+        results = executor(tmp_path, train_steps=6, iterations_per_loop=6, eval_every=6, save_checkpoints_steps=6)
+        results = results.train_and_evaluate(
+            training_input(Table(broken=[2, 5])), evaluation_input(Table(7, split='val', broken=[3]))
+        )
+    assert '4 image(s) could not be read and counted nowhere: row-' in caplog.text
+    assert 'row-2' in caplog.text and 'row-5' in caplog.text
+    assert 'table/val: 1 image(s) could not be read and count nowhere: row-3' in caplog.text
+    assert results['examples'] == 6 == results['metrics']['pixels']
+
+
+def test_no_readable_image_at_all(tmp_path):
+    made = executor(tmp_path)
+    made.train(sources()[0], max_steps=2)
+    with pytest.raises(UserError, match=r'table/val: none of its 3 image\(s\) could be read'):
+        made.evaluate(evaluation_input(Table(3, split='val', broken=[0, 1, 2])))
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    """The last good checkpoint stays, and the same command goes on from there once there is space."""
+    write = tensor_file.write
+
+    def full(path, *args):
+        if path.endswith('ckpt-00000006.safetensors'):
+            raise UserError(f'cannot write {path}: No space left on device.')
+        write(path, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tensor_file, 'write', full)
+        with pytest.raises(UserError, match='No space left'):
+            run(tmp_path)
+    assert Checkpoints(str(tmp_path), 5).steps() == [2, 4]
+    assert run(tmp_path)['step'] == 10 and steps(tmp_path, 'train') == [2, 4, 6, 8, 10]
+
+
+def test_evaluate_without_checkpoint(tmp_path):
+    with pytest.raises(UserError, match='holds no checkpoint'):
+        executor(tmp_path).evaluate(sources()[1])
+
+
+def test_evaluate_with_another_model(finished):
+    made = executor(finished[0])
+    made._task.checkpoint_items = {'net': keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)], name='net')}
+    with pytest.raises(UserError, match='Use the gin file that it was trained with'):
+        made.evaluate(sources()[1])
+
+
+def test_learns(tmp_path):
+    """The table is a linear function of its rows: the error goes to nothing."""
+    table = Table()
+    results = executor(
+        tmp_path, train_steps=300, iterations_per_loop=100, eval_every=300, save_checkpoints_steps=300, batch_size=12
+    ).train_and_evaluate(training_input(table, 12), evaluation_input(table, 12))
+    losses = [line['loss/square'] for line in lines(tmp_path, 'train')]
+    assert losses[-1] < 0.01 < losses[0] and results['metrics']['miou'] > 0.99

@@ -1,0 +1,53 @@
+"""XLA compiles the training step and the evaluation step, and the numbers stay."""
+
+import numpy as np
+import pytest
+
+from seg.executor.evaluator import Evaluator
+from seg.executor.run_config import OptimizerStep
+from seg.executor.train_loop import TrainLoop
+from seg.executor.train_step import TrainStep
+from tests.executor import runs
+
+SETTINGS = (
+    'backbones.resnet18.width=0.125',
+    'models.deeplab_v3plus.aux_head=@heads.fcn',
+    'heads.fcn.channels=8',
+    'decoders.deeplab_v3plus.aspp_channels=8',
+    'decoders.deeplab_v3plus.decoder_channels=8',
+    'datasets.shapes.num_examples=3',
+)
+STEPS = 4
+
+
+@pytest.fixture(scope='module')
+def numbers(tmp_path_factory):
+    """Losses and metrics of the same few steps with and without XLA."""
+    found = {}
+    for jit in (False, True):
+        made = runs.build(tmp_path_factory.mktemp(f'jit-{jit}'), *SETTINGS, jit_compile=jit)
+        hardware = made.executor.hardware
+        settings = OptimizerStep(l2=1e-4, clip_norm=1.0, ema_decay=0.9)
+        step = TrainStep(made.task, made.optimizer, settings, hardware.strategy)
+        result = TrainLoop(step, hardware, made.task.training_input(made.train_data, 2), 0)(STEPS)
+        with step.state.averaged():
+            source = made.task.evaluation_input(made.eval_data, 2)
+            metrics = Evaluator(made.task, hardware).evaluate(source).metrics
+        found[jit] = result, metrics
+    return found
+
+
+def test_training_step(numbers):
+    (plain, _), (compiled, _) = numbers[False], numbers[True]
+    assert plain.losses.shape == (STEPS, 3), 'cross-entropy, the auxiliary one, L2'
+    np.testing.assert_allclose(compiled.losses, plain.losses, rtol=1e-4)
+    np.testing.assert_allclose(compiled.gradient_norm, plain.gradient_norm, rtol=1e-3)
+    np.testing.assert_array_equal(compiled.index, plain.index)
+    assert not np.allclose(plain.losses[0], plain.losses[-1], rtol=1e-3), 'no step was taken'
+
+
+def test_evaluation_step(numbers):
+    (_, plain), (_, compiled) = numbers[False], numbers[True]
+    assert plain.keys() == compiled.keys()
+    for name, value in plain.items():
+        assert compiled[name] == pytest.approx(value, rel=1e-3, abs=1e-3), name

@@ -1,0 +1,150 @@
+"""Batches by position: any step's batch can be made again, on any number of replicas."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seg.structures import DatasetInfo
+from seg.tasks import pipeline
+
+ONE = tf.distribute.InputContext()
+TWO = tf.distribute.InputContext(num_input_pipelines=1, input_pipeline_id=0, num_replicas_in_sync=2)
+SEED = 5
+
+
+class Numbers:
+    """Example n is n squared; negative ones and those in `broken` cannot be loaded."""
+
+    def __init__(self, count, broken=()):
+        self.info = DatasetInfo('numbers/train', ('a',), count, (1, 1))
+        self._broken = tuple(broken)
+
+    def load(self, index):
+        bad = tf.reduce_any(tf.equal(index, tf.constant(self._broken or (-1,), tf.int64)))
+        with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(bad) & (index >= 0), ['no such number'])]):
+            return {'value': tf.identity(index) ** 2}
+
+    def image_name(self, index):
+        return str(index)
+
+
+def prepare(example, seed):
+    noise = tf.random.stateless_uniform([], seed)
+    return {'value': tf.cast(example['value'], tf.int32), 'noise': noise}
+
+
+def training(count=10, batch_size=4, broken=(), seed=SEED):
+    return pipeline.training_input(Numbers(count, broken), prepare, {'value': -7}, batch_size, seed)
+
+
+def read(source, batches=None, context=ONE, start=0):
+    data = source.make(context, start)
+    data = data if batches is None else data.take(batches)
+    return [{key: value.numpy() for key, value in batch.items()} for batch in data]
+
+
+def joined(batches, key):
+    return np.concatenate([batch[key] for batch in batches])
+
+
+def assert_equal(one, two):
+    assert len(one) == len(two)
+    for batch, other in zip(one, two, strict=True):
+        assert batch.keys() == other.keys() == {'value', 'noise', 'weight', 'index', 'seed'}
+        for key in batch:
+            np.testing.assert_array_equal(batch[key], other[key], key)
+
+
+def test_every_example_once_per_epoch_in_another_order():
+    index = joined(read(training(), 10), 'index').reshape(4, 10)
+    for epoch in index:
+        assert sorted(epoch) == list(range(10))
+    assert len({tuple(epoch) for epoch in index}) == 4
+    assert not any(np.array_equal(epoch, np.arange(10)) for epoch in index)
+
+
+def test_values_belong_to_their_index():
+    batches = read(training(), 5)
+    np.testing.assert_array_equal(joined(batches, 'value'), joined(batches, 'index') ** 2)
+    assert np.all(joined(batches, 'weight') == 1)
+
+
+@pytest.mark.parametrize('start', [1, 4, 7])
+def test_batch_n_is_the_same_from_any_start(start):
+    whole = read(training(), 9)
+    assert_equal(read(training(), 9 - start, start=start), whole[start:])
+
+
+def test_far_away_positions():
+    """Also where positions do not fit into 32 bits."""
+    start = 2**31
+    one, two = read(training(), 2, start=start), read(training(), 1, start=start + 1)
+    assert_equal(one[1:], two)
+    assert np.all((joined(one, 'index') >= 0) & (joined(one, 'index') < 10))
+
+
+def test_order_and_randomness_follow_from_the_seed():
+    batches, again, other = read(training(), 5), read(training(), 5), read(training(seed=6), 5)
+    assert_equal(batches, again)
+    assert not np.array_equal(joined(batches, 'index'), joined(other, 'index'))
+    assert not np.intersect1d(joined(batches, 'noise'), joined(other, 'noise')).size
+
+
+def test_every_example_has_a_seed_of_its_own():
+    """The same image has another one in every epoch."""
+    batches = read(training(), 50)
+    assert len({tuple(seed) for seed in joined(batches, 'seed')}) == 200
+    assert len(set(joined(batches, 'noise'))) > 195
+
+
+@pytest.mark.parametrize('make', [training, lambda: pipeline.evaluation_input(Numbers(7), prepare, {}, 4)])
+def test_replicas_share_the_global_batch(make):
+    """Replica r of 2 gets batches r, r + 2, …; two in a row are one global batch."""
+    whole = read(make(), 2)
+    halves = read(make(), 4, TWO)
+    assert [len(batch['index']) for batch in halves] == [2] * 4
+    pairs = [{key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(halves[::2], halves[1::2], strict=True)]
+    assert_equal(pairs, whole)
+    assert_equal(read(training(), 2, TWO, start=3), read(training(), 8, TWO)[6:])
+
+
+@pytest.mark.parametrize('batch_size', [1, 3, 7, 10])
+def test_evaluation_has_every_example_once_in_order(batch_size):
+    source = pipeline.evaluation_input(Numbers(7), prepare, {'value': -7}, batch_size)
+    batches = read(source)
+    assert len(batches) == source.num_batches == -(-7 // batch_size)
+    index, weight = joined(batches, 'index'), joined(batches, 'weight')
+    assert len(index) == source.num_batches * batch_size
+    assert index[:7].tolist() == list(range(7)) and np.all(weight[:7] == 1)
+    assert np.all(index[7:] == -1) and np.all(weight[7:] == 0) and np.all(joined(batches, 'value')[7:] == -7)
+
+
+def test_unreadable_examples_become_blanks():
+    whole, damaged = read(training(), 6), read(training(broken=[3, 8]), 6)
+    hit = np.isin(joined(whole, 'index'), [3, 8])
+    assert hit.any()
+    np.testing.assert_array_equal(joined(damaged, 'index'), joined(whole, 'index'))
+    np.testing.assert_array_equal(joined(damaged, 'weight'), ~hit)
+    np.testing.assert_array_equal(joined(damaged, 'value'), np.where(hit, -7, joined(whole, 'value')))
+    np.testing.assert_array_equal(joined(damaged, 'seed')[~hit], joined(whole, 'seed')[~hit])
+
+
+def test_epoch_smaller_than_a_batch():
+    index = joined(read(training(count=3, batch_size=8), 3), 'index')
+    for epoch in index.reshape(8, 3):
+        assert sorted(epoch) == [0, 1, 2]
+
+
+def test_single_example():
+    assert np.all(joined(read(training(count=1), 2), 'index') == 0)
+
+
+def test_endless_data():
+    index = joined(read(training(count=None), 3), 'index')
+    np.testing.assert_array_equal(index, np.arange(12))
+
+
+def test_shapes_that_are_not_static():
+    ragged = lambda example, seed: {'value': tf.range(example['value'])}  # noqa: E731
+    with pytest.raises(ValueError, match='numbers/train: the prepared value has no static shape'):
+        pipeline.training_input(Numbers(10), ragged, {}, 4, 0).make(ONE, 0)

@@ -1,0 +1,272 @@
+"""Semantic segmentation: native-size evaluation, views, losses, pictures and predictions."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from seg.errors import UserError
+from seg.executor.evaluator import Evaluator
+from seg.experiment import FirstExamples
+from seg.structures import PAD_PIXEL
+from tests.executor import runs
+
+ONE = tf.distribute.InputContext()
+SIZES = ((61, 50), (40, 64), (33, 47), (64, 41), (52, 52), (61, 64))
+
+
+class Ragged:
+    """Images of different sizes, cut out of the scenes of another data set. Image `broken` cannot be loaded."""
+
+    def __init__(self, scenes, broken: int = -1):
+        self.info = dataclasses.replace(scenes.info, name='ragged/val', num_examples=6, max_size=(64, 64))
+        self._scenes, self._broken = scenes, broken
+
+    def load(self, index):
+        height, width = tf.unstack(tf.gather(SIZES, index))
+        with tf.control_dependencies([tf.debugging.Assert(index != self._broken, ['broken'])]):
+            example = self._scenes.load(index)
+        image, label = example['image'][:height, :width], example['label'][:height, :width]
+        return {'image': tf.ensure_shape(image, (None, None, 3)), 'label': tf.ensure_shape(label, (None, None))}
+
+    def image_name(self, index):
+        return f'scenes/{index:03d}'
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+    """A task as the demo has it, but for an auxiliary head and three losses."""
+    return runs.build(
+        tmp_path_factory.mktemp('plain'),
+        'models.deeplab_v3plus.output_stride=16',
+        'models.deeplab_v3plus.aux_head=@heads.fcn',
+        'heads.fcn.channels=8',
+        'tasks.semantic.losses=[@losses.softmax_cross_entropy, @losses.dice, @one/losses.softmax_cross_entropy]',
+        'one/losses.softmax_cross_entropy.weight=0.5',
+        'tasks.semantic.augments=[@augments.scale_crop_flip]',
+        'augments.scale_crop_flip.size=(64, 64)',
+    )
+
+
+@pytest.fixture(scope='module')
+def views(tmp_path_factory):
+    """A task that evaluates at two scales, mirrored as well."""
+    return runs.build(
+        tmp_path_factory.mktemp('views'), 'tasks.semantic.eval_scales=(0.5, 1.0)', 'tasks.semantic.eval_flip=True'
+    )
+
+
+def read(source, batches=None):
+    data = source.make(ONE, 0)
+    return [{k: v.numpy() for k, v in batch.items()} for batch in (data.take(batches) if batches else data)]
+
+
+def scene(made, index):
+    """An image of Ragged as it is: image, label."""
+    height, width = SIZES[index]
+    example = made.eval_data.load(tf.constant(index, tf.int64))
+    return example['image'].numpy()[:height, :width], example['label'].numpy()[:height, :width]
+
+
+def logits(made, batch):
+    return made.task.model({'image': batch['image'], 'size': batch['size']}, training=False)['logits']
+
+
+# ---- Input -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_image_at_its_own_size_on_one_canvas(plain):
+    (batch,) = read(plain.task.evaluation_input(Ragged(plain.eval_data), 6))
+    assert batch['image'].shape == (6, 64, 64, 3) and batch['label'].shape == (6, 64, 64)
+    np.testing.assert_array_equal(batch['size'], SIZES)
+    for i, (height, width) in enumerate(SIZES):
+        image, label = scene(plain, i)
+        np.testing.assert_allclose(batch['image'][i, :height, :width], image, atol=1e-4)
+        np.testing.assert_array_equal(batch['label'][i, :height, :width], label)
+        for outside in (np.s_[i, height:], np.s_[i, :, width:]):
+            assert np.all(batch['label'][outside] == 255)
+            np.testing.assert_allclose(batch['image'][outside], np.broadcast_to(PAD_PIXEL, batch['image'][outside].shape))
+
+
+def test_canvas_is_the_next_multiple_of_the_stride(plain):
+    dataset = Ragged(plain.eval_data)
+    dataset.info = dataclasses.replace(dataset.info, max_size=(65, 80))
+    assert read(plain.task.evaluation_input(dataset, 2), 1)[0]['image'].shape == (2, 80, 80, 3)
+
+
+def test_unreadable_image(plain):
+    batches = read(plain.task.evaluation_input(Ragged(plain.eval_data, broken=2), 4))
+    weight = np.concatenate([batch['weight'] for batch in batches])
+    assert weight.tolist() == [1, 1, 0, 1, 1, 1, 0, 0]
+    for i in (2,):
+        assert np.all(batches[0]['label'][i] == 255) and np.all(batches[0]['size'][i] == 1)
+        np.testing.assert_allclose(batches[0]['image'][i, 5, 5], PAD_PIXEL)
+
+
+def test_training_images_have_the_crop_size(plain):
+    (batch,) = read(plain.task.training_input(Ragged(plain.train_data), 4), 1)
+    assert batch['image'].shape == (4, 64, 64, 3) and batch['image'].dtype == np.float32
+    assert batch['label'].shape == (4, 64, 64) and batch['size'].dtype == np.int32
+
+
+def test_training_images_of_different_sizes(views):
+    """Without an augmentation that gives them one."""
+    with pytest.raises(UserError, match='ragged/val have different sizes .*scale_crop_flip'):
+        views.task.training_input(Ragged(views.train_data), 4)
+
+
+def test_overfit_inputs(plain):
+    """The same few images for both, whole, without augmentation, at the training size."""
+    train, evaluation = plain.task.overfit_inputs(FirstExamples(Ragged(plain.train_data), 3), 3)
+    (held,) = read(evaluation)
+    assert held['index'].tolist() == [0, 1, 2]
+    # 61 x 50, 40 x 64 and 33 x 47 pixels, each scaled to fill 64 x 64.
+    assert held['size'].tolist() == [[64, 52], [40, 64], [45, 64]]
+    for batch in read(train, 3):
+        assert sorted(batch['index']) == [0, 1, 2]
+        for i, index in enumerate(batch['index']):
+            for key in ('image', 'label', 'size'):
+                np.testing.assert_array_equal(batch[key][i], held[key][index])
+    image, label = scene(plain, 1)  # It fills the width as it is.
+    train_scene = plain.train_data.load(tf.constant(1, tf.int64))
+    np.testing.assert_allclose(held['image'][1, :40], train_scene['image'][:40], atol=1e-3)
+    np.testing.assert_array_equal(held['label'][1, :40], train_scene['label'][:40])
+    assert np.all(held['label'][1, 40:] == 255)
+    with pytest.raises(UserError, match='overfit.num_images = 7: ragged/val has 6'):
+        FirstExamples(Ragged(plain.train_data), 7)
+
+
+# ---- Losses and evaluation -------------------------------------------------------------------------------------------
+
+
+def test_loss_names(plain):
+    (batch,) = read(plain.task.training_input(plain.train_data, 2), 1)
+    terms = plain.task.loss_terms(batch, tf.constant(0, tf.int64))
+    names = ['softmax_cross_entropy', 'dice', 'softmax_cross_entropy_2']
+    assert list(terms) == names + [f'auxiliary_{name}' for name in names]
+    one, other = terms['softmax_cross_entropy'], terms['softmax_cross_entropy_2']
+    np.testing.assert_allclose(other.total, 0.5 * one.total.numpy(), rtol=1e-5)
+    np.testing.assert_array_equal(other.weight, one.weight)
+    assert all(term.total.shape == term.weight.shape == (2,) for term in terms.values())
+
+
+def test_bad_settings(tmp_path):
+    for setting, message in (('losses=[]', 'tasks.semantic.losses is empty'), ('eval_scales=(0,)', 'eval_scales')):
+        with pytest.raises(UserError, match=message):
+            runs.build(tmp_path, f'tasks.semantic.{setting}')
+
+
+def test_validation_loss(plain):
+    """The mean over all labelled pixels of the data set: not over batches, and without padding."""
+    source = plain.task.evaluation_input(Ragged(plain.eval_data), 4)
+    found = Evaluator(plain.task, plain.executor.hardware).evaluate(source)
+    total = count = right = 0
+    for batch in read(source):
+        values = logits(plain, batch).numpy().astype(np.float64)
+        labelled = (batch['label'] != 255) & (batch['weight'] > 0)[:, None, None]
+        truth, values = batch['label'][labelled], values[labelled]
+        total += np.sum(np.log(np.exp(values).sum(-1)) - values[np.arange(len(truth)), truth])
+        right += np.sum(values.argmax(-1) == truth)
+        count += len(truth)
+    assert count == sum(height * width for height, width in SIZES) == found.metrics['pixels']
+    assert found.examples == 6
+    assert found.metrics['loss/softmax_cross_entropy'] == pytest.approx(total / count, rel=1e-5)
+    assert found.metrics['pixel_accuracy'] == pytest.approx(right / count, abs=1e-4)
+    names = ('softmax_cross_entropy', 'dice', 'softmax_cross_entropy_2')
+    assert found.metrics['loss'] == pytest.approx(sum(found.metrics[f'loss/{name}'] for name in names))
+
+
+def test_result_does_not_depend_on_the_batch_size(views):
+    evaluator = Evaluator(views.task, views.executor.hardware)
+    one, four = (evaluator.evaluate(views.task.evaluation_input(Ragged(views.eval_data), n)) for n in (1, 4))
+    assert one.examples == four.examples == 6 and one.metrics.keys() == four.metrics.keys()
+    for name, value in one.metrics.items():
+        assert four.metrics[name] == pytest.approx(value, abs=2e-4, rel=1e-4), name
+
+
+def mirrored(values, size):
+    """Mirrors the columns of each picture, in numpy; the padding at the right stays there."""
+    values = np.array(values)
+    for i, (_, width) in enumerate(size):
+        values[i, :, :width] = values[i, :, :width][:, ::-1].copy()
+    return values
+
+
+def test_views_by_hand(views):
+    (batch,) = read(views.task.evaluation_input(Ragged(views.eval_data), 6))
+    probabilities = []
+    for scale in (0.5, 1.0):
+        side = round(64 * scale)
+        size = np.ceil(batch['size'] * scale).astype(np.int32)
+        image = tf.image.resize(batch['image'], (side, side)).numpy()
+        for view in (lambda x, size: x, mirrored):
+            values = view(logits(views, {'image': view(image, size), 'size': size}), size)
+            probabilities.append(tf.nn.softmax(tf.image.resize(values, (64, 64))).numpy())
+    mean = np.mean(probabilities, 0)
+    found = views.task.predict(batch)
+    inside = batch['label'] != 255
+    np.testing.assert_allclose(found['confidence'].numpy()[inside], mean.max(-1)[inside], atol=1e-5)
+    clear = inside & (np.diff(np.sort(mean, -1)[..., -2:])[..., 0] > 1e-4)
+    np.testing.assert_array_equal(found['classes'].numpy()[clear], mean.argmax(-1)[clear])
+    assert clear.sum() > 0.9 * inside.sum()
+
+
+def test_mirrored_images_have_mirrored_predictions(views):
+    """Where both views count, left and right are the same, as far as scaling does not mix in the padding."""
+    (batch,) = read(views.task.evaluation_input(views.eval_data, 6))
+    found = views.task.predict(batch)
+    flipped = views.task.predict(batch | {'image': mirrored(batch['image'], batch['size'])})
+    np.testing.assert_allclose(flipped['confidence'], found['confidence'].numpy()[:, :, ::-1], atol=1e-5)
+
+
+def test_predictions_are_those_of_the_evaluation(plain):
+    (batch,) = read(plain.task.evaluation_input(Ragged(plain.eval_data), 6))
+    found, evaluated = plain.task.predict(batch), plain.task.evaluate_batch(batch)[0]
+    for key in ('classes', 'confidence'):
+        np.testing.assert_allclose(found[key], evaluated[key], atol=1e-6)
+    assert found['classes'].dtype == tf.int32
+
+
+# ---- For people ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(plain):
+    """A batch with an unreadable image, and predictions that are the truth plus one."""
+    (batch,) = read(plain.task.evaluation_input(Ragged(plain.eval_data, broken=1), 6))
+    classes = np.where(batch['label'] == 255, 0, (batch['label'] + 1) % plain.info.num_classes).astype(np.int32)
+    return batch, {'classes': classes}
+
+
+def test_prediction_files(plain, shown, tmp_path):
+    batch, predictions = shown
+    assert plain.task.write_predictions(batch, predictions, Ragged(plain.eval_data).image_name, str(tmp_path)) == 5
+    assert sorted(p.name for p in (tmp_path / 'scenes').iterdir()) == [f'{i:03d}.png' for i in (0, 2, 3, 4, 5)]
+    for i in (0, 2, 3, 4, 5):
+        height, width = SIZES[i]
+        with Image.open(tmp_path / 'scenes' / f'{i:03d}.png') as picture:
+            assert picture.mode == 'P' and picture.size == (width, height)
+            np.testing.assert_array_equal(np.asarray(picture), predictions['classes'][i, :height, :width])
+            colors = np.reshape(picture.getpalette(), (-1, 3))
+            expected = np.asarray(plain.task.colors)
+            np.testing.assert_array_equal(colors[: len(expected)], expected)
+
+
+def test_pictures(plain, shown):
+    batch, predictions = shown
+    made = plain.task.pictures(batch, predictions, Ragged(plain.eval_data).image_name, 3)
+    assert [picture.tag for picture in made] == [f'image_truth_prediction/scenes/{i:03d}' for i in (0, 2, 3)]
+    for picture, i in zip(made, (0, 2, 3), strict=True):
+        height, width = SIZES[i]
+        assert picture.pixels.shape == (height, 3 * width + 8, 3) and picture.pixels.dtype == np.uint8
+        image, label = scene(plain, i)
+        np.testing.assert_allclose(picture.pixels[:, :width].astype(int), image, atol=1)
+        colors = np.asarray(plain.task.colors)
+        np.testing.assert_array_equal(picture.pixels[:, width + 4 : 2 * width + 4], colors[label])
+        np.testing.assert_array_equal(picture.pixels[:, -width:], colors[predictions['classes'][i, :height, :width]])
+
+
+def test_summary(plain):
+    assert plain.task.summary({'miou': 0.5, 'loss': 1.25, 'pixels': 9}) == 'miou 0.5000, loss 1.2500'

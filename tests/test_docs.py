@@ -1,0 +1,155 @@
+"""What the documentation tells: its Python runs, its commands are valid, its links lead somewhere."""
+
+import os
+import pathlib
+import re
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seg import config, experiment, gin_files, plugins, registry, seg_main
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8')
+    for pattern in ('*.md', 'docs/*.md', 'experiments/**/*.md', 'benchmarks/**/*.md')
+    for path in sorted(ROOT.glob(pattern))
+}
+# Names that stand for something of the reader's.
+OF_THE_READER = ('my_', 'lab/', 'lab.', 'scratch/', '/data/', 'venv/', 'runs/')
+
+
+def blocks(page, language):
+    """(line, text) of each fenced block of a language."""
+    found = re.finditer(rf'^```{language}\n(.*?)^```$', PAGES[page], re.MULTILINE | re.DOTALL)
+    return [(PAGES[page].count('\n', 0, match.start()) + 2, match[1]) for match in found]
+
+
+def commands():
+    """Every single command of the shell blocks, as `page:line: command`."""
+    for page in PAGES:
+        for first, text in blocks(page, 'sh'):
+            joined = text.replace('\\\n', ' ')
+            for i, line in enumerate(joined.splitlines()):
+                for command in re.split(r'&&|\|', line.partition(' # ')[0]):
+                    if command.strip():
+                        yield f'{page}:{first + i}: {command.strip()}'
+
+
+def test_there_is_something_to_check():
+    assert {'docs/plugins.md', 'docs/python.md', 'experiments/tiny_backbone/README.md'} <= set(PAGES)
+    assert sum('seg_main ' in command for command in commands()) > 5
+
+
+@pytest.mark.parametrize('command', list(commands()))
+def test_command(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command.split(': ', 1)[1])
+    for word in words:
+        name = word.rpartition('=')[2]
+        if re.search(r'\.(py|gin|lock|md|json)$', name) and not name.startswith(OF_THE_READER):
+            assert (ROOT / name).exists(), f'{command}\nThere is no {name}.'
+    if words[0] == 'seg_main':
+        check_seg_main(words)
+
+
+def check_seg_main(words):
+    """Flags, names and bindings: all but building and running."""
+    values = seg_main._FLAGS
+    for name in values:
+        values[name].unparse()
+    assert len(values(seg_main._with_bare_list(words))) == 1, 'a word that is no flag'
+    assert values.mode in experiment.MODES
+    experiment.load_parts(spec for spec in values.plugins if not spec.startswith(OF_THE_READER))
+    if values.list is not None:
+        assert plugins.list_text(values.list)
+    elif values.describe is not None:
+        assert plugins.describe_text(values.describe)
+    elif not values.version and not values.help:
+        if not values.gin_file:
+            assert values.mode in ('eval', 'predict') and values.model_dir
+        own = [name for name in values.gin_file if name.startswith(OF_THE_READER)]
+        for name in values.gin_file:
+            assert name in own or gin_files.find_file(name, 'docs')
+        if not own:
+            config.parse(values.gin_file, values.gin_param)
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_lead_somewhere(page):
+    text = re.sub(r'^```.*?^```$', '', PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r'\]\(([^)#\s]+)', text):
+        if '://' not in target:
+            assert (ROOT / page).parent.joinpath(target).exists(), f'{page}: {target}'
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_named_flags_exist(page):
+    """Flags in running text: `--fresh`."""
+    named = re.findall(r'`[^`\n]*?--(\w+)', re.sub(r'^```.*?^```$', '', PAGES[page], flags=re.M | re.S))
+    foreign = {'logdir'}
+    unknown = sorted(set(named) - foreign - set(seg_main._FLAGS))
+    assert not unknown, f'{page} names --{", --".join(unknown)}'
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty working directory; parts and modules of the pages are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    experiment.load_parts()  # Outside: the built-in ones stay.
+    with registry.temporary():
+        yield tmp_path
+
+
+def test_python_page(workplace):
+    """Its blocks are the cells of one notebook."""
+    names = {'__name__': 'notebook'}
+    for line, text in blocks('docs/python.md', 'python'):
+        exec(compile('\n' * (line - 1) + text, str(ROOT / 'docs' / 'python.md'), 'exec'), names)
+    assert names['results']['step'] == 20 and names['scores']['step'] == names['results']['best']['step']
+    assert len(os.listdir('runs/notebook/predictions/val')) == 8
+    assert [step for step, _ in names['curve']] == [20]
+    assert names['predictions']['classes'].shape == (4, 64, 64)
+
+
+def test_plugins_page(workplace, capsys):
+    """Each block is a plugin file, and its gin block trains with all of them on a folder of pictures."""
+    (workplace / 'lab').mkdir()
+    for _, text in blocks('docs/plugins.md', 'python'):
+        path = workplace / re.match(r'"""(lab/\w+\.py)"""', text)[1]
+        path.write_text(text)
+        assert len(text.splitlines()) < 55
+    ((_, gin_file),) = blocks('docs/plugins.md', 'gin')
+    (workplace / 'run.gin').write_text(gin_file)
+    random = np.random.default_rng(0)
+    for folder in ('images', 'masks'):
+        (workplace / 'my_data' / folder).mkdir(parents=True)
+    for i in range(12):
+        mask = np.zeros((70 + i, 90), np.uint8)
+        mask[20:40, 30:60], mask[0] = 1, 255
+        image = random.integers(0, 99, (*mask.shape, 3), np.uint8) + 100 * (mask == 1)[..., None].astype(np.uint8)
+        Image.fromarray(image).save(workplace / 'my_data' / 'images' / f'{i:02}.png')
+        Image.fromarray(mask).save(workplace / 'my_data' / 'masks' / f'{i:02}.png')
+    small = ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'backbones.plain.channels=8']
+    small += ['decoders.deeplab_v3plus.aspp_channels=16', 'decoders.deeplab_v3plus.decoder_channels=16']
+    params = [f'--gin_param={param}' for param in [*small, 'losses.dice.weight=0.5']]
+    assert seg_main.main(['seg_main', '--gin_file=run.gin', '--model_dir=runs/lab', *params]) == 0
+    shown = capsys.readouterr()
+    assert '"loss/poly1"' in shown.out and '"iou/nucleus"' in shown.out
+    snapshot = (workplace / 'runs' / 'lab' / 'config.gin').read_text()
+    assert [f'import lab.{name}' in snapshot for name in ('nets', 'losses', 'data')] == [True] * 3
+
+
+def test_contracts_are_those_of_the_registries():
+    """The table of kinds: every kind, its essential argument in bold, all others beside it."""
+    rows = {}
+    for line in PAGES['docs/plugins.md'].splitlines():
+        if match := re.match(r'\| `(\w+)` \| (.*?) \| ', line):
+            rows[match[1]] = re.sub(r'\([^)]*\)', '', match[2])
+    assert list(rows) == list(dict.fromkeys(rows)) and set(rows) == set(registry.KINDS)
+    for kind, cell in rows.items():
+        assert set(re.findall(r'\*\*`(\w+)`\*\*', cell)) == set(registry.KINDS[kind].essential), kind
+        assert set(re.findall(r'`(\w+)`', cell)) == set(registry.KINDS[kind].supplied), kind

@@ -1,0 +1,116 @@
+"""Every gin file that is shipped builds, binds nothing in vain, and comes back from its snapshot."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seg import config, experiment, registry
+from seg.executor import hardware as hardware_module
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FILES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [*ROOT.glob('gin/*.gin'), *ROOT.glob('experiments/*/run.gin'), *ROOT.glob('benchmarks/**/*.gin')]
+)
+FRAGMENTS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('gin/*/**/*.gin'))
+# Bindings that a shipped file leaves without effect, and why.
+IDLE = {
+    # The three-line experiment swaps the demo's backbone away, whose binding stays in the demo's file.
+    'experiments/tiny_backbone/run.gin': ['backbones.resnet18.width'],
+}
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+    """A folder in the layout of PASCAL VOC with two images, for the splits of every shipped file."""
+    root = tmp_path_factory.mktemp('data')
+    voc = root / 'VOC2012'
+    for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
+        (voc / name).mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for stem, size in (('one', (60, 80)), ('two', (72, 50))):
+        Image.fromarray(random.integers(0, 255, (*size, 3), np.uint8)).save(voc / 'JPEGImages' / f'{stem}.jpg')
+        label = Image.fromarray(random.choice(np.uint8([0, 1, 20, 255]), size))
+        label.save(voc / 'SegmentationClass' / f'{stem}.png')
+    for split in ('train', 'val', 'train_aug'):
+        (voc / 'ImageSets' / 'Segmentation' / f'{split}.txt').write_text('one\ntwo\n')
+    return root
+
+
+@pytest.fixture
+def settings(data_dir):
+    """What a user has to add to a file: DATA_DIR, where it asks for one."""
+
+    def add(name):
+        text = (ROOT / name).read_text(encoding='utf-8')
+        return [f"DATA_DIR='{data_dir}'"] if 'DATA_DIR = %gin.REQUIRED' in text else []
+
+    return add
+
+
+@pytest.fixture(scope='module')
+def hardware():
+    return hardware_module.set_up('one', 'float32', 'off')
+
+
+def test_there_are_files():
+    assert {'gin/deeplab_shapes.gin', 'gin/deeplab_voc.gin', 'experiments/tiny_backbone/run.gin'} <= set(FILES)
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_file_builds(name, settings, hardware, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    model_dir = experiment.load_settings([name], settings(name), (), str(tmp_path / 'run'), 'train_and_eval')
+    built = experiment.build(model_dir, 'train_and_eval', hardware)
+    assert built.info.num_classes > 1 and built.run_config.train_steps > 0
+    idle = [item.key for item in config.unused() if not item.key.startswith('overfit.')]
+    assert idle == IDLE.get(name, [])
+    values, snapshot = config.operative_values(), config.snapshot()
+    assert not (tmp_path / 'run').exists()
+
+    # The snapshot alone builds the same.
+    path = tmp_path / 'config.gin'
+    path.write_text(snapshot, encoding='utf-8')
+    model_dir = experiment.load_settings([str(path)], (), (), str(tmp_path / 'run'), 'train_and_eval')
+    assert config.snapshot() == snapshot
+    experiment.build(model_dir, 'train_and_eval', hardware)
+    assert config.operative_values() == values
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_file_has_a_header_with_its_command(name):
+    """An experiment's README takes that part."""
+    folder = (ROOT / name).parent
+    text = '\n'.join(path.read_text(encoding='utf-8') for path in [ROOT / name, *folder.glob('README.md')])
+    assert f'--gin_file={name}' in text
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_the_usual_macros_take_effect(name, settings, monkeypatch):
+    """Names that flags and notes rely on: a binding of each is read by something."""
+    monkeypatch.chdir(ROOT)
+    experiment.load_parts()
+    config.parse([name], [*settings(name), 'TRAIN_STEPS=7', 'BATCH_SIZE=3', 'CROP=(96, 64)'])
+    text = config.snapshot()
+    assert 'RunConfig.train_steps = %TRAIN_STEPS' in text and 'RunConfig.batch_size = %BATCH_SIZE' in text
+    assert text.count('%CROP') >= 1 and text.count('%BACKBONE') == 1
+
+
+@pytest.mark.parametrize('name', FRAGMENTS)
+def test_fragment_is_included_somewhere(name):
+    users = [other for other in FILES + FRAGMENTS if f"include '{name}'" in (ROOT / other).read_text(encoding='utf-8')]
+    assert users, f'{name} belongs to no gin file that is run'
+
+
+@pytest.mark.parametrize('name', FILES + FRAGMENTS)
+def test_style(name):
+    """Components are references, and lines fit."""
+    experiment.load_parts()
+    keys = {entry.key for kind in registry.KINDS.values() for entry in kind.entries()}
+    for i, line in enumerate((ROOT / name).read_text(encoding='utf-8').splitlines(), start=1):
+        assert len(line) <= 120 and line == line.rstrip(), f'{name}:{i}'
+        for quoted in re.findall(r"'([^']*)'", line.partition('#')[0]):
+            assert quoted not in keys, f'{name}:{i}: {quoted!r} in quotes'
