@@ -26,7 +26,16 @@ MODES = ('train_and_eval', 'train', 'eval', 'predict', 'overfit')
 _TRAINING_MODES = ('train_and_eval', 'train', 'overfit')
 
 # Bindings that a mode has no use for, beside those of parts that it does not build.
-_NOT_TRAINING = ('train/*', 'optimizers.*', 'schedules.*', 'OptimizerStep.*', 'augments.*', 'init.*', 'overfit.*', 'overfit/*')
+_NOT_TRAINING = (
+    'train/*',
+    'optimizers.*',
+    'schedules.*',
+    'OptimizerStep.*',
+    'augments.*',
+    'init.*',
+    'overfit.*',
+    'overfit/*',
+)
 _IDLE = {
     'train_and_eval': ('overfit.*', 'overfit/*'),
     'train': ('eval/*', 'overfit.*', 'overfit/*'),
@@ -167,7 +176,9 @@ class Experiment:
         run, task = self.run_config, self.task
         if self.mode in _TRAINING_MODES:
             replicas = self.executor.hardware.num_replicas
-            logging.info('Batches of %d images = %d x %d replica(s).', run.batch_size, run.batch_size // replicas, replicas)
+            logging.info(
+                'Batches of %d images = %d x %d replica(s).', run.batch_size, run.batch_size // replicas, replicas
+            )
             describe = getattr(self.optimizer._learning_rate, 'describe', None)  # Any Keras schedule may stand here.
             logging.info('Learning rate %s', describe() if describe else type(self.optimizer._learning_rate).__name__)
         if self.mode in _TRAINING_MODES and not self.executor.has_checkpoint():
@@ -258,8 +269,8 @@ def run(
         raise UserError(f'--fresh would remove the run in {model_dir}, which --mode={mode} needs. Leave --fresh out.')
     if trains and checkpoint != 'latest':
         raise UserError(
-            f'--checkpoint={checkpoint} is for --mode=eval and predict: training goes on from the latest one. To start a '
-            'new run from other weights, bind init.weights.'
+            f'--checkpoint={checkpoint} is for --mode=eval and predict: training goes on from the latest one. To start '
+            'a new run from other weights, bind init.weights.'
         )
     with run_dir.locked(model_dir) if trains else contextlib.nullcontext():
         fresh = fresh or mode == 'overfit'
@@ -269,6 +280,10 @@ def run(
         if trains:
             _write_settings(model_dir, experiment, hardware)
         results = experiment.execute(checkpoint)
+    if trains:
+        logging.info('Curves and pictures: tensorboard --logdir %s', model_dir)
+        if results is not None:
+            logging.info('Scores: %s', os.path.join(model_dir, 'results.json'))
     if mode == 'overfit' and (failure := experiment.overfit_failure(results)):
         raise UserError(failure)
     return results
@@ -344,7 +359,7 @@ def validate(
 def build(model_dir: str, mode: str, hardware: Hardware, fresh: bool = False) -> Experiment:
     """Builds everything that the mode needs, and refuses settings that nothing read.
 
-    In the mode `overfit` all of it happens in the gin scope of that name, so that `overfit/…` bindings count there alone.
+    In the mode `overfit` it all happens in the gin scope of that name: `overfit/…` bindings count there alone.
 
     Raises:
       UserError: for mistakes in the settings or the data.

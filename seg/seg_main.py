@@ -84,6 +84,8 @@ def main(argv: Sequence[str]) -> int:
         return _tell(f'{error}\nseg_main --help lists the flags.')
     except UserError as error:
         return _tell(str(error))
+    except SystemExit as ended:  # After SIGTERM: the state is saved.
+        return int(ended.code or 0)
     except KeyboardInterrupt:
         return _tell('Interrupted. The same command goes on from the last checkpoint.', 130)
     except Exception as error:

@@ -170,9 +170,7 @@ class Executor:
             logging.warning('Asked to terminate: saved step %d. The same command goes on from there.', done)
         return done
 
-    def advance(
-        self, loop: TrainLoop, done: int, steps: int, events: Events, progress: Progress, source: Input
-    ) -> int:
+    def advance(self, loop: TrainLoop, done: int, steps: int, events: Events, progress: Progress, source: Input) -> int:
         """Runs one loop, checks it and records it. Returns the step reached."""
         start = time.perf_counter()
         result = loop(steps)

@@ -1,7 +1,8 @@
 """Named tensors in one file: written whole or not at all, and checked when read.
 
-The format is safetensors: a JSON header and the raw values, readable by many tools, nothing in it can be executed. Its
-metadata carry a checksum of every tensor and of themselves, so that a flipped bit is noticed as well as a truncated file.
+The format is safetensors: a JSON header and the raw values, readable by many tools, nothing in it is executed. Its
+metadata carry a checksum of every tensor and of themselves, so that a flipped bit is noticed as well as a truncated
+file.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ import signal
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seg.errors import UserError

@@ -30,7 +30,12 @@ GIN_FILE = 'gin/deeplab_shapes.gin'
 
 def start(model_dir) -> subprocess.Popen:
     command = [sys.executable, '-m', 'seg.seg_main', f'--gin_file={GIN_FILE}', f'--model_dir={model_dir}']
-    command += ['--deterministic', '--strategy=one', '--precision=float32', *(f'--gin_param={setting}' for setting in SETTINGS)]
+    command += [
+        '--deterministic',
+        '--strategy=one',
+        '--precision=float32',
+        *(f'--gin_param={setting}' for setting in SETTINGS),
+    ]
     with open(f'{model_dir}.log', 'a') as log:
         return subprocess.Popen(command, stdout=log, stderr=log)
 

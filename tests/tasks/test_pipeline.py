@@ -103,7 +103,9 @@ def test_replicas_share_the_global_batch(make):
     whole = read(make(), 2)
     halves = read(make(), 4, TWO)
     assert [len(batch['index']) for batch in halves] == [2] * 4
-    pairs = [{key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(halves[::2], halves[1::2], strict=True)]
+    pairs = [
+        {key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(halves[::2], halves[1::2], strict=True)
+    ]
     assert_equal(pairs, whole)
     assert_equal(read(training(), 2, TWO, start=3), read(training(), 8, TWO)[6:])
 

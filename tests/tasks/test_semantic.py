@@ -87,7 +87,9 @@ def test_every_image_at_its_own_size_on_one_canvas(plain):
         np.testing.assert_array_equal(batch['label'][i, :height, :width], label)
         for outside in (np.s_[i, height:], np.s_[i, :, width:]):
             assert np.all(batch['label'][outside] == 255)
-            np.testing.assert_allclose(batch['image'][outside], np.broadcast_to(PAD_PIXEL, batch['image'][outside].shape))
+            np.testing.assert_allclose(
+                batch['image'][outside], np.broadcast_to(PAD_PIXEL, batch['image'][outside].shape)
+            )
 
 
 def test_canvas_is_the_next_multiple_of_the_stride(plain):
