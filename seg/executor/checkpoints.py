@@ -70,20 +70,31 @@ class Checkpoints:
         names = _files(self._best_dir)
         return os.path.join(self._best_dir, max(names, key=_step)) if names else None
 
-    def latest(self) -> Checkpoint | None:
-        """Reads the newest checkpoint that is whole; damaged ones are named, set aside and passed over."""
+    def latest(self, set_aside: bool = True) -> Checkpoint | None:
+        """Reads the newest checkpoint that is whole; None if there is none.
+
+        Args:
+          set_aside: whether damaged ones are renamed. Only for the process that trains here: for another one, a file
+            that cannot be read may just have been pruned.
+
+        Raises:
+          UserError: if there are some, and all are damaged.
+        """
         steps = self.steps()
         for step in reversed(steps):
             path = self.path(step)
             try:
                 return self.read(path)
             except tensor_file.DamagedFileError as error:
-                logging.warning('%s Falling back to the checkpoint before it; it stays as %s.damaged.', error, path)
-                os.replace(path, f'{path}.damaged')
+                logging.warning('%s Falling back to the checkpoint before it.', error)
+                if set_aside:
+                    os.replace(path, f'{path}.damaged')
+                    logging.warning('It stays as %s.damaged.', path)
         if steps:
             raise UserError(
-                f'{self._dir}: none of its {len(steps)} checkpoints can be read; they stay there with the ending '
-                '.damaged. Start over with --fresh, or take another --model_dir.'
+                f'{self._dir}: none of its {len(steps)} checkpoints can be read'
+                + ('; they stay there with the ending .damaged' if set_aside else '')
+                + '. Start over with --fresh, or take another --model_dir.'
             )
         return None
 
@@ -94,7 +105,7 @@ class Checkpoints:
           UserError: if there is none.
         """
         if which == 'latest':
-            found = self.latest()
+            found = self.latest(set_aside=False)
             if found is None:
                 raise UserError(f'{self._dir} holds no checkpoint: train first, or check --model_dir.')
             return found

@@ -75,7 +75,7 @@ class Executor:
         self._first_loop = True
         self._evaluations: dict[int, Evaluation] = {}
         self._eval_events: Events | None = None
-        self._terminated = False
+        self._terminated = self._stopped = False
 
     def has_checkpoint(self) -> bool:
         """Whether training would go on from a checkpoint."""
@@ -98,10 +98,11 @@ class Executor:
           stop: looks at each evaluation and may end the training early.
         """
         step = self._train(source, eval_source, self._config.train_steps, stop)
-        if self._terminated:
+        if self._stopped:
             raise SystemExit(0)
         path = os.path.join(self._config.model_dir, 'results.json')
         if step not in self._evaluations and os.path.exists(path):
+            logging.info('These are the results of %s; --mode=eval evaluates under other settings.', path)
             with open(path, encoding='utf-8') as file:
                 return json.load(file)
         evaluation = self._evaluations[step] if step in self._evaluations else self._evaluate_now(eval_source, step)
@@ -153,11 +154,12 @@ class Executor:
             events.text(done, 'config', text)
         progress = Progress('training', last, 'steps', done)
         with _terminations(self._terminate):
-            while done < last and not self._terminated:
+            while done < last and not self._stopped:
                 steps = min(config.iterations_per_loop - done % config.iterations_per_loop, last - done)
                 done = self.advance(loop, done, steps, events, progress, source)
+                self._stopped = self._terminated  # Asked once per loop: what stops is saved.
                 due = eval_source is not None and self._evaluation_is_due(done, last)
-                if due or done % config.save_checkpoints_steps == 0 or done == last or self._terminated:
+                if due or done % config.save_checkpoints_steps == 0 or done == last or self._stopped:
                     self._save(done)
                 if due:
                     events.flush()
@@ -166,7 +168,7 @@ class Executor:
                         break
         progress.close()
         events.close()
-        if self._terminated:
+        if self._stopped:
             logging.warning('Asked to terminate: saved step %d. The same command goes on from there.', done)
         return done
 

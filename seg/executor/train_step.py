@@ -63,7 +63,7 @@ class TrainStep:
         with tf.GradientTape() as tape:
             terms = self._task.loss_terms(batch, step)
             example = tf.cast(batch['weight'], next(iter(terms.values())).total.dtype)
-            # A 0 in place of 0 * NaN: an image that does not count must not spoil the others.
+            # The blanks that stand in for unreadable images have finite losses; here they lose their weight.
             totals = tf.stack([tf.where(example > 0, term.total, 0) for term in terms.values()], -1)
             weights = tf.stack([tf.where(example > 0, term.weight, 0) for term in terms.values()], -1)
             weight = self._sum(tf.stop_gradient(tf.reduce_sum(weights, 0)))
@@ -83,7 +83,7 @@ class TrainStep:
             gradients = [
                 g + settings.l2 * v.value if decays(v) else g for g, v in zip(gradients, variables, strict=True)
             ]
-            penalty = settings.l2 * tf.add_n([tf.nn.l2_loss(v) for v in penalised])
+            penalty = settings.l2 * sum(tf.nn.l2_loss(v) for v in penalised)
             losses = tf.concat([losses, [tf.cast(penalty, losses.dtype)]], 0)
             self.term_names.append('l2')
         norm = tf.linalg.global_norm(gradients)
