@@ -79,6 +79,9 @@ def _input(
         end = 2**62 if count is None else -(-count // batch_size) * batch_size
         data = tf.data.Dataset.range(start * batch_size, end, output_type=tf.int64)
         data = data.interleave(one, cycle_length=_PARALLEL, num_parallel_calls=_PARALLEL, deterministic=True)
-        return data.batch(per_replica, drop_remainder=True).prefetch(2 * replicas)
+        options = tf.data.Options()
+        # All parallelism is fixed above, and the tuner's thread would hold up the end of the process by half a minute.
+        options.autotune.enabled = False
+        return data.batch(per_replica, drop_remainder=True).prefetch(2 * replicas).with_options(options)
 
     return Input(make, batch_size, count, dataset.info.name, dataset.image_name)
