@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from seg.errors import UserError
+from seg.executor.hardware import batches
 from seg.executor.progress import Progress
 from seg.structures import Hardware, Input, Picture
 
@@ -60,7 +61,7 @@ class Evaluator:
         examples = counted = 0
         start = first_done = time.perf_counter()
         progress = Progress(f'evaluating {source.name}', source.num_examples, 'images')
-        for number, batch in enumerate(self._batches(source)):
+        for number, batch in enumerate(batches(source, self._strategy)):
             device_sums, predictions = self._evaluate(batch)
             parts = [{key: value.numpy() for key, value in part.items()} for part in device_sums]
             for metric, part in zip(self._metrics, parts, strict=False):
@@ -96,12 +97,8 @@ class Evaluator:
 
     def predict(self, source: Input) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
         """Yields (batch, predictions) on the host, padding included (`index` -1)."""
-        for batch in self._batches(source):
+        for batch in batches(source, self._strategy):
             yield self._to_host(batch), self._to_host(self._predict(batch))
-
-    def _batches(self, source: Input) -> Iterator[Any]:
-        data = self._strategy.distribute_datasets_from_function(lambda context: source.make(context, 0))
-        return iter(data)
 
     def _replica(self, batch):
         """Per replica: the sums of each metric, those of the losses last, and the predictions."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import platform
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
 from absl import logging
 
 from seg.errors import UserError
-from seg.structures import Hardware
+from seg.structures import Hardware, Input
 
 PRECISIONS = ('auto', 'float32', 'bfloat16')
 
@@ -64,6 +66,17 @@ def set_precision(precision: str) -> None:
     """Sets Keras' global policy: `float32`, `bfloat16` (float32 variables) or `float64` (for tests of equality)."""
     keras.config.set_floatx('float64' if precision == 'float64' else 'float32')
     keras.config.set_dtype_policy('mixed_bfloat16' if precision == 'bfloat16' else precision)
+
+
+def batches(source: Input, strategy: tf.distribute.Strategy, start: int = 0) -> Iterator[Any]:
+    """Iterates over an input's batches from step `start` on, each cut into one share per replica.
+
+    A single CPU device reads the data set as it is: handing batches over between devices costs threads and a copy, and
+    one of those threads (the tuner, which cannot be switched off there) holds up the process' end by up to a minute.
+    """
+    if strategy.num_replicas_in_sync == 1 and 'CPU' in strategy.extended.worker_devices[0]:
+        return iter(source.make(tf.distribute.InputContext(), start))
+    return iter(strategy.distribute_datasets_from_function(lambda context: source.make(context, start)))
 
 
 def describe() -> dict[str, object]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from seg.executor.hardware import batches
 from seg.executor.train_step import TrainStep
 from seg.structures import Hardware, Input
 
@@ -43,8 +44,7 @@ class TrainLoop:
         self._step = step
         self._strategy = strategy
         self._clock = (lambda: tf.constant(np.nan, tf.float64)) if hardware.deterministic else tf.timestamp
-        data = strategy.distribute_datasets_from_function(lambda context: source.make(context, start))
-        self._iterator = iter(data)
+        self._iterator = batches(source, strategy, start)
         replica_step = tf.function(step, jit_compile=True) if hardware.jit_compile else step
         self._run = tf.function(lambda n: self._steps(replica_step, n), autograph=False)
 

@@ -80,7 +80,7 @@ def _input(
         data = tf.data.Dataset.range(start * batch_size, end, output_type=tf.int64)
         data = data.interleave(one, cycle_length=_PARALLEL, num_parallel_calls=_PARALLEL, deterministic=True)
         options = tf.data.Options()
-        # All parallelism is fixed above, and the tuner's thread would hold up the end of the process by half a minute.
+        # All parallelism is fixed above, and the tuner's thread would delay the end of the process by up to a minute.
         options.autotune.enabled = False
         return data.batch(per_replica, drop_remainder=True).prefetch(2 * replicas).with_options(options)
 
