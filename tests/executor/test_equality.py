@@ -29,7 +29,7 @@ def numbers(tmp_path_factory):
         for n in (1, 2, 4)
     }
     for n, process in processes.items():
-        assert process.wait() == 0, f'{n} devices:\n{process.stderr.read()[-4000:]}'
+        assert process.wait(timeout=1200) == 0, f'{n} devices:\n{process.stderr.read()[-4000:]}'
     return {n: dict(np.load(folder / f'{n}.npz')) for n in processes}
 
 
