@@ -34,6 +34,25 @@ def colorize(classes: np.ndarray, colors: Sequence[Color], ignore_label: int) ->
     return table[np.clip(classes, 0, 255)]
 
 
+def overlay(image: np.ndarray, classes: np.ndarray, colors: Sequence[Color], opacity: float = 0.5) -> np.ndarray:
+    """Lays the classes' colours over a picture.
+
+    Args:
+      image: uint8 [H, W, 3].
+      classes: [H, W] integer class ids; ids without a colour leave the picture as it is.
+      colors: one per class.
+      opacity: of the colours, 0 to 1.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    table = np.zeros((256, 4), np.float32)
+    table[: len(colors), :3], table[: len(colors), 3] = colors, opacity
+    painted = table[np.clip(classes, 0, 255)]
+    alpha = painted[..., 3:]
+    return np.round(image * (1 - alpha) + painted[..., :3] * alpha).astype(np.uint8)
+
+
 def strip(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Puts pictures of one size, uint8 [H, W, 3] each, side by side."""
     height = pictures[0].shape[0]

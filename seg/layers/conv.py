@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from seg.layers.norm import Norm
-from seg.ops.conv import conv2d
+from seg.ops.conv import conv2d, depthwise_conv2d
 
 
 class Conv2D(keras.layers.Conv2D):
@@ -51,19 +51,93 @@ class Conv2D(keras.layers.Conv2D):
 
 
 class ConvNorm(keras.layers.Layer):
-    """Convolution, normalisation and ReLU."""
+    """Convolution, normalisation and activation."""
 
-    def __init__(self, filters: int, kernel_size: int, *, norm: Norm, dilation_rate: int = 1, name: str):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        *,
+        norm: Norm,
+        strides: int = 1,
+        dilation_rate: int = 1,
+        activation: str | None = 'relu',
+        gamma_initializer: str = 'ones',
+        name: str,
+    ):
+        """Makes the layer.
+
+        Args:
+          filters: channels of the output.
+          kernel_size: odd side of the kernel.
+          norm: maker of the normalisation layer.
+          strides: of both axes.
+          dilation_rate: of both axes; more than 1 only with stride 1.
+          activation: 'relu', 'relu6', or None for none.
+          gamma_initializer: of the normalisation's scale.
+          name: the layer's name.
+        """
         super().__init__(name=name)
-        self.conv = Conv2D(filters, kernel_size, dilation_rate=dilation_rate, name='conv')
-        self.norm = norm(name='norm')
+        self.conv = Conv2D(filters, kernel_size, strides=strides, dilation_rate=dilation_rate, name='conv')
+        self.norm = norm(name='norm', gamma_initializer=gamma_initializer)
+        self.activation = keras.activations.get(activation)
 
     def build(self, x_shape: tuple) -> None:
         self.conv.build(x_shape)
         self.norm.build(self.conv.compute_output_shape(x_shape))
 
     def call(self, x: Any, training: bool = False) -> Any:
-        return keras.ops.relu(self.norm(self.conv(x), training=training))
+        return self.activation(self.norm(self.conv(x), training=training))
+
+    def compute_output_shape(self, x_shape: tuple) -> tuple:
+        return self.conv.compute_output_shape(x_shape)
+
+
+class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """Depthwise convolution padded by equally many zeros at both ends (`seg.ops.conv`), without a bias."""
+
+    def __init__(self, kernel_size: int, *, strides: int = 1, dilation_rate: int = 1, name: str):
+        """Makes the layer; arguments as `Conv2D` has them."""
+        super().__init__(
+            kernel_size,
+            strides=strides,
+            padding='same',
+            dilation_rate=dilation_rate,
+            use_bias=False,
+            # Each output has kernel_size^2 inputs and outputs; Keras' fans of a depthwise kernel count all channels.
+            depthwise_initializer=keras.initializers.TruncatedNormal(stddev=2**0.5 / kernel_size),
+            name=name,
+        )
+
+    def call(self, x: Any) -> Any:
+        return depthwise_conv2d(x, self.kernel, self.strides[0], self.dilation_rate[0])
+
+
+class DepthwiseConvNorm(keras.layers.Layer):
+    """Depthwise convolution, normalisation and activation."""
+
+    def __init__(
+        self,
+        kernel_size: int,
+        *,
+        norm: Norm,
+        strides: int = 1,
+        dilation_rate: int = 1,
+        activation: str | None = 'relu',
+        name: str,
+    ):
+        """Makes the layer; arguments as `ConvNorm` has them."""
+        super().__init__(name=name)
+        self.conv = DepthwiseConv2D(kernel_size, strides=strides, dilation_rate=dilation_rate, name='conv')
+        self.norm = norm(name='norm')
+        self.activation = keras.activations.get(activation)
+
+    def build(self, x_shape: tuple) -> None:
+        self.conv.build(x_shape)
+        self.norm.build(self.conv.compute_output_shape(x_shape))
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return self.activation(self.norm(self.conv(x), training=training))
 
     def compute_output_shape(self, x_shape: tuple) -> tuple:
         return self.conv.compute_output_shape(x_shape)
@@ -77,26 +151,15 @@ class SeparableConvNorm(keras.layers.Layer):
 
     def __init__(self, filters: int, kernel_size: int, *, norm: Norm, dilation_rate: int = 1, name: str):
         super().__init__(name=name)
-        self.depthwise = keras.layers.DepthwiseConv2D(
-            kernel_size,
-            padding='same',
-            dilation_rate=dilation_rate,
-            use_bias=False,
-            # Each output has kernel_size^2 inputs and outputs; Keras' fans of a depthwise kernel count all channels.
-            depthwise_initializer=keras.initializers.TruncatedNormal(stddev=2**0.5 / kernel_size),
-            name='depthwise',
-        )
-        self.depthwise_norm = norm(name='depthwise_norm')
+        self.depthwise = DepthwiseConvNorm(kernel_size, norm=norm, dilation_rate=dilation_rate, name='depthwise')
         self.pointwise = ConvNorm(filters, 1, norm=norm, name='pointwise')
 
     def build(self, x_shape: tuple) -> None:
         self.depthwise.build(x_shape)
-        self.depthwise_norm.build(x_shape)
         self.pointwise.build(x_shape)
 
     def call(self, x: Any, training: bool = False) -> Any:
-        x = keras.ops.relu(self.depthwise_norm(self.depthwise(x), training=training))
-        return self.pointwise(x, training=training)
+        return self.pointwise(self.depthwise(x, training=training), training=training)
 
     def compute_output_shape(self, x_shape: tuple) -> tuple:
         return self.pointwise.compute_output_shape(x_shape)
