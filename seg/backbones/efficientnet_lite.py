@@ -1,0 +1,197 @@
+"""EfficientNet-Lite: EfficientNet without squeeze-and-excitation, with ReLU6, for phones and CPUs.
+
+Decisions:
+
+- Padding is symmetric (`seg.ops.conv`), as in every backbone here. The weights were trained with TensorFlow's SAME,
+  which is the same thing where every map on the way has odd sides (225, 257, … pixels): there the numbers are those of
+  the published network. On even sides SAME samples a grid that is moved by up to half a stride.
+- c5 is the last block's map (320 channels at width 1). The classifier's 1x1 convolution to 1,280 channels is left out.
+- The batch normalisation's epsilon is the published 1e-3, whatever the model's other layers have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import layers
+
+from seg.errors import UserError
+from seg.layers.conv import ConvNorm, DepthwiseConvNorm
+from seg.layers.norm import Norm
+from seg.layers.pixel_norm import PixelNorm
+from seg.registry import backbones
+
+OUTPUT_STRIDES = (8, 16, 32)
+EPSILON = 1e-3
+PIXEL_MEAN, PIXEL_STD = (127.0,) * 3, (128.0,) * 3
+
+
+class _Stage(NamedTuple):
+    """Inverted bottleneck blocks (Tan and Le, arXiv:1905.11946, table 1)."""
+
+    repeats: int
+    kernel_size: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+_STAGES = (
+    _Stage(1, 3, 1, 1, 16),
+    _Stage(2, 3, 2, 6, 24),
+    _Stage(2, 5, 2, 6, 40),
+    _Stage(3, 3, 2, 6, 80),
+    _Stage(3, 5, 1, 6, 112),
+    _Stage(4, 5, 2, 6, 192),
+    _Stage(1, 3, 1, 6, 320),
+)
+_TAPS = {1: 'c1', 2: 'c2', 3: 'c3', 5: 'c4', 7: 'c5'}
+_STEM_CHANNELS = 32
+
+
+@backbones.register('efficientnet_lite0')
+def efficientnet_lite0(*, output_stride: int, norm: Norm) -> keras.Model:
+    """EfficientNet-Lite0: 3.4 M weights, made for 224 x 224 pixels.
+
+    Tan and Le, "EfficientNet", ICML 2019; the Lite variants are of the TensorFlow TPU models (2020).
+
+    Args:
+      output_stride: 8, 16 or 32: stride of c5; strides beyond it become dilation.
+      norm: maker of the normalisation layers; its epsilon is replaced by 1e-3.
+
+    Returns:
+      A model from [B, H, W, 3] RGB float 0..255 to maps c1 (stride 2), c2 (4), c3, c4, c5.
+
+    Raises:
+      UserError: if the output stride is not one of the above.
+    """
+    return _efficientnet_lite(0, 1.0, 1.0, output_stride, norm)
+
+
+@backbones.register('efficientnet_lite1')
+def efficientnet_lite1(*, output_stride: int, norm: Norm) -> keras.Model:
+    """EfficientNet-Lite1: 4.1 M weights, made for 240 x 240 pixels; otherwise as efficientnet_lite0."""
+    return _efficientnet_lite(1, 1.0, 1.1, output_stride, norm)
+
+
+@backbones.register('efficientnet_lite2')
+def efficientnet_lite2(*, output_stride: int, norm: Norm) -> keras.Model:
+    """EfficientNet-Lite2: 4.8 M weights, made for 260 x 260 pixels; otherwise as efficientnet_lite0."""
+    return _efficientnet_lite(2, 1.1, 1.2, output_stride, norm)
+
+
+@backbones.register('efficientnet_lite3')
+def efficientnet_lite3(*, output_stride: int, norm: Norm) -> keras.Model:
+    """EfficientNet-Lite3: 6.9 M weights, made for 280 x 280 pixels; otherwise as efficientnet_lite0."""
+    return _efficientnet_lite(3, 1.2, 1.4, output_stride, norm)
+
+
+@backbones.register('efficientnet_lite4')
+def efficientnet_lite4(*, output_stride: int, norm: Norm) -> keras.Model:
+    """EfficientNet-Lite4: 11.7 M weights, made for 300 x 300 pixels; otherwise as efficientnet_lite0."""
+    return _efficientnet_lite(4, 1.4, 1.8, output_stride, norm)
+
+
+def _efficientnet_lite(variant: int, width: float, depth: float, output_stride: int, norm: Norm) -> keras.Model:
+    name = f'efficientnet_lite{variant}'
+    if output_stride not in OUTPUT_STRIDES:
+        raise UserError(f'output_stride: {name} has 8, 16 and 32, received {output_stride!r}.')
+    norm = dataclasses.replace(norm, epsilon=EPSILON)
+    image = keras.Input((None, None, 3), name='image')
+    x = PixelNorm(PIXEL_MEAN, PIXEL_STD, name='pixel_norm')(image)
+    x = ConvNorm(_STEM_CHANNELS, 3, strides=2, activation='relu6', norm=norm, name='stem')(x)
+
+    outputs, stride, dilation = {}, 2, 1
+    for number, stage in enumerate(_STAGES, start=1):
+        first_stride, first_dilation = stage.stride, dilation
+        if stride * first_stride > output_stride:
+            dilation *= first_stride
+            first_stride = 1
+        stride *= first_stride
+        for i in range(_repeats(number, depth)):
+            x = _block(
+                x,
+                _channels(stage.channels, width),
+                stage.expansion,
+                stage.kernel_size,
+                first_stride if i == 0 else 1,
+                first_dilation if i == 0 else dilation,
+                norm,
+                f'stage{number}_block{i + 1}',
+            )
+        if number in _TAPS:
+            outputs[_TAPS[number]] = x
+    return keras.Model(image, outputs, name=name)
+
+
+def _block(
+    x: Any, channels: int, expansion: int, kernel_size: int, stride: int, dilation: int, norm: Norm, name: str
+) -> Any:
+    """1x1 convolution to more channels, depthwise convolution, 1x1 convolution back, and a shortcut where it fits."""
+    shortcut = x
+    if expansion != 1:
+        x = ConvNorm(expansion * x.shape[-1], 1, activation='relu6', norm=norm, name=f'{name}_expand')(x)
+    x = DepthwiseConvNorm(
+        kernel_size, strides=stride, dilation_rate=dilation, activation='relu6', norm=norm, name=f'{name}_depthwise'
+    )(x)
+    x = ConvNorm(channels, 1, activation=None, norm=norm, name=f'{name}_project')(x)
+    if stride == 1 and shortcut.shape[-1] == channels:
+        x = layers.Add(name=f'{name}_add')([shortcut, x])
+    return x
+
+
+def _channels(channels: int, width: float) -> int:
+    """Scaled and rounded to a multiple of 8, but never by more than a tenth down."""
+    scaled = channels * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * scaled else rounded + 8
+
+
+def _repeats(number: int, depth: float) -> int:
+    """Blocks of a stage; the Lite variants do not deepen the first and the last one."""
+    repeats = _STAGES[number - 1].repeats
+    return repeats if number in (1, len(_STAGES)) else int(np.ceil(depth * repeats))
+
+
+def convert(tensors: dict[str, np.ndarray], depth: float) -> dict[str, np.ndarray]:
+    """Renames the tensors of the PyTorch port and brings them into Keras' layout.
+
+    Args:
+      tensors: by the port's names, such as `_blocks.0._depthwise_conv.weight`.
+      depth: the variant's depth factor, which says which block belongs to which stage.
+
+    Returns:
+      Arrays by `variable.path` of the backbone; the classifier is left out.
+    """
+    blocks = [
+        f'stage{number}_block{i + 1}'
+        for number in range(1, len(_STAGES) + 1)
+        for i in range(_repeats(number, depth))
+    ]
+    layer_of = {
+        '_conv_stem': '',
+        '_expand_conv': '_expand',
+        '_depthwise_conv': '_depthwise',
+        '_project_conv': '_project',
+    }
+    norm_of = {'_bn0': '_expand', '_bn1': '_depthwise', '_bn2': '_project'}
+    weight_of = {'weight': 'gamma', 'bias': 'beta', 'running_mean': 'moving_mean', 'running_var': 'moving_variance'}
+    converted = {}
+    for name, value in tensors.items():
+        *place, layer, kind = name.split('.')
+        if place:  # ['_blocks', number]
+            unit = blocks[int(place[1])]
+        elif layer in ('_conv_stem', '_bn0'):
+            unit, norm_of_unit = 'stem', {'_bn0': ''}
+        else:
+            continue  # The classifier.
+        if layer in layer_of:
+            axes = (2, 3, 0, 1) if layer == '_depthwise_conv' else (2, 3, 1, 0)
+            converted[f'{unit}{layer_of[layer]}/conv/kernel'] = np.transpose(value, axes)
+        elif kind in weight_of:
+            suffix = (norm_of if place else norm_of_unit)[layer]
+            converted[f'{unit}{suffix}/norm/{weight_of[kind]}'] = value
+    return converted

@@ -1,0 +1,33 @@
+"""From pixels to what a backbone was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class PixelNorm(keras.layers.Layer):
+    """Subtracts a mean pixel and divides by a deviation, in float32 or better, then casts."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], *, name: str):
+        """Makes the layer.
+
+        Args:
+          mean: one value per channel, in 0..255.
+          std: one value per channel, in 0..255.
+          name: the layer's name.
+        """
+        # Without autocast: bfloat16 would round the pixels before the mean is taken off.
+        super().__init__(name=name, autocast=False)
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def call(self, image: Any) -> Any:
+        exact = keras.backend.result_type(image.dtype, 'float32')
+        mean, std = (ops.convert_to_tensor(pixel, dtype=exact) for pixel in (self.mean, self.std))
+        return ops.cast((ops.cast(image, exact) - mean) / std, self.compute_dtype)
+
+    def compute_output_shape(self, image_shape: tuple) -> tuple:
+        return image_shape
