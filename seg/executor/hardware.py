@@ -80,7 +80,7 @@ def batches(source: Input, strategy: tf.distribute.Strategy, start: int = 0) -> 
 
 
 def describe() -> dict[str, object]:
-    """Versions, devices and memory: for `--version`, `run.json` and reports."""
+    """Versions, system, processor, devices and memory: for `--version`, `run.json` and reports."""
     import psutil
 
     from seg import __version__
@@ -90,6 +90,8 @@ def describe() -> dict[str, object]:
         'python': platform.python_version(),
         'tensorflow': tf.__version__,
         'keras': keras.__version__,
+        'system': platform.platform(),
+        'processor': _processor_name(),
         'devices': [_device_name(d) for d in tf.config.list_physical_devices()],
         'cpu_cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
         'memory_gib': round(psutil.virtual_memory().total / 2**30, 1),
@@ -99,6 +101,16 @@ def describe() -> dict[str, object]:
 def _device_name(device) -> str:
     details = tf.config.experimental.get_device_details(device) if device.device_type == 'GPU' else {}
     return details.get('device_name', device.name.removeprefix('/physical_device:'))
+
+
+def _processor_name() -> str:
+    """The processor's trade name where the system tells it, else its architecture."""
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            names = [line.partition(':')[2].strip() for line in file if line.startswith('model name')]
+    except OSError:
+        names = []
+    return names[0] if names and names[0] else platform.processor() or platform.machine()
 
 
 def _gpus_have_bfloat16(gpus) -> bool:
