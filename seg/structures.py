@@ -95,6 +95,39 @@ class BackboneSpec:
         return self.features[name]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+    """Published weights of a backbone, which its builder attaches to the model as the attribute `published`.
+
+    `init.weights = 'imagenet'` loads them: from an installed Python package that carries the file, else from the
+    address, once. With neither, only files given by path are converted.
+
+    Attributes:
+      title: of the weights, for the report.
+      convert: from the file's tensors by name to arrays by `variable.path` of the backbone, in the layout of its
+        variables; numpy only. Called with all tensors of the file and free to leave some out. May raise `UserError`
+        for a file of another architecture.
+      package_file: path of the file in an importable package, such as `some_package/models/weights.pth`, or ''.
+      url: address of the file, whose last component is the file's name, or ''.
+      checksum: of the file, or the beginning of it: 'sha256:…' or 'md5:…'.
+      install: command that installs the package, for messages.
+    """
+
+    title: str
+    convert: Callable[[dict[str, Any]], dict[str, Any]]
+    package_file: str = ''
+    url: str = ''
+    checksum: str = ''
+    install: str = ''
+
+    def __post_init__(self):
+        if (self.package_file or self.url) and self.checksum.partition(':')[0] not in ('sha256', 'md5'):
+            raise UserError(
+                f'published weights {self.title!r}: checksum is {self.checksum!r}, expected the one of the file, such '
+                "as 'sha256:0676ba61…'."
+            )
+
+
 class ClassHistogram(NamedTuple):
     """Pixels of a data set by class, [num_classes] int64 each.
 
@@ -122,10 +155,17 @@ class Hardware:
 
 
 class Picture(NamedTuple):
-    """A picture for TensorBoard: a tag and uint8 pixels [H, W, 3]."""
+    """A picture for TensorBoard.
+
+    Attributes:
+      tag: its name; what stands before a slash groups several of them.
+      pixels: uint8 [H, W, 3].
+      photo: whether it holds photographs, which JPEG keeps in far fewer bytes than PNG.
+    """
 
     tag: str
     pixels: Any
+    photo: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

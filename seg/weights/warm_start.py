@@ -1,4 +1,4 @@
-"""Starts named parts of a model from a checkpoint of another run."""
+"""Starts named parts of a model from a checkpoint of another run, or its backbone from published weights."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import dataclasses
 import glob
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
 
 from seg.errors import UserError
-from seg.weights import tensor_file
+from seg.weights import published, tensor_file
+
+IMAGENET = 'imagenet'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,9 +22,12 @@ class Init:
     """Where the weights of a new run come from. A run that goes on takes them from its own checkpoint.
 
     Attributes:
-      weights: a checkpoint (`ckpt-*.safetensors`) or a `model_dir`, whose newest one is taken; None for random weights.
-        Averaged weights are preferred where the checkpoint has them.
-      parts: names of the parts to take over, such as ('backbone',); empty for all.
+      weights: 'imagenet' for the published weights of the backbone, from an installed package or downloaded once; a
+        file of another library (`.pth`, `.h5`) for the backbone; a checkpoint (`ckpt-*.safetensors`) or a `model_dir`,
+        whose newest one is taken; None for random weights. Averaged weights are preferred where the checkpoint has
+        them.
+      parts: names of the parts to take over from a checkpoint, such as ('backbone',); empty for all. The other sources
+        have weights of the backbone alone.
       min_fraction: an error if less than this share of the variables of those parts is found, by name and shape.
     """
 
@@ -42,41 +48,68 @@ class Init:
         unknown = [name for name in self.parts if name not in parts]
         if unknown:
             raise UserError(f'init.parts: the model has no part {unknown[0]!r}; it has {", ".join(parts)}.')
-        path = _find(self.weights)
-        tensors, _ = tensor_file.read(path)
-        source = {name.removeprefix('model/'): value for name, value in tensors.items() if name.startswith('model/')}
-        source |= {name.removeprefix('ema/'): value for name, value in tensors.items() if name.startswith('ema/')}
-        loaded, left = 0, []
-        for part in self.parts or parts:
-            for variable in parts[part].variables:
-                name = f'{part}/{variable.path}'
-                value = source.get(name)
-                if value is not None and value.shape == tuple(variable.shape):
-                    variable.assign(value.astype(np.dtype(variable.dtype)))
-                    loaded += 1
-                else:
-                    left.append(
-                        f'{name} {tuple(variable.shape)}'
-                        + (f', {value.shape} in the file' if value is not None else ', not in the file')
-                    )
-        report = f'{path}: loaded {loaded} of {loaded + len(left)} variables'
-        if left:
-            report += f', left {len(left)} at random: ' + '; '.join(left[:4]) + ('; …' if len(left) > 4 else '')
-        if loaded < self.min_fraction * (loaded + len(left)):
+        foreign = self.weights == IMAGENET or self.weights.endswith(tuple(published.READERS))
+        if not foreign:
+            chosen = {name: parts[name] for name in self.parts or parts}
+            origin, source = _checkpoint(self.weights)
+            advice = 'Name the parts that the checkpoint has in common with this model in init.parts'
+        elif tuple(self.parts) in ((), ('backbone',)) and 'backbone' in parts:
+            chosen = {'backbone': parts['backbone']}
+            path = None if self.weights == IMAGENET else self.weights
+            origin, arrays = published.arrays(parts['backbone'], path)
+            source = {f'backbone/{name}': value for name, value in arrays.items()}
+            advice = 'Choose the backbone and the settings that the weights were made for'
+        else:
             raise UserError(
-                f'init.weights = {self.weights!r}: {report}. At least {self.min_fraction:.0%} must fit. Name the parts '
-                'that the checkpoint has in common with this model in init.parts, or lower init.min_fraction.'
+                f'init.parts = {tuple(self.parts)!r}: init.weights = {self.weights!r} has weights of the part '
+                f"'backbone' alone; this model has {', '.join(parts)}. Leave init.parts out."
+            )
+        report, share = _assign(chosen, source)
+        report = f'{origin}: {report}'
+        if share < self.min_fraction:
+            raise UserError(
+                f'init.weights = {self.weights!r}: {report}. At least {self.min_fraction:.0%} must fit. {advice}, or '
+                'lower init.min_fraction.'
             )
         logging.info('%s', report)
         return report
 
 
-def _find(weights: str) -> str:
+def _assign(parts: Mapping[str, Any], source: Mapping[str, np.ndarray]) -> tuple[str, float]:
+    """Sets the variables that the source has, by name and shape. Returns the report and the share that was set."""
+    loaded, left = 0, []
+    for part, layer in parts.items():
+        for variable in layer.variables:
+            name = f'{part}/{variable.path}'
+            value = source.get(name)
+            if value is not None and value.shape == tuple(variable.shape):
+                variable.assign(value.astype(np.dtype(variable.dtype)))
+                loaded += 1
+            else:
+                left.append(
+                    f'{name} {tuple(variable.shape)}'
+                    + (f', {value.shape} in the file' if value is not None else ', not in the file')
+                )
+    report = f'loaded {loaded} of {loaded + len(left)} variables'
+    if left:
+        report += f', re-initialised {len(left)}: ' + '; '.join(left[:4]) + ('; …' if len(left) > 4 else '')
+    return report, loaded / max(1, loaded + len(left))
+
+
+def _checkpoint(weights: str) -> tuple[str, dict[str, np.ndarray]]:
+    """Returns the checkpoint's path, and its arrays by part and path of the variable."""
     if os.path.isdir(weights):
         found = sorted(glob.glob(os.path.join(weights, 'ckpt-*.safetensors')))
         if not found:
             raise UserError(f'init.weights = {weights!r}: the folder holds no ckpt-*.safetensors.')
-        return found[-1]
+        weights = found[-1]
+    tensors, _ = tensor_file.read(_existing(weights))
+    source = {name.removeprefix('model/'): value for name, value in tensors.items() if name.startswith('model/')}
+    source |= {name.removeprefix('ema/'): value for name, value in tensors.items() if name.startswith('ema/')}
+    return weights, source
+
+
+def _existing(weights: str) -> str:
     if not os.path.exists(weights):
         raise UserError(f'init.weights = {weights!r}: no such file or folder (working directory {os.getcwd()}).')
     return weights

