@@ -51,9 +51,4 @@ def depthwise_conv2d(x: Any, kernel: Any, stride: int = 1, dilation: int = 1) ->
     """
     if dilation > 1 and stride > 1:
         raise ValueError(f'A convolution strides or dilates, not both: stride {stride}, dilation {dilation}.')
-    if stride == 1:
-        return ops.depthwise_conv(x, kernel, strides=1, padding='same', dilation_rate=dilation)
-    pad = (int(kernel.shape[0]) // 2, int(kernel.shape[1]) // 2)
-    if any(pad):
-        x = ops.pad(x, ((0, 0), (pad[0], pad[0]), (pad[1], pad[1]), (0, 0)))
-    return ops.depthwise_conv(x, kernel, strides=stride, padding='valid')
+    return dispatch.depthwise_conv(x, kernel, stride, dilation)

@@ -135,3 +135,76 @@ def _kernel_gradient(x: Any, dy: Any, kernel_shape: tuple, rate: int) -> Any:
             seen, made = tf.reshape(seen, [-1, channels]), tf.reshape(made, [-1, filters])
             taps.append(tf.matmul(seen, made, transpose_a=True))
     return tf.reshape(tf.stack(taps), kernel_shape)
+
+
+def depthwise_conv(x: Any, kernel: Any, stride: int, rate: int) -> Any:
+    """Convolves every channel by itself with an odd kernel and symmetric zero padding, as `ops.conv.depthwise_conv2d`.
+
+    TensorFlow's gradients on the CPU have slow corners: that of a strided input in bfloat16 (94 ms against 9 in float32
+    on [8, 90, 120, 144], 5x5) and that of kernels above 3x3 (64 ms against 17 for four 3x3 pieces of it).
+    """
+    if _on_tensorflow() and None not in x.shape[1:3] and not _has_accelerator():
+        return _atrous_depthwise_on_cpu(x, kernel, rate) if rate > 1 else _depthwise_on_cpu(x, kernel, stride)
+    if stride > 1:
+        rows, columns = (int(side) // 2 for side in kernel.shape[:2])
+        x = ops.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
+        return ops.depthwise_conv(x, kernel, strides=stride, padding='valid')
+    return ops.depthwise_conv(x, kernel, strides=1, padding='same', dilation_rate=rate)
+
+
+def _atrous_depthwise_on_cpu(x: Any, kernel: Any, rate: int) -> Any:
+    """A dilated convolution is a plain one on each of the rate x rate interleaved grids of the map."""
+    import tensorflow as tf
+
+    height, width = x.shape[1:3]
+    missing = [[0, -height % rate], [0, -width % rate]]
+    grids = tf.space_to_batch(x, [rate, rate], missing)
+    batch = tf.shape(grids)[0]
+    grids = tf.ensure_shape(grids, [None, -(-height // rate), -(-width // rate), x.shape[3]])
+    y = tf.reshape(_depthwise_on_cpu(grids, kernel, 1), [batch, *grids.shape[1:]])
+    return tf.ensure_shape(tf.batch_to_space(y, [rate, rate], missing), x.shape)
+
+
+def _depthwise_on_cpu(x: Any, kernel: Any, stride: int) -> Any:
+    import tensorflow as tf
+
+    rows, columns = kernel.shape[0] // 2, kernel.shape[1] // 2
+    borders = [[0, 0], [rows, rows], [columns, columns], [0, 0]]
+    strides = [1, stride, stride, 1]
+    if stride > 1:
+        x = tf.pad(x, borders)
+    padding = 'VALID' if stride > 1 else 'SAME'
+
+    @tf.custom_gradient
+    def convolve(x: Any, kernel: Any) -> tuple:
+        def gradient(dy: Any) -> tuple:
+            # The strided kernel has no fast form in half precision.
+            exact = tf.float32 if stride > 1 and x.dtype.size < 4 else x.dtype
+            dx = tf.nn.depthwise_conv2d_backprop_input(
+                tf.shape(x), tf.cast(kernel, exact), tf.cast(dy, exact), strides, padding
+            )
+            seen = x if stride > 1 else tf.pad(x, borders)
+            return tf.cast(dx, x.dtype), _depthwise_kernel_gradient(seen, dy, kernel.shape, stride)
+
+        return tf.nn.depthwise_conv2d(x, kernel, strides, padding), gradient
+
+    return convolve(tf.convert_to_tensor(x), tf.convert_to_tensor(kernel))
+
+
+def _depthwise_kernel_gradient(padded: Any, dy: Any, kernel_shape: tuple, stride: int) -> Any:
+    """Computes the gradient in pieces of at most 3x3 taps, for which there is a fast kernel."""
+    import tensorflow as tf
+
+    height, width = dy.shape[1:3]
+    strides = [1, stride, stride, 1]
+
+    def piece(row: int, column: int, rows: int, columns: int) -> Any:
+        seen = padded[:, row : row + (height - 1) * stride + rows, column : column + (width - 1) * stride + columns]
+        return tf.nn.depthwise_conv2d_backprop_filter(seen, [rows, columns, *kernel_shape[2:]], dy, strides, 'VALID')
+
+    bands = []
+    for row in range(0, kernel_shape[0], 3):
+        rows = min(3, kernel_shape[0] - row)
+        band = [piece(row, column, rows, min(3, kernel_shape[1] - column)) for column in range(0, kernel_shape[1], 3)]
+        bands.append(tf.concat(band, axis=1))
+    return tf.concat(bands, axis=0)
