@@ -31,6 +31,7 @@ MAY_IMPORT = {
     'gin_files': {'errors', 'structures', 'registry'},
     'config': {'errors', 'structures', 'registry', 'plugins', 'unread', 'gin_files'},
     **{kind: BASE | {'registry'} for kind in PARTS},
+    'metrics': BASE | {'registry', 'drawing'},
     'models': BASE | {'registry', *PARTS},
     'weights': BASE | {'registry', *PARTS, 'models'},
     'tasks': BASE | {'drawing', 'registry', *PARTS, 'models', 'weights'},

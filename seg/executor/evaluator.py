@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from seg.errors import UserError
+from seg.executor.gallery import Gallery
 from seg.executor.hardware import batches
 from seg.executor.progress import Progress
 from seg.structures import Hardware, Input, Picture
@@ -24,7 +26,8 @@ class Evaluation(NamedTuple):
       examples: images that counted.
       seconds: of the pass, tracing included.
       images_per_second: after the first batch, which holds the tracing; over all where there is only one.
-      pictures: drawings of the first images.
+      pictures: of the first, the worst and the best images, and the metrics' charts.
+      details: what metrics tell beside numbers, by name; to be kept as JSON.
     """
 
     metrics: dict[str, float]
@@ -32,6 +35,7 @@ class Evaluation(NamedTuple):
     seconds: float
     images_per_second: float
     pictures: list[Picture]
+    details: dict[str, Any]
 
 
 class Evaluator:
@@ -43,12 +47,18 @@ class Evaluator:
         self._metrics = task.metrics()
         jit = hardware.jit_compile or None
         self._evaluate = tf.function(
-            lambda batch: self._on_replicas(tf.function(self._replica, jit_compile=jit), batch)
+            lambda batch, draws: self._on_replicas(
+                tf.function(functools.partial(self._replica, draws=draws), jit_compile=jit), batch
+            )
         )
         self._predict = tf.function(lambda batch: self._on_replicas(tf.function(task.predict, jit_compile=jit), batch))
 
     def evaluate(self, source: Input, num_pictures: int = 0) -> Evaluation:
         """Computes all metrics and the losses over the whole input.
+
+        Args:
+          source: evaluation data.
+          num_pictures: how many images of each kind (first, worst, best) to draw; 0 for no pictures and no charts.
 
         Raises:
           UserError: if no image could be read.
@@ -56,25 +66,27 @@ class Evaluator:
         for metric in self._metrics:
             metric.reset()
         sums: dict[str, np.ndarray] = {}
-        pictures: list[Picture] = []
+        gallery = Gallery(num_pictures)
         unread: list[int] = []
         examples = counted = 0
         start = first_done = time.perf_counter()
         progress = Progress(f'evaluating {source.name}', source.num_examples, 'images')
         for number, batch in enumerate(batches(source, self._strategy)):
-            device_sums, predictions = self._evaluate(batch)
+            device_sums, predictions, scores = self._evaluate(batch, num_pictures > 0)
             parts = [{key: value.numpy() for key, value in part.items()} for part in device_sums]
             for metric, part in zip(self._metrics, parts, strict=False):
                 metric.add(part)
             sums = {key: sums.get(key, 0) + value.astype(np.float64) for key, value in parts[-1].items()}
-            host = self._to_host({key: batch[key] for key in ('index', 'weight')})
+            host = self._to_host({key: batch[key] for key in ('index', 'weight')} | scores)
             real = host['index'] >= 0
             unread += list(host['index'][real & (host['weight'] == 0)])
             examples += int(np.sum(host['weight'] > 0))
-            if len(pictures) < num_pictures:
-                pictures += self._task.pictures(
-                    self._to_host(batch), self._to_host(predictions), source.image_name, num_pictures - len(pictures)
-                )
+            if num_pictures:
+                counting = np.flatnonzero(host['weight'] > 0)
+                for i in counting[gallery.choose(host['index'][counting], host['score'][counting])]:
+                    index = int(host['index'][i])
+                    example, prediction = self._one(batch, i), self._one(predictions, i)
+                    gallery.keep(index, self._task.picture(example, prediction, source.image_name(index)))
             if number == 0:
                 first_done, counted = time.perf_counter(), int(np.sum(real))
             progress.update(examples)
@@ -93,15 +105,25 @@ class Evaluator:
         for metric in self._metrics:
             metrics |= metric.result()
         timed, seconds = (examples - counted, end - first_done) if examples > counted else (examples, end - start)
-        return Evaluation(metrics, examples, end - start, timed / max(seconds, 1e-9), pictures)
+        return Evaluation(
+            metrics,
+            examples,
+            end - start,
+            timed / max(seconds, 1e-9),
+            [*gallery.pictures(), *self._charts()] if num_pictures else [],
+            {name: value for m in self._metrics if hasattr(m, 'details') for name, value in m.details().items()},
+        )
 
     def predict(self, source: Input) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
         """Yields (batch, predictions) on the host, padding included (`index` -1)."""
         for batch in batches(source, self._strategy):
             yield self._to_host(batch), self._to_host(self._predict(batch))
 
-    def _replica(self, batch):
-        """Per replica: the sums of each metric, those of the losses last, and the predictions."""
+    def _charts(self) -> list[Picture]:
+        return [picture for metric in self._metrics if hasattr(metric, 'pictures') for picture in metric.pictures()]
+
+    def _replica(self, batch, draws: bool):
+        """Per replica: the sums of each metric, those of the losses last; for drawing, predictions and scores."""
         predictions, terms = self._task.evaluate_batch(batch)
         sums = [metric.update(batch, predictions) for metric in self._metrics]
         counts = batch['weight'] > 0
@@ -109,20 +131,32 @@ class Evaluator:
         for name, term in terms.items():
             losses[f'{name}/total'] = tf.reduce_sum(tf.where(counts, term.total, 0))
             losses[f'{name}/weight'] = tf.reduce_sum(tf.where(counts, term.weight, 0))
-        return [*sums, losses], predictions
+        if not draws:
+            return [*sums, losses], {}, {}
+        return [*sums, losses], predictions, {'score': self._task.image_scores(batch, predictions)}
 
     def _on_replicas(self, function, batch):
         result = self._strategy.run(function, args=(batch,))
         if isinstance(result, tuple):
-            sums, predictions = result
-            return tf.nest.map_structure(
+            sums, predictions, scores = result
+            sums = tf.nest.map_structure(
                 lambda v: self._strategy.reduce(tf.distribute.ReduceOp.SUM, v, axis=None), sums
-            ), predictions
+            )
+            return sums, predictions, scores
         return result
 
     def _to_host(self, values: dict[str, Any]) -> dict[str, np.ndarray]:
         local = self._strategy.experimental_local_results
         return {key: np.concatenate([part.numpy() for part in local(value)]) for key, value in values.items()}
+
+    def _one(self, values: dict[str, Any], position: int) -> dict[str, np.ndarray]:
+        """A single example of a batch on the host; the others stay on the device."""
+        found = {}
+        for key, value in values.items():
+            shares = self._strategy.experimental_local_results(value)
+            replica, i = divmod(int(position), shares[0].shape[0])
+            found[key] = shares[replica][i].numpy()
+        return found
 
 
 def _losses(sums: dict[str, np.ndarray]) -> dict[str, float]:

@@ -53,7 +53,8 @@ class Executor:
         """Makes an executor.
 
         Args:
-          task: what is learnt: `loss_terms`, `predict`, `evaluate_batch`, `metrics`, `pictures`, `checkpoint_items`.
+          task: what is learnt: `loss_terms`, `predict`, `evaluate_batch`, `metrics`, `image_scores`,
+            `picture`, `checkpoint_items`.
           hardware: where.
           config: how long, and the periods.
           optimizer: a Keras optimizer, made in the strategy's scope; needed for training only.
@@ -121,14 +122,16 @@ class Executor:
         return results
 
     def evaluate(self, source: Input, checkpoint: str = 'latest') -> dict[str, Any]:
-        """Evaluates a checkpoint (`latest`, `best` or a path); writes `eval/<split>-<step>.json` and returns it."""
+        """Evaluates a checkpoint (`latest`, `best` or a path); writes `eval/<split>-<step>.json` and returns it.
+
+        The details of metrics go to `eval/<name>-<split>-<step>.json`; pictures are drawn during training only.
+        """
         found, ema = self._load_model(checkpoint)
         self._read_times(found)
-        evaluation = self._evaluation(source)
+        evaluation = self._the_evaluator.evaluate(source)
         results = self._results(found.step, evaluation, found.path, ema)
-        folder = os.path.join(self._config.model_dir, 'eval')
-        os.makedirs(folder, exist_ok=True)
-        write_json(os.path.join(folder, f'{source.name.rpartition("/")[2]}-{found.step}.json'), results)
+        self._write_for_programs(source, found.step, evaluation.details)
+        write_json(self._eval_path(source, found.step), results)
         return results
 
     def predict(self, source: Input, checkpoint: str = 'latest') -> Iterator[tuple[dict, dict]]:
@@ -290,7 +293,7 @@ class Executor:
     def _evaluate_now(self, source: Input, step: int) -> Evaluation:
         """Evaluates the weights in memory, makes the checkpoint of `step` the best if it is, and records the result."""
         with self.step.state.averaged():
-            evaluation = self._evaluation(source)
+            evaluation = self._the_evaluator.evaluate(source, self._config.num_pictures)
         metric = self._config.best_metric
         if metric not in evaluation.metrics:
             raise UserError(
@@ -311,11 +314,18 @@ class Executor:
         self._eval_events.scalars(step, evaluation.metrics)
         self._eval_events.pictures(step, evaluation.pictures)
         self._eval_events.flush()
+        self._write_for_programs(source, step, evaluation.details)
         logging.info('step %d: %s', step, self._task.summary(evaluation.metrics))
         return evaluation
 
-    def _evaluation(self, source: Input) -> Evaluation:
-        return self._the_evaluator.evaluate(source, self._config.num_pictures)
+    def _write_for_programs(self, source: Input, step: int, details: dict[str, Any]) -> None:
+        for name, value in details.items():
+            write_json(self._eval_path(source, step, f'{name}-'), value)
+
+    def _eval_path(self, source: Input, step: int, prefix: str = '') -> str:
+        folder = os.path.join(self._config.model_dir, 'eval')
+        os.makedirs(folder, exist_ok=True)
+        return os.path.join(folder, f'{prefix}{source.name.rpartition("/")[2]}-{step}.json')
 
     def _best(self) -> dict[str, Any] | None:
         metric = self._config.best_metric

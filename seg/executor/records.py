@@ -6,7 +6,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from PIL import Image
@@ -87,10 +87,12 @@ class Events:
     def text(self, step: int, tag: str, markdown: str) -> None:
         self._add(step, text_pb(tag, markdown))
 
-    def pictures(self, step: int, pictures: list[Picture]) -> None:
-        for tag, pixels in pictures:
+    def pictures(self, step: int, pictures: Iterable[Picture]) -> None:
+        """Adds pictures: photographs as JPEG with full colour resolution, so that labels stay sharp; others as PNG."""
+        for tag, pixels, photo in pictures:
             buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, 'PNG')
+            settings = {'quality': 90, 'subsampling': 0} if photo else {'optimize': True}
+            Image.fromarray(pixels).save(buffer, 'JPEG' if photo else 'PNG', **settings)
             image = summary_pb2.Summary.Image(
                 height=pixels.shape[0], width=pixels.shape[1], colorspace=3, encoded_image_string=buffer.getvalue()
             )

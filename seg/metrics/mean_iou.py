@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from seg.drawing import charts
 from seg.errors import UserError
 from seg.registry import metrics
+from seg.structures import Picture
 
 # Ids that are no class are counted by value, so that a message can name them: one bin below 0, one for each of
 # 0 to 255, one above.
@@ -137,9 +139,7 @@ class MeanIoU:
             )
         right = np.diagonal(self.confusion).astype(np.float64)
         truth = self.confusion.sum(axis=1)
-        union = truth + self.confusion.sum(axis=0) - np.diagonal(self.confusion)
-        seen = np.flatnonzero(union)
-        ious = {int(c): float(right[c] / union[c]) for c in seen}
+        ious = {c: float(iou) for c, iou in enumerate(self._ious()) if not np.isnan(iou)}
 
         scores = {'miou': float(np.mean(list(ious.values()))), 'miou_classes': len(ious)}
         others = [iou for c, iou in ious.items() if c]
@@ -149,3 +149,50 @@ class MeanIoU:
         scores['mean_accuracy'] = float(np.mean(right[truth > 0] / truth[truth > 0]))
         scores['pixels'] = pixels
         return scores | {f'iou/{self.class_names[c]}': iou for c, iou in ious.items()}
+
+    def pictures(self) -> list[Picture]:
+        """Charts of all batches added so far: `confusion_matrix`, `class_iou` and `class_pixels`."""
+        truth, predicted = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        return [
+            Picture('confusion_matrix', charts.confusion_matrix(self.confusion, self.class_names)),
+            Picture('class_iou', charts.class_iou(self._ious(), self.class_names)),
+            Picture('class_pixels', charts.class_pixels(truth, predicted, self.class_names)),
+        ]
+
+    def details(self) -> dict[str, Any]:
+        """`confusion`: the class names, and the pixels of each true class (row) by predicted class (column)."""
+        return {'confusion': {'class_names': list(self.class_names), 'pixels': self.confusion.tolist()}}
+
+    def _ious(self) -> np.ndarray:
+        """[K] float64; NaN for a class that occurs neither in truth nor in prediction."""
+        right = np.diagonal(self.confusion)
+        union = self.confusion.sum(axis=0) + self.confusion.sum(axis=1) - right
+        return np.divide(right, union, out=np.full(self.num_classes, np.nan), where=union > 0)
+
+
+def image_mean_iou(labels, classes, num_classes: int, ignore_label: int) -> tf.Tensor:
+    """Mean IoU of each image by itself, over the classes that occur in its truth or its prediction.
+
+    Args:
+      labels: int [B, H, W]; ids that are neither a class nor the ignore label count as ignored.
+      classes: int [B, H, W], all of them class ids.
+      num_classes: K.
+      ignore_label: label value of pixels that count nowhere.
+
+    Returns:
+      float32 [B]; NaN for an image without a labelled pixel. Compiles with XLA.
+    """
+    batch, k = labels.shape[0], num_classes
+    labels, classes = tf.cast(labels, tf.int32), tf.cast(classes, tf.int32)
+    counts = (labels != ignore_label) & (labels >= 0) & (labels < k)
+    # One histogram for all images: K * K cells for each, and a last one for its pixels that do not count.
+    cells = k * k + 1
+    bins = tf.where(counts, labels * k + classes, cells - 1) + cells * tf.range(batch)[:, None, None]
+    bins = tf.reshape(bins, [-1])
+    histogram = tf.math.unsorted_segment_sum(tf.ones_like(bins), bins, batch * cells)
+    confusion = tf.reshape(tf.reshape(histogram, [batch, cells])[:, :-1], [batch, k, k])
+    right = tf.linalg.diag_part(confusion)
+    union = tf.reduce_sum(confusion, 1) + tf.reduce_sum(confusion, 2) - right
+    ious = tf.cast(right, tf.float32) / tf.cast(tf.maximum(union, 1), tf.float32)
+    occurring = tf.reduce_sum(tf.cast(union > 0, tf.float32), 1)
+    return tf.where(occurring > 0, tf.reduce_sum(ious, 1) / tf.maximum(occurring, 1), float('nan'))

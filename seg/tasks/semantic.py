@@ -13,12 +13,13 @@ import tensorflow as tf
 from seg import drawing
 from seg.datasets.palette import voc_palette
 from seg.errors import UserError
+from seg.metrics.mean_iou import image_mean_iou
 from seg.ops.resize import resize_bilinear
 from seg.registry import augments as augment_registry
 from seg.registry import losses as loss_registry
 from seg.registry import metrics as metric_registry
 from seg.registry import models, tasks
-from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, Input, LossTerm, Picture
+from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, Input, LossTerm
 from seg.tasks import pipeline
 
 Batch = dict[str, tf.Tensor]
@@ -114,6 +115,11 @@ class Semantic:
     def predict(self, batch: Batch) -> dict[str, tf.Tensor]:
         """`classes` int32 [B, H, W] and `confidence` [B, H, W], the probability of that class."""
         return self._predictions(batch, self._logits(batch, 1.0, False))
+
+    def image_scores(self, batch: Batch, predictions: dict[str, tf.Tensor]) -> tf.Tensor:
+        """What the worst and the best images are picked by: mean IoU of each image, [B]; NaN if it has no label."""
+        info = self._info
+        return image_mean_iou(batch['label'], predictions['classes'], info.num_classes, info.ignore_label)
 
     def _terms(self, batch: Batch, logits, step) -> dict[str, LossTerm]:
         return {name: loss(batch['label'], logits, step) for name, loss in self._losses.items()}
@@ -216,19 +222,18 @@ class Semantic:
         shown = ['miou', 'pixel_accuracy', 'loss']
         return ', '.join(f'{name} {metrics[name]:.4f}' for name in shown if metrics.get(name) is not None)
 
-    def pictures(self, batch, predictions, image_name: Callable[[int], str], limit: int) -> list[Picture]:
-        """Strips of image, truth and prediction of the first images of a batch (host arrays)."""
-        made = []
-        for i in np.flatnonzero(batch['weight'] > 0)[:limit]:
-            height, width = batch['size'][i]
-            frames = [np.clip(batch['image'][i], 0, 255).astype(np.uint8)]
-            frames += [
-                drawing.colorize(classes[i], self.colors, self._info.ignore_label)
-                for classes in (batch['label'], predictions['classes'])
-            ]
-            tag = f'image_truth_prediction/{image_name(int(batch["index"][i]))}'
-            made.append(Picture(tag, drawing.strip([frame[:height, :width] for frame in frames])))
-        return made
+    def picture(self, example, prediction, name: str) -> drawing.Comparison:
+        """One image with its truth, its prediction and its errors, to be drawn (host arrays of a single example)."""
+        height, width = example['size']
+        return drawing.Comparison(
+            name,
+            np.clip(example['image'][:height, :width], 0, 255).astype(np.uint8),
+            example['label'][:height, :width],
+            prediction['classes'][:height, :width],
+            class_names=self.class_names,
+            colors=self.colors,
+            ignore_label=self._info.ignore_label,
+        )
 
     def write_predictions(self, batch, predictions, image_name: Callable[[int], str], folder: str) -> int:
         """Writes a palette PNG per image (host arrays) at its own size. Returns their number."""

@@ -1,4 +1,4 @@
-"""Pictures of labels and predictions: palette PNGs, and strips for TensorBoard. Host side, numpy and Pillow only."""
+"""Class ids as colours: palette PNGs, colour maps, overlays."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from PIL import Image
 
 Color = tuple[int, int, int]
 
-_IGNORED = (224, 224, 192)  # As VOC shows it; grey is one of its classes.
-_GAP = 4
+IGNORED: Color = (224, 224, 192)  # As VOC shows it; grey is one of its classes.
 
 
 def palette_png(classes: np.ndarray, colors: Sequence[Color]) -> Image.Image:
@@ -27,11 +26,19 @@ def palette_png(classes: np.ndarray, colors: Sequence[Color]) -> Image.Image:
 
 
 def colorize(classes: np.ndarray, colors: Sequence[Color], ignore_label: int) -> np.ndarray:
-    """Class ids [H, W] as uint8 [H, W, 3]; ignored pixels are grey."""
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(colors)] = colors
-    table[ignore_label] = _IGNORED
-    return table[np.clip(classes, 0, 255)]
+    """Paints class ids.
+
+    Args:
+      classes: [H, W] integers; the ignore label, and ids without a colour, get the colour of ignored pixels.
+      colors: one per class.
+      ignore_label: any integer that is no class.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    table = np.asarray([*colors, IGNORED], np.uint8)
+    known = (classes != ignore_label) & (classes >= 0) & (classes < len(colors))
+    return table[np.where(known, classes, len(colors))]
 
 
 def overlay(image: np.ndarray, classes: np.ndarray, colors: Sequence[Color], opacity: float = 0.5) -> np.ndarray:
@@ -51,11 +58,3 @@ def overlay(image: np.ndarray, classes: np.ndarray, colors: Sequence[Color], opa
     painted = table[np.clip(classes, 0, 255)]
     alpha = painted[..., 3:]
     return np.round(image * (1 - alpha) + painted[..., :3] * alpha).astype(np.uint8)
-
-
-def strip(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Puts pictures of one size, uint8 [H, W, 3] each, side by side."""
-    height = pictures[0].shape[0]
-    gap = np.full((height, _GAP, 3), 255, np.uint8)
-    parts = [part for picture in pictures for part in (gap, picture)][1:]
-    return np.concatenate(parts, axis=1)

@@ -1,0 +1,6 @@
+"""Pictures for people: labels in colours, comparisons of truth and prediction, charts. Host side; no TensorFlow."""
+
+from seg.drawing.comparison import Comparison
+from seg.drawing.labels import Color, colorize, overlay, palette_png
+
+__all__ = ['Color', 'Comparison', 'colorize', 'overlay', 'palette_png']

@@ -1,0 +1,226 @@
+"""Charts of an evaluation: confusion matrix, IoU of each class, pixels of each class.
+
+Drawn with matplotlib's objects alone: no pyplot, hence no global state and no window. It is imported with the first
+chart, so that a start does not wait for it. Colours are told apart by people who see no red or no green as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from seg.drawing import text
+
+_DPI = 100
+_INK, _PALE, _GRID = '#202020', '#606060', '#dddddd'
+_BLUE, _ORANGE = '#0072b2', '#e69f00'
+_NAME_LENGTH = 24  # Characters.
+_NUMBERED = 25  # Classes up to which the cells of a matrix hold numbers.
+_MOST = 100  # Classes that a bar chart shows at most.
+
+
+def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """How the pixels of each true class were predicted, in percent.
+
+    Args:
+      confusion: [K, K] pixels by (true class, predicted class).
+      class_names: K names.
+
+    Returns:
+      uint8 [h, w, 3]. Rows without a pixel are grey.
+    """
+    count = len(class_names)
+    pixels = confusion.sum(axis=1, keepdims=True)
+    shares = np.divide(confusion, pixels, out=np.full(confusion.shape, np.nan), where=pixels > 0)
+    side = max(min(0.5 * count, 10.0), 1.5)  # Inches.
+    cell = side / count
+    size = float(np.clip(58 * cell, 6, 11))  # Points.
+    names = _labels(class_names)
+    room = _name_room(names, size)
+    upright = room > cell - 0.1
+    left, bottom, right, top = room + 0.5, (room if upright else 0.2) + 0.5, 1.0, 0.65
+    width = max(left + side + right, 5.0)  # The title's.
+    figure, axes = _figure(width, bottom + side + top, (left, bottom, side, side))
+
+    image = axes.imshow(shares, cmap=_blues(), vmin=0, vmax=1, aspect='auto', interpolation='nearest')
+    step = int(np.ceil(size / 72 * 1.15 / cell))  # Names of every class, or of as many as there is room for.
+    ticks = range(0, count, step)
+    shown = [names[i] for i in ticks]
+    axes.set_yticks(ticks, shown, fontsize=size, color=_INK)
+    axes.set_xticks(ticks, shown, fontsize=size, color=_INK, rotation=90 if upright else 0)
+    axes.set_xlabel('predicted', color=_PALE)
+    axes.set_ylabel('true', color=_PALE)
+    _title(
+        figure,
+        'What the pixels of each true class are predicted as'
+        + (', in percent' if count <= _NUMBERED else '')
+        + ('\nGrey: a class without true pixels' if not pixels.all() else ''),
+    )
+    axes.tick_params(length=0)
+    if count <= _NUMBERED:
+        for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
+            share = shares[row, column]
+            axes.text(
+                column, row, f'{100 * share:.0f}',
+                ha='center', va='center', fontsize=size, color='white' if share > 0.55 else _INK,
+            )  # fmt: skip
+    bar_box = _share(figure, left + side + 0.15, bottom, 0.16, side)
+    bar = figure.colorbar(image, cax=figure.add_axes(bar_box), ticks=(0, 0.25, 0.5, 0.75, 1))
+    bar.ax.set_yticklabels([f'{p} %' for p in (0, 25, 50, 75, 100)], fontsize=9, color=_PALE)
+    bar.outline.set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_edgecolor(_GRID)
+    return _pixels(figure)
+
+
+def class_iou(ious: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """IoU of each class as a bar, highest first, and their mean as a line.
+
+    Args:
+      ious: [K] fractions; NaN for a class that occurs nowhere, which gets no bar.
+      class_names: K names.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    found = np.flatnonzero(~np.isnan(ious))
+    order = found[np.argsort(-ious[found], kind='stable')]
+    if cut := len(order) > _MOST:
+        order = np.concatenate([order[: _MOST // 2], order[-(_MOST // 2) :]])
+    names = _labels(class_names)
+    figure, axes, size = _bars([names[c] for c in order])
+    rows, values = np.arange(len(order)), ious[order]
+    axes.barh(rows, values, height=0.72, color=_BLUE)
+    mean = float(ious[found].mean())
+    axes.axvline(mean, color=_ORANGE, linewidth=2)
+    for row, value in zip(rows, values, strict=True):
+        axes.text(value + 0.01, row, f'{value:.2f}', va='center', fontsize=size, color=_INK,
+                  bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 0.5, 'alpha': 0.8})  # fmt: skip
+    axes.set_xlim(0, 1.08)
+    axes.set_xticks((0, 0.2, 0.4, 0.6, 0.8, 1.0), ['0', '0.2', '0.4', '0.6', '0.8', '1'], fontsize=9, color=_PALE)
+    title = f'IoU of each class; orange: their mean, {mean:.3f}'
+    if absent := len(class_names) - len(found):
+        title += f'; {absent} of {len(class_names)} classes occur nowhere'
+    _title(figure, title + (f'\nThe {_MOST // 2} highest and the {_MOST // 2} lowest of {len(found)}' if cut else ''))
+    return _pixels(figure)
+
+
+def class_pixels(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Share of the labelled pixels that each class has in the truth and in the predictions, most frequent first.
+
+    The axis is logarithmic where the shares differ by more than a factor of 30.
+
+    Args:
+      truth: [K] pixels.
+      predicted: [K] pixels.
+      class_names: K names.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    shares = np.stack([truth, predicted]) / max(int(truth.sum()), 1)
+    found = np.flatnonzero(shares.sum(axis=0))
+    order = found[np.argsort(-shares[0, found], kind='stable')][:_MOST]
+    names = _labels(class_names)
+    figure, axes, size = _bars([names[c] for c in order], lines=2)
+    shares = shares[:, order]
+    lowest = shares[shares > 0].min()
+    logarithmic = shares.max() > 30 * lowest
+    # A logarithmic axis starts at a power of ten below all bars, but not below 0.001 %.
+    start = max(10.0 ** np.floor(np.log10(lowest) - 0.3), 1e-5) if logarithmic else 0.0
+    rows = np.arange(len(order))
+    for series, (offset, color) in enumerate(((-0.2, _BLUE), (0.2, _ORANGE))):
+        values = shares[series]
+        axes.barh(rows + offset, np.maximum(values - start, 0), left=start, height=0.38, color=color)
+        for row, value in zip(rows, values, strict=True):
+            axes.text(
+                max(value, start), row + offset, f' {_percent(value)}', va='center', fontsize=size * 0.85, color=_INK
+            )
+    if logarithmic:
+        axes.set_xscale('log')
+        axes.set_xlim(start, shares.max() * (shares.max() / start) ** 0.12)
+        ticks = [10.0**e for e in range(round(np.log10(start)), 1) if 10.0**e <= shares.max() * 1.5]
+        axes.set_xticks([], minor=True)
+    else:
+        axes.set_xlim(0, shares.max() * 1.12)
+        ticks = list(np.linspace(0, shares.max(), 5))
+    axes.set_xticks(ticks, [f'{100 * t:.3g} %' for t in ticks], fontsize=9, color=_PALE)
+    title = f'Share of the labelled pixels; blue: truth, orange: predicted{" (log scale)" if logarithmic else ""}'
+    _title(figure, title + (f'\nThe {_MOST} most frequent of {len(found)} classes' if len(found) > _MOST else ''))
+    return _pixels(figure)
+
+
+def _percent(share: float) -> str:
+    """Two significant digits, without an exponent."""
+    if not share:
+        return '0 %'
+    decimals = max(0, 1 - int(np.floor(np.log10(100 * share))))
+    return f'{100 * share:.{min(decimals, 8)}f} %'
+
+
+def _labels(class_names: Sequence[str]) -> list[str]:
+    return [
+        text.shorten(text.class_label(name, i), lambda cut: len(cut) <= _NAME_LENGTH)
+        for i, name in enumerate(class_names)
+    ]
+
+
+def _name_room(names: Sequence[str], size: float) -> float:
+    """Inches that the longest of these names needs in a font of `size` points."""
+    from PIL import ImageFont
+
+    font = ImageFont.truetype(text.font_path(), 100, layout_engine=ImageFont.Layout.BASIC)
+    return max(font.getlength(name) for name in names) / 100 * size / 72
+
+
+def _bars(names: Sequence[str], lines: int = 1):
+    """A figure for horizontal bars, first name on top. Returns it, its axes and the font size of the bars."""
+    step = min((10 + 6 * lines) / len(names), 0.2 + 0.08 * lines)  # Inches per row.
+    size = min(72 * step / (1.3 if lines == 1 else 1.9), 10)  # Points.
+    left, bottom, top, width, height = _name_room(names, size) + 0.25, 0.4, 0.65, 6.0, step * len(names)
+    figure, axes = _figure(left + width + 0.35, bottom + height + top, (left, bottom, width, height))
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), names, fontsize=size, color=_INK)
+    axes.tick_params(length=0)
+    axes.grid(axis='x', color=_GRID)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure, axes, size
+
+
+def _figure(width: float, height: float, box: tuple[float, float, float, float]):
+    """A white figure of some inches, with axes in a box of (left, bottom, width, height) inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), dpi=_DPI, facecolor='white')
+    return figure, figure.add_axes(_share(figure, *box), facecolor='white')
+
+
+def _share(figure, left: float, bottom: float, width: float, height: float) -> tuple[float, float, float, float]:
+    """A box in inches as matplotlib wants it: in shares of the figure."""
+    total_width, total_height = figure.get_size_inches()
+    return left / total_width, bottom / total_height, width / total_width, height / total_height
+
+
+def _title(figure, title: str) -> None:
+    height = figure.get_size_inches()[1]
+    figure.text(0.012, 1 - 0.14 / height, title, fontsize=11, color=_INK, va='top', linespacing=1.3)
+
+
+def _blues():
+    from matplotlib import colormaps
+
+    return colormaps['Blues'].with_extremes(bad='#eeeeee')
+
+
+def _pixels(figure) -> np.ndarray:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    for part in figure.findobj(Text):  # Names are names: no formulas between dollar signs, no TeX.
+        part.set(parse_math=False, usetex=False, fontfamily=text.FAMILY)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,0 +1,207 @@
+"""A labelled image and what a model made of it: input, truth, prediction and errors side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from seg.drawing import text
+from seg.drawing.labels import IGNORED, Color
+
+# Errors are told by brightness, not by hue: dark where right, bright where wrong, nearly white where ignored.
+WRONG: Color = (255, 128, 0)
+DIMMED = 0.35
+
+_LONGEST, _COMFORTABLE = 480, 320  # Pixels of a panel's longer side: at most, and what smaller ones are magnified to.
+_NARROWEST = 560  # Pixels of a strip: leaves room for its caption.
+_MARGIN, _GAP = 12, 8
+_BACKGROUND, _INK, _PALE_INK, _FRAME = (255, 255, 255), (32, 32, 32), (104, 104, 104), (160, 160, 160)
+_HEADINGS = ('input', 'truth', 'prediction', 'errors')
+
+
+class _Entry(NamedTuple):
+    """One entry of a legend: a colour, a name, and a remark in paler ink."""
+
+    color: Color
+    name: str
+    remark: str = ''
+
+
+class Comparison:
+    """One image beside its truth, its prediction and its errors.
+
+    It holds panels of the size that they are drawn in, so that it costs about a megabyte however large the image is;
+    the figures are those of the image at its full size.
+
+    Attributes:
+      miou: mean IoU of the classes that occur in truth or prediction; None without a labelled pixel.
+      wrong: share of the labelled pixels that are wrong; None without one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image: np.ndarray,
+        truth: np.ndarray,
+        classes: np.ndarray,
+        *,
+        class_names: Sequence[str],
+        colors: Sequence[Color],
+        ignore_label: int,
+    ):
+        """Takes the figures, and shrinks the rest.
+
+        Args:
+          name: of the image.
+          image: uint8 [H, W, 3].
+          truth: [H, W] integer class ids, or the ignore label.
+          classes: [H, W] integer class ids, as predicted.
+          class_names: one per class.
+          colors: one per class.
+          ignore_label: label value of pixels that count nowhere.
+        """
+        self._name, self._class_names, self._colors = name, class_names, colors
+        count = len(class_names)
+        labelled = (truth != ignore_label) & (truth >= 0) & (truth < count)
+        true, predicted = truth[labelled], classes[labelled]
+        right = np.bincount(true[true == predicted], minlength=count)
+        union = np.bincount(true, minlength=count) + np.bincount(predicted, minlength=count) - right
+        self._ious = {int(c): float(right[c] / union[c]) for c in np.flatnonzero(union)}
+        self.miou = float(np.mean(list(self._ious.values()))) if self._ious else None
+        self.wrong = float(np.mean(true != predicted)) if true.size else None
+        # What is predicted where nothing is labelled is drawn as well, and so belongs to the legend.
+        self._shown = sorted({*self._ious, *(int(c) for c in np.unique(classes))})
+        self._ignores = not labelled.all()
+
+        size = panel_size(*truth.shape)
+        self._image = resize_image(image, size)
+        self._truth = _nearest(np.where(labelled, truth, -1).astype(np.int16), size)
+        self._classes = _nearest(classes.astype(np.int16), size)
+
+    def draw(self) -> np.ndarray:
+        """The strip with its caption and its legend, uint8 [h, w, 3]."""
+        panels = self._panels()
+        height, width = self._truth.shape
+        size = int(np.clip((4 * width + 3 * _GAP) / 100, 13, 19))  # Of the font, in pixels.
+        font = ImageFont.truetype(text.font_path(), size, layout_engine=ImageFont.Layout.BASIC)
+        line = round(size * 1.5)
+
+        columns = [max(width, int(np.ceil(font.getlength(heading)))) for heading in _HEADINGS]
+        total = max(_NARROWEST, sum(columns) + 3 * _GAP + 2 * _MARGIN)
+        room = total - 2 * _MARGIN
+        legend = [*_flow(self._legend(), font, room), *_flow(self._error_legend(), font, room)]
+        strip = Image.new('RGB', (total, 2 * _MARGIN + (2 + len(legend)) * line + height + _GAP), _BACKGROUND)
+        draw = ImageDraw.Draw(strip)
+
+        y = _MARGIN
+        draw.text((_MARGIN, y), self._caption(font, room), _INK, font)
+        y += line
+        x = _MARGIN
+        for heading, panel, column in zip(_HEADINGS, panels, columns, strict=True):
+            draw.text((x, y), heading, _PALE_INK, font)
+            strip.paste(Image.fromarray(panel), (x, y + line))
+            x += column + _GAP
+        y += line + height + _GAP
+        for entries in legend:
+            _draw_entries(draw, entries, font, y)
+            y += line
+        return np.asarray(strip)
+
+    def _panels(self) -> list[np.ndarray]:
+        table = np.asarray([*self._colors, IGNORED], np.uint8)  # -1, the ignored pixels, is its last row.
+        return [self._image, table[self._truth], table[self._classes], self._errors()]
+
+    def _errors(self) -> np.ndarray:
+        grey = np.asarray(Image.fromarray(self._image).convert('L'), np.float32) * DIMMED
+        errors = np.repeat(np.round(grey).astype(np.uint8)[..., None], 3, axis=-1)
+        errors[self._truth != self._classes] = WRONG
+        errors[self._truth < 0] = IGNORED
+        return errors
+
+    def _caption(self, font, room: int) -> str:
+        figures = (
+            '  ·  no labelled pixel'
+            if self.miou is None
+            else f'  ·  mIoU {self.miou:.3f}  ·  {_percent(self.wrong)} of the pixels wrong'
+        )
+        name = text.shorten(text.drawable(self._name), lambda cut: font.getlength(cut + figures) <= room)
+        return name + figures
+
+    def _legend(self) -> list[_Entry]:
+        return [
+            _Entry(
+                self._colors[c],
+                text.class_label(self._class_names[c], c),
+                f'{self._ious[c]:.2f}' if c in self._ious else '',
+            )
+            for c in self._shown
+        ]
+
+    def _error_legend(self) -> list[_Entry]:
+        dark = tuple(round(128 * DIMMED) for _ in range(3))
+        return [_Entry(dark, 'right'), _Entry(WRONG, 'wrong'), *([_Entry(IGNORED, 'ignored')] if self._ignores else [])]
+
+
+def panel_size(height: int, width: int) -> tuple[int, int]:
+    """Pixels (height, width) of an image's panel: large images shrink, small ones are magnified by a whole number."""
+    longer = max(height, width)
+    if longer > _LONGEST:
+        return max(1, round(height * _LONGEST / longer)), max(1, round(width * _LONGEST / longer))
+    factor = max(1, min(round(_COMFORTABLE / longer), _LONGEST // longer))
+    return height * factor, width * factor
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Shrinks a picture, uint8 [H, W, 3], smoothly, or magnifies it with its pixels visible, to (height, width)."""
+    if size[0] >= image.shape[0]:
+        return _nearest(image, size)
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
+
+
+def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Takes the nearest pixel of [H, W, …]: no new values. A copy."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, values.shape[:2], strict=True)
+    )
+    return values[rows[:, None], columns]
+
+
+def _percent(share: float) -> str:
+    return f'{100 * share:.1f} %'
+
+
+def _widths(entry: _Entry, font) -> tuple[int, int, int]:
+    """Of the colour's box, of the name, and of the remark with the space before it."""
+    remark = font.getlength(f' {entry.remark}') if entry.remark else 0
+    return round(font.size * 1.35), int(np.ceil(font.getlength(entry.name))), int(np.ceil(remark))
+
+
+def _flow(entries: Sequence[_Entry], font, room: int) -> list[list[_Entry]]:
+    """Breaks a legend into lines of at most `room` pixels; a name longer than a line is cut."""
+    lines: list[list[_Entry]] = [[]]
+    used = 0
+    for entry in entries:
+        name = text.shorten(entry.name, lambda cut, e=entry: sum(_widths(e._replace(name=cut), font)) <= room)
+        entry = entry._replace(name=name)
+        width = sum(_widths(entry, font))
+        if used and used + width > room:
+            lines.append([])
+            used = 0
+        lines[-1].append(entry)
+        used += width + font.size
+    return lines
+
+
+def _draw_entries(draw, entries: Sequence[_Entry], font, y: int) -> None:
+    x, side = _MARGIN, font.size
+    for entry in entries:
+        box, name, remark = _widths(entry, font)
+        top = y + round(font.size * 0.12)
+        draw.rectangle((x, top, x + side - 1, top + side - 1), entry.color, _FRAME)
+        draw.text((x + box, y), entry.name, _INK, font)
+        if entry.remark:
+            draw.text((x + box + name, y), f' {entry.remark}', _PALE_INK, font)
+        x += box + name + remark + font.size

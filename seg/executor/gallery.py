@@ -1,0 +1,62 @@
+"""Which images of an evaluation are worth a look: the first ones, the worst and the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from seg.structures import Picture
+
+
+class Gallery:
+    """Keeps what is needed to draw a few images of an evaluation, and lets go of what no longer belongs to them.
+
+    The choice is the same however the images are split over batches, and images of one score are taken by their index.
+    """
+
+    def __init__(self, size: int):
+        """Makes an empty one.
+
+        Args:
+          size: images of each kind.
+        """
+        self._size = size
+        # Of each kind (rank, index) in order, the first `size` of all images so far.
+        self._kinds: dict[str, list[tuple[float, int]]] = {'fixed': [], 'worst': [], 'best': []}
+        self._kept: dict[int, Any] = {}
+
+    def choose(self, indices: Sequence[int], scores: Sequence[float]) -> list[int]:
+        """Takes note of images.
+
+        Args:
+          indices: of images, each in one call only.
+          scores: of the same, higher is better; an image whose score is NaN is neither among the worst nor the best.
+
+        Returns:
+          Positions in `indices` of the images that are to be kept.
+        """
+        for index, score in zip(map(int, indices), map(float, scores), strict=True):
+            self._kinds['fixed'].append((0.0, index))
+            if not math.isnan(score):
+                rounded = round(score, 6)  # Sums of another order are no other score.
+                self._kinds['worst'].append((rounded, index))
+                self._kinds['best'].append((-rounded, index))
+        for kind, ranked in self._kinds.items():
+            self._kinds[kind] = sorted(ranked)[: self._size]
+        chosen = {index for ranked in self._kinds.values() for _, index in ranked}
+        self._kept = {index: kept for index, kept in self._kept.items() if index in chosen}
+        return [position for position, index in enumerate(indices) if int(index) in chosen]
+
+    def keep(self, index: int, drawing: Any) -> None:
+        """Keeps an image that was chosen, as an object whose `draw()` gives pixels, uint8 [H, W, 3]."""
+        self._kept[int(index)] = drawing
+
+    def pictures(self) -> list[Picture]:
+        """Draws each image once: `fixed/1`, …, `worst/1` (the very worst), …, `best/1`, …"""
+        drawn = {index: drawing.draw() for index, drawing in self._kept.items()}
+        return [
+            Picture(f'{kind}/{number}', drawn[index], photo=True)
+            for kind, ranked in self._kinds.items()
+            for number, (_, index) in enumerate(ranked, 1)
+        ]
