@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from seg.backbones.resnet import PixelNorm
 from seg.layers.conv import Conv2D
 from seg.layers.norm import Norm
+from seg.layers.pixel_norm import PixelNorm
 from seg.registry import backbones
 
 

@@ -1,4 +1,4 @@
-"""ResNet v1, strides in the 3x3 convolutions, with dilation in place of strides where the output stride asks for it.
+"""ResNet v1, with dilation in place of strides where the output stride asks for it.
 
 Decisions:
 
@@ -10,22 +10,29 @@ Decisions:
   one. The dilated network then computes, at every second cell, exactly what the strided one does, borders included, so
   that weights move between output strides. `multi_grid` departs from that as its paper does (arXiv:1706.05587): block i
   of the last stage dilates by the stage's rate times multi_grid[i].
+- There are two bottleneck networks with published weights. torchvision's has a block's stride in the 3x3 convolution
+  and divides pixels by their deviation. Keras Applications' is the paper's: the stride in the first 1x1 convolution, so
+  that the 3x3 one works on the coarser grid already, and pixels from which only the mean is subtracted.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import layers
 
+from seg.backbones import resnet_weights
 from seg.errors import UserError
-from seg.layers.conv import Conv2D
+from seg.layers.conv import ConvNorm
 from seg.layers.norm import Norm
+from seg.layers.pixel_norm import PixelNorm
 from seg.registry import backbones
-from seg.structures import PAD_PIXEL
 
-PIXEL_STD = (58.395, 57.12, 57.375)  # ImageNet's, RGB, 0..255.
+KERAS_MEAN = (123.68, 116.779, 103.939)  # RGB, 0..255.
+KERAS_EPSILON = 1.001e-5
+VARIANTS = ('torchvision', 'keras')
 STEMS = ('conv7', 'beta')
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -56,7 +63,7 @@ def resnet18(
     Raises:
       UserError: if a setting is not one of the above.
     """
-    return _resnet('resnet18', (2, 2, 2, 2), _basic_block, output_stride, norm, multi_grid, stem, width)
+    return _resnet('resnet18', (2, 2, 2, 2), 'torchvision', output_stride, norm, multi_grid, stem, width)
 
 
 @backbones.register('resnet50')
@@ -65,17 +72,20 @@ def resnet50(
     output_stride: int,
     norm: Norm,
     multi_grid: tuple[int, ...] | None = None,
+    variant: str = 'torchvision',
     stem: str = 'conv7',
     width: float = 1.0,
 ) -> keras.Model:
     """ResNet-50: 23.5 M weights, bottleneck blocks.
 
-    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, with the stride in the 3x3 convolution.
+    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
     Args:
       output_stride: 8, 16 or 32: stride of c5; strides beyond it become dilation.
       norm: maker of the normalisation layers.
       multi_grid: dilation factors of the three blocks of the last stage, such as (1, 2, 4), or None.
+      variant: 'torchvision' (stride in the 3x3 convolution) or 'keras' (stride in the first 1x1, epsilon 1.001e-5
+        whatever the norm has): whose ImageNet weights fit.
       stem: 'conv7' (one 7x7) or 'beta' (three 3x3), both followed by a max pool.
       width: multiplies all channels, rounded to multiples of 8.
 
@@ -85,7 +95,7 @@ def resnet50(
     Raises:
       UserError: if a setting is not one of the above.
     """
-    return _resnet('resnet50', (3, 4, 6, 3), _bottleneck_block, output_stride, norm, multi_grid, stem, width)
+    return _resnet('resnet50', (3, 4, 6, 3), variant, output_stride, norm, multi_grid, stem, width)
 
 
 @backbones.register('resnet101')
@@ -94,17 +104,20 @@ def resnet101(
     output_stride: int,
     norm: Norm,
     multi_grid: tuple[int, ...] | None = None,
+    variant: str = 'torchvision',
     stem: str = 'conv7',
     width: float = 1.0,
 ) -> keras.Model:
     """ResNet-101: 42.5 M weights, bottleneck blocks.
 
-    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, with the stride in the 3x3 convolution.
+    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
     Args:
       output_stride: 8, 16 or 32: stride of c5; strides beyond it become dilation.
       norm: maker of the normalisation layers.
       multi_grid: dilation factors of the three blocks of the last stage, such as (1, 2, 4), or None.
+      variant: 'torchvision' (stride in the 3x3 convolution) or 'keras' (stride in the first 1x1, epsilon 1.001e-5
+        whatever the norm has): whose ImageNet weights fit.
       stem: 'conv7' (one 7x7) or 'beta' (three 3x3), both followed by a max pool.
       width: multiplies all channels, rounded to multiples of 8.
 
@@ -114,45 +127,32 @@ def resnet101(
     Raises:
       UserError: if a setting is not one of the above.
     """
-    return _resnet('resnet101', (3, 4, 23, 3), _bottleneck_block, output_stride, norm, multi_grid, stem, width)
-
-
-class PixelNorm(layers.Layer):
-    """Subtracts ImageNet's mean pixel and divides by its deviation, in float32 or better, then casts.
-
-    Pixels of `structures.PAD_PIXEL` become 0, which is what convolutions pad with.
-    """
-
-    def __init__(self, name: str):
-        # Without autocast: bfloat16 would round the pixels before the mean is taken off.
-        super().__init__(name=name, autocast=False)
-
-    def call(self, image: Any) -> Any:
-        exact = keras.backend.result_type(image.dtype, 'float32')
-        mean, std = (ops.convert_to_tensor(pixel, dtype=exact) for pixel in (PAD_PIXEL, PIXEL_STD))
-        return ops.cast((ops.cast(image, exact) - mean) / std, self.compute_dtype)
-
-    def compute_output_shape(self, image_shape: tuple) -> tuple:
-        return image_shape
+    return _resnet('resnet101', (3, 4, 23, 3), variant, output_stride, norm, multi_grid, stem, width)
 
 
 def _resnet(
     name: str,
     depths: tuple[int, ...],
-    block: Any,
+    variant: str,
     output_stride: int,
     norm: Norm,
     multi_grid: tuple[int, ...] | None,
     stem: str,
     width: float,
 ) -> keras.Model:
-    _check(name, depths, output_stride, multi_grid, stem, width)
+    _check(name, depths, variant, output_stride, multi_grid, stem, width)
+    block = _basic_block if name == 'resnet18' else _bottleneck_block
 
     def scaled(channels: int) -> int:
         return max(8, round(channels * width / 8) * 8)
 
     image = keras.Input((None, None, 3), name='image')
-    x = _stem(PixelNorm(name='pixel_norm')(image), stem, norm, scaled)
+    if variant == 'keras':
+        norm = dataclasses.replace(norm, epsilon=KERAS_EPSILON)
+        x = PixelNorm(KERAS_MEAN, (1.0, 1.0, 1.0), name='pixel_norm')(image)
+    else:
+        x = PixelNorm(name='pixel_norm')(image)
+    x = _stem(x, stem, norm, scaled)
     outputs = {'c1': x}
     # ReLU came before, so that zeros are as good a padding as minus infinity.
     x = layers.ZeroPadding2D(1, name='stem_pool_pad')(x)
@@ -164,24 +164,39 @@ def _resnet(
         if stride * first_stride > output_stride:
             dilation *= first_stride
             first_stride = 1
+        if variant == 'keras':  # What comes after the block's stride lives on the coarser grid.
+            first_dilation = dilation
         stride *= first_stride
         for i in range(depth):
             rates = (first_dilation, dilation) if i == 0 else (dilation, dilation)
             if multi_grid is not None and stage == len(depths) + 1:
                 rates = (dilation * multi_grid[i],) * 2
-            strides = first_stride if i == 0 else 1
+            # Of the first and the second convolution: one of them has the stride of the block.
+            strides = (first_stride, 1) if variant == 'keras' or block is _basic_block else (1, first_stride)
+            strides = strides if i == 0 else (1, 1)
             x = block(x, scaled(64 * 2 ** (stage - 2)), strides, rates, norm, f'stage{stage}_block{i + 1}')
         outputs[f'c{stage}'] = x
-    return keras.Model(image, outputs, name=name)
+    model = keras.Model(image, outputs, name=name)
+    if stem == 'conv7':
+        model.published = resnet_weights.published(name, variant, depths, width)
+    return model
 
 
 def _check(
-    name: str, depths: tuple[int, ...], output_stride: int, multi_grid: tuple | None, stem: str, width: float
+    name: str,
+    depths: tuple[int, ...],
+    variant: str,
+    output_stride: int,
+    multi_grid: tuple | None,
+    stem: str,
+    width: float,
 ) -> None:
     if output_stride not in OUTPUT_STRIDES:
         raise UserError(f'output_stride: {name} has 8, 16 and 32, received {output_stride!r}.')
-    if stem not in STEMS:
-        raise UserError(f'{name}.stem: expected one of {", ".join(map(repr, STEMS))}, received {stem!r}.')
+    for setting, value, choices in (('variant', variant, VARIANTS), ('stem', stem, STEMS)):
+        if value not in choices:
+            expected = ', '.join(map(repr, choices))
+            raise UserError(f'{name}.{setting}: expected one of {expected}, received {value!r}.')
     if not width > 0:
         raise UserError(f'{name}.width: expected a factor above 0, such as 1.0, received {width!r}.')
     if multi_grid is None:
@@ -200,38 +215,39 @@ def _check(
 
 def _stem(x: Any, stem: str, norm: Norm, scaled: Any) -> Any:
     if stem == 'conv7':
-        x = Conv2D(scaled(64), 7, strides=2, name='stem_conv')(x)
-        return layers.ReLU(name='stem_relu')(norm(name='stem_norm')(x))
+        return ConvNorm(scaled(64), 7, strides=2, norm=norm, name='stem_conv')(x)
     for i, (channels, stride) in enumerate(((64, 2), (64, 1), (128, 1)), start=1):
-        x = Conv2D(scaled(channels), 3, strides=stride, name=f'stem_conv{i}')(x)
-        x = layers.ReLU(name=f'stem_relu{i}')(norm(name=f'stem_norm{i}')(x))
+        x = ConvNorm(scaled(channels), 3, strides=stride, norm=norm, name=f'stem_conv{i}')(x)
     return x
 
 
-def _basic_block(x: Any, channels: int, stride: int, rates: tuple[int, int], norm: Norm, name: str) -> Any:
-    """Two 3x3 convolutions around a shortcut; `rates` are their dilations."""
-    shortcut = _shortcut(x, channels, stride, norm, name)
-    x = Conv2D(channels, 3, strides=stride, dilation_rate=rates[0], name=f'{name}_conv1')(x)
-    x = layers.ReLU(name=f'{name}_relu1')(norm(name=f'{name}_norm1')(x))
-    x = Conv2D(channels, 3, dilation_rate=rates[1], name=f'{name}_conv2')(x)
-    x = norm(name=f'{name}_norm2', gamma_initializer='zeros')(x)
-    return layers.ReLU(name=f'{name}_relu2')(layers.Add(name=f'{name}_add')([shortcut, x]))
+def _basic_block(x: Any, channels: int, strides: tuple[int, int], rates: tuple[int, int], norm: Norm, name: str) -> Any:
+    """Two 3x3 convolutions around a shortcut; `strides` and `rates` are theirs."""
+    shortcut = _shortcut(x, channels, max(strides), norm, name)
+    x = ConvNorm(channels, 3, strides=strides[0], dilation_rate=rates[0], norm=norm, name=f'{name}_conv1')(x)
+    x = _last(channels, 3, rates[1], norm, f'{name}_conv2')(x)
+    return layers.ReLU(name=f'{name}_relu')(layers.Add(name=f'{name}_add')([shortcut, x]))
 
 
-def _bottleneck_block(x: Any, channels: int, stride: int, rates: tuple[int, int], norm: Norm, name: str) -> Any:
-    """1x1, 3x3 and 1x1 convolutions around a shortcut; the 3x3 dilates by the first of `rates`."""
-    shortcut = _shortcut(x, 4 * channels, stride, norm, name)
-    x = Conv2D(channels, 1, name=f'{name}_conv1')(x)
-    x = layers.ReLU(name=f'{name}_relu1')(norm(name=f'{name}_norm1')(x))
-    x = Conv2D(channels, 3, strides=stride, dilation_rate=rates[0], name=f'{name}_conv2')(x)
-    x = layers.ReLU(name=f'{name}_relu2')(norm(name=f'{name}_norm2')(x))
-    x = Conv2D(4 * channels, 1, name=f'{name}_conv3')(x)
-    x = norm(name=f'{name}_norm3', gamma_initializer='zeros')(x)
-    return layers.ReLU(name=f'{name}_relu3')(layers.Add(name=f'{name}_add')([shortcut, x]))
+def _bottleneck_block(
+    x: Any, channels: int, strides: tuple[int, int], rates: tuple[int, int], norm: Norm, name: str
+) -> Any:
+    """1x1, 3x3 and 1x1 convolutions around a shortcut; `strides` of the first two, the 3x3 dilates by rates[0]."""
+    shortcut = _shortcut(x, 4 * channels, max(strides), norm, name)
+    x = ConvNorm(channels, 1, strides=strides[0], norm=norm, name=f'{name}_conv1')(x)
+    x = ConvNorm(channels, 3, strides=strides[1], dilation_rate=rates[0], norm=norm, name=f'{name}_conv2')(x)
+    x = _last(4 * channels, 1, 1, norm, f'{name}_conv3')(x)
+    return layers.ReLU(name=f'{name}_relu')(layers.Add(name=f'{name}_add')([shortcut, x]))
+
+
+def _last(channels: int, kernel_size: int, rate: int, norm: Norm, name: str) -> ConvNorm:
+    """The last convolution of a residual branch."""
+    return ConvNorm(
+        channels, kernel_size, dilation_rate=rate, norm=norm, activation=None, gamma_initializer='zeros', name=name
+    )
 
 
 def _shortcut(x: Any, channels: int, stride: int, norm: Norm, name: str) -> Any:
     if stride == 1 and x.shape[-1] == channels:
         return x
-    x = Conv2D(channels, 1, strides=stride, name=f'{name}_shortcut_conv')(x)
-    return norm(name=f'{name}_shortcut_norm')(x)
+    return ConvNorm(channels, 1, strides=stride, norm=norm, activation=None, name=f'{name}_shortcut')(x)

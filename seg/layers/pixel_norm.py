@@ -8,11 +8,18 @@ from typing import Any
 import keras
 from keras import ops
 
+from seg.structures import PAD_PIXEL
+
+IMAGENET_STD = (58.395, 57.12, 57.375)  # RGB, 0..255; its mean is PAD_PIXEL.
+
 
 class PixelNorm(keras.layers.Layer):
-    """Subtracts a mean pixel and divides by a deviation, in float32 or better, then casts."""
+    """Subtracts a mean pixel and divides by a deviation, in float32 or better, then casts.
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], *, name: str):
+    With ImageNet's, pixels of `structures.PAD_PIXEL` become 0, which is what convolutions pad with.
+    """
+
+    def __init__(self, mean: Sequence[float] = PAD_PIXEL, std: Sequence[float] = IMAGENET_STD, *, name: str):
         """Makes the layer.
 
         Args:
