@@ -165,7 +165,7 @@ class VocLayout:
             raise UserError(
                 f'{self._where}: {len(missing)} of {len(self._stems)} listed names have no {kind} in '
                 f'{posixpath.join(self._root, folder)}: {named}.{there} '
-                f'Add the files, or take the names out of {_split_path(self._root, self._split)}.'
+                f'Add the files, or take the names out of {" and ".join(_split_paths(self._root, self._split))}.'
             )
         return [
             posixpath.join(self._root, folder, next(files[stem][e] for e in endings if e in files[stem]))
@@ -320,8 +320,8 @@ def _in_threads(check: Callable[[int], Any], count: int, title: str) -> Iterator
         pool.shutdown(cancel_futures=True)  # An interrupt need not wait for all files.
 
 
-def _split_path(root: str, split: str) -> str:
-    return posixpath.join(root, _SPLITS, f'{split}.txt')
+def _split_paths(root: str, split: str) -> list[str]:
+    return [posixpath.join(root, _SPLITS, f'{part.strip()}.txt') for part in split.split('+')]
 
 
 def _find_root(data_dir: str) -> str:
@@ -354,16 +354,19 @@ def _read_lines(path: str) -> list[str]:
 
 
 def _read_split(root: str, split: str) -> list[str]:
-    path = _split_path(root, split)
-    if not tf.io.gfile.exists(path):
-        folder = posixpath.join(root, _SPLITS)
-        splits = sorted(name[: -len('.txt')] for name in tf.io.gfile.listdir(folder) if name.endswith('.txt'))
-        there = f'{folder} lists {", ".join(splits)}' if splits else f'{folder} holds no .txt file'
-        raise UserError(f'voc_layout.split = {split!r}: there is no {path}. {there}.')
-    stems = [line for line in _read_lines(path) if line]
-    if not stems:
-        raise UserError(f'voc_layout.split = {split!r}: {path} is empty. Expected one name a line, without ending.')
-    return stems
+    """Names of all lists of the split, each once."""
+    stems: list[str] = []
+    for path in _split_paths(root, split):
+        if not tf.io.gfile.exists(path):
+            folder = posixpath.join(root, _SPLITS)
+            splits = sorted(name[: -len('.txt')] for name in tf.io.gfile.listdir(folder) if name.endswith('.txt'))
+            there = f'{folder} lists {", ".join(splits)}' if splits else f'{folder} holds no .txt file'
+            raise UserError(f'voc_layout.split = {split!r}: there is no {path}. {there}.')
+        names = [line for line in _read_lines(path) if line]
+        if not names:
+            raise UserError(f'voc_layout.split = {split!r}: {path} is empty. Expected one name a line, without ending.')
+        stems += names
+    return list(dict.fromkeys(stems)) if '+' in split else stems
 
 
 def _read_class_names(root: str) -> tuple[str, ...]:

@@ -142,6 +142,14 @@ def test_missing_folder(tmp_path):
     refused("voc_layout.data_dir = ''", data_dir='')
 
 
+def test_union_of_splits_has_every_picture_once(folder):
+    (folder / 'ImageSets/Segmentation/last.txt').write_text('img4\nimg2\n')
+    dataset = voc_layout(data_dir=str(folder), split='val+last')
+    assert [dataset.image_name(i) for i in range(dataset.info.num_examples)] == ['img1', 'img4', 'img2']
+    assert dataset.info.name == 'voc_layout/val+last'
+    refused(r"split = 'val\+test': there is no .*test\.txt", data_dir=folder, split='val+test')
+
+
 def test_missing_and_empty_split(folder):
     refused(r"voc_layout.split = 'test': there is no .*test\.txt.*lists train, val\.", data_dir=folder, split='test')
     (folder / 'ImageSets/Segmentation/none.txt').write_text('\n \n')
