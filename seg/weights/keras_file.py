@@ -32,7 +32,9 @@ def read(path: str) -> dict[str, np.ndarray]:
                     'have; this file names no layers.'
                 )
 
-            def add(name: str, item: object) -> None:
+            def add(name: str | bytes, item: object) -> None:
+                if isinstance(name, bytes):
+                    raise DamagedFileError(f'{path}: the name {name!r} in it is no text.')
                 if not isinstance(item, h5py.Dataset):
                     return
                 layer, _, weight = name.partition('/')

@@ -41,13 +41,13 @@ def arrays(backbone: Any, path: str | None = None) -> tuple[str, dict[str, np.nd
             f'init.weights: backbone {backbone.name}, as it is configured, {wish}. Backbones that have published ones: '
             + ', '.join(_names())
         )
+    title = ''
     if path is None:
-        path = _find(published)
+        path, title = _find(published), f'{published.title}: '
     elif not os.path.exists(path):
         raise UserError(f'init.weights = {path!r}: no such file (working directory {os.getcwd()}).')
     tensors = READERS[os.path.splitext(path)[1]](path)
-    converted = published.convert(tensors)
-    return f'{published.title}, {len(tensors)} tensors in {path}', converted
+    return f'{title}{path} ({len(tensors)} tensors)', published.convert(tensors)
 
 
 def _find(published: Published) -> str:

@@ -106,7 +106,7 @@ def _parse_old(path: str, content: bytes) -> _Parsed:
         torch_pickle.load(path, data)
     state, storages = torch_pickle.load(path, data)
     keys, _ = torch_pickle.load(path, data)
-    if not isinstance(keys, list) or not set(storages) <= set(keys):
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or not set(storages) <= set(keys):
         raise ValueError('its list of storages is not complete')
     places, begin = {}, data.tell()
     for key in keys:
@@ -120,6 +120,8 @@ def _parse_old(path: str, content: bytes) -> _Parsed:
             raise ValueError(f'the storage {key} has not the {size} elements that the pickle says')
         places[key] = memoryview(content)[begin + 8 : end]
         begin = end
+    if begin != len(content):
+        raise ValueError(f'there are {len(content) - begin} bytes behind its last storage')
     return state, lambda storage: places[storage.key], '<'
 
 

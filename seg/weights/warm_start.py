@@ -64,9 +64,15 @@ class Init:
                 f'init.parts = {tuple(self.parts)!r}: init.weights = {self.weights!r} has weights of the part '
                 f"'backbone' alone; this model has {', '.join(parts)}. Leave init.parts out."
             )
-        report, share = _assign(chosen, source)
-        report = f'{origin}: {report}'
-        if share < self.min_fraction:
+        loaded, left = _assign(chosen, source)
+        wanted = loaded + len(left)
+        report = f'{origin}: loaded {loaded} of {wanted} variables' + _listed(f', re-initialised {len(left)}: ', left)
+        if foreign:  # Arrays without a variable: the weights are those of another network, or of another normalisation.
+            names = {f'backbone/{variable.path}' for variable in chosen['backbone'].variables}
+            more = [name for name in source if name not in names]
+            report += _listed(f'; no variables for {len(more)} arrays of the file: ', more)
+            wanted = max(wanted, len(source))
+        if loaded < self.min_fraction * wanted:
             raise UserError(
                 f'init.weights = {self.weights!r}: {report}. At least {self.min_fraction:.0%} must fit. {advice}, or '
                 'lower init.min_fraction.'
@@ -75,8 +81,8 @@ class Init:
         return report
 
 
-def _assign(parts: Mapping[str, Any], source: Mapping[str, np.ndarray]) -> tuple[str, float]:
-    """Sets the variables that the source has, by name and shape. Returns the report and the share that was set."""
+def _assign(parts: Mapping[str, Any], source: Mapping[str, np.ndarray]) -> tuple[int, list[str]]:
+    """Sets the variables that the source has, by name and shape. Returns their number, and what the others lack."""
     loaded, left = 0, []
     for part, layer in parts.items():
         for variable in layer.variables:
@@ -90,10 +96,11 @@ def _assign(parts: Mapping[str, Any], source: Mapping[str, np.ndarray]) -> tuple
                     f'{name} {tuple(variable.shape)}'
                     + (f', {value.shape} in the file' if value is not None else ', not in the file')
                 )
-    report = f'loaded {loaded} of {loaded + len(left)} variables'
-    if left:
-        report += f', re-initialised {len(left)}: ' + '; '.join(left[:4]) + ('; …' if len(left) > 4 else '')
-    return report, loaded / max(1, loaded + len(left))
+    return loaded, left
+
+
+def _listed(intro: str, items: Sequence[str]) -> str:
+    return intro + '; '.join(items[:4]) + ('; …' if len(items) > 4 else '') if items else ''
 
 
 def _checkpoint(weights: str) -> tuple[str, dict[str, np.ndarray]]:
