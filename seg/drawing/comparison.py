@@ -23,10 +23,10 @@ _HEADINGS = ('input', 'truth', 'prediction', 'errors')
 
 
 class _Entry(NamedTuple):
-    """One entry of a legend: a colour, a name, and a remark in paler ink."""
+    """One entry of a legend: a colour (None for no box), a name, and a remark in paler ink."""
 
-    color: Color
-    name: str
+    color: Color | None
+    name: str = ''
     remark: str = ''
 
 
@@ -102,6 +102,8 @@ class Comparison:
         x = _MARGIN
         for heading, panel, column in zip(_HEADINGS, panels, columns, strict=True):
             draw.text((x, y), heading, _PALE_INK, font)
+            # A frame: a white class on a white ground would have no edge.
+            draw.rectangle((x - 1, y + line - 1, x + width, y + line + height), outline=_FRAME)
             strip.paste(Image.fromarray(panel), (x, y + line))
             x += column + _GAP
         y += line + height + _GAP
@@ -131,18 +133,15 @@ class Comparison:
         return name + figures
 
     def _legend(self) -> list[_Entry]:
-        return [
-            _Entry(
-                self._colors[c],
-                text.class_label(self._class_names[c], c),
-                f'{self._ious[c]:.2f}' if c in self._ious else '',
-            )
-            for c in self._shown
-        ]
+        names = {c: text.class_label(self._class_names[c], c) for c in self._shown}
+        ious = {c: f'{iou:.2f}' for c, iou in self._ious.items()}
+        title = _Entry(None, remark='IoU:' if ious else 'classes:')
+        return [title, *(_Entry(self._colors[c], names[c], ious.get(c, '')) for c in self._shown)]
 
     def _error_legend(self) -> list[_Entry]:
-        dark = tuple(round(128 * DIMMED) for _ in range(3))
-        return [_Entry(dark, 'right'), _Entry(WRONG, 'wrong'), *([_Entry(IGNORED, 'ignored')] if self._ignores else [])]
+        dark = (round(128 * DIMMED),) * 3
+        ignored = [_Entry(IGNORED, 'ignored')] if self._ignores else []
+        return [_Entry(None, remark='errors:'), _Entry(dark, 'right'), _Entry(WRONG, 'wrong'), *ignored]
 
 
 def panel_size(height: int, width: int) -> tuple[int, int]:
@@ -175,8 +174,9 @@ def _percent(share: float) -> str:
 
 def _widths(entry: _Entry, font) -> tuple[int, int, int]:
     """Of the colour's box, of the name, and of the remark with the space before it."""
-    remark = font.getlength(f' {entry.remark}') if entry.remark else 0
-    return round(font.size * 1.35), int(np.ceil(font.getlength(entry.name))), int(np.ceil(remark))
+    box = round(font.size * 1.35) if entry.color else 0
+    gap = ' ' if entry.name else ''
+    return box, int(np.ceil(font.getlength(entry.name))), int(np.ceil(font.getlength(gap + entry.remark)))
 
 
 def _flow(entries: Sequence[_Entry], font, room: int) -> list[list[_Entry]]:
@@ -199,9 +199,9 @@ def _draw_entries(draw, entries: Sequence[_Entry], font, y: int) -> None:
     x, side = _MARGIN, font.size
     for entry in entries:
         box, name, remark = _widths(entry, font)
-        top = y + round(font.size * 0.12)
-        draw.rectangle((x, top, x + side - 1, top + side - 1), entry.color, _FRAME)
+        if entry.color:
+            top = y + round(side * 0.12)
+            draw.rectangle((x, top, x + side - 1, top + side - 1), entry.color, _FRAME)
         draw.text((x + box, y), entry.name, _INK, font)
-        if entry.remark:
-            draw.text((x + box + name, y), f' {entry.remark}', _PALE_INK, font)
-        x += box + name + remark + font.size
+        draw.text((x + box + name + remark, y), entry.remark, _PALE_INK, font, anchor='ra')
+        x += box + name + remark + side

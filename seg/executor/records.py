@@ -91,7 +91,7 @@ class Events:
         """Adds pictures: photographs as JPEG with full colour resolution, so that labels stay sharp; others as PNG."""
         for tag, pixels, photo in pictures:
             buffer = io.BytesIO()
-            settings = {'quality': 90, 'subsampling': 0} if photo else {'optimize': True}
+            settings = {'quality': 90, 'subsampling': 0} if photo else {}
             Image.fromarray(pixels).save(buffer, 'JPEG' if photo else 'PNG', **settings)
             image = summary_pb2.Summary.Image(
                 height=pixels.shape[0], width=pixels.shape[1], colorspace=3, encoded_image_string=buffer.getvalue()

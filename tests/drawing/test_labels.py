@@ -1,0 +1,35 @@
+"""Class ids as colours."""
+
+import numpy as np
+import pytest
+
+from seg import drawing
+from seg.datasets.palette import voc_palette
+from seg.drawing.labels import IGNORED
+
+COLORS = ((10, 20, 30), (40, 50, 60))
+
+
+@pytest.mark.parametrize('ignore', [255, -1, 65535])
+def test_colorize(ignore):
+    found = drawing.colorize(np.array([[0, 1, ignore, 7]]), COLORS, ignore)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, [[COLORS[0], COLORS[1], IGNORED, IGNORED]])
+
+
+def test_ignore_label_that_is_a_class():
+    np.testing.assert_array_equal(drawing.colorize(np.array([[0, 1]]), COLORS, 0), [[IGNORED, COLORS[1]]])
+
+
+def test_palette_png():
+    classes = np.array([[0, 1, 2], [255, 0, 1]])
+    picture = drawing.palette_png(classes, voc_palette(3))
+    assert picture.mode == 'P' and picture.size == (3, 2)
+    np.testing.assert_array_equal(np.asarray(picture), classes)
+    assert picture.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
+
+
+def test_overlay():
+    image = np.full((1, 3, 3), 100, np.uint8)
+    found = drawing.overlay(image, np.array([[0, 1, 255]]), COLORS, opacity=0.25)
+    np.testing.assert_array_equal(found, [[[78, 80, 82], [85, 88, 90], [100, 100, 100]]])
