@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -17,8 +15,11 @@ from seg import config, plugins, registry, run_dir
 from seg.errors import UserError
 from seg.executor import hardware as hardware_module
 from seg.executor.executor import Executor
-from seg.executor.records import write_json, write_text
+from seg.executor.overfit import FirstExamples, Overfit
 from seg.executor.run_config import OptimizerStep, RunConfig
+from seg.prediction import pipeline, sources
+from seg.prediction.outputs import Outputs
+from seg.prediction.request import Request
 from seg.structures import ClassHistogram, DatasetInfo, Hardware
 from seg.weights.warm_start import Init
 
@@ -37,74 +38,30 @@ _NOT_TRAINING = (
     'overfit/*',
 )
 _IDLE = {
-    'train_and_eval': ('overfit.*', 'overfit/*'),
-    'train': ('eval/*', 'overfit.*', 'overfit/*'),
-    'overfit': ('eval/*', 'RunConfig.*'),
-    'eval': _NOT_TRAINING,
+    'train_and_eval': ('overfit.*', 'overfit/*', 'predict.*'),
+    'train': ('eval/*', 'overfit.*', 'overfit/*', 'predict.*'),
+    'overfit': ('eval/*', 'RunConfig.*', 'predict.*'),
+    'eval': (*_NOT_TRAINING, 'predict.*'),
     'predict': _NOT_TRAINING,
 }
-
-# Settings that may differ when a run goes on; parts name theirs when they register.
-_FREE = (
-    'RunConfig.eval_batch_size',
-    'RunConfig.iterations_per_loop',
-    'RunConfig.save_checkpoints_steps',
-    'RunConfig.keep_checkpoint_max',
-    'RunConfig.eval_every',
-    'RunConfig.best_metric',
-    'RunConfig.num_pictures',
-    'experiment.eval_data',
-    'init.',
-    'overfit.',
-    'metrics.',
-)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Overfit:
-    """What `--mode=overfit` does: a model that cannot learn a few images by heart will learn nothing else.
-
-    Attributes:
-      num_images: the first images of the training split; also the batch size.
-      train_steps: at most this many steps.
-      eval_every: how often to look whether the target is reached.
-      target: value of `RunConfig.best_metric` at which it ends.
-    """
-
-    num_images: int = 8
-    train_steps: int = 1000
-    eval_every: int = 50
-    target: float = 0.9
-
-    def applied(self, run: RunConfig) -> RunConfig:
-        """The run's settings with this mode's length and periods."""
-        return dataclasses.replace(
-            run,
-            train_steps=self.train_steps,
-            batch_size=self.num_images,
-            eval_batch_size=None,
-            iterations_per_loop=math.gcd(10, self.eval_every),
-            eval_every=self.eval_every,
-            save_checkpoints_steps=self.train_steps,
-        )
-
-
-class FirstExamples:
-    """The first few examples of a data set."""
-
-    def __init__(self, dataset, count: int):
-        known = dataset.info.num_examples
-        if known is not None and known < count:
-            raise UserError(f'overfit.num_images = {count}: {dataset.info.name} has {known} image(s).')
-        self.info = dataclasses.replace(dataset.info, num_examples=count)
-        self.load, self.image_name = dataset.load, dataset.image_name
+_NO_DATA = ('datasets.*', 'eval/*')  # Where the pictures come from --input.
 
 
 class Experiment:
     """The root of the settings: which task, data and optimizer; everything else hangs on these."""
 
     def __init__(
-        self, *, model_dir: str, mode: str, hardware: Hardware, fresh: bool, task, train_data, eval_data, optimizer
+        self,
+        *,
+        model_dir: str,
+        mode: str,
+        hardware: Hardware,
+        fresh: bool,
+        own_pictures: bool,
+        task,
+        train_data,
+        eval_data,
+        optimizer,
     ):
         """Builds what the mode needs.
 
@@ -113,6 +70,7 @@ class Experiment:
           mode: supplied; one of `MODES`.
           hardware: supplied; where and in which precision.
           fresh: supplied; whether an earlier run in the directory counts for nothing.
+          own_pictures: supplied; whether pictures are given to `predict`, which then needs no data set.
           task: reference to a task.
           train_data: reference to the data set to learn from.
           eval_data: reference to the data set to evaluate on.
@@ -121,6 +79,7 @@ class Experiment:
         self.mode, self.model_dir = mode, model_dir
         trains = mode in _TRAINING_MODES
         self._overfit: Overfit = config.injected('overfit')()
+        self._settings: pipeline.Predict | None = config.injected('predict')() if mode == 'predict' else None
         run: RunConfig = config.injected('RunConfig')(model_dir=model_dir)
         run = self._overfit.applied(run) if mode == 'overfit' else run
         if trains:
@@ -134,7 +93,8 @@ class Experiment:
         eval_factory = registry.datasets.check(eval_data, 'experiment.eval_data')
         make_train_data = functools.cache(lambda: train_factory(**supplied))
         self.train_data = make_train_data() if trains else None
-        self.eval_data = eval_factory(**supplied) if mode in ('train_and_eval', 'eval', 'predict') else None
+        evaluates = mode in ('train_and_eval', 'eval', 'predict') and not own_pictures
+        self.eval_data = eval_factory(**supplied) if evaluates else None
         for dataset in (self.train_data, self.eval_data):
             if dataset is not None:
                 dataset.verify()
@@ -171,8 +131,8 @@ class Experiment:
             config_text=lambda: config.markdown(config.operative()),
         )
 
-    def execute(self, checkpoint: str = 'latest') -> dict[str, Any] | None:
-        """Does what the mode says. Returns the results where the mode has some."""
+    def execute(self, checkpoint: str = 'latest', request: Request | None = None) -> dict[str, Any] | None:
+        """Does what the mode says. Returns the results where the mode has some. `predict` needs a request."""
         run, task = self.run_config, self.task
         if self.mode in _TRAINING_MODES:
             replicas = self.executor.hardware.num_replicas
@@ -196,19 +156,38 @@ class Experiment:
                 *task.overfit_inputs(self.train_data, run.batch_size),
                 stop=lambda evaluation: evaluation.metrics[run.best_metric] >= self._overfit.target,
             )
-        source = task.evaluation_input(self.eval_data, run.evaluation_batch_size)
-        if self.mode == 'eval':
-            return self.executor.evaluate(source, checkpoint)
-        folder = os.path.join(self.model_dir, 'predictions', source.name.rpartition('/')[2])
-        written = sum(
-            task.write_predictions(batch, predictions, source.image_name, folder)
-            for batch, predictions in self.executor.predict(source, checkpoint)
-        )
-        logging.info('Wrote %d predictions to %s', written, folder)
-        return None
+        if self.mode == 'predict':
+            return self._predict(request, checkpoint)
+        return self.executor.evaluate(task.evaluation_input(self.eval_data, run.evaluation_batch_size), checkpoint)
 
-    def describe_data(self) -> None:
-        """Keeps in `model_dir` what eval and predict have to know of the training data."""
+    def _predict(self, request: Request, checkpoint: str) -> dict[str, Any]:
+        info = self.info if request.pictures is not None else self.eval_data.info
+        pictures = sources.from_dataset(self.eval_data) if request.pictures is None else request.pictures
+        output = request.output or os.path.join(self.model_dir, 'predictions', info.name.rpartition('/')[2])
+        results = pipeline.predict(
+            pictures,
+            self.executor.predictor(checkpoint),
+            Outputs(output, self.info, self.task.colors, self._settings.opacity, request.probabilities),
+            size=self.task.canvas(info.max_size),
+            batch_size=self.run_config.evaluation_batch_size,
+            settings=self._settings,
+        )
+        logging.info('Predictions: %s', output)
+        return results
+
+    def describe(self) -> None:
+        """Writes the settings and what eval and predict have to know of the training data.
+
+        Raises:
+          UserError: if `model_dir` holds a run with other training settings.
+        """
+        run_dir.write_settings(
+            self.model_dir,
+            mode=self.mode,
+            hardware=self.executor.hardware,
+            global_batch=self.run_config.batch_size,
+            parts=self.task.checkpoint_items,
+        )
         run_dir.write_dataset_info(self.model_dir, self.info, self._histogram)
 
     def overfit_failure(self, results: dict[str, Any]) -> str | None:
@@ -224,11 +203,12 @@ class Experiment:
         )
 
 
-config.configurable('experiment', supplied=('model_dir', 'mode', 'hardware', 'fresh'))(Experiment)
+config.configurable('experiment', supplied=('model_dir', 'mode', 'hardware', 'fresh', 'own_pictures'))(Experiment)
 config.configurable('RunConfig', supplied=('model_dir',))(RunConfig)
 config.configurable('OptimizerStep')(OptimizerStep)
 config.configurable('init')(Init)
 config.configurable('overfit')(Overfit)
+config.configurable('predict')(pipeline.Predict)
 
 
 def run(
@@ -240,6 +220,9 @@ def run(
     plugin_specs: Sequence[str] = (),
     fresh: bool = False,
     checkpoint: str = 'latest',
+    input: str | Sequence[str] = (),
+    output: str | None = None,
+    probabilities: bool = False,
     hardware: Hardware | None = None,
 ) -> dict[str, Any] | None:
     """Runs an experiment; what the command line does, for notebooks and scripts.
@@ -254,10 +237,14 @@ def run(
       plugin_specs: modules or files with parts of your own, as --plugins takes them.
       fresh: whether to remove an earlier run from `model_dir` first.
       checkpoint: for `eval` and `predict`: `latest`, `best` or a path.
+      input: for `predict`: pictures (files, folders, globs); empty for the evaluation data.
+      output: for `predict`: a folder; None for `predictions/<split>` in `model_dir`, or `predictions/input` there.
+      probabilities: for `predict`: whether to write class probabilities as well.
       hardware: from `hardware.set_up`; None for `auto` in everything.
 
     Returns:
-      What `results.json` holds (for `eval`: `eval/<split>-<step>.json`); None for `train` and `predict`.
+      What `results.json` holds (for `eval`: `eval/<split>-<step>.json`; for `predict`: numbers of pictures, and the
+      reasons of those that failed); None for `train`.
 
     Raises:
       UserError: for every mistake in the settings or the data, with one message that says how to mend it.
@@ -272,14 +259,15 @@ def run(
             f'--checkpoint={checkpoint} is for --mode=eval and predict: training goes on from the latest one. To start '
             'a new run from other weights, bind init.weights.'
         )
+    request = Request.of(mode, model_dir, input, output, probabilities)
     with run_dir.locked(model_dir) if trains else contextlib.nullcontext():
         fresh = fresh or mode == 'overfit'
-        experiment = build(model_dir, mode, hardware, fresh)
+        experiment = build(model_dir, mode, hardware, fresh, request)
         if fresh:  # Not before the new settings have proved sound.
             run_dir.clear(model_dir)
         if trains:
-            _write_settings(model_dir, experiment, hardware)
-        results = experiment.execute(checkpoint)
+            experiment.describe()
+        results = experiment.execute(checkpoint, request)
     if trains:
         logging.info('Curves and pictures: tensorboard --logdir %s', model_dir)
         if results is not None:
@@ -339,6 +327,9 @@ def validate(
     mode: str = 'train_and_eval',
     gin_params: Sequence[str] = (),
     plugin_specs: Sequence[str] = (),
+    input: str | Sequence[str] = (),
+    output: str | None = None,
+    probabilities: bool = False,
     hardware: Hardware | None = None,
 ) -> str:
     """Builds everything, checks settings and data, runs nothing. Arguments as `run` has them.
@@ -351,13 +342,18 @@ def validate(
     """
     hardware = hardware or hardware_module.set_up()
     model_dir = load_settings(gin_files, gin_params, plugin_specs, model_dir, mode)
-    experiment = build(model_dir, mode, hardware)
-    weights = _model_info(experiment.task.checkpoint_items).splitlines()[0]
+    request = Request.of(mode, model_dir, input, output, probabilities)
+    experiment = build(model_dir, mode, hardware, request=request)
+    weights = run_dir.model_info(experiment.task.checkpoint_items).splitlines()[0]
     return f'Valid: {experiment.info.name}, {experiment.info.num_classes} classes, {weights}; nothing was run.'
 
 
-def build(model_dir: str, mode: str, hardware: Hardware, fresh: bool = False) -> Experiment:
+def build(
+    model_dir: str, mode: str, hardware: Hardware, fresh: bool = False, request: Request | None = None
+) -> Experiment:
     """Builds everything that the mode needs, and refuses settings that nothing read.
+
+    A request with pictures of its own does without the evaluation data.
 
     In the mode `overfit` it all happens in the gin scope of that name: `overfit/…` bindings count there alone.
 
@@ -365,49 +361,13 @@ def build(model_dir: str, mode: str, hardware: Hardware, fresh: bool = False) ->
       UserError: for mistakes in the settings or the data.
     """
     with config.scope('overfit') if mode == 'overfit' else contextlib.nullcontext():
-        experiment = config.injected('experiment')(model_dir=model_dir, mode=mode, hardware=hardware, fresh=fresh)
-    if note := config.report_unused(_IDLE[mode]):
+        own_pictures = request is not None and request.pictures is not None
+        experiment = config.injected('experiment')(
+            model_dir=model_dir, mode=mode, hardware=hardware, fresh=fresh, own_pictures=own_pictures
+        )
+    if note := config.report_unused((*_IDLE[mode], *(_NO_DATA if own_pictures else ()))):
         logging.info('%s', note)
     return experiment
-
-
-def _write_settings(model_dir: str, experiment: Experiment, hardware: Hardware) -> None:
-    """Checks that an earlier run in the directory may go on, then describes this one there."""
-    training = {key: value for key, value in config.operative_values().items() if not _is_free(key)}
-    run_dir.check_resumable(model_dir, training, config.diff)
-    write_text(os.path.join(model_dir, 'config.gin'), config.snapshot())
-    write_text(os.path.join(model_dir, 'operative_config.gin'), config.operative())
-    experiment.describe_data()
-    write_json(
-        os.path.join(model_dir, 'run.json'),
-        {
-            'mode': experiment.mode,
-            'precision': hardware.precision,
-            'strategy': type(hardware.strategy).__name__,
-            'replicas': hardware.num_replicas,
-            'global_batch': experiment.run_config.batch_size,
-            'jit_compile': hardware.jit_compile,
-            'deterministic': hardware.deterministic,
-            'versions': hardware_module.describe(),
-            'training': training,
-        },
-    )
-    write_text(os.path.join(model_dir, 'model_info.txt'), _model_info(experiment.task.checkpoint_items))
-
-
-def _is_free(key: str) -> bool:
-    return config.declared_free(key) or key.startswith(('eval/', *_FREE))
-
-
-def _model_info(parts: Mapping[str, Any]) -> str:
-    """Variables of each part with shapes, and the number of weights."""
-    lines, total = [], 0
-    for name, part in parts.items():
-        count = sum(math.prod(v.shape) for v in part.trainable_variables)
-        total += count
-        lines.append(f'{name}: {count:,} trainable weights')
-        lines += [f'  {v.path} {tuple(v.shape)}{"" if v.trainable else " (not trained)"}' for v in part.variables]
-    return '\n'.join([f'{total:,} trainable weights', *lines]) + '\n'
 
 
 def _check_same_classes(train: DatasetInfo, evaluation: DatasetInfo) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import glob
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +16,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from seg import config
 from seg.errors import UserError
-from seg.executor.records import write_json
-from seg.structures import ClassHistogram, DatasetInfo
+from seg.executor import hardware as hardware_module
+from seg.executor.records import write_json, write_text
+from seg.structures import ClassHistogram, DatasetInfo, Hardware
 
 # All that a run writes; --fresh removes these and nothing else.
 _FILES = (
@@ -34,6 +37,21 @@ _FILES = (
     'dataset_info.json',
     'model_info.txt',
     'error.log',
+)
+
+# Settings that may differ when a run goes on; parts name theirs when they register.
+_FREE = (
+    'RunConfig.eval_batch_size',
+    'RunConfig.iterations_per_loop',
+    'RunConfig.save_checkpoints_steps',
+    'RunConfig.keep_checkpoint_max',
+    'RunConfig.eval_every',
+    'RunConfig.best_metric',
+    'RunConfig.num_pictures',
+    'experiment.eval_data',
+    'init.',
+    'overfit.',
+    'metrics.',
 )
 
 
@@ -72,6 +90,57 @@ def clear(model_dir: str) -> None:
         shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
     if removed:
         logging.info('Removed the earlier run from %s.', model_dir)
+
+
+def write_settings(
+    model_dir: str, *, mode: str, hardware: Hardware, global_batch: int, parts: Mapping[str, Any]
+) -> None:
+    """Checks that an earlier run in the directory may go on with the parsed settings, then keeps them there.
+
+    Args:
+      model_dir: the run.
+      mode: of the run.
+      hardware: where it runs.
+      global_batch: images of one step.
+      parts: of the model, Keras layers by name.
+
+    Raises:
+      UserError: if the directory holds a run with other training settings.
+    """
+    training = {key: value for key, value in config.operative_values().items() if not _is_free(key)}
+    check_resumable(model_dir, training, config.diff)
+    write_text(os.path.join(model_dir, 'config.gin'), config.snapshot())
+    write_text(os.path.join(model_dir, 'operative_config.gin'), config.operative())
+    write_json(
+        os.path.join(model_dir, 'run.json'),
+        {
+            'mode': mode,
+            'precision': hardware.precision,
+            'strategy': type(hardware.strategy).__name__,
+            'replicas': hardware.num_replicas,
+            'global_batch': global_batch,
+            'jit_compile': hardware.jit_compile,
+            'deterministic': hardware.deterministic,
+            'versions': hardware_module.describe(),
+            'training': training,
+        },
+    )
+    write_text(os.path.join(model_dir, 'model_info.txt'), model_info(parts))
+
+
+def _is_free(key: str) -> bool:
+    return config.declared_free(key) or key.startswith(('eval/', *_FREE))
+
+
+def model_info(parts: Mapping[str, Any]) -> str:
+    """Variables of each part with shapes, and the number of weights."""
+    lines, total = [], 0
+    for name, part in parts.items():
+        count = sum(math.prod(v.shape) for v in part.trainable_variables)
+        total += count
+        lines.append(f'{name}: {count:,} trainable weights')
+        lines += [f'  {v.path} {tuple(v.shape)}{"" if v.trainable else " (not trained)"}' for v in part.variables]
+    return '\n'.join([f'{total:,} trainable weights', *lines]) + '\n'
 
 
 def write_dataset_info(model_dir: str, info: DatasetInfo, histogram: ClassHistogram | None) -> None:

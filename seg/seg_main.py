@@ -39,6 +39,17 @@ _MODEL_DIR = flags.DEFINE_string(
 )
 _FRESH = flags.DEFINE_bool('fresh', False, 'Start over: removes an earlier run from model_dir.', **_own)
 _CHECKPOINT = flags.DEFINE_string('checkpoint', 'latest', 'For eval and predict: latest, best, or a path.', **_own)
+_INPUT = flags.DEFINE_multi_string(
+    'input',
+    [],
+    'For predict: pictures; a file, a folder, or a glob in quotes; several by commas or by several --input. Default: '
+    'the evaluation data.',
+    **_own,
+)
+_OUTPUT = flags.DEFINE_string('output', None, 'For predict: folder to write to. Default: in model_dir.', **_own)
+_PROBABILITIES = flags.DEFINE_bool(
+    'probabilities', False, 'For predict: also writes the probabilities of all classes, as .npz files.', **_own
+)
 _PLUGINS = flags.DEFINE_list(
     'plugins', [], 'Your own parts: modules (pkg.mod) or files (path/file.py), by commas.', **_own
 )
@@ -64,14 +75,16 @@ def main(argv: Sequence[str]) -> int:
       argv: program name and flags.
 
     Returns:
-      The exit status: 0, 2 for a mistake of the user's, 1 for a bug of ours, 130 when interrupted.
+      The exit status: 0, 2 for a mistake of the user's, 1 for a bug of ours or where some pictures could not be
+      predicted, 130 when interrupted.
     """
     try:
         for name in _FLAGS:
             _FLAGS[name].unparse()  # An earlier call's, where one process makes several.
         rest = _FLAGS(_with_bare_list(argv))
         if len(rest) > 1:
-            raise UserError(f'{rest[1]!r}: every setting is a flag or a --gin_param; see seg_main --help.')
+            hint = '; a glob for --input wants quotes, lest the shell expands it' if _INPUT.value else ''
+            raise UserError(f'{rest[1]!r}: every setting is a flag or a --gin_param{hint}; see seg_main --help.')
         if _HELP.value:
             print(_help_text())
             return 0
@@ -111,6 +124,7 @@ def _run() -> int:
         tensorflow.config.list_physical_devices()
         from seg import experiment, plugins
         from seg.executor import hardware as hardware_module
+        from seg.prediction import pipeline
     if _VERSION.value:
         for key, value in hardware_module.describe().items():
             print(f'{key}: {", ".join(value) if isinstance(value, list) else value}')
@@ -125,6 +139,9 @@ def _run() -> int:
         mode=_MODE.value,
         gin_params=_GIN_PARAM.value,
         plugin_specs=_PLUGINS.value,
+        input=_INPUT.value,
+        output=_OUTPUT.value,
+        probabilities=_PROBABILITIES.value,
         hardware=hardware,
     )
     if _VALIDATE.value:
@@ -133,6 +150,8 @@ def _run() -> int:
     results = experiment.run(_GIN_FILE.value, **settings, fresh=_FRESH.value, checkpoint=_CHECKPOINT.value)
     if results is not None:
         print(json.dumps(results, indent=2))
+    if _MODE.value == 'predict' and results['failed']:
+        return _tell(pipeline.summary(results), 1)
     return 0
 
 

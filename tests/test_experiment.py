@@ -141,17 +141,23 @@ def test_eval_of_another_gin_file_and_checkpoint(trained):
     assert 'ckpt-7.safetensors' in text
 
 
-def test_predict_writes_a_palette_image_per_example(trained):
-    """At native size, which is no multiple of the stride here."""
+def test_predict_the_evaluation_data(trained):
+    """At native size, which is no multiple of the stride here, with everything that is written for files."""
     model_dir, _ = trained
     params = ['eval/datasets.shapes.size=(40, 72)', 'eval/datasets.shapes.num_examples=3']
-    assert run(model_dir, mode='predict', params=params) is None
-    paths = sorted((model_dir / 'predictions' / 'val').iterdir())
-    assert [path.name for path in paths] == ['val-00000.png', 'val-00001.png', 'val-00002.png']
-    for path in paths:
-        image = Image.open(path)
+    results = run(model_dir, mode='predict', params=params)
+    folder = model_dir / 'predictions' / 'val'
+    assert results['pictures'] == results['segmented'] == 3 and results['output'] == str(folder)
+    names = [f'val-0000{i}' for i in range(3)]
+    expected = {'predictions.jsonl', *(name + ending for name in names for ending in ('.png', '.overlay.jpg'))}
+    assert {path.name for path in folder.iterdir()} == expected
+    lines = [json.loads(line) for line in (folder / 'predictions.jsonl').read_text().splitlines()]
+    assert [(line['file'], line['output'], line['scale']) for line in lines] == [(name, name, 1.0) for name in names]
+    for name in names:
+        image = Image.open(folder / f'{name}.png')
         assert image.mode == 'P' and image.size == (72, 40) and np.asarray(image).max() < 8
         assert image.getpalette()[:6] == [0, 0, 0, 128, 0, 0]
+        assert Image.open(folder / f'{name}.overlay.jpg').size == (72, 40)
 
 
 OVERFIT = (*PARAMS, 'overfit.num_images=2', 'overfit.train_steps=2', 'overfit.eval_every=2')

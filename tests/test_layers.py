@@ -36,7 +36,8 @@ MAY_IMPORT = {
     'weights': BASE | {'registry', *PARTS, 'models'},
     'tasks': BASE | {'drawing', 'registry', *PARTS, 'models', 'weights'},
     'executor': BASE | {'registry', 'optimizers', 'weights'},
-    'run_dir': {'errors', 'structures', 'executor'},
+    'prediction': BASE | {'drawing', 'executor'},
+    'run_dir': {'errors', 'structures', 'config', 'executor'},
 }
 MAY_IMPORT['experiment'] = set(MAY_IMPORT)
 MAY_IMPORT['seg_main'] = set(MAY_IMPORT)

@@ -26,6 +26,7 @@ from absl import logging
 from seg.errors import UserError
 from seg.executor.checkpoints import Checkpoint, Checkpoints
 from seg.executor.evaluator import Evaluation, Evaluator
+from seg.executor.predictor import Predictor
 from seg.executor.progress import Progress
 from seg.executor.records import Events, MetricsLog, write_json
 from seg.executor.run_config import OptimizerStep, RunConfig
@@ -138,6 +139,12 @@ class Executor:
         """Yields host arrays (batch, predictions) for every batch; padded examples have `index` -1."""
         self._load_model(checkpoint)
         yield from self._the_evaluator.predict(source)
+
+    def predictor(self, checkpoint: str = 'latest') -> Predictor:
+        """Sets the model's weights from a checkpoint; returns what predicts batches that the host makes."""
+        found, _ = self._load_model(checkpoint)
+        logging.info('Predicting with the weights of step %d (%s).', found.step, found.path)
+        return Predictor(self._task, self.hardware, found.path)
 
     # ---- Training ----------------------------------------------------------------------------------------------------
 

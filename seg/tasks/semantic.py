@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -110,11 +109,17 @@ class Semantic:
         """Predictions with all scales and flips, and the losses at scale 1, unflipped (fully annealed ones)."""
         logits = self._logits(batch, 1.0, False)
         terms = self._terms(batch, logits, tf.constant(2**31 - 1, tf.int64))
-        return self._predictions(batch, logits), terms
+        return _decided(self._probabilities(batch, logits)), terms
 
     def predict(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """`classes` int32 [B, H, W] and `confidence` [B, H, W], the probability of that class."""
-        return self._predictions(batch, self._logits(batch, 1.0, False))
+        """What the model says of images, over all scales and flips.
+
+        Returns:
+          `classes` int32 [B, H, W], `confidence` [B, H, W], the probability of that class, and `probabilities`
+          [B, H, W, K]. The latter two are float32 or better.
+        """
+        mean = self._probabilities(batch, self._logits(batch, 1.0, False))
+        return _decided(mean) | {'probabilities': mean}
 
     def image_scores(self, batch: Batch, predictions: dict[str, tf.Tensor]) -> tf.Tensor:
         """What the worst and the best images are picked by: mean IoU of each image, [B]; NaN if it has no label."""
@@ -124,13 +129,13 @@ class Semantic:
     def _terms(self, batch: Batch, logits, step) -> dict[str, LossTerm]:
         return {name: loss(batch['label'], logits, step) for name, loss in self._losses.items()}
 
-    def _predictions(self, batch: Batch, logits) -> dict[str, tf.Tensor]:
+    def _probabilities(self, batch: Batch, logits) -> tf.Tensor:
+        """Mean over the views; `logits` are those of the image as it is."""
         views = [(scale, flip) for scale in self._scales for flip in ((False, True) if self._flip else (False,))]
         probabilities = [
             tf.nn.softmax(logits if view == (1.0, False) else self._logits(batch, *view)) for view in views
         ]
-        mean = tf.add_n(probabilities) / len(probabilities)
-        return {'classes': tf.argmax(mean, -1, output_type=tf.int32), 'confidence': tf.reduce_max(mean, -1)}
+        return tf.add_n(probabilities) / len(probabilities)
 
     def _logits(self, batch: Batch, scale: float, flip: bool):
         """Logits at the batch's own resolution, from a scaled or mirrored view of it."""
@@ -159,10 +164,14 @@ class Semantic:
 
     def evaluation_input(self, dataset, batch_size: int) -> Input:
         """Every image once at its own size, on a canvas of the data set's largest size."""
-        stride = self._model.output_stride
-        height, width = (-(-side // stride) * stride for side in dataset.info.max_size)
-        prepare = lambda example, seed: self._pad(self._plain(example), (height, width))  # noqa: E731
+        canvas = self.canvas(dataset.info.max_size)
+        prepare = lambda example, seed: self._pad(self._plain(example), canvas)  # noqa: E731
         return pipeline.evaluation_input(dataset, prepare, self._blank, batch_size)
+
+    def canvas(self, max_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) that images of at most `max_size` are padded to: the next multiples of the output stride."""
+        stride = self._model.output_stride
+        return tuple(-(-side // stride) * stride for side in max_size)
 
     def overfit_inputs(self, dataset, batch_size: int) -> tuple[Input, Input]:
         """The same few images for training and evaluation, shrunk to the training size, without augmentation."""
@@ -235,17 +244,6 @@ class Semantic:
             ignore_label=self._info.ignore_label,
         )
 
-    def write_predictions(self, batch, predictions, image_name: Callable[[int], str], folder: str) -> int:
-        """Writes a palette PNG per image (host arrays) at its own size. Returns their number."""
-        written = 0
-        for i in np.flatnonzero(batch['weight'] > 0):
-            height, width = batch['size'][i]
-            path = os.path.join(folder, f'{image_name(int(batch["index"][i]))}.png')
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            drawing.palette_png(predictions['classes'][i, :height, :width], self.colors).save(path)
-            written += 1
-        return written
-
 
 def _named(references: Sequence[Any], registry, slot: str) -> dict[str, Any]:
     """References by their registered names; a second one of the same name gets a number."""
@@ -256,6 +254,13 @@ def _named(references: Sequence[Any], registry, slot: str) -> dict[str, Any]:
     if not named:
         raise UserError(f'{slot} is empty: give at least one reference, such as [@losses.softmax_cross_entropy].')
     return named
+
+
+def _decided(probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {
+        'classes': tf.argmax(probabilities, -1, output_type=tf.int32),
+        'confidence': tf.reduce_max(probabilities, -1),
+    }
 
 
 def _mirror(image, size):

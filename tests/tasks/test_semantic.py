@@ -5,11 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from seg.errors import UserError
 from seg.executor.evaluator import Evaluator
-from seg.experiment import FirstExamples
+from seg.executor.overfit import FirstExamples
 from seg.structures import PAD_PIXEL
 from tests.executor import runs
 
@@ -228,7 +227,9 @@ def test_predictions_are_those_of_the_evaluation(plain):
     found, evaluated = plain.task.predict(batch), plain.task.evaluate_batch(batch)[0]
     for key in ('classes', 'confidence'):
         np.testing.assert_allclose(found[key], evaluated[key], atol=1e-6)
-    assert found['classes'].dtype == tf.int32
+    assert found['classes'].dtype == tf.int32 and found['probabilities'].dtype == tf.float32
+    np.testing.assert_allclose(found['probabilities'].numpy().sum(-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(found['probabilities'].numpy().argmax(-1), found['classes'])
 
 
 # ---- For people ------------------------------------------------------------------------------------------------------
@@ -240,34 +241,6 @@ def shown(plain):
     (batch,) = read(plain.task.evaluation_input(Ragged(plain.eval_data, broken=1), 6))
     classes = np.where(batch['label'] == 255, 0, (batch['label'] + 1) % plain.info.num_classes).astype(np.int32)
     return batch, {'classes': classes}
-
-
-def test_prediction_files(plain, shown, tmp_path):
-    batch, predictions = shown
-    assert plain.task.write_predictions(batch, predictions, Ragged(plain.eval_data).image_name, str(tmp_path)) == 5
-    assert sorted(p.name for p in (tmp_path / 'scenes').iterdir()) == [f'{i:03d}.png' for i in (0, 2, 3, 4, 5)]
-    for i in (0, 2, 3, 4, 5):
-        height, width = SIZES[i]
-        with Image.open(tmp_path / 'scenes' / f'{i:03d}.png') as picture:
-            assert picture.mode == 'P' and picture.size == (width, height)
-            np.testing.assert_array_equal(np.asarray(picture), predictions['classes'][i, :height, :width])
-            colors = np.reshape(picture.getpalette(), (-1, 3))
-            expected = np.asarray(plain.task.colors)
-            np.testing.assert_array_equal(colors[: len(expected)], expected)
-
-
-def test_pictures(plain, shown):
-    batch, predictions = shown
-    made = plain.task.pictures(batch, predictions, Ragged(plain.eval_data).image_name, 3)
-    assert [picture.tag for picture in made] == [f'image_truth_prediction/scenes/{i:03d}' for i in (0, 2, 3)]
-    for picture, i in zip(made, (0, 2, 3), strict=True):
-        height, width = SIZES[i]
-        assert picture.pixels.shape == (height, 3 * width + 8, 3) and picture.pixels.dtype == np.uint8
-        image, label = scene(plain, i)
-        np.testing.assert_allclose(picture.pixels[:, :width].astype(int), image, atol=1)
-        colors = np.asarray(plain.task.colors)
-        np.testing.assert_array_equal(picture.pixels[:, width + 4 : 2 * width + 4], colors[label])
-        np.testing.assert_array_equal(picture.pixels[:, -width:], colors[predictions['classes'][i, :height, :width]])
 
 
 def test_summary(plain):

@@ -1,0 +1,60 @@
+"""Prediction on batches that the host makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from seg.structures import Hardware
+
+
+class Predictor:
+    """A task's `predict` over batches of one shape: a graph that is traced once.
+
+    Attributes:
+      checkpoint: path of the file that the weights are from.
+    """
+
+    def __init__(self, task, hardware: Hardware, checkpoint: str):
+        self.checkpoint = checkpoint
+        self._strategy = hardware.strategy
+        graph = tf.function(task.predict, jit_compile=hardware.jit_compile or None)
+        self._run = tf.function(lambda batch: self._strategy.run(graph, args=(batch,)))
+
+    def __call__(self, batch: Mapping[str, np.ndarray]) -> Predictions:
+        """Predicts a global batch, which has to divide among the replicas. A GPU may still be at it on return."""
+        replicas = self._strategy.num_replicas_in_sync
+        if replicas == 1:
+            shares = {key: tf.constant(value) for key, value in batch.items()}
+        else:
+            parts = {key: np.split(value, replicas) for key, value in batch.items()}
+            shares = {
+                key: self._strategy.experimental_distribute_values_from_function(
+                    lambda context, part=part: tf.constant(part[context.replica_id_in_sync_group])
+                )
+                for key, part in parts.items()
+            }
+        local = self._strategy.experimental_local_results
+        return Predictions({key: local(value) for key, value in self._run(shares).items()})
+
+
+class Predictions:
+    """The predictions of a batch, on the devices."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self._values = values
+
+    def get(self, key: str, index: int, size: tuple[int, int]) -> np.ndarray:
+        """Copies one image's map to the host.
+
+        Args:
+          key: of the prediction, such as `classes`.
+          index: of the image in the global batch.
+          size: (height, width), its upper left part.
+        """
+        parts = self._values[key]
+        part, index = divmod(index, parts[0].shape[0])
+        return parts[part][index, : size[0], : size[1]].numpy()

@@ -1,0 +1,1 @@
+"""`--mode=predict`: pictures in, class maps, overlays and a record of each out."""

@@ -1,0 +1,225 @@
+"""Pictures of any size on a canvas of one size, and the way back: class maps at the pictures' own size.
+
+A picture that fits lies on the canvas as it is. A larger one is shrunk onto it, and the class probabilities are scaled
+back; or it is cut into overlapping windows at its own scale, whose probabilities are averaged. On the way back nothing
+ever holds the probabilities of a whole large picture: they pass in bands of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+# Bytes of probabilities at a time: about what a core's cache holds.
+_BAND_BYTES = 4 * 2**20
+
+Size = tuple[int, int]
+
+
+class Band(NamedTuple):
+    """Some rows of a finished prediction.
+
+    Attributes:
+      top: the first row.
+      classes: [rows, W] integer class ids.
+      confidence: [rows, W] float, the probability of that class.
+      probabilities: [rows, W, K] float32, or None where nobody asked for them.
+    """
+
+    top: int
+    classes: np.ndarray
+    confidence: np.ndarray
+    probabilities: np.ndarray | None
+
+
+class Plan(Protocol):
+    """How one picture goes over the canvas.
+
+    Attributes:
+      scale: of the picture on the canvas, against its own.
+      windows: how many canvases it takes.
+      keys: which of the model's outputs it needs: `probabilities`, or `classes` and `confidence`.
+    """
+
+    scale: float
+    windows: int
+    keys: tuple[str, ...]
+
+    def window(self, number: int) -> np.ndarray:
+        """Pixels of one window, uint8 [h, w, 3], no larger than the canvas."""
+
+    def bands(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
+        """The prediction at the picture's own size, top to bottom, from those of the windows in their order."""
+
+
+def plan(picture: np.ndarray, canvas: Size, large: str, overlap: float, probabilities: bool) -> Plan:
+    """Decides how a picture goes over the canvas.
+
+    Args:
+      picture: uint8 [H, W, 3].
+      canvas: (height, width).
+      large: `shrink` or `tile`, for pictures that do not fit.
+      overlap: of neighbouring windows, as a share of the window.
+      probabilities: whether bands have to carry them.
+    """
+    height, width = picture.shape[:2]
+    if height <= canvas[0] and width <= canvas[1]:
+        return Whole(picture, probabilities)
+    return Shrunk(picture, canvas) if large == 'shrink' else Tiled(picture, canvas, overlap)
+
+
+class Whole:
+    """A picture that fits."""
+
+    scale, windows = 1.0, 1
+
+    def __init__(self, picture: np.ndarray, probabilities: bool):
+        self._picture = picture
+        self.keys = ('probabilities',) if probabilities else ('classes', 'confidence')
+
+    def window(self, number: int) -> np.ndarray:
+        return self._picture
+
+    def bands(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
+        result = next(results)
+        if 'probabilities' in result:
+            yield decided(0, result['probabilities'])
+        else:
+            yield Band(0, result['classes'], result['confidence'], None)
+
+
+class Shrunk:
+    """A picture scaled down to fit, with antialiasing."""
+
+    windows, keys = 1, ('probabilities',)
+
+    def __init__(self, picture: np.ndarray, canvas: Size):
+        self._size = picture.shape[:2]
+        self.scale = min(side / own for side, own in zip(canvas, self._size, strict=True))
+        height, width = (
+            min(max(round(own * self.scale), 1), side) for own, side in zip(self._size, canvas, strict=True)
+        )
+        # Pillow's bilinear filter widens with the reduction, so that every pixel of the picture counts.
+        self._small = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
+
+    def window(self, number: int) -> np.ndarray:
+        return self._small
+
+    def bands(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
+        for top, probabilities in upscaled(next(results)['probabilities'], self._size):
+            yield decided(top, probabilities)
+
+
+class Tiled:
+    """Overlapping windows at the picture's own scale, evenly spread, row by row.
+
+    The weight of a window's prediction falls linearly from its centre to its border, where it knows little of what is
+    beyond. Weights are products of one factor per axis, so those of all windows over a pixel are made to sum to one in
+    advance, and only the rows of one row of windows are ever held.
+    """
+
+    scale, keys = 1.0, ('probabilities',)
+
+    def __init__(self, picture: np.ndarray, canvas: Size, overlap: float):
+        self._picture = picture
+        self._rows, self._columns = (
+            _Axis(own, side, overlap) for own, side in zip(picture.shape[:2], canvas, strict=True)
+        )
+        self.windows = len(self._rows.starts) * len(self._columns.starts)
+
+    def window(self, number: int) -> np.ndarray:
+        row, column = divmod(number, len(self._columns.starts))
+        top, left = self._rows.starts[row], self._columns.starts[column]
+        return self._picture[top : top + self._rows.side, left : left + self._columns.side]
+
+    def bands(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
+        rows, columns = self._rows, self._columns
+        sums = None
+        for row, top in enumerate(rows.starts):
+            for column, left in enumerate(columns.starts):
+                probabilities = next(results)['probabilities']
+                if sums is None:
+                    sums = np.zeros((rows.side, columns.length, probabilities.shape[-1]), np.float32)
+                weights = rows.weights[row][:, None] * columns.weights[column]
+                sums[:, left : left + columns.side] += weights[..., None] * probabilities
+            end = rows.starts[row + 1] if row + 1 < len(rows.starts) else rows.length
+            done = end - top  # No later window reaches these rows.
+            step = _rows_per_band(*sums.shape[1:])
+            for first in range(0, done, step):
+                yield decided(top + first, sums[first : min(first + step, done)])
+            sums[: rows.side - done] = sums[done:].copy()
+            sums[rows.side - done :] = 0
+
+
+class _Axis:
+    """Windows along one axis.
+
+    Attributes:
+      length: of the picture.
+      side: of a window.
+      starts: of the windows.
+      weights: [side] float32 per window; over every pixel they sum to one.
+    """
+
+    def __init__(self, length: int, side: int, overlap: float):
+        self.length, self.side = length, min(side, length)
+        step = max(1, int(self.side * (1 - overlap)))
+        count = -(-(length - self.side) // step) + 1
+        self.starts = [round(i * (length - self.side) / max(count - 1, 1)) for i in range(count)]
+        ramp = 1 - np.abs(2 * (np.arange(self.side) + 0.5) / self.side - 1)
+        sums = np.zeros(length)
+        for start in self.starts:
+            sums[start : start + self.side] += ramp
+        self.weights = [(ramp / sums[start : start + self.side]).astype(np.float32) for start in self.starts]
+
+
+def decided(top: int, probabilities: np.ndarray) -> Band:
+    """The band of given probabilities, [rows, W, K]."""
+    classes = probabilities.argmax(-1)
+    confidence = np.take_along_axis(probabilities, classes[..., None], -1)[..., 0]
+    return Band(top, classes, confidence, probabilities)
+
+
+def upscaled(values: np.ndarray, size: Size, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """Scales maps bilinearly, in bands of rows.
+
+    Output pixel p reads the input at (p + 1/2) * in / out - 1/2, within its ends: the picture was shrunk with its outer
+    edges kept, and so they have to meet again.
+
+    Args:
+      values: [h, w, K] float32.
+      size: (height, width) of the result.
+      rows: of a band; None for as many as a cache holds.
+
+    Yields:
+      (first row, [rows, width, K] float32), top to bottom. The numbers do not depend on `rows`.
+    """
+    rows = rows or _rows_per_band(size[1], values.shape[-1])
+    upper, lower, down = _neighbours(values.shape[0], size[0])
+    left, right, across = _neighbours(values.shape[1], size[1])
+    for top in range(0, size[0], rows):
+        here = slice(top, top + rows)
+        lines = _between(values[upper[here]], values[lower[here]], down[here, None, None])
+        yield top, _between(np.take(lines, left, axis=1), np.take(lines, right, axis=1), across[:, None])
+
+
+def _neighbours(length: int, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two inputs next to where each output reads, and how far it is from the first to the second."""
+    source = np.clip((np.arange(out) + 0.5) * (length / out) - 0.5, 0, length - 1)
+    first = source.astype(np.intp)
+    return first, np.minimum(first + 1, length - 1), (source - first).astype(np.float32)
+
+
+def _between(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """first + share * (second - first), in the memory of `second`."""
+    second -= first
+    second *= share
+    second += first
+    return second
+
+
+def _rows_per_band(width: int, classes: int) -> int:
+    return max(1, _BAND_BYTES // (4 * width * classes))

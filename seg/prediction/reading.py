@@ -1,0 +1,110 @@
+"""Picture files of any kind -> upright RGB arrays, or the reason why not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# No others: Pillow hands EPS files to another program, which is nothing to do to pictures of unknown origin.
+_FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')
+
+
+class PictureError(Exception):
+    """Why one picture has no prediction, in a few words. The others go on."""
+
+
+@contextlib.contextmanager
+def limited(max_megapixels: float) -> Iterator[None]:
+    """Within, pictures of more pixels are refused, and Pillow keeps its warnings to itself."""
+    before = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', module='PIL')
+        warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
+        # Pillow warns from this number on, and refuses from twice as many.
+        Image.MAX_IMAGE_PIXELS = max(1, int(max_megapixels * 1e6 / 2))
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def read_size(path: str) -> tuple[int, int]:
+    """(height, width) of a picture as it is stored, from its header.
+
+    Raises:
+      PictureError: if the header cannot be read.
+    """
+    with _reasons(path), _opened(path) as image:
+        return image.height, image.width
+
+
+def read_picture(path: str) -> np.ndarray:
+    """Reads a picture as a person sees it.
+
+    Turned as its EXIF orientation says. Greys are repeated over the channels, those of 16 bits divided by 257; CMYK and
+    palettes become RGB; alpha is dropped, as it is in training. Of several frames the first one counts.
+
+    Args:
+      path: of a JPEG, PNG, BMP, TIFF, WebP, GIF or PNM file.
+
+    Returns:
+      uint8 [H, W, 3], RGB.
+
+    Raises:
+      PictureError: if the file cannot be read, is damaged or cut off, or has more pixels than are allowed.
+    """
+    with _reasons(path), _opened(path) as image:
+        image.load()
+        with contextlib.suppress(Exception):  # Damaged EXIF does not hurt the picture.
+            ImageOps.exif_transpose(image, in_place=True)
+        return _rgb(image)
+
+
+def _opened(path: str) -> Image.Image:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise PictureError('it is no regular file')
+    if os.path.getsize(path) == 0:
+        raise PictureError('the file is empty')
+    Image.init()
+    return Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PNG'):
+        grey = ((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if image.mode in ('I', 'F'):
+        raise PictureError('its 32-bit values have no known range; save it with 8 or 16 bits')
+    return np.array(image.convert('RGB'))
+
+
+@contextlib.contextmanager
+def _reasons(path: str) -> Iterator[None]:
+    """Turns whatever goes wrong with a file into a `PictureError`."""
+    try:
+        yield
+    except PictureError:
+        raise
+    except FileNotFoundError:
+        raise PictureError('the file is not there (any more)') from None
+    except PermissionError:
+        raise PictureError('no permission to read the file') from None
+    except Image.UnidentifiedImageError:
+        raise PictureError('by its content the file is no picture of a known format') from None
+    except Image.DecompressionBombError:
+        limit = 2 * Image.MAX_IMAGE_PIXELS / 1e6
+        raise PictureError(
+            f'it has more than {limit:g} million pixels, as a decompression bomb would; predict.max_megapixels allows '
+            'for more'
+        ) from None
+    except MemoryError:
+        raise PictureError('not enough memory to read it') from None
+    except OSError as error:  # Pillow's own have no number: "image file is truncated (51 bytes not processed)".
+        raise PictureError(f'cannot be read: {error.strerror or error}') from None
+    except Exception as error:  # Pillow's decoders raise nearly everything on damaged files.
+        raise PictureError(f'damaged: {error or type(error).__name__}') from None

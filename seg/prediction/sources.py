@@ -1,0 +1,193 @@
+"""Which pictures are predicted, and under which names: files, folders, globs, or a data set."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from seg.errors import UserError
+from seg.prediction import reading
+
+EXTENSIONS = ('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff')
+EXTENSIONS += ('.webp',)
+
+# What is written for a picture called `name`, after that name.
+CLASS_MAP, OVERLAY, PROBABILITIES = '.png', '.overlay.jpg', '.npz'
+
+
+class Source(NamedTuple):
+    """A picture that is to be predicted.
+
+    Attributes:
+      file: what people know it by: its path as it was found, or its name in the data set.
+      name: what its outputs are called, relative to the output folder and without an ending.
+      size: returns (height, width) at little cost, as it is stored; or an upper bound.
+      load: returns the picture, uint8 [H, W, 3]. Both raise `reading.PictureError`.
+    """
+
+    file: str
+    name: str
+    size: Callable[[], tuple[int, int]]
+    load: Callable[[], np.ndarray]
+
+
+def from_dataset(dataset) -> list[Source]:
+    """All pictures of a data set, in its order and under its names."""
+    info = dataset.info
+    load = tf.function(
+        lambda index: dataset.load(index)['image'], input_signature=[tf.TensorSpec([], tf.int64)]
+    )  # The label is not read: nothing in this graph needs it.
+
+    def image(index: int) -> np.ndarray:
+        try:
+            return load(tf.constant(index, tf.int64)).numpy()
+        except tf.errors.OpError as error:
+            raise reading.PictureError(error.message.strip().splitlines()[0]) from None
+
+    def source(index: int) -> Source:
+        name = dataset.image_name(index)
+        return Source(name, name, lambda: info.max_size, lambda: image(index))
+
+    return [source(index) for index in range(info.num_examples)]
+
+
+def from_files(inputs: str | Sequence[str], output: str) -> list[Source]:
+    """Finds pictures on disk, each once, sorted within each input.
+
+    Args:
+      inputs: paths of files, folders (searched with all their subfolders, for pictures by extension) and globs (`**`
+        for any number of folders). Several may stand in one string, separated by commas; a comma within the name of
+        something that exists separates nothing. Hidden files are left out, unless they are named.
+      output: the output folder, in which nothing is looked for.
+
+    Returns:
+      The pictures. Their names are their paths relative to the deepest folder that holds all inputs, without the
+      extension where that is clear. (The place of a folder is itself, that of a glob is what comes before its first
+      wildcard, that of a file is its folder.)
+
+    Raises:
+      UserError: if an input finds nothing, or an output would overwrite a picture.
+    """
+    searches = [
+        _Search(os.path.expanduser(pattern), os.path.realpath(output))
+        for value in ([inputs] if isinstance(inputs, str) else inputs)
+        for pattern in _split(value)
+    ]
+    if not searches:
+        raise UserError(f'--input={inputs!r}: name a file, a folder or a glob.')
+    files = {os.path.abspath(path): path for search in searches for path in search.paths()}
+    base = os.path.commonpath([os.path.abspath(search.place) for search in searches])
+    names = _names([os.path.relpath(path, base) for path in files])
+    _check_overwriting(files, names, output)
+    return [
+        Source(file, name, lambda path=file: reading.read_size(path), lambda path=file: reading.read_picture(path))
+        for file, name in zip(files.values(), names, strict=True)
+    ]
+
+
+class _Search:
+    """One path, folder or glob."""
+
+    def __init__(self, pattern: str, output: str):
+        self._pattern, self._output = pattern, output
+        if os.path.isdir(pattern):
+            self.place, self._found = pattern, self._walk
+        elif os.path.lexists(pattern):
+            self.place, self._found = os.path.dirname(pattern), lambda: [pattern]
+        elif _is_glob(pattern):
+            parts = pattern.split(os.sep)
+            fixed = next(i for i, part in enumerate(parts) if _is_glob(part))
+            self.place, self._found = os.sep.join(parts[:fixed]) or (os.sep if fixed else '.'), self._glob
+        else:
+            raise UserError(f'--input={pattern}: there is no such file or folder.')
+
+    def paths(self) -> list[str]:
+        searched = self._found in (self._walk, self._glob)
+        if searched and os.path.realpath(self.place) == self._output:
+            raise UserError(
+                f'--output={self.place} is searched for pictures as well (--input={self._pattern}): the next run would '
+                f'take its own overlays for pictures. Choose another --output, such as '
+                f'{os.path.join(self.place, "predictions")}.'
+            )
+        if found := sorted(self._found()):
+            return found
+        raise UserError(
+            f'--input={self._pattern}: no picture found. Looked for files that end in {", ".join(EXTENSIONS)}.'
+        )
+
+    def _walk(self) -> Iterator[str]:
+        seen = set()
+        for folder, subfolders, names in os.walk(self._pattern, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen or real == self._output:
+                subfolders.clear()
+                continue
+            seen.add(real)
+            subfolders[:] = [name for name in subfolders if not name.startswith('.')]
+            for name in names:
+                path = os.path.join(folder, name)
+                if _is_picture(name) and not name.startswith('.') and os.path.isfile(path):
+                    yield path
+
+    def _glob(self) -> Iterator[str]:
+        extension = os.path.splitext(self._pattern)[1]
+        any_file = extension and not _is_glob(extension)  # `*.heic`: asked for, hence to be told what is wrong.
+        inside = self._output + os.sep
+        for path in glob.iglob(self._pattern, recursive=True):
+            if (any_file or _is_picture(path)) and os.path.isfile(path):
+                if not os.path.realpath(path).startswith(inside):
+                    yield path
+
+
+def _is_glob(text: str) -> bool:
+    return glob.escape(text) != text
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS)
+
+
+def _exists(pattern: str) -> bool:
+    pattern = os.path.expanduser(pattern)
+    return os.path.lexists(pattern) or (
+        _is_glob(pattern) and next(glob.iglob(pattern, recursive=True), None) is not None
+    )
+
+
+def _split(value: str) -> Iterator[str]:
+    """Cuts at commas, but not within the name of something that exists."""
+    if _exists(value):
+        yield value
+        return
+    pieces = value.split(',')
+    while pieces:
+        counts = range(1, len(pieces) + 1)
+        count = next((n for n in counts if _exists(','.join(pieces[:n]))), 1)
+        if pattern := ','.join(pieces[:count]):
+            yield pattern
+        del pieces[:count]
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Paths without their extensions; with them where two names would be the same, as those of a.jpg and a.png."""
+    names = [os.path.splitext(path)[0] for path in paths]
+    while True:
+        counts = Counter(names)
+        longer = [path if counts[name] > 1 else name for name, path in zip(names, paths, strict=True)]
+        if longer == names:
+            return names
+        names = longer  # Now one of them may be called as another picture is without its extension.
+
+
+def _check_overwriting(files: dict[str, str], names: Sequence[str], output: str) -> None:
+    folder = os.path.abspath(output)
+    for name in names:
+        for ending in (CLASS_MAP, OVERLAY, PROBABILITIES):
+            if (path := os.path.join(folder, name + ending)) in files:
+                raise UserError(f'--output={output}: {files[path]} would be overwritten. Choose another folder.')
