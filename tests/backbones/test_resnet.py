@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seg.backbones.resnet import PixelNorm, resnet18, resnet50, resnet101
+from seg.backbones.resnet import resnet18, resnet50, resnet101
 from seg.errors import UserError
 from seg.layers.norm import Norm
+from seg.layers.pixel_norm import PixelNorm
 from seg.structures import BackboneSpec
 
 NORM = Norm('sync')
@@ -56,10 +57,10 @@ def test_dilated_network_is_the_strided_one_in_between(builder, size):
 
 def test_multi_grid_dilates_the_last_stage():
     model = resnet50(output_stride=16, norm=NORM, multi_grid=(1, 2, 4), width=0.125)
-    rates = [model.get_layer(f'stage5_block{i}_conv2').dilation_rate[0] for i in (1, 2, 3)]
+    rates = [model.get_layer(f'stage5_block{i}_conv2').conv.dilation_rate[0] for i in (1, 2, 3)]
     assert rates == [2, 4, 8]
     plain = resnet50(output_stride=8, norm=NORM, width=0.125)
-    rates = [plain.get_layer(f'stage{s}_block{i}_conv2').dilation_rate[0] for s in (4, 5) for i in (1, 2)]
+    rates = [plain.get_layer(f'stage{s}_block{i}_conv2').conv.dilation_rate[0] for s in (4, 5) for i in (1, 2)]
     assert rates == [1, 2, 2, 4]
 
 
@@ -75,7 +76,7 @@ def test_translation_by_the_stride():
 def test_new_blocks_are_shortcuts():
     model = resnet50(output_stride=16, norm=NORM, width=0.125)
     gammas = {v.path: v.numpy() for v in model.variables if v.path.endswith('gamma')}
-    assert all((value == (0 if '_norm3/' in path else 1)).all() for path, value in gammas.items())
+    assert all((value == (0 if '_conv3/norm/' in path else 1)).all() for path, value in gammas.items())
 
 
 def test_beta_stem_has_three_convolutions():
@@ -97,6 +98,7 @@ def test_pixels_are_normalised_before_rounding():
     ('settings', 'message'),
     [
         ({'output_stride': 4}, r'output_stride: resnet50 has 8, 16 and 32, received 4'),
+        ({'variant': 'caffe'}, r"resnet50.variant: expected one of 'torchvision', 'keras', received 'caffe'"),
         ({'stem': 'conv3'}, r"resnet50.stem: expected one of 'conv7', 'beta', received 'conv3'"),
         ({'width': 0.0}, r'resnet50.width'),
         ({'multi_grid': (1, 2)}, r'multi_grid: the last stage of resnet50 has 3 blocks'),
