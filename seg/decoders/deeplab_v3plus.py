@@ -31,6 +31,7 @@ def deeplab_v3plus(
     separable: bool = False,
     dropout: float = 0.1,
     image_pooling: bool = True,
+    detail_channels: int = 0,
 ) -> keras.layers.Layer:
     """DeepLab v3+ decoder: atrous spatial pyramid pooling, joined with a low-level map.
 
@@ -48,9 +49,12 @@ def deeplab_v3plus(
       separable: whether all 3x3 convolutions are depthwise separable.
       dropout: rate after the pyramid's projection.
       image_pooling: whether the pyramid has a branch of the image's mean.
+      detail_channels: not in the paper: if above 0, the result is reduced to so many channels, joined with as many of
+        c1 at stride 2, and refined by one more 3x3 convolution, for poles and the like that are a few pixels wide.
 
     Returns:
-      A layer from `(features, size, seed, training)` to `{'features': [B, H/4, W/4, decoder_channels]}`.
+      A layer from `(features, size, seed, training)` to `{'features': [B, H/4, W/4, decoder_channels]}`, or to
+      `[B, H/2, W/2, detail_channels]` with details.
 
     Raises:
       UserError: if there are no rates for the output stride, or a setting is out of range.
@@ -67,6 +71,10 @@ def deeplab_v3plus(
         raise UserError(f'deeplab_v3plus.rates: expected dilation rates of at least 1, received {tuple(rates)!r}.')
     if not 0 <= dropout < 1:
         raise UserError(f'deeplab_v3plus.dropout: expected a rate in [0, 1), received {dropout!r}.')
+    if detail_channels and 'c1' not in backbone.features:
+        raise UserError(
+            f'deeplab_v3plus.detail_channels = {detail_channels!r}: this backbone has no map c1; leave the setting out.'
+        )
     return DeepLabV3PlusDecoder(
         backbone,
         norm,
@@ -77,11 +85,12 @@ def deeplab_v3plus(
         separable=separable,
         dropout=dropout,
         image_pooling=image_pooling,
+        detail_channels=detail_channels,
     )
 
 
 class DeepLabV3PlusDecoder(keras.layers.Layer):
-    """Joins the pyramid over c5 with a low-level map, at the latter's stride."""
+    """Joins the pyramid over c5 with a low-level map, at the latter's stride, and on request with c1 at stride 2."""
 
     def __init__(
         self,
@@ -95,6 +104,7 @@ class DeepLabV3PlusDecoder(keras.layers.Layer):
         separable: bool,
         dropout: float,
         image_pooling: bool,
+        detail_channels: int,
     ):
         super().__init__(name='deeplab_v3plus_decoder')
         self.low = 'low' if 'low' in backbone.features else 'c2'
@@ -112,6 +122,12 @@ class DeepLabV3PlusDecoder(keras.layers.Layer):
         self.low_level = ConvNorm(low_level_channels, 1, norm=norm, name='low_level')
         conv = SeparableConvNorm if separable else ConvNorm
         self.refine = [conv(decoder_channels, 3, norm=norm, name=f'refine{i}') for i in (1, 2)]
+        self.has_detail = detail_channels > 0
+        if self.has_detail:
+            self.detail_factor = backbone[self.low].stride // backbone['c1'].stride
+            self.reduce = ConvNorm(detail_channels, 1, norm=norm, name='reduce')
+            self.detail = ConvNorm(detail_channels, 1, norm=norm, name='detail')
+            self.refine_detail = conv(detail_channels, 3, norm=norm, name='refine_detail')
 
     def build(self, features_shape: dict[str, tuple]) -> None:
         high, low = features_shape['c5'], features_shape[self.low]
@@ -122,6 +138,11 @@ class DeepLabV3PlusDecoder(keras.layers.Layer):
         for conv in self.refine:
             conv.build(shape)
             shape = conv.compute_output_shape(shape)
+        if self.has_detail:
+            self.reduce.build(shape)
+            self.detail.build(features_shape['c1'])
+            joined = self.detail.compute_output_shape(features_shape['c1'])
+            self.refine_detail.build((*joined[:-1], 2 * joined[-1]))
 
     def call(self, features: dict[str, Any], size: Any, seed: Any = None, training: bool = False) -> dict[str, Any]:
         """Decodes.
@@ -133,11 +154,15 @@ class DeepLabV3PlusDecoder(keras.layers.Layer):
           training: whether to drop out and use the batch's statistics.
 
         Returns:
-          `{'features': [B, H/4, W/4, decoder_channels]}`.
+          `{'features': [B, H/4, W/4, decoder_channels]}`, or with details `[B, H/2, W/2, detail_channels]`.
         """
         low = self.low_level(features[self.low], training=training)
         high = self.aspp(features['c5'], size, seed=seed, training=training)
         x = ops.concatenate([upsample_bilinear(high, low.shape[1:3], self.factor), low], axis=-1)
         for conv in self.refine:
             x = conv(x, training=training)
+        if self.has_detail:
+            detail = self.detail(features['c1'], training=training)
+            x = upsample_bilinear(self.reduce(x, training=training), detail.shape[1:3], self.detail_factor)
+            x = self.refine_detail(ops.concatenate([x, detail], axis=-1), training=training)
         return {'features': x}

@@ -65,12 +65,28 @@ def test_low_is_preferred_to_c2():
     assert decoder.low_level.conv.kernel.shape == (1, 1, 12, 8)
 
 
+@pytest.mark.parametrize('separable', [False, True])
+def test_details_are_at_the_stride_of_c1(separable):
+    spec = BackboneSpec({**SPEC.features, 'c1': FeatureMap(2, 12)})
+    decoder = make(spec, detail_channels=8, separable=separable)
+    inputs = features(spec)
+    maps = decoder(inputs, size=SIZE)
+    assert maps['features'].shape == (2, 33, 35, 8)
+    # They see c1: a change of one of its cells arrives there and in the cells around it, and nowhere else.
+    cell = np.zeros(inputs['c1'].shape, np.float32)
+    cell[:, 16, 16] = 1
+    changed = decoder({**inputs, 'c1': inputs['c1'] + cell}, size=SIZE)
+    rows, columns = np.nonzero(np.abs(changed['features'] - maps['features']).sum((0, 3)))
+    assert set(rows) == set(columns) == {15, 16, 17}
+
+
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
         ({'output_stride': 4}, r'deeplab_v3plus.rates: .* 8, 16, 32, not for 4'),
         ({'rates': (0, 6)}, r'deeplab_v3plus.rates'),
         ({'dropout': 1.0}, r'deeplab_v3plus.dropout'),
+        ({'detail_channels': 8}, r'deeplab_v3plus.detail_channels = 8: this backbone has no map c1'),
     ],
 )
 def test_messages(settings, message):
