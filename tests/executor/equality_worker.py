@@ -60,8 +60,9 @@ def main(replicas: int, model_dir: str, path: str) -> None:
         numbers |= {f'{name}/after/{key}': value for key, value in after.items()}
     made = runs.build(model_dir, replicas=replicas, precision='float64')
     source = made.task.evaluation_input(made.eval_data, 4)
-    evaluation = Evaluator(made.task, made.executor.hardware).evaluate(source)
+    evaluation = Evaluator(made.task, made.executor.hardware).evaluate(source, 2)
     numbers |= {f'metrics/{key}': np.float64(value) for key, value in evaluation.metrics.items()}
+    numbers |= {f'pictures/{tag}': pixels for tag, pixels, _ in evaluation.pictures}
     np.savez(path, **numbers)
 
 

@@ -86,6 +86,15 @@ def test_metrics_with_a_ragged_last_batch(numbers, replicas):
         np.testing.assert_allclose(other[name], value, rtol=1e-9, err_msg=name)
 
 
+@pytest.mark.parametrize('replicas', [2, 4])
+def test_pictures(numbers, replicas):
+    """The same images are picked from the replicas' shares, and look the same."""
+    one, other = part(numbers[1], 'pictures/'), part(numbers[replicas], 'pictures/')
+    assert one.keys() == other.keys() and {'fixed/2', 'worst/1', 'best/2', 'confusion_matrix'} <= set(one)
+    for tag, pixels in one.items():
+        np.testing.assert_array_equal(other[tag], pixels, err_msg=tag)
+
+
 def test_metrics_do_not_depend_on_the_batch_size(numbers, tmp_path):
     made = runs.build(tmp_path, precision='float64')
     try:

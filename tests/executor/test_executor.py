@@ -118,10 +118,21 @@ def test_tensorboard(finished):
 
     evaluation = EventAccumulator(str(folder / 'eval')).Reload()
     assert {'miou', 'iou/a', 'loss', 'loss/square'} <= set(evaluation.Tags()['tensors'])
-    assert evaluation.Tags()['images'] == ['picture/row-0', 'picture/row-1']
-    picture = evaluation.Images('picture/row-1')[-1]
-    assert (picture.step, picture.width, picture.height) == (11, 3, 2)
-    assert picture.encoded_image_string.startswith(b'\x89PNG')
+    tags = [f'{kind}/{i}' for kind in ('fixed', 'worst', 'best') for i in (1, 2)]
+    assert set(evaluation.Tags()['images']) == {*tags, 'chart'}
+    photo, chart = evaluation.Images('fixed/2'), evaluation.Images('chart')
+    assert [image.step for image in photo] == [image.step for image in chart] == [4, 8, 11]
+    assert (photo[-1].width, photo[-1].height) == (3, 2), 'that of row 1'
+    assert photo[-1].encoded_image_string.startswith(b'\xff\xd8'), 'JPEG'
+    assert (chart[-1].width, chart[-1].height) == (4, 5)
+    assert chart[-1].encoded_image_string.startswith(b'\x89PNG')
+
+
+def test_details_of_metrics(finished):
+    folder, _ = finished
+    for step in (4, 8, 11):
+        with open(folder / 'eval' / f'counts-val-{step}.json', encoding='utf-8') as file:
+            assert json.load(file) == {'rows': 7}
 
 
 def test_finished_run_gives_the_same_results_again(finished):

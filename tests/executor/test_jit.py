@@ -32,8 +32,9 @@ def numbers(tmp_path_factory):
         result = TrainLoop(step, hardware, made.task.training_input(made.train_data, 2), 0)(STEPS)
         with step.state.averaged():
             source = made.task.evaluation_input(made.eval_data, 2)
-            metrics = Evaluator(made.task, hardware).evaluate(source).metrics
-        found[jit] = result, metrics
+            evaluation = Evaluator(made.task, hardware).evaluate(source, 1)
+        found[jit] = result, evaluation.metrics
+        assert len(evaluation.pictures) == 6, 'of the first, the worst and the best image, and three charts'
     return found
 
 

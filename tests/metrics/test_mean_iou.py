@@ -1,11 +1,13 @@
 """Mean IoU against a count by hand."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from seg.errors import UserError
-from seg.metrics.mean_iou import MeanIoU
+from seg.metrics.mean_iou import MeanIoU, image_mean_iou
 
 IGNORE = 255
 
@@ -171,3 +173,42 @@ def test_class_names_must_fit():
         make(3, names=('a', 'b', 'a'))
     with pytest.raises(UserError, match='2 different class names'):
         make(2, names=('a', 'b', 'c'))
+
+
+def test_pictures():
+    metric = make()
+    labels, classes = images(9)
+    metric.add(update(metric, labels, classes))
+    made = metric.pictures()
+    assert [picture.tag for picture in made] == ['confusion_matrix', 'class_iou', 'class_pixels']
+    assert all(picture.pixels.dtype == np.uint8 and not picture.photo for picture in made)
+
+
+def test_details_are_plain_numbers():
+    metric = make(2, names=('background', 'straße'))
+    labels = np.array([[[0, 0, 1, IGNORE]]], np.int32)
+    metric.add(update(metric, labels, np.array([[[0, 1, 1, 0]]], np.int32)))
+    expected = {'confusion': {'class_names': ['background', 'straße'], 'pixels': [[1, 1], [0, 1]]}}
+    assert json.loads(json.dumps(metric.details())) == expected
+
+
+@pytest.mark.parametrize('jit', [False, True])
+def test_score_of_each_image(jit):
+    """Each by itself, as the whole metric gives it for that image alone."""
+    labels, classes = images(10, b=5, high=3)
+    labels[1] = IGNORE
+    labels[2, 0, 0] = 77  # No class: counts nowhere.
+    score = tf.function(lambda *args: image_mean_iou(*args, 4, IGNORE), jit_compile=jit)
+    scores = score(tf.constant(labels), tf.constant(classes)).numpy()
+    assert scores.shape == (5,) and scores.dtype == np.float32 and np.isnan(scores[1])
+    labels[2, 0, 0] = IGNORE
+    for i in (0, 2, 3, 4):
+        metric = make()
+        metric.add(update(metric, labels[i : i + 1], classes[i : i + 1]))
+        assert scores[i] == pytest.approx(metric.result()['miou'], abs=1e-6)
+
+
+def test_score_of_an_image_with_an_absent_and_a_falsely_predicted_class():
+    labels = np.array([[[0, 0, 1, 1]]], np.uint8)
+    score = image_mean_iou(tf.constant(labels), tf.constant([[[0, 0, 1, 2]]], tf.int64), 4, IGNORE)
+    assert score.numpy() == pytest.approx([(1 + 0.5 + 0) / 3])
