@@ -131,6 +131,15 @@ class Experiment:
             config_text=lambda: config.markdown(config.operative()),
         )
 
+    def initialise(self, fresh: bool) -> None:
+        """Sets the weights that a new run starts from (`init.weights`); one that goes on takes its checkpoint's.
+
+        Args:
+          fresh: whether this is a new run whatever `model_dir` holds.
+        """
+        if fresh or not self.executor.has_checkpoint():
+            self._init.apply(self.task.checkpoint_items)
+
     def execute(self, checkpoint: str = 'latest', request: Request | None = None) -> dict[str, Any] | None:
         """Does what the mode says. Returns the results where the mode has some. `predict` needs a request."""
         run, task = self.run_config, self.task
@@ -141,8 +150,6 @@ class Experiment:
             )
             describe = getattr(self.optimizer._learning_rate, 'describe', None)  # Any Keras schedule may stand here.
             logging.info('Learning rate %s', describe() if describe else type(self.optimizer._learning_rate).__name__)
-        if self.mode in _TRAINING_MODES and not self.executor.has_checkpoint():
-            self._init.apply(task.checkpoint_items)
         if self.mode == 'train':
             self.executor.train(task.training_input(self.train_data, run.batch_size))
             return None
@@ -263,7 +270,9 @@ def run(
     with run_dir.locked(model_dir) if trains else contextlib.nullcontext():
         fresh = fresh or mode == 'overfit'
         experiment = build(model_dir, mode, hardware, fresh, request)
-        if fresh:  # Not before the new settings have proved sound.
+        if trains:
+            experiment.initialise(fresh)
+        if fresh:  # Not before the new settings have proved sound, and the weights to start from are there.
             run_dir.clear(model_dir)
         if trains:
             experiment.describe()

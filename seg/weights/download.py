@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import threading
 import urllib.parse
 import urllib.request
 
@@ -36,7 +37,7 @@ def cached(url: str, checksum: str, title: str, hint: str = '') -> str:
         if actual is None:
             return path
         logging.warning('%s: its checksum is %s, not %s: downloading it again.', path, actual, checksum)
-    temporary = f'{path}.part-{os.getpid()}'
+    temporary = f'{path}.part-{os.getpid()}-{threading.get_ident()}'
     try:
         os.makedirs(folder(), exist_ok=True)
         logging.info('%s: downloading %s to %s', title, url, path)
