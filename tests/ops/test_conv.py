@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import ops
 
 from seg.ops import dispatch
-from seg.ops.conv import conv2d
+from seg.ops.conv import conv2d, depthwise_conv2d
 
 
 def convolved(x, kernel, stride, dilation):
@@ -33,9 +33,10 @@ def test_equals_reference(size, side, stride, dilation):
     np.testing.assert_allclose(got, convolved(x, kernel, stride, dilation), atol=1e-10)
 
 
-def test_refuses_stride_with_dilation():
+@pytest.mark.parametrize('function', [conv2d, depthwise_conv2d])
+def test_refuses_stride_with_dilation(function):
     with pytest.raises(ValueError, match='strides or dilates'):
-        conv2d(tf.ones([1, 8, 8, 1]), tf.ones([3, 3, 1, 1]), stride=2, dilation=2)
+        function(tf.ones([1, 8, 8, 1]), tf.ones([3, 3, 1, 1]), stride=2, dilation=2)
 
 
 def with_gradients(function, x, kernel):
@@ -74,6 +75,54 @@ def test_atrous_of_unknown_sides():
     signature = [tf.TensorSpec([None, None, None, 6], tf.float64)]
     loose = tf.function(lambda x: dispatch.atrous_conv(x, kernel, 3), input_signature=signature)
     np.testing.assert_allclose(loose(x), convolved(x, kernel.numpy(), 1, 3), atol=1e-10)
+
+
+def neutral_depthwise(x, kernel, stride, rate):
+    rows, columns = (side // 2 * rate for side in kernel.shape[:2])
+    x = ops.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
+    return ops.depthwise_conv(x, kernel, strides=stride, padding='valid', dilation_rate=rate)
+
+
+@pytest.mark.parametrize('size', [(8, 11), (2, 3)])
+@pytest.mark.parametrize('side', [1, 3, 5, 7])
+@pytest.mark.parametrize(('stride', 'rate'), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 7), (1, 12)])
+def test_depthwise_and_gradient_equal_the_neutral_form(size, side, stride, rate):
+    """Even and odd sizes, kernels that are taken to pieces, rates from within the map to beyond it."""
+    rng = np.random.default_rng(4)
+    x, kernel = tf.constant(rng.normal(size=(2, *size, 6))), tf.constant(rng.normal(size=(side, side, 6, 1)))
+    results = with_gradients(lambda x, k: depthwise_conv2d(x, k, stride, rate), x, kernel)
+    reference = with_gradients(lambda x, k: neutral_depthwise(x, k, stride, rate), x, kernel)
+    for got, expected in zip(results, reference, strict=True):
+        assert got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, atol=1e-11)
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 2e-4), ('bfloat16', 0.3)])
+def test_depthwise_in_lower_precision(dtype, tolerance, compiled):
+    """On 16 channels, for which there are fast kernels; in half precision a strided gradient has a form of its own."""
+    rng = np.random.default_rng(5)
+    for side, stride, rate in [(3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 1), (7, 2, 1)]:
+        x, kernel = (tf.cast(rng.normal(size=shape), dtype) for shape in ((2, 8, 11, 16), (side, side, 16, 1)))
+
+        def fast(x, kernel, stride=stride, rate=rate):
+            return depthwise_conv2d(x, kernel, stride, rate)
+
+        exact = [tf.cast(value, 'float64') for value in (x, kernel)]
+        reference = with_gradients(lambda x, k, s=stride, r=rate: neutral_depthwise(x, k, s, r), *exact)
+        results = with_gradients(tf.function(fast, jit_compile=compiled), x, kernel)
+        for got, expected in zip(results, reference, strict=True):
+            assert got.dtype == dtype
+            np.testing.assert_allclose(tf.cast(got, 'float64'), expected, atol=tolerance)
+
+
+def test_depthwise_of_unknown_sides():
+    rng = np.random.default_rng(6)
+    x, kernel = tf.constant(rng.normal(size=(2, 8, 11, 6))), tf.constant(rng.normal(size=(3, 3, 6, 1)))
+    for stride, rate in ((1, 1), (2, 1), (1, 3)):
+        signature = [tf.TensorSpec([None, None, None, 6], tf.float64)]
+        loose = tf.function(lambda x, s=stride, r=rate: depthwise_conv2d(x, kernel, s, r), input_signature=signature)
+        np.testing.assert_allclose(loose(x), neutral_depthwise(x, kernel, stride, rate), atol=1e-11)
 
 
 @pytest.mark.parametrize('compiled', [False, True])
