@@ -23,7 +23,7 @@ from seg.prediction.request import Request
 from seg.structures import ClassHistogram, DatasetInfo, Hardware
 from seg.weights.warm_start import Init
 
-MODES = ('train_and_eval', 'train', 'eval', 'predict', 'overfit')
+MODES = ('train_and_eval', 'train', 'eval', 'predict', 'overfit', 'report')
 _TRAINING_MODES = ('train_and_eval', 'train', 'overfit')
 
 # Bindings that a mode has no use for, beside those of parts that it does not build.
@@ -182,8 +182,11 @@ class Experiment:
         logging.info('Predictions: %s', output)
         return results
 
-    def describe(self) -> None:
+    def describe(self, command: Sequence[str] = ()) -> None:
         """Writes the settings and what eval and predict have to know of the training data.
+
+        Args:
+          command: the command line that this process runs; empty for none.
 
         Raises:
           UserError: if `model_dir` holds a run with other training settings.
@@ -192,7 +195,8 @@ class Experiment:
             self.model_dir,
             mode=self.mode,
             hardware=self.executor.hardware,
-            global_batch=self.run_config.batch_size,
+            run=self.run_config,
+            command=command,
             parts=self.task.checkpoint_items,
         )
         run_dir.write_dataset_info(self.model_dir, self.info, self._histogram)
@@ -231,6 +235,7 @@ def run(
     output: str | None = None,
     probabilities: bool = False,
     hardware: Hardware | None = None,
+    command: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Runs an experiment; what the command line does, for notebooks and scripts.
 
@@ -239,23 +244,32 @@ def run(
         settings that `model_dir` was trained with.
       model_dir: the run's directory; None for `runs/<name of the last gin file>`, or `runs/<folder>` where that is
         called `<folder>/run.gin`.
-      mode: `train_and_eval`, `train`, `eval`, `predict` or `overfit`.
+      mode: `train_and_eval`, `train`, `eval`, `predict`, `overfit`, or `report`, for `model_dir` and `output` alone.
       gin_params: single bindings, such as `TRAIN_STEPS=200`.
       plugin_specs: modules or files with parts of your own, as --plugins takes them.
       fresh: whether to remove an earlier run from `model_dir` first.
       checkpoint: for `eval` and `predict`: `latest`, `best` or a path.
       input: for `predict`: pictures (files, folders, globs); empty for the evaluation data.
-      output: for `predict`: a folder; None for `predictions/<split>` in `model_dir`, or `predictions/input` there.
+      output: for `predict`: a folder; None for `predictions/<split>` in `model_dir`, or `predictions/input` there. For
+        `report`: a file; None for `report.html` in `model_dir`.
       probabilities: for `predict`: whether to write class probabilities as well.
       hardware: from `hardware.set_up`; None for `auto` in everything.
+      command: the command line that asks for this; a training keeps it in `run.json`.
 
     Returns:
       What `results.json` holds (for `eval`: `eval/<split>-<step>.json`; for `predict`: numbers of pictures, and the
-      reasons of those that failed); None for `train`.
+      reasons of those that failed); None for `train` and `report`.
 
     Raises:
       UserError: for every mistake in the settings or the data, with one message that says how to mend it.
     """
+    if mode == 'report':
+        from seg.report import page  # Its libraries would delay the start of all other modes.
+
+        given = {'gin_file': gin_files, 'gin_param': gin_params, 'plugins': plugin_specs, 'fresh': fresh}
+        given |= {'input': input, 'probabilities': probabilities, 'checkpoint': checkpoint != 'latest'}
+        page.run_mode(model_dir, output, [name for name, value in given.items() if value])
+        return None
     hardware = hardware or hardware_module.set_up()
     model_dir = load_settings(gin_files, gin_params, plugin_specs, model_dir, mode)
     trains = mode in _TRAINING_MODES
@@ -275,10 +289,11 @@ def run(
         if fresh:  # Not before the new settings have proved sound, and the weights to start from are there.
             run_dir.clear(model_dir)
         if trains:
-            experiment.describe()
+            experiment.describe(command)
         results = experiment.execute(checkpoint, request)
     if trains:
         logging.info('Curves and pictures: tensorboard --logdir %s', model_dir)
+        logging.info('On one page: seg_main --mode=report --model_dir=%s', model_dir)
         if results is not None:
             logging.info('Scores: %s', os.path.join(model_dir, 'results.json'))
     if mode == 'overfit' and (failure := experiment.overfit_failure(results)):
@@ -297,6 +312,8 @@ def load_settings(
     if mode not in MODES:
         hints = ''.join(f' Did you mean {near}?' for near in registry.near_misses(mode, MODES)[:1])
         raise UserError(f'--mode={mode}: expected one of {", ".join(MODES)}.{hints}')
+    if mode == 'report':
+        raise UserError('--mode=report has no settings: it tells what the files in --model_dir say.')
     load_parts(plugin_specs)
     if not gin_files:
         need = 'No settings: give --gin_file=…, such as --gin_file=gin/deeplab_shapes.gin.'

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from seg import config
 from seg.errors import UserError
 from seg.executor import hardware as hardware_module
 from seg.executor.records import write_json, write_text
+from seg.executor.run_config import RunConfig
 from seg.structures import ClassHistogram, DatasetInfo, Hardware
 
 # All that a run writes; --fresh removes these and nothing else.
@@ -37,6 +38,7 @@ _FILES = (
     'dataset_info.json',
     'model_info.txt',
     'error.log',
+    'report.html',
 )
 
 # Settings that may differ when a run goes on; parts name theirs when they register.
@@ -93,7 +95,7 @@ def clear(model_dir: str) -> None:
 
 
 def write_settings(
-    model_dir: str, *, mode: str, hardware: Hardware, global_batch: int, parts: Mapping[str, Any]
+    model_dir: str, *, mode: str, hardware: Hardware, run: RunConfig, command: Sequence[str], parts: Mapping[str, Any]
 ) -> None:
     """Checks that an earlier run in the directory may go on with the parsed settings, then keeps them there.
 
@@ -101,7 +103,8 @@ def write_settings(
       model_dir: the run.
       mode: of the run.
       hardware: where it runs.
-      global_batch: images of one step.
+      run: its length and batch size.
+      command: the command line that this process runs; empty for none.
       parts: of the model, Keras layers by name.
 
     Raises:
@@ -118,9 +121,12 @@ def write_settings(
             'precision': hardware.precision,
             'strategy': type(hardware.strategy).__name__,
             'replicas': hardware.num_replicas,
-            'global_batch': global_batch,
+            'global_batch': run.batch_size,
+            'train_steps': run.train_steps,
+            'best_metric': run.best_metric,
             'jit_compile': hardware.jit_compile,
             'deterministic': hardware.deterministic,
+            'command': list(command),
             'versions': hardware_module.describe(),
             'training': training,
         },

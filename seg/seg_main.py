@@ -28,7 +28,8 @@ _GIN_PARAM = flags.DEFINE_multi_string(
 _MODE = flags.DEFINE_string(
     'mode',
     'train_and_eval',
-    'train_and_eval, train, eval, predict, or overfit (can the model learn a few images by heart?).',
+    'train_and_eval, train, eval, predict, overfit (can the model learn a few images by heart?), or report (one HTML '
+    'page of the run in model_dir, finished or not).',
     **_own,
 )
 _MODEL_DIR = flags.DEFINE_string(
@@ -46,7 +47,12 @@ _INPUT = flags.DEFINE_multi_string(
     'the evaluation data.',
     **_own,
 )
-_OUTPUT = flags.DEFINE_string('output', None, 'For predict: folder to write to. Default: in model_dir.', **_own)
+_OUTPUT = flags.DEFINE_string(
+    'output',
+    None,
+    'For predict: folder to write to. For report: HTML file to write. Default: in model_dir, report.html for a report.',
+    **_own,
+)
 _PROBABILITIES = flags.DEFINE_bool(
     'probabilities', False, 'For predict: also writes the probabilities of all classes, as .npz files.', **_own
 )
@@ -92,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
         logging.use_absl_handler()
         logging.get_absl_handler().setFormatter(Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
         logging.set_verbosity(logging.INFO)
-        return _run()
+        return _report() if _MODE.value == 'report' else _run(argv)
     except flags.Error as error:
         return _tell(f'{error}\nseg_main --help lists the flags.')
     except UserError as error:
@@ -117,7 +123,16 @@ def run() -> None:
     os._exit(status)
 
 
-def _run() -> int:
+def _report() -> int:
+    """`--mode=report`, without TensorFlow, whose start takes longer than a report."""
+    from seg.report import page
+
+    others = [name for name in _FLAGS if _FLAGS[name].present and name not in ('mode', 'model_dir', 'output')]
+    page.run_mode(_MODEL_DIR.value, _OUTPUT.value, others)
+    return 0
+
+
+def _run(argv: Sequence[str]) -> int:
     with _quiet_start():
         import tensorflow
 
@@ -147,7 +162,8 @@ def _run() -> int:
     if _VALIDATE.value:
         print(experiment.validate(_GIN_FILE.value, **settings))
         return 0
-    results = experiment.run(_GIN_FILE.value, **settings, fresh=_FRESH.value, checkpoint=_CHECKPOINT.value)
+    asked = dict(fresh=_FRESH.value, checkpoint=_CHECKPOINT.value, command=['seg_main', *argv[1:]])
+    results = experiment.run(_GIN_FILE.value, **settings, **asked)
     if results is not None:
         print(json.dumps(results, indent=2))
     if _MODE.value == 'predict' and results['failed']:

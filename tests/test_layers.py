@@ -37,6 +37,7 @@ MAY_IMPORT = {
     'tasks': BASE | {'drawing', 'registry', *PARTS, 'models', 'weights'},
     'executor': BASE | {'registry', 'optimizers', 'weights'},
     'prediction': BASE | {'drawing', 'executor'},
+    'report': {'errors', 'structures', 'datasets', 'executor'},
     'run_dir': {'errors', 'structures', 'config', 'executor'},
 }
 MAY_IMPORT['experiment'] = set(MAY_IMPORT)

@@ -14,6 +14,7 @@ import pytest
 from seg import experiment, seg_main
 from seg.executor.progress import Progress
 from tests.executor import runs
+from tests.report import made
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHAPES = '--gin_file=gin/deeplab_shapes.gin'
@@ -50,6 +51,15 @@ MISTAKES = {
     'flag without value': (['--mode'], ['mode', '--help']),
     'unknown mode': ([SHAPES, '--mode=trian'], ['--mode=trian', 'train_and_eval', 'predict', 'Did you mean train?']),
     'unknown mode, validate': ([SHAPES, '--mode=evall', '--validate'], ['--mode=evall', 'Did you mean eval?']),
+    'unknown mode, near report': ([SHAPES, '--mode=reprot'], ['--mode=reprot', 'Did you mean report?']),
+    'report without a run': (['--mode=report', '--model_dir=empty'], ['--model_dir=empty', 'no run was made there']),
+    'report without model_dir': (['--mode=report'], ['--mode=report', '--model_dir', 'runs/deeplab_shapes']),
+    'report of a folder that is not there': (['--mode=report', '--model_dir=nowhere'], ['nowhere', 'no such folder']),
+    'report with settings': (
+        ['--mode=report', '--model_dir=damaged', SHAPES],
+        ['--gin_file has no use in --mode=report', 'Leave it out'],
+    ),
+    'report, validated': (['--mode=report', '--model_dir=damaged', '--validate'], ['--validate has no use']),
     'strategy': ([SHAPES, '--strategy=mirored'], ['--strategy=mirored', 'mirrored:N']),
     'no devices': ([SHAPES, '--strategy=mirrored:0'], ['--strategy=mirrored:0', 'mirrored:N']),
     'precision': ([SHAPES, '--precision=float31'], ['--precision=float31', 'float32', 'bfloat16']),
@@ -293,6 +303,22 @@ def test_nothing_but_our_lines_at_the_start():
     )  # fmt: skip
     assert done.returncode == 0 and done.stderr == ''
     assert done.stdout.startswith('backbones\n  ')
+
+
+def test_a_report_needs_no_tensorflow(tmp_path):
+    """Nor anything else that is slow to load, and it works in a folder that is not the checkout."""
+    made.run(tmp_path / 'run')
+    program = (
+        'import sys; from seg import seg_main\n'
+        'status = seg_main.main(["seg_main", "--mode=report", "--model_dir=run", "--output=pages/mine.html"])\n'
+        'print(status, [m for m in ("tensorflow", "keras", "jax", "gin", "scipy") if m in sys.modules])'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout == '0 []\n', done.stderr
+    assert re.fullmatch(r'\d\d:\d\d:\d\d Wrote pages/mine.html \(\d\.\d MB\)\.\n', done.stderr)
+    assert (tmp_path / 'pages' / 'mine.html').read_text().startswith('<!DOCTYPE html>')
 
 
 def test_a_run_on_a_terminal(tmp_path):

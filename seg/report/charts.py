@@ -1,0 +1,207 @@
+"""Line charts as SVG that stands in the page itself and takes its colours from the page's CSS variables."""
+
+from __future__ import annotations
+
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+# Drawn in these colours, which are then replaced by CSS variables of the page, so that one drawing suits light, dark
+# and paper. Series i has the colour --series-<i>.
+_INK, _GRID = '#0000f0', '#0000f1'
+_SERIES = ('#0000e0', '#0000e1', '#0000e2', '#0000e3', '#0000e4', '#0000e5')
+_VARIABLES = {_INK: '--muted', _GRID: '--line'} | {color: f'--series-{i}' for i, color in enumerate(_SERIES)}
+NUM_COLORS = len(_SERIES)
+
+_STYLE = {
+    'svg.fonttype': 'none',
+    'text.parse_math': False,
+    'text.color': _INK,
+    'font.size': 11.5,
+    'axes.labelsize': 11.5,
+    'xtick.labelsize': 11,
+    'ytick.labelsize': 11,
+    'axes.edgecolor': _GRID,
+    'axes.facecolor': 'none',
+    'axes.labelcolor': _INK,
+    'axes.grid': True,
+    'axes.grid.axis': 'y',
+    'axes.axisbelow': True,
+    'axes.spines.left': False,
+    'axes.spines.right': False,
+    'axes.spines.top': False,
+    'grid.color': _GRID,
+    'grid.linewidth': 0.8,
+    'xtick.color': _GRID,
+    'ytick.color': _GRID,
+    'xtick.labelcolor': _INK,
+    'ytick.labelcolor': _INK,
+    'ytick.left': False,
+    'lines.linewidth': 1.7,
+    'lines.solid_capstyle': 'round',
+    'path.simplify_threshold': 0.3,
+}
+_SIZE = (5.0, 2.9)  # Inches of 72 units; shown about one pixel to the unit, so that text keeps its size.
+
+# Points from which on a curve is smoothed, and the share of it that one smoothed point looks at.
+_SMOOTH_FROM, _WINDOW = 30, 1 / 20
+_BAND_FROM, _BINS = 300, 150  # Points from which on the single values are drawn as a band, and its pieces.
+_LOGARITHMIC_FROM = 50  # Largest value over the smallest.
+_MARKERS_TO = 40
+
+
+class Series(NamedTuple):
+    """A curve.
+
+    Attributes:
+      label: for the legend, which the page writes.
+      steps: [N] x values.
+      values: [N] y values, finite.
+      smooth: whether it is noisy: a long one is then smoothed, over its single values in a pale colour.
+      points: whether the steps are few and far between, and therefore marked.
+    """
+
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    smooth: bool = False
+    points: bool = False
+
+
+class Chart(NamedTuple):
+    """A drawn chart: title, unit of the y axis, labels of the curves, an SVG element, and what it shows in words."""
+
+    title: str
+    unit: str
+    labels: list[str]
+    svg: str
+    text: str
+
+
+def line_chart(title: str, unit: str, series: Sequence[Series], *, key: str, logarithmic: bool = False) -> Chart:
+    """Draws curves over the training steps.
+
+    Args:
+      title: for the page; not drawn.
+      unit: label of the y axis.
+      series: at least one, with at least one point each; more than `NUM_COLORS` share colours.
+      key: makes the ids in the SVG unique in the page; letters and digits.
+      logarithmic: whether the y axis may be logarithmic, which it is for positive values of very different size.
+    """
+    with matplotlib.rc_context(_STYLE | {'svg.hashsalt': key}):
+        figure = Figure(_SIZE, layout='constrained')
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot()
+        for i, one in enumerate(series):
+            _draw(axes, one, _SERIES[i % NUM_COLORS])
+        values = np.concatenate([np.asarray(one.values, float) for one in series])
+        if logarithmic and values.min() > 0 and values.max() / values.min() >= _LOGARITHMIC_FROM:
+            axes.set_yscale('log')
+            subs = (1, 2, 5) if values.max() / values.min() < 300 else (1,)
+            axes.yaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=8))
+            axes.yaxis.set_minor_locator(ticker.NullLocator())
+        else:
+            axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
+            axes.margins(y=0.08)
+            _not_below_zero(axes, values)
+        axes.yaxis.set_major_formatter(_value)
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True, steps=(1, 2, 2.5, 5, 10)))
+        axes.xaxis.set_major_formatter(_step)
+        axes.set_xlabel('Step')
+        axes.set_ylabel(unit)
+        file = io.BytesIO()
+        figure.savefig(file, format='svg', metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
+    text = '; '.join(_in_words(one) for one in series)
+    return Chart(title, unit, [one.label for one in series], _inline(file.getvalue(), key), f'{title}. {text}.')
+
+
+def smoothed(values: Sequence[float]) -> np.ndarray:
+    """A centred running mean [N] with a bell-shaped window of a twentieth of the curve: no lag, however long it is."""
+    values = np.asarray(values, float)
+    half = max(1, round(len(values) * _WINDOW / 2))
+    window = np.hanning(2 * half + 3)[1:-1]
+    padded = np.convolve(values, window)[half : half + len(values)]
+    return padded / np.convolve(np.ones_like(values), window)[half : half + len(values)]
+
+
+def _draw(axes, one: Series, color: str) -> None:
+    if one.smooth and len(one.values) >= _SMOOTH_FROM:
+        if len(one.values) < _BAND_FROM:
+            axes.plot(one.steps, one.values, color=color, alpha=0.35, linewidth=0.8)
+        else:
+            pieces = np.array_split(np.asarray(one.values, float), _BINS)
+            middles = [steps.mean() for steps in np.array_split(np.asarray(one.steps, float), _BINS)]
+            lows, highs = ([extreme(piece) for piece in pieces] for extreme in (np.min, np.max))
+            axes.fill_between(middles, lows, highs, color=color, alpha=0.22, linewidth=0)
+        axes.plot(one.steps, smoothed(one.values), color=color)
+        return
+    marked = len(one.values) <= (_MARKERS_TO if one.points else 1)
+    axes.plot(one.steps, one.values, color=color, marker='o' if marked else None, markersize=4)
+
+
+def _not_below_zero(axes, values: np.ndarray) -> None:
+    """No empty room below 0 for what is never negative; the same above 1 for shares."""
+    low, high = axes.get_ylim()
+    if values.min() >= 0 and (low < 0 or values.min() < 0.4 * values.max()):
+        axes.set_ylim(bottom=0)
+    if values.max() == values.min() == 0:
+        axes.set_ylim(0, 1)
+    elif values.max() <= 1 < high:
+        axes.set_ylim(top=1 if values.max() < 1 else high)
+
+
+def _value(value: float, _=None) -> str:
+    mantissa, _, exponent = f'{value:.4g}'.partition('e')
+    if exponent:
+        return f'{mantissa}e{int(exponent)}'.replace('-', '\N{MINUS SIGN}')
+    return f'{value:,.0f}' if abs(value) >= 1000 else mantissa.replace('-', '\N{MINUS SIGN}')
+
+
+def _step(value: float, _=None) -> str:
+    return f'{value / 1000:,.4g}k' if value >= 100_000 else f'{value:,.0f}'
+
+
+def _in_words(one: Series) -> str:
+    last, lowest, highest = len(one.values) - 1, int(np.argmin(one.values)), int(np.argmax(one.values))
+    points = {'first': 0, 'last': last, 'lowest': lowest, 'highest': highest} if last else {'only': 0}
+    told = [f'{name} {_value(one.values[i])} at step {one.steps[i]:,.0f}' for name, i in points.items()]
+    return f'{one.label}: ' + ', '.join(told)
+
+
+def _inline(svg: bytes, key: str) -> str:
+    """An SVG file as an element for the inside of a page: no fixed size, ids of its own, CSS variables for colours."""
+    namespaces = {'': 'http://www.w3.org/2000/svg', 'xlink': 'http://www.w3.org/1999/xlink'}
+    root = ElementTree.fromstring(svg)
+    text = ElementTree.tostring(root, encoding='unicode')
+    href = f'{{{namespaces["xlink"]}}}href'
+    for element in root.iter():
+        element.tag = element.tag.rpartition('}')[2]
+        name = element.attrib.pop('id', None)
+        if name and f'#{name}' in text:
+            element.set('id', f'{key}-{name}')
+        if href in element.attrib:
+            element.set('href', f'#{key}-{element.attrib.pop(href)[1:]}')
+        if 'clip-path' in element.attrib:
+            element.set('clip-path', element.get('clip-path').replace('url(#', f'url(#{key}-'))
+        if element.tag == 'text':  # In the page's own font.
+            element.set('style', re.sub(r'font-family: [^;]*; ?', '', element.get('style')))
+        else:
+            element.text = None
+        element.tail = None
+    for name in ('width', 'height', 'version'):
+        root.attrib.pop(name, None)
+    for definitions in root.findall('defs'):  # A style sheet, which in a page would hold everywhere.
+        for style in definitions.findall('style'):
+            definitions.remove(style)
+    root.set('aria-hidden', 'true')  # The figure around it tells in words what is drawn.
+    inline = ElementTree.tostring(root, encoding='unicode')
+    for color, variable in _VARIABLES.items():
+        inline = inline.replace(color, f'var({variable})')
+    return inline

@@ -1,0 +1,167 @@
+"""The table of classes and the confusion matrix of a report."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seg.datasets.palette import voc_palette
+from seg.report.curves import name_of
+from seg.report.run_files import Evaluation, RunFiles, mapping, number, whole
+
+_MOST_CLASSES = 32  # Of a confusion matrix that is a table; of more, the picture is shown.
+_METRICS = ('iou', 'recall', 'accuracy', 'precision')
+
+
+class Cell(NamedTuple):
+    """A share, 0 to 1, None where there is none, and how it is shown."""
+
+    value: float | None
+    shown: str
+
+
+class ClassRow(NamedTuple):
+    """A class: name, CSS colour, what its bar shows, one cell per column."""
+
+    name: str
+    color: str
+    main: Cell
+    others: list[Cell]
+
+
+class ClassTable(NamedTuple):
+    """The classes, best first: names of the columns, the first of which has the bars; the evaluation; the rows."""
+
+    main: str
+    others: list[str]
+    evaluation: Evaluation
+    rows: list[ClassRow]
+
+
+class ConfusionTable(NamedTuple):
+    """A confusion matrix: names, and per true class its pixels' shares by predicted class; None if it has none."""
+
+    names: list[str]
+    rows: list[list[Cell] | None]
+
+
+def class_table(run: RunFiles, evaluation: Evaluation | None, confusion: np.ndarray | None) -> ClassTable | None:
+    """What is known of each class; classes without a score come last. None if nothing is.
+
+    Args:
+      run: the run.
+      evaluation: whose scores.
+      confusion: [K, K] pixels by (true class, predicted class) of the same evaluation, where they are known.
+    """
+    columns: dict[str, dict[str, float]] = {}
+    for key, value in (evaluation.metrics if evaluation else {}).items():
+        metric, slash, name = key.partition('/')
+        if slash and metric != 'loss':
+            columns.setdefault(metric, {})[name] = value
+    if not columns:
+        return None
+    names = list(dict.fromkeys([*class_names(run), *(name for column in columns.values() for name in column)]))
+    shares: dict[str, dict[str, float]] = {}
+    if confusion is not None and len(confusion) == len(names):
+        right, truth, predicted = np.diagonal(confusion), confusion.sum(1), confusion.sum(0)
+        columns.setdefault('recall', _ratios(names, right, truth))
+        columns.setdefault('precision', _ratios(names, right, predicted))
+        shares['True pixels'] = _ratios(names, truth, truth.sum())
+        shares['Predicted pixels'] = _ratios(names, predicted, truth.sum())
+    if trained := _training_pixels(run, len(names)):
+        shares['Training pixels'] = _ratios(names, np.asarray(trained), sum(trained))
+    kinds = sorted(columns, key=lambda kind: (_METRICS.index(kind) if kind in _METRICS else len(_METRICS), kind))
+    colors = _colors(run.dataset.get('colors'), len(names))
+
+    def row(i: int, name: str) -> ClassRow:
+        scores = [_cell(columns[kind].get(name), '{:.4f}') for kind in kinds]
+        return ClassRow(
+            name, colors[i], scores[0], scores[1:] + [_cell(column.get(name), '{:.2%}') for column in shares.values()]
+        )
+
+    rows = [row(i, name) for i, name in enumerate(names)]
+    rows.sort(key=lambda row: (row.main.value is None, -(row.main.value or 0)))
+    return ClassTable(name_of(kinds[0]), [*map(name_of, kinds[1:]), *shares], evaluation, rows)
+
+
+def confusion_table(run: RunFiles, confusion: np.ndarray | None) -> ConfusionTable | None:
+    """The matrix in percent of each true class; None if it is not known, or has too many classes for a table."""
+    if confusion is None or len(confusion) > _MOST_CLASSES:
+        return None
+    truth = confusion.sum(1)
+    return ConfusionTable(
+        class_names(run),
+        [
+            [_cell(float(n / truth[i]), f'{100 * n / truth[i]:.0f}' if n / truth[i] >= 0.005 else '') for n in row]
+            if truth[i]
+            else None
+            for i, row in enumerate(confusion)
+        ],
+    )
+
+
+def confusion_of(run: RunFiles, evaluation: Evaluation | None) -> np.ndarray | None:
+    """The pixels [K, K] by (true class, predicted class) that an evaluation counted; None if no file has them.
+
+    A file of the same step may be of another split, or of an evaluation under other settings: only one that gives the
+    evaluation's own pixel accuracy counts.
+    """
+    if evaluation is None or 'pixel_accuracy' not in evaluation.metrics:
+        return None
+    names = class_names(run)
+    folder = glob.escape(os.path.join(run.model_dir, 'eval'))
+    for path in sorted(glob.glob(os.path.join(folder, f'confusion-*-{evaluation.step}.json'))):
+        try:
+            with open(path, encoding='utf-8') as file:
+                values = mapping(json.load(file))
+            matrix = np.array(values.get('pixels'), np.float64)
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError):
+            continue
+        if matrix.shape != (len(names), len(names)) or values.get('class_names') != names:
+            continue
+        if matrix.size and np.isfinite(matrix).all() and matrix.min() >= 0 and matrix.sum() > 0:
+            if abs(np.trace(matrix) / matrix.sum() - evaluation.metrics['pixel_accuracy']) < 1e-9:
+                return matrix
+    return None
+
+
+def class_names(run: RunFiles) -> list[str]:
+    """The data set's, in their order; empty if it is not known."""
+    names = run.dataset.get('class_names')
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _ratios(names: list[str], parts: np.ndarray, wholes) -> dict[str, float]:
+    """parts / wholes by name; none where the whole is 0."""
+    wholes = np.broadcast_to(wholes, len(names))
+    return {name: float(parts[i] / wholes[i]) for i, name in enumerate(names) if wholes[i]}
+
+
+def _cell(value: float | None, form: str) -> Cell:
+    return Cell(value, '–' if value is None else form.format(value).replace('%', ' %'))
+
+
+def _training_pixels(run: RunFiles, count: int) -> list[float] | None:
+    """Pixels of each class in the training data, which a run counts where a loss asks for it."""
+    histogram = run.dataset.get('class_histogram')
+    pixels = histogram[0] if isinstance(histogram, list) and histogram else None
+    values = [number(value) for value in pixels] if isinstance(pixels, list) else []
+    return values if len(values) == count and None not in values and sum(values) > 0 else None
+
+
+def _colors(colors: Any, count: int) -> list[str]:
+    """CSS colours of the classes; those of the data set where it has good ones."""
+    good = isinstance(colors, list) and len(colors) >= count
+    good = good and all(isinstance(c, list) and len(c) == 3 and all(_is_byte(v) for v in c) for c in colors)
+    palette = voc_palette(256)
+    chosen = colors if good else [palette[i % 256] for i in range(count)]
+    return ['#{:02x}{:02x}{:02x}'.format(*map(int, color)) for color in chosen]
+
+
+def _is_byte(value: Any) -> bool:
+    found = whole(value)
+    return found is not None and found < 256

@@ -1,0 +1,82 @@
+"""Event files: the newest pictures, what a resume has made void, and files that are cut."""
+
+import glob
+import os
+
+import pytest
+
+from seg.report import event_files
+from tests.report import made
+
+
+def newest(folder):
+    return {found.tag: found.step for found in event_files.pictures(os.path.join(folder, 'eval'))}
+
+
+def test_newest_step_of_each_kind(tmp_path):
+    made.events(tmp_path, 100, [made.picture(tag) for tag in ('fixed/1', 'worst/1', 'worst/2', 'class_pixels')])
+    made.events(tmp_path, 200, [made.picture(tag) for tag in ('fixed/1', 'worst/1')])
+    assert newest(tmp_path) == {'fixed/1': 200, 'worst/1': 200, 'class_pixels': 100}
+
+
+def test_a_resume_makes_later_steps_void(tmp_path):
+    """The run was resumed from step 150; TensorBoard forgets what is said of 151 and later, too."""
+    made.events(tmp_path, 100, [made.picture('fixed/1', value=1), made.picture('worst/1')])
+    made.events(tmp_path, 200, [made.picture('fixed/1', value=2), made.picture('worst/1')])
+    made.events(tmp_path, 180, [made.picture('fixed/1', value=3)], start=150)
+    assert newest(tmp_path) == {'fixed/1': 180, 'worst/1': 100}
+
+
+def test_the_same_step_again_replaces(tmp_path):
+    made.events(tmp_path, 100, [made.picture('fixed/1', value=1)])
+    made.events(tmp_path, 100, [made.picture('fixed/1', value=2), made.picture('fixed/2', value=3)])
+    first, second = event_files.pictures(str(tmp_path / 'eval'))
+    single = event_files.pictures(str(tmp_path / 'eval'))
+    assert first.read() != second.read() and first.read().startswith(b'\x89PNG')
+    assert [picture.tag for picture in single] == ['fixed/1', 'fixed/2']
+
+
+def test_more_than_nine_files_of_a_process(tmp_path):
+    """Their numbers are no text: 10 comes after 9."""
+    (tmp_path / 'eval').mkdir()
+    made.events(tmp_path, 1, [made.picture('fixed/1', value=1)])
+    (made_file,) = glob.glob(f'{tmp_path}/eval/*tfevents*')
+    stem = made_file.rpartition('.')[0]
+    os.rename(made_file, f'{stem}.10')
+    made.events(tmp_path, 1, [made.picture('fixed/1', value=2)])
+    (other,) = set(glob.glob(f'{tmp_path}/eval/*tfevents*')) - {f'{stem}.10'}
+    os.rename(other, f'{stem}.9')
+    (found,) = event_files.pictures(str(tmp_path / 'eval'))
+    assert found.path.endswith('.10')
+
+
+@pytest.mark.parametrize('cut', [1, 30, 300])
+def test_a_cut_file_gives_what_is_whole(tmp_path, cut):
+    made.events(tmp_path, 100, [made.photo('fixed/1'), made.photo('worst/1')])
+    (path,) = glob.glob(f'{tmp_path}/eval/*tfevents*')
+    os.truncate(path, os.path.getsize(path) - cut)
+    assert newest(tmp_path) == {'fixed/1': 100}
+
+
+def test_a_damaged_length_ends_the_file(tmp_path):
+    made.events(tmp_path, 100, [made.photo('fixed/1'), made.photo('worst/1')])
+    first, second = event_files.pictures(str(tmp_path / 'eval'))
+    with open(second.path, 'r+b') as file:
+        file.seek(second.offset)
+        file.write(b'\xff\xff\xff\xff\xff\xff\xff\x00')
+    assert newest(tmp_path) == {'fixed/1': 100} and first.read()
+    assert second.read() == b''
+    os.remove(first.path)
+    assert first.read() == b''
+
+
+def test_starts(tmp_path):
+    from seg.executor.records import Events
+
+    for start in (0, 100, 250):
+        writer = Events(str(tmp_path / 'train'), start)
+        writer.scalars(start + 10, {'loss': 1.0})
+        writer.close()
+    found = event_files.starts(str(tmp_path / 'train'))
+    assert [start.step for start in found] == [0, 100, 250] and all(start.time > 1e9 for start in found)
+    assert event_files.starts(str(tmp_path / 'nothing')) == [] == event_files.pictures(str(tmp_path / 'nothing'))
