@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from seg.errors import UserError
 from seg.executor.run_config import OptimizerStep
 from seg.executor.state import State
 from seg.optimizers.decay import decays
@@ -35,8 +36,8 @@ class StepResult(NamedTuple):
 class TrainStep:
     """Builds the optimizer for a task's variables and runs steps on them.
 
-    Gradients are summed over the replicas before anything looks at them, then: L2 penalty, norm, clipping, one update,
-    averages. 1 and n replicas so take the same step on the same global batch.
+    Gradients are summed over the replicas before anything looks at them, then: L2 penalty, norm, clipping, one update
+    (scaled where a part has a rate of its own), averages. 1 and n replicas so take the same step on the same global batch.
     """
 
     def __init__(
@@ -44,6 +45,18 @@ class TrainStep:
     ):
         self._task = task
         self._settings = settings
+        unknown = [part for part in settings.part_rates if part not in task.checkpoint_items]
+        if unknown:
+            raise UserError(
+                f'OptimizerStep.part_rates: the model has no part {unknown[0]!r}; it has '
+                f'{", ".join(task.checkpoint_items)}.'
+            )
+        self._rates = [
+            (v, rate)
+            for part, rate in settings.part_rates.items()
+            for v in task.checkpoint_items[part].trainable_variables
+            if rate != 1
+        ]
         self._replicas = strategy.num_replicas_in_sync
         variables = [v for layer in task.checkpoint_items.values() for v in layer.trainable_variables]
         with strategy.scope():
@@ -90,7 +103,10 @@ class TrainStep:
         if settings.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, settings.clip_norm, norm)
         learning_rate = tf.convert_to_tensor(optimizer.learning_rate)
+        before = [tf.identity(v.value) for v, _ in self._rates]
         optimizer.apply(gradients, variables)
+        for (v, rate), old in zip(self._rates, before, strict=True):
+            v.assign(old + rate * (v.value - old))
         if settings.ema_decay is not None:
             self.state.update_ema(settings.ema_decay, step)
         return StepResult(losses, shares, batch['index'], batch['weight'], norm, learning_rate)

@@ -35,6 +35,7 @@ CASES = {  # name: settings, steps, precision
     'bottlenecks': (('BACKBONE=@backbones.resnet50', 'backbones.resnet50.width=0.125'), 1, 'float64'),
     'float32': (('schedules.poly.base_lr=0.001',), 4, 'float32'),
 }
+SETTINGS = OptimizerStep(l2=1e-4, ema_decay=0.9, part_rates={'backbone': 0.5})
 # Tracing takes long: four devices repeat two of the cases.
 CASES_OF = {1: tuple(CASES), 2: tuple(CASES), 4: ('sync', 'float32')}
 
@@ -44,7 +45,7 @@ def one_case(model_dir, replicas, settings, steps, precision):
     made = runs.build(model_dir, *PLAIN, *settings, replicas=replicas, precision=precision)
     batch = runs.ragged_batch(made.task, made.train_data, precision)
     hardware = made.executor.hardware
-    step = TrainStep(made.task, made.optimizer, OptimizerStep(l2=1e-4, ema_decay=0.9), hardware.strategy)
+    step = TrainStep(made.task, made.optimizer, SETTINGS, hardware.strategy)
     before = step.state.to_host()
     result = TrainLoop(step, hardware, runs.fixed_input([batch] * steps), 0)(steps)
     return result, before, step.state.to_host(), made.task, batch

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seg.errors import UserError
 from seg.executor import hardware
 from seg.executor.run_config import OptimizerStep
 from seg.executor.train_loop import TrainLoop
@@ -51,7 +52,7 @@ def named(state):
     return {name.replace('net/net/', 'net/'): value for name, value in state.items()}
 
 
-def formula(before, data, update, l2=0.0, clip_norm=None, ema_decay=None):
+def formula(before, data, update, l2=0.0, clip_norm=None, ema_decay=None, part_rates=None):
     """The same steps, plainly: `update(name, value, gradient, step)` is the optimizer."""
     values = {name: value.astype(np.float64) for name, value in before.items() if name.startswith('model/')}
     averages = dict(values)
@@ -75,7 +76,9 @@ def formula(before, data, update, l2=0.0, clip_norm=None, ema_decay=None):
         norms.append(norm)
         if clip_norm:
             gradients = {name: g * min(1.0, clip_norm / norm) for name, g in gradients.items()}
-        values |= {name: update(name, values[name], gradients[name], step) for name in TRAINED}
+        updated = {name: update(name, values[name], gradients[name], step) for name in TRAINED}
+        rate = (part_rates or {}).get('net', 1.0)
+        values |= {name: values[name] + rate * (updated[name] - values[name]) for name in TRAINED}
         share = linear.MOMENTUM
         values[MEAN] = share * values[MEAN] + (1 - share) * mean.numpy()
         values[VARIANCE] = share * values[VARIANCE] + (1 - share) * variance.numpy()
@@ -117,6 +120,7 @@ CASES = {
     'limit never reached': {'clip_norm': 1e6},
     'averages, warming up': {'ema_decay': 0.999},
     'averages, constant': {'ema_decay': 0.15},
+    'a rate of its own': {'part_rates': {'net': 0.25}, 'ema_decay': 0.15},
 }
 OPTIMIZERS = {
     'sgd': (lambda: keras.optimizers.SGD(0.05, name='sgd'), lambda: momentum(0.05, 0.0)),
@@ -131,7 +135,8 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize(
     'optimizer, case',
-    [('momentum', case) for case in CASES] + [('sgd', 'l2'), ('adamw', 'plain'), ('adamw', 'clipped')],
+    [('momentum', case) for case in CASES]
+    + [('sgd', 'l2'), ('adamw', 'plain'), ('adamw', 'clipped'), ('adamw', 'a rate of its own')],
 )
 def test_formulas(optimizer, case):
     made, plain = OPTIMIZERS[optimizer]
@@ -151,6 +156,11 @@ def test_formulas(optimizer, case):
         np.testing.assert_allclose(value, averages[name.replace('ema/', 'model/', 1)], rtol=1e-6, err_msg=name)
     if kept:
         assert len(kept) == len(values)
+
+
+def test_rate_of_a_part_that_is_not_there():
+    with pytest.raises(UserError, match="part_rates: the model has no part 'backbone'; it has net"):
+        take_steps(OPTIMIZERS['sgd'][0], OptimizerStep(part_rates={'backbone': 0.1}), batches())
 
 
 def test_shares_of_the_images():

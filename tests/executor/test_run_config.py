@@ -79,6 +79,12 @@ def test_optimizer_step(settings):
         OptimizerStep(**settings)
 
 
+@pytest.mark.parametrize('rate', [-0.1, '0.1', float('nan')])
+def test_rates_of_parts(rate):
+    with pytest.raises(UserError, match=r"OptimizerStep.part_rates\['backbone'\] = "):
+        OptimizerStep(part_rates={'backbone': rate})
+
+
 def test_the_command_line_names_both_batch_and_replicas(tmp_path):
     """The check is made before anything is built."""
     from tests.executor import runs
