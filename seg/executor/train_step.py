@@ -37,7 +37,8 @@ class TrainStep:
     """Builds the optimizer for a task's variables and runs steps on them.
 
     Gradients are summed over the replicas before anything looks at them, then: L2 penalty, norm, clipping, one update
-    (scaled where a part has a rate of its own), averages. 1 and n replicas so take the same step on the same global batch.
+    (scaled where a part has a rate of its own), averages. 1 and n replicas so take the same step on the same global
+    batch.
     """
 
     def __init__(
