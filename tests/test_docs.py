@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 
 from seg import config, experiment, gin_files, plugins, registry, seg_main
+from seg.layers.norm import Norm
+from seg.weights.warm_start import Init
+from tests.weights.torch_files import write_zip
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = {
@@ -69,7 +72,7 @@ def check_seg_main(words):
         assert plugins.describe_text(values.describe)
     elif not values.version and not values.help:
         if not values.gin_file:
-            assert values.mode in ('eval', 'predict') and values.model_dir
+            assert values.mode in ('eval', 'predict', 'report') and values.model_dir
         own = [name for name in values.gin_file if name.startswith(OF_THE_READER)]
         for name in values.gin_file:
             assert name in own or gin_files.find_file(name, 'docs')
@@ -141,6 +144,63 @@ def test_plugins_page(workplace, capsys):
     assert '"loss/poly1"' in shown.out and '"iou/nucleus"' in shown.out
     snapshot = (workplace / 'runs' / 'lab' / 'config.gin').read_text()
     assert [f'import lab.{name}' in snapshot for name in ('nets', 'losses', 'data')] == [True] * 3
+
+
+def test_pages_about_a_run(workplace):
+    """Every seg_main command of both pages, one after the other, on a small folder and a small model."""
+    random = np.random.default_rng(0)
+    for folder in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation', '../photos'):
+        (workplace / 'my_data' / folder).mkdir(parents=True)
+    for i in range(8):
+        label = np.zeros((64 + 2 * i, 90), np.uint8)
+        label[20:40, 30:60], label[:3] = 1, 255
+        image = random.integers(0, 99, (*label.shape, 3), np.uint8) + 100 * (label == 1)[..., None].astype(np.uint8)
+        Image.fromarray(image).save(workplace / 'my_data' / 'JPEGImages' / f'{i}.jpg')
+        Image.fromarray(label).save(workplace / 'my_data' / 'SegmentationClass' / f'{i}.png')
+        Image.fromarray(image).resize((100 + 50 * i, 70)).save(workplace / 'photos' / f'{i}.png')
+    (workplace / 'my_data' / 'class_names.txt').write_text('ground\nthing\n')
+    for split, names in (('train', '01234'), ('val', '567')):
+        path = workplace / 'my_data' / 'ImageSets' / 'Segmentation' / f'{split}.txt'
+        path.write_text('\n'.join(names))
+    small = ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'CROP=(64, 64)', 'init.weights=None', 'overfit.train_steps=2']
+    small += ['overfit.target=0.0', *(f'decoders.deeplab_v3plus.{part}_channels=8' for part in ('aspp', 'decoder'))]
+    done = []
+    for page in ('docs/own_folder.md', 'docs/read_a_run.md'):
+        for _, text in blocks(page, 'sh'):
+            for command in text.splitlines():
+                words = shlex.split(command)
+                if words[0] == 'seg_main':
+                    trains = any(word.startswith('--gin_file') for word in words)
+                    words += [f'--gin_param={param}' for param in small] if trains else []
+                    assert seg_main.main(words) == 0, command
+                    done.append(command)
+    assert len(done) == 7
+    run = workplace / 'runs' / 'mine'
+    assert (run / 'overfit' / 'results.json').exists() and (run / 'results.json').exists()
+    assert '<html' in (run / 'report.html').read_text()
+    assert len((workplace / 'segmented' / 'predictions.jsonl').read_text().splitlines()) == 8
+
+
+def test_published_weights_of_the_plugins_page(workplace):
+    """The example converts a state dict as torch would write it, and all variables are set."""
+    (workplace / 'lab').mkdir()
+    for _, text in blocks('docs/plugins.md', 'python'):
+        (workplace / re.match(r'"""(lab/\w+\.py)"""', text)[1]).write_text(text)
+    experiment.load_parts(['lab.pretrained'])
+    net = registry.backbones.build(
+        registry.backbones.get('plain_pretrained').builder, 'BACKBONE', output_stride=16, norm=Norm()
+    )
+    state = {'fc.weight': np.zeros((10, 256), np.float32)}
+    for i in range(5):
+        channels = 16 * 2**i
+        state[f'stages.{i}.conv.weight'] = np.full((channels, channels // 2 if i else 3, 3, 3), i, np.float32)
+        for name in ('weight', 'bias', 'running_mean', 'running_var'):
+            state[f'stages.{i}.norm.{name}'] = np.full(channels, i, np.float32)
+        state[f'stages.{i}.norm.num_batches_tracked'] = np.array(7)
+    write_zip('my_weights.pth', state)
+    report = Init(weights='my_weights.pth').apply({'backbone': net})
+    assert report == 'my_weights.pth (31 tensors): loaded 25 of 25 variables'
+    assert all(np.all(variable == int(variable.path[5]) - 1) for variable in net.variables)
 
 
 def test_contracts_are_those_of_the_registries():
