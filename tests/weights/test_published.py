@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 
-from experiments.tiny_backbone.plugin import tiny
 from seg import experiment, registry, seg_main
 from seg.errors import UserError
 from seg.layers.norm import Norm
@@ -268,7 +267,6 @@ def test_mismatch_names_the_checksum(path):
 
 
 PLUGIN = '''
-from experiments.tiny_backbone.plugin import tiny
 from seg.registry import backbones
 from seg.structures import Published
 
@@ -284,7 +282,8 @@ def tiny_of_a_test(*, output_stride: int, norm):
 
 def test_overfit_starts_from_published_weights(package, tmp_path, caplog, forgotten):
     """From the command line to the end of the run: a plugin's backbone, its weights from an installed package."""
-    net = tiny(output_stride=16, norm=Norm(), channels=8)
+    experiment.load_parts(['experiments.tiny_backbone.plugin'])
+    net = backbones.get('tiny').builder(output_stride=16, norm=Norm(), channels=8)
     write_zip(package, values(net))
     (tmp_path / 'plugin.py').write_text(PLUGIN.format(file=PACKAGE_FILE, checksum=sha256(package)))
     params = [
