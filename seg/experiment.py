@@ -17,7 +17,7 @@ from seg.executor import hardware as hardware_module
 from seg.executor.executor import Executor
 from seg.executor.overfit import FirstExamples, Overfit
 from seg.executor.run_config import OptimizerStep, RunConfig
-from seg.prediction import pipeline, sources
+from seg.prediction import data_set, pipeline
 from seg.prediction.outputs import Outputs
 from seg.prediction.request import Request
 from seg.structures import ClassHistogram, DatasetInfo, Hardware
@@ -169,7 +169,7 @@ class Experiment:
 
     def _predict(self, request: Request, checkpoint: str) -> dict[str, Any]:
         info = self.info if request.pictures is not None else self.eval_data.info
-        pictures = sources.from_dataset(self.eval_data) if request.pictures is None else request.pictures
+        pictures = data_set.pictures(self.eval_data) if request.pictures is None else request.pictures
         output = request.output or os.path.join(self.model_dir, 'predictions', info.name.rpartition('/')[2])
         results = pipeline.predict(
             pictures,

@@ -68,7 +68,7 @@ class Predict:
 
 def summary(results: Mapping[str, Any]) -> str:
     """One line about what `predict` returned."""
-    failed = [f'{file} ({reason})' for file, reason in results['failed'].items()]
+    failed = [f'{file}: {reason}' for file, reason in results['failed'].items()]
     text = f'{results["segmented"]} of {results["pictures"]} pictures segmented'
     if not failed:
         return text

@@ -80,7 +80,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
         return np.repeat(grey[..., None], 3, axis=-1)
     if image.mode in ('I', 'F'):
         raise PictureError('its 32-bit values have no known range; save it with 8 or 16 bits')
-    return np.array(image.convert('RGB'))
+    return np.array(image if image.mode == 'RGB' else image.convert('RGB'))
 
 
 @contextlib.contextmanager
@@ -104,7 +104,8 @@ def _reasons(path: str) -> Iterator[None]:
         ) from None
     except MemoryError:
         raise PictureError('not enough memory to read it') from None
-    except OSError as error:  # Pillow's own have no number: "image file is truncated (51 bytes not processed)".
-        raise PictureError(f'cannot be read: {error.strerror or error}') from None
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files.
-        raise PictureError(f'damaged: {error or type(error).__name__}') from None
+        text = getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
+        if 'truncat' in text.lower():
+            raise PictureError('the file is cut off') from None
+        raise PictureError(f'the file cannot be read: {text.rstrip(".")}') from None

@@ -1,4 +1,4 @@
-"""Which pictures are predicted, and under which names: files, folders, globs, or a data set."""
+"""Which pictures on disk are predicted, and under which names: files, folders, globs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from seg.errors import UserError
 from seg.prediction import reading
@@ -35,26 +34,6 @@ class Source(NamedTuple):
     name: str
     size: Callable[[], tuple[int, int]]
     load: Callable[[], np.ndarray]
-
-
-def from_dataset(dataset) -> list[Source]:
-    """All pictures of a data set, in its order and under its names."""
-    info = dataset.info
-    load = tf.function(
-        lambda index: dataset.load(index)['image'], input_signature=[tf.TensorSpec([], tf.int64)]
-    )  # The label is not read: nothing in this graph needs it.
-
-    def image(index: int) -> np.ndarray:
-        try:
-            return load(tf.constant(index, tf.int64)).numpy()
-        except tf.errors.OpError as error:
-            raise reading.PictureError(error.message.strip().splitlines()[0]) from None
-
-    def source(index: int) -> Source:
-        name = dataset.image_name(index)
-        return Source(name, name, lambda: info.max_size, lambda: image(index))
-
-    return [source(index) for index in range(info.num_examples)]
 
 
 def from_files(inputs: str | Sequence[str], output: str) -> list[Source]:
@@ -129,7 +108,7 @@ class _Search:
                 subfolders.clear()
                 continue
             seen.add(real)
-            subfolders[:] = [name for name in subfolders if not name.startswith('.')]
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
             for name in names:
                 path = os.path.join(folder, name)
                 if _is_picture(name) and not name.startswith('.') and os.path.isfile(path):

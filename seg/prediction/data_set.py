@@ -1,0 +1,29 @@
+"""The pictures of a data set, to be predicted like files."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from seg.prediction.reading import PictureError
+from seg.prediction.sources import Source
+
+
+def pictures(dataset) -> list[Source]:
+    """All pictures of a data set, in its order and under its names."""
+    info = dataset.info
+    load = tf.function(
+        lambda index: dataset.load(index)['image'], input_signature=[tf.TensorSpec([], tf.int64)]
+    )  # The label is not read: nothing in this graph needs it.
+
+    def image(index: int) -> np.ndarray:
+        try:
+            return load(tf.constant(index, tf.int64)).numpy()
+        except tf.errors.OpError as error:
+            raise PictureError(error.message.strip().splitlines()[0]) from None
+
+    def source(index: int) -> Source:
+        name = dataset.image_name(index)
+        return Source(name, name, lambda: info.max_size, lambda: image(index))
+
+    return [source(index) for index in range(info.num_examples)]

@@ -1,0 +1,232 @@
+"""The files of a picture: what is in them, that they are whole, and what happens where they cannot be written."""
+
+import builtins
+import dataclasses
+import errno
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seg.errors import UserError
+from seg.prediction import reading
+from seg.prediction.canvas import decided
+from seg.prediction.outputs import Outputs
+from tests.prediction import fakes
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def outputs(folder, info=fakes.INFO, probabilities=False, opacity=0.5):
+    return Outputs(str(folder), info, fakes.COLORS, opacity, probabilities)
+
+
+def bands(picture, rows=5):
+    """The prediction of the colour model, in bands."""
+    for top in range(0, len(picture), rows):
+        yield decided(top, fakes.colours(picture[top : top + rows]))
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in pathlib.Path(folder).rglob('*') if path.is_file())
+
+
+def test_files_of_a_picture(tmp_path):
+    picture = fakes.noise(40, 30)
+    with outputs(tmp_path) as made:
+        found = made.picture('deep/a b', picture.copy(), bands(picture))
+    assert files(tmp_path) == ['deep/a b.overlay.jpg', 'deep/a b.png', 'predictions.jsonl']
+    classes = fakes.colours(picture).argmax(-1)
+    with Image.open(tmp_path / 'deep' / 'a b.png') as image:
+        assert image.mode == 'P' and image.getpalette()[:9] == [v for color in fakes.COLORS for v in color]
+        np.testing.assert_array_equal(np.asarray(image), classes)
+    painted = np.asarray(Image.open(tmp_path / 'deep' / 'a b.overlay.jpg'), float)
+    np.testing.assert_allclose(
+        painted.mean((0, 1)), (picture / 2 + np.take(fakes.COLORS, classes, 0) / 2).mean((0, 1)), atol=2
+    )
+    assert [entry['name'] for entry in found['classes']] != [] and sum(e['pixels'] for e in found['classes']) == 1200
+
+
+def test_figures():
+    """By hand: 3 pixels green, 1 red."""
+    probabilities = np.float32([[[0.2, 0.7, 0.1], [0.6, 0.3, 0.1]], [[0.1, 0.9, 0.0], [0.3, 0.5, 0.2]]])
+    made = outputs('nowhere', dataclasses.replace(fakes.INFO, original_ids=(7, 11, 26)))
+    count = np.int64([1, 3, 0])
+    found = made._found(count, np.float64([0.6, 2.1, 0]))
+    assert found == {
+        'mean_confidence': pytest.approx(0.675),
+        'classes': [
+            {'id': 1, 'name': 'green', 'original_id': 11, 'pixels': 3, 'share': 0.75, 'mean_confidence': 0.7},
+            {'id': 0, 'name': 'red', 'original_id': 7, 'pixels': 1, 'share': 0.25, 'mean_confidence': 0.6},
+        ],
+    }
+    json.dumps(found)
+    assert decided(0, probabilities).classes.tolist() == [[1, 0], [1, 1]]
+
+
+def test_a_class_map_of_256_classes(tmp_path):
+    names = tuple(map(str, range(256)))
+    info = dataclasses.replace(fakes.INFO, class_names=names)
+    colors = [(i, i, i) for i in range(256)]
+    probabilities = np.eye(256, dtype=np.float32)[None]
+    with Outputs(str(tmp_path), info, colors, 0.5, False) as made:
+        made.picture('a', fakes.noise(1, 256), [decided(0, probabilities)])
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'a.png')), [np.arange(256)])
+    with pytest.raises(UserError, match='257 classes'):
+        outputs(tmp_path, dataclasses.replace(info, class_names=(*names, 'one more')))
+
+
+# ---- Probabilities ---------------------------------------------------------------------------------------------------
+
+
+def test_probabilities(tmp_path):
+    picture = fakes.noise(33, 21)
+    with outputs(tmp_path, probabilities=True) as made:
+        made.picture('a', picture.copy(), bands(picture))
+    with np.load(tmp_path / 'a.npz') as found:  # Without pickles.
+        assert found['probabilities'].shape == (33, 21, 3) and found['probabilities'].dtype == np.float16
+        assert found['class_names'].tolist() == ['red', 'green', 'blue']
+        values = found['probabilities'].astype(np.float32)
+    np.testing.assert_allclose(values.sum(-1), 1, atol=2e-3)
+    np.testing.assert_allclose(values, fakes.colours(picture), atol=1e-3)
+    np.testing.assert_array_equal(values.argmax(-1), np.asarray(Image.open(tmp_path / 'a.png')))
+
+
+def test_rounding_names_no_other_class(tmp_path):
+    """float16 cannot tell these apart: the file's largest values have to name the classes of the class map."""
+    close = np.nextafter(np.float32(0.4), np.float32(1))
+    probabilities = np.float32([[[0.4, close, 0.2], [close, 0.4, 0.2], [0.2, 0.4, close], [1e-9, 1, 1 - 1e-7]]])
+    band = decided(0, probabilities)
+    assert band.classes.tolist() == [[1, 0, 2, 1]]
+    with outputs(tmp_path, probabilities=True) as made:
+        made.picture('a', fakes.noise(1, 4), [band])
+    found = np.load(tmp_path / 'a.npz')['probabilities']
+    assert found.argmax(-1).tolist() == [[1, 0, 2, 1]]
+    np.testing.assert_allclose(found, probabilities, atol=1e-3)
+
+
+# ---- Lines -----------------------------------------------------------------------------------------------------------
+
+
+def test_lines_are_there_at_once(tmp_path):
+    with outputs(tmp_path) as made:
+        for name in ('größe', 'a\nb', os.fsdecode(b'\xff')):
+            made.line({'file': name})
+            last = (tmp_path / 'predictions.jsonl').read_text(encoding='utf-8').splitlines()[-1]
+            assert json.loads(last) == {'file': name}
+    assert 'größe' in (tmp_path / 'predictions.jsonl').read_text(encoding='utf-8')
+
+
+def test_a_second_run_overwrites_its_own_files_only(tmp_path):
+    picture = fakes.noise(4, 4)
+    (tmp_path / 'notes.txt').write_text('mine')
+    for names in (['a', 'b'], ['b', 'c']):
+        with outputs(tmp_path) as made:
+            for name in names:
+                made.picture(name, picture.copy(), bands(picture))
+                made.line({'file': name})
+    assert {name for name in files(tmp_path) if name.endswith('.png')} == {'a.png', 'b.png', 'c.png'}
+    assert (tmp_path / 'notes.txt').read_text() == 'mine'
+    assert [json.loads(line)['file'] for line in open(tmp_path / 'predictions.jsonl')] == ['b', 'c']
+
+
+# ---- What goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / 'file').touch()
+    for folder in (tmp_path / 'file', tmp_path / 'file' / 'deeper'):
+        with pytest.raises(UserError, match='cannot write .*another --output'):
+            with outputs(folder):
+                pass
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    """One message, nothing half written, and an earlier version of the picture's files stays."""
+    picture = fakes.noise(20, 20)
+    with outputs(tmp_path, probabilities=True) as made:
+        made.picture('a', picture.copy(), bands(picture))
+    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    real = builtins.open
+
+    class Full(io.FileIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full(path, mode='r', **settings):
+        return Full(path, 'w') if mode == 'wb' else real(path, mode, **settings)
+
+    with pytest.raises(UserError) as caught:
+        with outputs(tmp_path, probabilities=True) as made:
+            monkeypatch.setattr(builtins, 'open', full)
+            made.picture('a', picture.copy(), bands(picture))
+    monkeypatch.undo()
+    text = str(caught.value)
+    assert 'No space left on device' in text and str(tmp_path / 'a') in text and text.count('cannot write') == 1
+    assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before | {'predictions.jsonl': b''}
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    """Only this picture fails: the picture's name has room for .jpg, not for .overlay.jpg."""
+    picture = fakes.noise(4, 4)
+    with outputs(tmp_path) as made:
+        with pytest.raises(reading.PictureError, match='too long'):
+            made.picture('a' * 250, picture.copy(), bands(picture))
+        made.picture('a' * 240, picture.copy(), bands(picture))
+    assert len(files(tmp_path)) >= 3
+
+
+def test_what_cannot_be_put_together_leaves_nothing(tmp_path):
+    def broken():
+        yield from bands(fakes.noise(4, 4))
+        raise reading.PictureError('no more')
+
+    with outputs(tmp_path, probabilities=True) as made:
+        with pytest.raises(reading.PictureError, match='no more'):
+            made.picture('a', fakes.noise(8, 4), broken())
+        assert files(tmp_path) == ['predictions.jsonl']
+
+
+KILLED = """
+import sys
+import numpy as np
+from seg.prediction.canvas import decided
+from seg.prediction.outputs import Outputs
+from tests.prediction import fakes
+picture = fakes.noise(400, 400)
+with Outputs(sys.argv[1], fakes.INFO, fakes.COLORS, 0.5, True) as made:
+    print('writing', flush=True)
+    for i in range(10000):
+        made.picture(f'{i % 7}', picture.copy(), [decided(0, fakes.colours(picture))])
+"""
+
+
+def test_a_kill_leaves_no_half_file(tmp_path):
+    """What was being written lies in a hidden folder, which the next run removes."""
+    for delay in (0.05, 0.4):
+        process = subprocess.Popen(
+            [sys.executable, '-c', KILLED, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout.readline() == 'writing\n'
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        for path in tmp_path.glob('*.*'):
+            if path.suffix == '.npz':
+                assert np.load(path)['probabilities'].shape == (400, 400, 3)
+            elif path.suffix in ('.png', '.jpg'):
+                with Image.open(path) as image:
+                    image.load()
+    assert len(list(tmp_path.glob('.partial-*'))) == 1  # The second process removed that of the first.
+    with outputs(tmp_path):
+        assert len(list(tmp_path.glob('.partial-*'))) == 1
+    assert not list(tmp_path.glob('.partial-*'))

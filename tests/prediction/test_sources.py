@@ -1,0 +1,211 @@
+"""Which pictures are found, and what their outputs are called."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seg.errors import UserError
+from seg.prediction import data_set, reading, sources
+from seg.structures import DatasetInfo
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Makes empty files in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*names):
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    return make
+
+
+def found(inputs, output='out'):
+    """{file: name}, in order."""
+    return {source.file: source.name for source in sources.from_files(inputs, output)}
+
+
+def test_a_folder_is_searched_to_its_bottom(files):
+    files('in/b.jpg', 'in/a.PNG', 'in/deep/er/c d.webp', 'in/notes.txt', 'in/.hidden.jpg', 'in/.git/x.jpg', 'other.jpg')
+    expected = {'in/a.PNG': 'a', 'in/b.jpg': 'b', 'in/deep/er/c d.webp': 'deep/er/c d'}
+    assert found('in') == expected and list(found('in/')) == list(expected)
+
+
+def test_every_extension(files):
+    names = [f'in/{i}{extension}' for i, extension in enumerate(sources.EXTENSIONS)]
+    files(*names)
+    assert sorted(found('in')) == sorted(names)
+    assert {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'} <= set(sources.EXTENSIONS)
+
+
+def test_a_file(files):
+    files('in/a.jpg', 'in/.hidden.jpg', 'in/scan.dat')
+    assert found('in/a.jpg') == {'in/a.jpg': 'a'}
+    assert found('in/.hidden.jpg') == {'in/.hidden.jpg': '.hidden'}
+    assert found('in/scan.dat') == {'in/scan.dat': 'scan'}  # Named, so it is tried.
+
+
+def test_globs(files):
+    files('in/a.jpg', 'in/b.png', 'in/deep/c.jpg', 'in/deep/er/d.jpg', 'in/notes.txt', 'in/f.heic', 'in/.h.jpg')
+    assert found('in/*.jpg') == {'in/a.jpg': 'a'}
+    assert found('in/*') == {'in/a.jpg': 'a', 'in/b.png': 'b'}
+    assert found('in/**/*.jpg') == {'in/a.jpg': 'a', 'in/deep/c.jpg': 'deep/c', 'in/deep/er/d.jpg': 'deep/er/d'}
+    assert found('in/**') == found('in')
+    assert found('in/d*/*.jpg') == {'in/deep/c.jpg': 'deep/c'}
+    assert found('in/*.heic') == {'in/f.heic': 'f'}  # Asked for: the reason why not comes with the picture.
+    assert found(os.path.abspath('in/*.png')) == {os.path.abspath('in/b.png'): 'b'}
+    os.chdir('in')
+    assert found('*.jpg') == {'a.jpg': 'a'}
+
+
+def test_a_name_that_looks_like_a_glob(files):
+    files('in/a[1].jpg', 'in/a1.jpg')
+    assert found('in/a[1].jpg') == {'in/a[1].jpg': 'a[1]'}
+
+
+def test_home(files, monkeypatch, tmp_path):
+    files('in/a.jpg')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert list(found('~/in')) == [str(tmp_path / 'in' / 'a.jpg')]
+
+
+def test_several_inputs(files):
+    files('in/a.jpg', 'in/b.jpg', 'in/c.jpg', 'in/deep/d.jpg')
+    expected = {'in/a.jpg': 'a', 'in/c.jpg': 'c'}
+    assert found('in/a.jpg,in/c.jpg') == found(['in/a.jpg', 'in/c.jpg']) == found('in/a.jpg,in/c.jpg,') == expected
+    assert found(['in/[bc].jpg,in/a.jpg', 'in/deep']) == {
+        'in/b.jpg': 'b', 'in/c.jpg': 'c', 'in/a.jpg': 'a', 'in/deep/d.jpg': 'deep/d'
+    }  # fmt: skip
+    assert len(found(['in', 'in/a.jpg', './in/../in/b.jpg', os.path.abspath('in')])) == 4  # Each once.
+
+
+def test_commas_in_names(files):
+    files('in/a,b.jpg', 'in/c.jpg', 'in/d, e/f,g.jpg', 'x')
+    assert found('in/a,b.jpg') == {'in/a,b.jpg': 'a,b'}
+    assert found('in/a,b.jpg,in/c.jpg') == found('in/c.jpg,in/a,b.jpg') == {'in/a,b.jpg': 'a,b', 'in/c.jpg': 'c'}
+    assert found('in/d, e,in/c.jpg') == {'in/d, e/f,g.jpg': 'd, e/f,g', 'in/c.jpg': 'c'}
+    assert len(found('in')) == 3
+
+
+def test_one_base_name_out_of_two_folders(files):
+    files('one/val/a.jpg', 'two/val/a.jpg')
+    assert found(['one/val', 'two/val']) == {'one/val/a.jpg': 'one/val/a', 'two/val/a.jpg': 'two/val/a'}
+    assert found('*/val/a.jpg') == {'one/val/a.jpg': 'one/val/a', 'two/val/a.jpg': 'two/val/a'}
+    assert found('one/val/a.jpg,two/val/a.jpg') == {'one/val/a.jpg': 'one/val/a', 'two/val/a.jpg': 'two/val/a'}
+
+
+def test_one_name_with_two_extensions(files):
+    files('in/a.jpg', 'in/a.png', 'in/b.jpg', 'in/deep/a.jpg')
+    assert found('in') == {
+        'in/a.jpg': 'a.jpg', 'in/a.png': 'a.png', 'in/b.jpg': 'b', 'in/deep/a.jpg': 'deep/a'
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_names_never_meet(files, seed):
+    """Names that hold other names' extensions, such as a.jpg.png beside a.jpg and a.png."""
+    random = np.random.default_rng(seed)
+    parts = ['a', 'a.jpg', 'a.png', 'a.jpg.png', 'a.overlay', 'a.overlay.jpg', 'legend']
+    names = {f'in/{random.choice(parts)}{random.choice([".jpg", ".png", ".bmp"])}' for _ in range(8)}
+    files(*names)
+    outputs = [
+        name + ending
+        for name in found('in').values()
+        for ending in (sources.CLASS_MAP, sources.OVERLAY, sources.PROBABILITIES)
+    ]
+    assert len(set(outputs)) == 3 * len(names)
+
+
+def test_unusual_names(files):
+    names = ['in/größe – 東京.jpg', "in/it's.jpg", 'in/a\nb.jpg', 'in/ c .jpg', 'in/a%b.jpg', 'in/-d.jpg', 'in/..e.jpg']
+    files(*names)
+    assert set(found('in')) == set(names) - {'in/..e.jpg'}  # Hidden.
+    raw = os.fsencode('in/') + b'\xff.jpg'
+    open(raw, 'w').close()
+    assert os.fsdecode(raw) in found('in')
+
+
+def test_links(files, tmp_path):
+    """Links are followed; one that leads back up is no endless search."""
+    files('in/a.jpg', 'elsewhere/b.jpg')
+    os.symlink('../elsewhere', 'in/link')
+    os.symlink('..', 'in/up')
+    os.symlink('nowhere.jpg', 'in/broken.jpg')
+    assert set(found('in')) == {'in/a.jpg', 'in/link/b.jpg'}  # Each folder once.
+    assert found('in/broken.jpg') == {'in/broken.jpg': 'broken'}
+
+
+def test_what_is_no_file_is_no_picture(files):
+    files('in/a.jpg')
+    os.mkdir('in/folder.jpg')
+    os.mkfifo('in/pipe.jpg')
+    assert set(found('in')) == set(found('in/*.jpg')) == {'in/a.jpg'}
+    (source,) = sources.from_files('in/pipe.jpg', 'out')
+    with pytest.raises(reading.PictureError, match='no regular file'):
+        source.load()
+
+
+def test_the_output_folder_is_not_searched(files):
+    files('in/a.jpg', 'in/out/a.overlay.jpg', 'in/out/a.png', 'in/out/deep/b.png')
+    for inputs in ('in', 'in/**', 'in/**/*.jpg'):
+        assert found(inputs, 'in/out') == {'in/a.jpg': 'a'}
+    assert found('in/out', 'out')  # Unless it is another one.
+
+
+@pytest.mark.parametrize(
+    ('inputs', 'output', 'expected'),
+    [
+        ('nowhere', 'out', ['--input=nowhere', 'no such file or folder']),
+        ('in/a.jpg,in/typo.jpg', 'out', ['--input=in/typo.jpg', 'no such file']),
+        ('empty', 'out', ['--input=empty', 'no picture found', '.jpg, .pbm']),
+        ('in/*.tiff', 'out', ['--input=in/*.tiff', 'no picture found']),
+        (['in', 'nowhere/*'], 'out', ['--input=nowhere/*', 'no picture found']),
+        ('', 'out', ["--input=''", 'a folder or a glob']),
+        ('in', 'in', ['--output=in', 'Choose another --output', 'in/predictions']),
+        ('in/*.jpg', 'in', ['--output=in', '--input=in/*.jpg', 'in/predictions']),
+        ('in/b.png', 'in', ['--output=in', 'in/b.png would be overwritten']),
+        (['other/b.jpg', 'out/other/b.png', 'in/a.jpg'], 'out', ['out/other/b.png would be overwritten']),
+    ],
+)
+def test_mistakes(files, inputs, output, expected):
+    files('in/a.jpg', 'in/b.png', 'empty/x.txt', 'other/b.jpg', 'out/other/b.png')
+    with pytest.raises(UserError) as caught:
+        sources.from_files(inputs, output)
+    assert all(part in str(caught.value) for part in expected), caught.value
+
+
+def test_next_to_the_picture(files):
+    files('in/a.jpg')
+    assert found('in/a.jpg', 'in') == {'in/a.jpg': 'a'}
+
+
+def test_a_data_set():
+    """Without its labels: that of picture 1 cannot be read."""
+
+    class Data:
+        info = dataclasses.replace(DatasetInfo('mine/val', ('a', 'b'), 3, (7, 9)))
+
+        def load(self, index):
+            with tf.control_dependencies([tf.debugging.Assert(index != 2, ['no such picture'])]):
+                image = tf.cast(tf.fill([4, 5, 3], index), tf.uint8)
+            return {'image': image, 'label': tf.io.decode_png(tf.where(index == 1, b'nonsense', b''))}
+
+        def image_name(self, index):
+            return f'scenes/{index}'
+
+    found = data_set.pictures(Data())
+    assert [(source.file, source.name, source.size()) for source in found] == [
+        (f'scenes/{i}', f'scenes/{i}', (7, 9)) for i in range(3)
+    ]
+    for i in range(2):
+        picture = found[i].load()
+        assert picture.shape == (4, 5, 3) and picture.dtype == np.uint8 and np.all(picture == i)
+    with pytest.raises(reading.PictureError) as caught:
+        found[2].load()
+    assert '\n' not in str(caught.value)
