@@ -113,8 +113,11 @@ def test_python_page(workplace):
     for line, text in blocks('docs/python.md', 'python'):
         exec(compile('\n' * (line - 1) + text, str(ROOT / 'docs' / 'python.md'), 'exec'), names)
     assert names['results']['step'] == 20 and names['scores']['step'] == names['results']['best']['step']
-    assert len(os.listdir('runs/notebook/predictions/val')) == 8
+    assert sum(name.endswith('.png') for name in os.listdir('runs/notebook/predictions/val')) == 8
     assert [step for step, _ in names['curve']] == [20]
+    report = pathlib.Path('runs/notebook/report.html').read_text()
+    assert f'value="{names["results"]["metrics"]["miou"]}"' in report and 'Complete: 20 steps.' in report
+    assert all(part in report for part in ('Worst images', 'Confusion matrix', 'Precision', 'Processor'))
     assert names['predictions']['classes'].shape == (4, 64, 64)
 
 

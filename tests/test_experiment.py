@@ -76,8 +76,9 @@ def test_run_json(trained):
     model_dir, _ = trained
     record = read_json(model_dir / 'run.json')
     expected = {'mode': 'train_and_eval', 'precision': 'float32', 'replicas': 1, 'global_batch': 4}
+    expected |= {'best_metric': 'miou', 'command': []}  # No command line asked for it.
     assert expected.items() <= record.items() and record['strategy'] == 'OneDeviceStrategy'
-    assert {'seg', 'python', 'tensorflow', 'keras', 'devices', 'memory_gib'} <= set(record['versions'])
+    assert {'seg', 'python', 'tensorflow', 'keras', 'devices', 'processor', 'memory_gib'} <= set(record['versions'])
     assert record['training']['backbones.tiny.channels'] == '8'
     assert not any(key.startswith(('eval/', 'metrics.', 'RunConfig.eval_every')) for key in record['training'])
 
@@ -149,7 +150,7 @@ def test_predict_the_evaluation_data(trained):
     folder = model_dir / 'predictions' / 'val'
     assert results['pictures'] == results['segmented'] == 3 and results['output'] == str(folder)
     names = [f'val-0000{i}' for i in range(3)]
-    expected = {'predictions.jsonl', *(name + ending for name in names for ending in ('.png', '.overlay.jpg'))}
+    expected = {'predictions.jsonl', 'legend.jpg', *(name + ending for name in names for ending in ('.png', '.overlay.jpg'))}
     assert {path.name for path in folder.iterdir()} == expected
     lines = [json.loads(line) for line in (folder / 'predictions.jsonl').read_text().splitlines()]
     assert [(line['file'], line['output'], line['scale']) for line in lines] == [(name, name, 1.0) for name in names]
