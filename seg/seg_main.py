@@ -106,7 +106,8 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as ended:  # After SIGTERM: the state is saved.
         return int(ended.code or 0)
     except KeyboardInterrupt:
-        return _tell('Interrupted. The same command goes on from the last checkpoint.', 130)
+        trains = _MODE.value not in ('eval', 'predict', 'report')
+        return _tell('Interrupted.' + (' The same command goes on from the last checkpoint.' if trains else ''), 130)
     except Exception as error:
         return _report_bug(argv, error)
 

@@ -2,5 +2,6 @@
 
 from seg.drawing.comparison import Comparison
 from seg.drawing.labels import Color, colorize, overlay, palette_png
+from seg.drawing.legends import legend
 
-__all__ = ['Color', 'Comparison', 'colorize', 'overlay', 'palette_png']
+__all__ = ['Color', 'Comparison', 'colorize', 'legend', 'overlay', 'palette_png']

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from seg.drawing import text
 from seg.drawing.labels import IGNORED, Color
+from seg.drawing.legends import BACKGROUND, FRAME, INK, MARGIN, PALE_INK, Entry, draw_entries, flow
 
 # Errors are told by brightness, not by hue: dark where right, bright where wrong, nearly white where ignored.
 WRONG: Color = (255, 128, 0)
@@ -17,17 +17,8 @@ DIMMED = 0.35
 
 _LONGEST, _COMFORTABLE = 480, 320  # Pixels of a panel's longer side: at most, and what smaller ones are magnified to.
 _NARROWEST = 560  # Pixels of a strip: leaves room for its caption.
-_MARGIN, _GAP = 12, 8
-_BACKGROUND, _INK, _PALE_INK, _FRAME = (255, 255, 255), (32, 32, 32), (104, 104, 104), (160, 160, 160)
+_GAP = 8
 _HEADINGS = ('input', 'truth', 'prediction', 'errors')
-
-
-class _Entry(NamedTuple):
-    """One entry of a legend: a colour (None for no box), a name, and a remark in paler ink."""
-
-    color: Color | None
-    name: str = ''
-    remark: str = ''
 
 
 class Comparison:
@@ -90,25 +81,25 @@ class Comparison:
         line = round(size * 1.5)
 
         columns = [max(width, int(np.ceil(font.getlength(heading)))) for heading in _HEADINGS]
-        total = max(_NARROWEST, sum(columns) + 3 * _GAP + 2 * _MARGIN)
-        room = total - 2 * _MARGIN
-        legend = [*_flow(self._legend(), font, room), *_flow(self._error_legend(), font, room)]
-        strip = Image.new('RGB', (total, 2 * _MARGIN + (2 + len(legend)) * line + height + _GAP), _BACKGROUND)
+        total = max(_NARROWEST, sum(columns) + 3 * _GAP + 2 * MARGIN)
+        room = total - 2 * MARGIN
+        legend = [*flow(self._legend(), font, room), *flow(self._error_legend(), font, room)]
+        strip = Image.new('RGB', (total, 2 * MARGIN + (2 + len(legend)) * line + height + _GAP), BACKGROUND)
         draw = ImageDraw.Draw(strip)
 
-        y = _MARGIN
-        draw.text((_MARGIN, y), self._caption(font, room), _INK, font)
+        y = MARGIN
+        draw.text((MARGIN, y), self._caption(font, room), INK, font)
         y += line
-        x = _MARGIN
+        x = MARGIN
         for heading, panel, column in zip(_HEADINGS, panels, columns, strict=True):
-            draw.text((x, y), heading, _PALE_INK, font)
+            draw.text((x, y), heading, PALE_INK, font)
             # A frame: a white class on a white ground would have no edge.
-            draw.rectangle((x - 1, y + line - 1, x + width, y + line + height), outline=_FRAME)
+            draw.rectangle((x - 1, y + line - 1, x + width, y + line + height), outline=FRAME)
             strip.paste(Image.fromarray(panel), (x, y + line))
             x += column + _GAP
         y += line + height + _GAP
         for entries in legend:
-            _draw_entries(draw, entries, font, y)
+            draw_entries(draw, entries, font, y)
             y += line
         return np.asarray(strip)
 
@@ -132,16 +123,16 @@ class Comparison:
         name = text.shorten(text.drawable(self._name), lambda cut: font.getlength(cut + figures) <= room)
         return name + figures
 
-    def _legend(self) -> list[_Entry]:
+    def _legend(self) -> list[Entry]:
         names = {c: text.class_label(self._class_names[c], c) for c in self._shown}
         ious = {c: f'{iou:.2f}' for c, iou in self._ious.items()}
-        title = _Entry(None, remark='IoU:' if ious else 'classes:')
-        return [title, *(_Entry(self._colors[c], names[c], ious.get(c, '')) for c in self._shown)]
+        title = Entry(None, remark='IoU:' if ious else 'classes:')
+        return [title, *(Entry(self._colors[c], names[c], ious.get(c, '')) for c in self._shown)]
 
-    def _error_legend(self) -> list[_Entry]:
+    def _error_legend(self) -> list[Entry]:
         dark = (round(128 * DIMMED),) * 3
-        ignored = [_Entry(IGNORED, 'ignored')] if self._ignores else []
-        return [_Entry(None, remark='errors:'), _Entry(dark, 'right'), _Entry(WRONG, 'wrong'), *ignored]
+        ignored = [Entry(IGNORED, 'ignored')] if self._ignores else []
+        return [Entry(None, remark='errors:'), Entry(dark, 'right'), Entry(WRONG, 'wrong'), *ignored]
 
 
 def panel_size(height: int, width: int) -> tuple[int, int]:
@@ -170,38 +161,3 @@ def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _percent(share: float) -> str:
     return f'{100 * share:.1f} %'
-
-
-def _widths(entry: _Entry, font) -> tuple[int, int, int]:
-    """Of the colour's box, of the name, and of the remark with the space before it."""
-    box = round(font.size * 1.35) if entry.color else 0
-    gap = ' ' if entry.name else ''
-    return box, int(np.ceil(font.getlength(entry.name))), int(np.ceil(font.getlength(gap + entry.remark)))
-
-
-def _flow(entries: Sequence[_Entry], font, room: int) -> list[list[_Entry]]:
-    """Breaks a legend into lines of at most `room` pixels; a name longer than a line is cut."""
-    lines: list[list[_Entry]] = [[]]
-    used = 0
-    for entry in entries:
-        name = text.shorten(entry.name, lambda cut, e=entry: sum(_widths(e._replace(name=cut), font)) <= room)
-        entry = entry._replace(name=name)
-        width = sum(_widths(entry, font))
-        if used and used + width > room:
-            lines.append([])
-            used = 0
-        lines[-1].append(entry)
-        used += width + font.size
-    return lines
-
-
-def _draw_entries(draw, entries: Sequence[_Entry], font, y: int) -> None:
-    x, side = _MARGIN, font.size
-    for entry in entries:
-        box, name, remark = _widths(entry, font)
-        if entry.color:
-            top = y + round(side * 0.12)
-            draw.rectangle((x, top, x + side - 1, top + side - 1), entry.color, _FRAME)
-        draw.text((x + box, y), entry.name, _INK, font)
-        draw.text((x + box + name + remark, y), entry.remark, _PALE_INK, font, anchor='ra')
-        x += box + name + remark + side

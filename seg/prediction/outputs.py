@@ -21,17 +21,18 @@ from seg import drawing
 from seg.errors import UserError
 from seg.prediction.canvas import Band
 from seg.prediction.reading import PictureError
-from seg.prediction.sources import CLASS_MAP, OVERLAY, PROBABILITIES
+from seg.prediction.sources import CLASS_MAP, LEGEND, OVERLAY, PROBABILITIES
 from seg.structures import DatasetInfo
 
 _JPEG_LONGEST = 65500  # Pixels; more cannot be said in the format.
+_JPEG = {'quality': 90, 'subsampling': 0}  # Colours at full resolution: those of the classes have sharp edges.
 _BAND_ROWS = 64  # Of an overlay: blending takes many bytes a pixel.
 
 
 class Outputs:
     """Writes into one folder; every file whole or not at all. `picture` may be called from several threads.
 
-    As a context it makes the folder, and in the end removes what is half written.
+    As a context it makes the folder with a legend of the colours, and in the end removes what is half written.
 
     Attributes:
       folder: the folder.
@@ -62,19 +63,27 @@ class Outputs:
         self._lines: IO[str] | None = None
 
     def __enter__(self) -> Outputs:
-        with self._writing(self.folder):
-            os.makedirs(self.folder, exist_ok=True)
-            self._sweep()
-            os.makedirs(self._scratch, exist_ok=True)
-            # A name that is no text in the file system's encoding has half characters, which JSON knows how to escape.
-            self._lines = open(
-                os.path.join(self.folder, 'predictions.jsonl'), 'w', encoding='utf-8', errors='backslashreplace'
-            )
+        try:
+            with self._writing(self.folder):
+                os.makedirs(self.folder, exist_ok=True)
+                self._sweep()
+                os.makedirs(self._scratch, exist_ok=True)
+                # A name that is no text in the file system's encoding has half characters, which JSON can escape.
+                self._lines = open(
+                    os.path.join(self.folder, 'predictions.jsonl'), 'w', encoding='utf-8', errors='backslashreplace'
+                )
+            with self._file(LEGEND) as file:
+                legend = Image.fromarray(drawing.legend(self._info.class_names, self._colors))
+                file.write(_encoded(legend, 'JPEG', **_JPEG))
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_) -> None:
-        with contextlib.suppress(OSError):  # A full disk, again.
-            self._lines.close()
+        if self._lines:
+            with contextlib.suppress(OSError):  # A full disk, again.
+                self._lines.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def line(self, record: Mapping[str, Any]) -> None:
@@ -119,7 +128,7 @@ class Outputs:
             for top in range(0, len(pixels), _BAND_ROWS):
                 rows = slice(top, top + _BAND_ROWS)
                 pixels[rows] = drawing.overlay(pixels[rows], classes[rows], self._colors, self._opacity)
-            files.enter_context(self._file(name + OVERLAY)).write(_encoded(_drawable(pixels), 'JPEG', quality=90))
+            files.enter_context(self._file(name + OVERLAY)).write(_encoded(_drawable(pixels), 'JPEG', **_JPEG))
         return self._found(count, confidence)
 
     def _found(self, count: np.ndarray, confidence: np.ndarray) -> dict[str, Any]:

@@ -18,6 +18,7 @@ EXTENSIONS += ('.webp',)
 
 # What is written for a picture called `name`, after that name.
 CLASS_MAP, OVERLAY, PROBABILITIES = '.png', '.overlay.jpg', '.npz'
+LEGEND = 'legend.jpg'  # Of all pictures; no output of a picture ends like this.
 
 
 class Source(NamedTuple):
@@ -166,7 +167,7 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 def _check_overwriting(files: dict[str, str], names: Sequence[str], output: str) -> None:
     folder = os.path.abspath(output)
-    for name in names:
-        for ending in (CLASS_MAP, OVERLAY, PROBABILITIES):
-            if (path := os.path.join(folder, name + ending)) in files:
-                raise UserError(f'--output={output}: {files[path]} would be overwritten. Choose another folder.')
+    outputs = (name + ending for name in names for ending in (CLASS_MAP, OVERLAY, PROBABILITIES))
+    for path in (os.path.join(folder, written) for written in (LEGEND, *outputs)):
+        if path in files:
+            raise UserError(f'--output={output}: {files[path]} would be overwritten. Choose another folder.')

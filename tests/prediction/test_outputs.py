@@ -43,7 +43,7 @@ def test_files_of_a_picture(tmp_path):
     picture = fakes.noise(40, 30)
     with outputs(tmp_path) as made:
         found = made.picture('deep/a b', picture.copy(), bands(picture))
-    assert files(tmp_path) == ['deep/a b.overlay.jpg', 'deep/a b.png', 'predictions.jsonl']
+    assert files(tmp_path) == ['deep/a b.overlay.jpg', 'deep/a b.png', 'legend.jpg', 'predictions.jsonl']
     classes = fakes.colours(picture).argmax(-1)
     with Image.open(tmp_path / 'deep' / 'a b.png') as image:
         assert image.mode == 'P' and image.getpalette()[:9] == [v for color in fakes.COLORS for v in color]
@@ -192,7 +192,7 @@ def test_what_cannot_be_put_together_leaves_nothing(tmp_path):
     with outputs(tmp_path, probabilities=True) as made:
         with pytest.raises(reading.PictureError, match='no more'):
             made.picture('a', fakes.noise(8, 4), broken())
-        assert files(tmp_path) == ['predictions.jsonl']
+        assert files(tmp_path) == ['legend.jpg', 'predictions.jsonl']
 
 
 KILLED = """

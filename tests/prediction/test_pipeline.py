@@ -292,7 +292,7 @@ def test_an_interrupt_ends_it(predict, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         predict(as_sources(mixed()), fakes.Predictor(interrupted))
-    assert os.listdir(tmp_path / 'out') == ['predictions.jsonl']
+    assert sorted(os.listdir(tmp_path / 'out')) == ['legend.jpg', 'predictions.jsonl']
 
 
 def test_no_pictures_at_all(predict, lines):

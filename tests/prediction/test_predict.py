@@ -172,7 +172,7 @@ def test_where_things_go_by_default(call, tmp_path, model_dir):
         'pictures': 1, 'segmented': 1, 'failed': {}, 'seconds': json.loads(out)['seconds'], 'output': str(folder),
         'checkpoint': str(checkpoint),
     }  # fmt: skip
-    assert sorted(os.listdir(folder)) == ['a.overlay.jpg', 'a.png', 'predictions.jsonl']
+    assert sorted(os.listdir(folder)) == ['a.overlay.jpg', 'a.png', 'legend.jpg', 'predictions.jsonl']
     status, _, err = call('--input=a.png', '--checkpoint=best')
     assert status == 2 and 'holds no checkpoint' in err
 

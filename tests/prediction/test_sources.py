@@ -111,7 +111,7 @@ def test_one_name_with_two_extensions(files):
 def test_names_never_meet(files, seed):
     """Names that hold other names' extensions, such as a.jpg.png beside a.jpg and a.png."""
     random = np.random.default_rng(seed)
-    parts = ['a', 'a.jpg', 'a.png', 'a.jpg.png', 'a.overlay', 'a.overlay.jpg', 'legend']
+    parts = ['a', 'a.jpg', 'a.png', 'a.jpg.png', 'a.overlay', 'a.overlay.jpg']
     names = {f'in/{random.choice(parts)}{random.choice([".jpg", ".png", ".bmp"])}' for _ in range(8)}
     files(*names)
     outputs = [
@@ -170,11 +170,12 @@ def test_the_output_folder_is_not_searched(files):
         ('in', 'in', ['--output=in', 'Choose another --output', 'in/predictions']),
         ('in/*.jpg', 'in', ['--output=in', '--input=in/*.jpg', 'in/predictions']),
         ('in/b.png', 'in', ['--output=in', 'in/b.png would be overwritten']),
+        ('legend.jpg', '.', ['--output=.', 'legend.jpg would be overwritten']),
         (['other/b.jpg', 'out/other/b.png', 'in/a.jpg'], 'out', ['out/other/b.png would be overwritten']),
     ],
 )
 def test_mistakes(files, inputs, output, expected):
-    files('in/a.jpg', 'in/b.png', 'empty/x.txt', 'other/b.jpg', 'out/other/b.png')
+    files('in/a.jpg', 'in/b.png', 'empty/x.txt', 'other/b.jpg', 'out/other/b.png', 'legend.jpg')
     with pytest.raises(UserError) as caught:
         sources.from_files(inputs, output)
     assert all(part in str(caught.value) for part in expected), caught.value
