@@ -39,7 +39,7 @@ def arrays(backbone: Any, path: str | None = None) -> tuple[str, dict[str, np.nd
         wish = f'cannot take weights from {path}' if path else 'has no published weights'
         raise UserError(
             f'init.weights: backbone {backbone.name}, as it is configured, {wish}. Backbones that have published ones: '
-            + ', '.join(_names())
+            + (', '.join(_names()) or 'none')
         )
     title = ''
     if path is None:

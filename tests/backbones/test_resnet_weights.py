@@ -182,9 +182,9 @@ def test_dilated_keras_variant_is_the_strided_one_in_between(size):
             np.testing.assert_allclose(dilated, strided, rtol=1e-3, atol=1e-4 * np.max(strided))
 
 
-def test_padding_pixels_are_about_zero_in_the_keras_variant():
-    """Caffe's mean pixel differs from the padding's by half a step of 255."""
+def test_keras_variant_has_pixels_and_epsilon_of_its_own():
     model = resnet50(output_stride=16, norm=NORM, width=0.125, variant='keras')
     layer = model.get_layer('pixel_norm')
-    assert np.abs(layer(np.float32([[[PAD_PIXEL]]]))).max() < 0.6
+    np.testing.assert_allclose(layer(np.float32([[[[124, 117, 104]]]])), [[[[0.32, 0.221, 0.061]]]], atol=1e-5)
+    assert np.abs(layer(np.float32([[[PAD_PIXEL]]]))).max() == 0
     assert model.get_layer('stem_conv').norm.epsilon == 1.001e-5

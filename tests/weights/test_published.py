@@ -267,6 +267,7 @@ def test_mismatch_names_the_checksum(path):
 
 
 PLUGIN = '''
+from experiments.tiny_backbone.plugin import tiny
 from seg.registry import backbones
 from seg.structures import Published
 
