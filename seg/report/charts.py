@@ -85,7 +85,9 @@ class Chart(NamedTuple):
     text: str
 
 
-def line_chart(title: str, unit: str, series: Sequence[Series], *, key: str, logarithmic: bool = False) -> Chart:
+def line_chart(
+    title: str, unit: str, series: Sequence[Series], *, key: str, last_step: int = 0, logarithmic: bool = False
+) -> Chart:
     """Draws curves over the training steps.
 
     Args:
@@ -93,6 +95,7 @@ def line_chart(title: str, unit: str, series: Sequence[Series], *, key: str, log
       unit: label of the y axis.
       series: at least one, with at least one point each; more than `NUM_COLORS` share colours.
       key: makes the ids in the SVG unique in the page; letters and digits.
+      last_step: end of the step axis, which begins at 0, so that all charts of a run have the same; later data go on.
       logarithmic: whether the y axis may be logarithmic, which it is for positive values of very different size.
     """
     with matplotlib.rc_context(_STYLE | {'svg.hashsalt': key}):
@@ -114,6 +117,7 @@ def line_chart(title: str, unit: str, series: Sequence[Series], *, key: str, log
         axes.yaxis.set_major_formatter(_value)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True, steps=(1, 2, 2.5, 5, 10)))
         axes.xaxis.set_major_formatter(_step)
+        axes.set_xlim(0, 1.02 * max(last_step, *(max(one.steps) for one in series), 1))
         axes.set_xlabel('Step')
         axes.set_ylabel(unit)
         file = io.BytesIO()

@@ -51,7 +51,8 @@ def curves(run: RunFiles) -> list[Chart]:
     for title, unit, series in charts:
         if series := [one for one in series if one.steps]:
             logarithmic = unit in ('loss', 'norm before clipping')
-            drawn.append(line_chart(title, unit, series, key=f'c{len(drawn)}', logarithmic=logarithmic))
+            key = f'c{len(drawn)}'
+            drawn.append(line_chart(title, unit, series, key=key, last_step=run.step, logarithmic=logarithmic))
     return drawn
 
 

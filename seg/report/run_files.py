@@ -295,6 +295,6 @@ def _is_running(lock: str) -> bool:
     try:
         with open(lock, encoding='utf-8') as file:
             process = psutil.Process(int(file.read()))
-        return any(os.path.samefile(opened.path, lock) for opened in process.open_files())
+        return os.path.realpath(lock) in {opened.path for opened in process.open_files()}
     except (OSError, ValueError, psutil.Error):
         return False

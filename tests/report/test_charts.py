@@ -46,6 +46,12 @@ def test_odd_values(values):
     assert 'nan' not in chart.svg.lower() and ElementTree.fromstring(chart.svg) is not None
 
 
+def test_step_axis_is_that_of_the_run():
+    one = [Series('a', [400], [1.0], points=True)]
+    assert {'0', '400', '800'} <= set(ticks(charts.line_chart('T', 'u', one, key='x', last_step=800)))
+    assert {'0', '400'} <= set(ticks(charts.line_chart('T', 'u', one, key='x')))
+
+
 def test_shares_end_at_one():
     chart = charts.line_chart('T', 'share', [Series('a', [1, 2], [0.5, 0.99])], key='x')
     assert max(float(text) for text in ticks(chart) if re.fullmatch(r'[\d.]+', text) and '.' in text) <= 1
