@@ -16,21 +16,21 @@ class Predictor:
 
     Attributes:
       checkpoint: path of the file that the weights are from.
+      replicas: among which a batch has to divide.
     """
 
     def __init__(self, task, hardware: Hardware, checkpoint: str):
         self.checkpoint = checkpoint
-        self._strategy = hardware.strategy
+        self._strategy, self.replicas = hardware.strategy, hardware.num_replicas
         graph = tf.function(task.predict, jit_compile=hardware.jit_compile or None)
         self._run = tf.function(lambda batch: self._strategy.run(graph, args=(batch,)))
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> Predictions:
-        """Predicts a global batch, which has to divide among the replicas. A GPU may still be at it on return."""
-        replicas = self._strategy.num_replicas_in_sync
-        if replicas == 1:
+        """Predicts a global batch. A GPU may still be at it on return."""
+        if self.replicas == 1:
             shares = {key: tf.constant(value) for key, value in batch.items()}
         else:
-            parts = {key: np.split(value, replicas) for key, value in batch.items()}
+            parts = {key: np.split(value, self.replicas) for key, value in batch.items()}
             shares = {
                 key: self._strategy.experimental_distribute_values_from_function(
                     lambda context, part=part: tf.constant(part[context.replica_id_in_sync_group])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import tensorflow as tf
 
@@ -20,7 +22,8 @@ def pictures(dataset) -> list[Source]:
         try:
             return load(tf.constant(index, tf.int64)).numpy()
         except tf.errors.OpError as error:
-            raise PictureError(error.message.strip().splitlines()[0]) from None
+            text = re.sub(r'\{\{.*?\}\}', '', error.message).strip()  # Names of nodes.
+            raise PictureError(text.splitlines()[0] if text else type(error).__name__) from None
 
     def source(index: int) -> Source:
         name = dataset.image_name(index)

@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import keras
@@ -92,7 +92,7 @@ def predict(
       predictor: the model.
       outputs: where to.
       size: (height, width) of the canvas.
-      batch_size: global; images on the device at a time.
+      batch_size: global; at most so many images on the device at a time.
       settings: of the mode.
 
     Returns:
@@ -102,6 +102,8 @@ def predict(
       UserError: if the outputs cannot be written (any more).
     """
     start = time.perf_counter()
+    if settings.large_pictures == 'shrink':  # One canvas a picture: a few of them do not wait for a large batch.
+        batch_size = min(batch_size, -(-len(sources) // predictor.replicas) * predictor.replicas)
     with reading.limited(settings.max_megapixels), outputs:
         run = _Run(sources, predictor, outputs, size, batch_size, settings)
         try:
@@ -252,14 +254,16 @@ class _Run:
 
     def _finish(self, job: _Job) -> None:
         try:
-            bands = job.plan.bands(job.results(self._stopped))
-            found = self._outputs.picture(job.source.name, job.pixels, bands)
+            try:
+                bands = job.plan.bands(job.results(self._stopped))
+                found = self._outputs.picture(job.source.name, job.pixels, bands)
+            finally:  # Before `done` is told, which lets the next picture in.
+                job.pixels = job.plan = None
         except MemoryError:
             job.done.set_exception(reading.PictureError('not enough memory to put its prediction together'))
         except Exception as error:
             job.done.set_exception(error)
         else:
-            job.pixels = job.plan = None
             job.done.set_result(found)
 
     # ---- In the caller's thread --------------------------------------------------------------------------------------
@@ -312,6 +316,7 @@ class _Run:
         launched = (views, sizes, self._predictor({'image': image, 'size': sizes}))
         self._collect()
         self._launched = launched
+        self._record()  # A picture of many windows takes a while.
 
     def _collect(self) -> None:
         """Hands the predictions of the last batch to whoever puts them together."""
@@ -324,11 +329,20 @@ class _Run:
             job.hand_over({key: predictions.get(key, i, sizes[i]) for key in keys})
 
     def _settle(self, most: int) -> None:
-        """Records the pictures that are done, in their order; waits where more than `most` are in work."""
-        while self._jobs and (self._jobs[0].done.done() or len(self._jobs) > most):
-            job = self._jobs[0]
-            if job.expected and not job.done.done():
+        """Waits until no more than `most` pictures are in work."""
+        self._record()
+        while len(self._jobs) > most:
+            oldest = self._jobs[0]
+            if oldest.expected and not oldest.done.done():
                 self._flush()
+            else:
+                wait([oldest.done])
+            self._record()
+
+    def _record(self) -> None:
+        """Writes the lines of the pictures that are done, in their order."""
+        while self._jobs and self._jobs[0].done.done():
+            job = self._jobs.popleft()
             record = {'file': job.source.file, 'output': job.source.name, **job.shape}
             try:
                 record |= job.done.result()
@@ -337,7 +351,6 @@ class _Run:
                 logging.warning('%s: %s', job.source.file, error)
                 self.failed[job.source.file] = str(error)
                 record = {'file': job.source.file, 'error': str(error)}
-            self._jobs.popleft()
             self._outputs.line(record)
             self.done += 1
-            self._progress.update(self.done, f'{len(self.failed)} failed' if self.failed else '')
+        self._progress.update(self.done, f'{len(self.failed)} failed' if self.failed else '')

@@ -123,6 +123,30 @@ def test_batches_are_static_and_full(predict):
     )
 
 
+@pytest.mark.parametrize(('count', 'replicas', 'expected'), [(1, 1, 1), (3, 1, 3), (3, 2, 4), (40, 2, 16)])
+def test_few_pictures_make_a_small_batch(predict, count, replicas, expected):
+    """Of a size that divides among the replicas."""
+    predictor = fakes.Predictor()
+    predictor.replicas = replicas
+    predict(as_sources(mixed(count)), predictor, batch_size=16)
+    assert {len(batch['image']) for batch in predictor.batches} == {expected}
+
+
+def test_lines_do_not_wait_for_a_picture_of_many_windows(predict, lines):
+    """Those of the pictures before it are there while it is in work."""
+    seen = []
+
+    class Watching(fakes.Predictor):
+        def __call__(self, batch):
+            time.sleep(0.02)
+            seen.append(len(lines()))
+            return super().__call__(batch)
+
+    pictures = [fakes.source(f'{i}', fakes.noise(20, 20, i)) for i in range(6)]
+    predict([*pictures, fakes.source('long', fakes.noise(3000, 40))], Watching(), large_pictures='tile')
+    assert seen[-1] == 6 and len(lines()) == 7
+
+
 def test_order_does_not_depend_on_speed(predict, lines):
     """Slow ones first."""
 

@@ -209,4 +209,4 @@ def test_a_data_set():
         assert picture.shape == (4, 5, 3) and picture.dtype == np.uint8 and np.all(picture == i)
     with pytest.raises(reading.PictureError) as caught:
         found[2].load()
-    assert '\n' not in str(caught.value)
+    assert '\n' not in str(caught.value) and 'no such picture' in str(caught.value) and '{{' not in str(caught.value)
