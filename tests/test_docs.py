@@ -109,6 +109,9 @@ def workplace(tmp_path, monkeypatch):
 
 def test_python_page(workplace):
     """Its blocks are the cells of one notebook."""
+    (workplace / 'photos').mkdir()
+    Image.fromarray(np.zeros((50, 70, 3), np.uint8)).save(workplace / 'photos' / 'a.jpg')
+    (workplace / 'photos' / 'b.jpg').touch()
     names = {'__name__': 'notebook'}
     for line, text in blocks('docs/python.md', 'python'):
         exec(compile('\n' * (line - 1) + text, str(ROOT / 'docs' / 'python.md'), 'exec'), names)
@@ -118,6 +121,7 @@ def test_python_page(workplace):
     report = pathlib.Path('runs/notebook/report.html').read_text()
     assert f'value="{names["results"]["metrics"]["miou"]}"' in report and 'Complete: 20 steps.' in report
     assert all(part in report for part in ('Worst images', 'Confusion matrix', 'Precision', 'Processor'))
+    assert names['found']['segmented'] == 1 and names['found']['failed'] == {'photos/b.jpg': 'the file is empty'}
     assert names['predictions']['classes'].shape == (4, 64, 64)
 
 

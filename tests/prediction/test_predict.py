@@ -2,6 +2,9 @@
 
 import json
 import os
+import pathlib
+import re
+import shlex
 import shutil
 
 import numpy as np
@@ -11,10 +14,12 @@ from PIL import Image
 from seg import config, experiment, seg_main
 from seg.errors import UserError
 from seg.executor import hardware as hardware_module
+from seg.executor.checkpoints import Checkpoints
 from seg.structures import PAD_PIXEL
 from tests.executor import runs
 from tests.prediction import fakes
 
+PAGE = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'predict.md'
 CANVAS = (80, 96)  # What 72 x 90 pixels need at output stride 16.
 PARAMS = (
     *(param for param in runs.SMALL if 'shapes' not in param and not param.startswith('TRAIN_STEPS')),
@@ -49,6 +54,7 @@ def model_dir(tmp_path_factory):
         hardware=hardware_module.set_up('one', 'float32', 'off'),
     )
     shutil.rmtree(data)
+    Checkpoints(str(folder / 'run'), 1).keep_best(2)
     return folder / 'run'
 
 
@@ -173,8 +179,8 @@ def test_where_things_go_by_default(call, tmp_path, model_dir):
         'checkpoint': str(checkpoint),
     }  # fmt: skip
     assert sorted(os.listdir(folder)) == ['a.overlay.jpg', 'a.png', 'legend.jpg', 'predictions.jsonl']
-    status, _, err = call('--input=a.png', '--checkpoint=best')
-    assert status == 2 and 'holds no checkpoint' in err
+    status, out, _ = call('--input=a.png', '--checkpoint=best')
+    assert status == 0 and json.loads(out)['checkpoint'] == str(model_dir / 'best' / checkpoint.name)
 
 
 def test_settings_of_predict(call, tmp_path, caplog):
@@ -240,3 +246,29 @@ def test_from_python(tmp_path, model_dir):
     assert results['segmented'] == 2 and results['failed'] == {str(tmp_path / 'c.png'): 'the file is empty'}
     with pytest.raises(UserError, match='--input is for --mode=predict'):
         experiment.run(model_dir=str(model_dir), mode='eval', input='a.png')
+
+
+def test_the_page_about_it(tmp_path, monkeypatch, model_dir, capsys):
+    """Its commands, one after the other, and its Python."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'photos' / 'deep').mkdir(parents=True)
+    (tmp_path / 'scans').mkdir()
+    (tmp_path / 'runs').mkdir()
+    os.symlink(model_dir, tmp_path / 'runs' / 'mine')
+    for name in ('photos/a.jpg', 'photos/deep/b.jpg', 'scans/c.tif', 'one.png'):
+        Image.fromarray(fakes.noise(90, 120)).save(tmp_path / name)
+    text = PAGE.read_text(encoding='utf-8')
+    commands = ''.join(re.findall(r'^```sh\n(.*?)^```', text, re.MULTILINE | re.DOTALL)).splitlines()
+    counts = []
+    for command in commands:
+        assert seg_main.main([*shlex.split(command), '--precision=float32']) == 0
+        counts.append(json.loads(capsys.readouterr().out)['segmented'])
+    assert counts == [2, 4, 2]
+    names = {}
+    exec(''.join(re.findall(r'^```python\n(.*?)^```', text, re.MULTILINE | re.DOTALL)), names)
+    assert len(names['lines']) == len(names['unsure']) == 4 and names['failed'] == []
+    assert {path.name for path in (tmp_path / 'tiled').iterdir()} == {
+        'a.npz', 'a.overlay.jpg', 'a.png', 'deep', 'legend.jpg', 'predictions.jsonl'
+    }  # fmt: skip
+    keys = re.findall(r'"(\w+)":', re.search(r'^```json\n(.*?)^```', text, re.MULTILINE | re.DOTALL)[1])
+    assert set(keys) - {'error'} == {*names['lines'][0], *names['lines'][0]['classes'][0]}
