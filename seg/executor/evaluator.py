@@ -26,7 +26,7 @@ class Evaluation(NamedTuple):
       examples: images that counted.
       seconds: of the pass, tracing included.
       images_per_second: after the first batch, which holds the tracing; over all where there is only one.
-      pictures: of the first, the worst and the best images, and the metrics' charts.
+      pictures: of fixed images, the worst and the best ones, and the metrics' charts.
       details: what metrics tell beside numbers, by name; to be kept as JSON.
     """
 
@@ -58,7 +58,7 @@ class Evaluator:
 
         Args:
           source: evaluation data.
-          num_pictures: how many images of each kind (first, worst, best) to draw; 0 for no pictures and no charts.
+          num_pictures: how many images of each kind (fixed, worst, best) to draw; 0 for no pictures and no charts.
 
         Raises:
           UserError: if no image could be read.
@@ -66,7 +66,7 @@ class Evaluator:
         for metric in self._metrics:
             metric.reset()
         sums: dict[str, np.ndarray] = {}
-        gallery = Gallery(num_pictures)
+        gallery = Gallery(num_pictures, source.num_examples)
         unread: list[int] = []
         examples = counted = 0
         start = first_done = time.perf_counter()

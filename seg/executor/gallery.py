@@ -1,4 +1,4 @@
-"""Which images of an evaluation are worth a look: the first ones, the worst and the best."""
+"""Which images of an evaluation are worth a look: some fixed ones, the worst and the best."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ class Gallery:
     The choice is the same however the images are split over batches, and images of one score are taken by their index.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, num_examples: int):
         """Makes an empty one.
 
         Args:
           size: images of each kind.
+          num_examples: of the whole evaluation. The fixed images are spread evenly over them, since neighbours are often
+            frames of one video.
         """
         self._size = size
+        self._fixed = {i * num_examples // size for i in range(size)}
         # Of each kind (rank, index) in order, the first `size` of all images so far.
         self._kinds: dict[str, list[tuple[float, int]]] = {'fixed': [], 'worst': [], 'best': []}
         self._kept: dict[int, Any] = {}
@@ -37,7 +40,8 @@ class Gallery:
           Positions in `indices` of the images that are to be kept.
         """
         for index, score in zip(map(int, indices), map(float, scores), strict=True):
-            self._kinds['fixed'].append((0.0, index))
+            if index in self._fixed:
+                self._kinds['fixed'].append((0.0, index))
             if not math.isnan(score):
                 rounded = round(score, 6)  # Sums of another order are no other score.
                 self._kinds['worst'].append((rounded, index))

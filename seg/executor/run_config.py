@@ -22,7 +22,7 @@ class RunConfig:
       keep_checkpoint_max: older checkpoints are removed; `best/` is kept apart.
       eval_every: an evaluation this often, and after the last step.
       best_metric: the evaluation metric whose highest value picks `best/`.
-      num_pictures: evaluation images of each kind (the first, the worst, the best) that are drawn for TensorBoard;
+      num_pictures: evaluation images of each kind (fixed, worst, best) that are drawn for TensorBoard;
         0 for no pictures and no charts.
       seed: everything random follows from it.
     """

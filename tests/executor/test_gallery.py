@@ -30,12 +30,12 @@ def shown(gallery):
 
 
 @pytest.mark.parametrize('batch', [1, 3, 4, 12])
-def test_first_worst_and_best(batch):
+def test_fixed_worst_and_best(batch):
     scores = [0.5, 0.9, 0.1, 0.7, 0.3, 0.9, 0.2, np.nan, 0.1, 0.6, 0.8, 0.4]
-    gallery = Gallery(3)
+    gallery = Gallery(3, 12)
     fill(gallery, scores, batch)
     assert shown(gallery) == {
-        'fixed/1': 0, 'fixed/2': 1, 'fixed/3': 2,
+        'fixed/1': 0, 'fixed/2': 4, 'fixed/3': 8,
         'worst/1': 2, 'worst/2': 8, 'worst/3': 6,
         'best/1': 1, 'best/2': 5, 'best/3': 10,
     }  # fmt: skip
@@ -43,19 +43,19 @@ def test_first_worst_and_best(batch):
 
 
 def test_images_without_a_score_are_only_ever_fixed():
-    gallery = Gallery(2)
+    gallery = Gallery(2, 4)
     fill(gallery, [np.nan, 0.5, np.nan, np.nan])
-    assert shown(gallery) == {'fixed/1': 0, 'fixed/2': 1, 'worst/1': 1, 'best/1': 1}
+    assert shown(gallery) == {'fixed/1': 0, 'fixed/2': 2, 'worst/1': 1, 'best/1': 1}
 
 
 def test_fewer_images_than_places():
-    gallery = Gallery(4)
+    gallery = Gallery(4, 2)
     fill(gallery, [0.2, 0.1])
     assert shown(gallery) == {'fixed/1': 0, 'fixed/2': 1, 'worst/1': 1, 'worst/2': 0, 'best/1': 0, 'best/2': 1}
 
 
 def test_rounding_of_another_batch_size_is_no_difference():
-    one, other = Gallery(1), Gallery(1)
+    one, other = Gallery(1, 2), Gallery(1, 2)
     fill(one, [0.3, 0.3 - 1e-9])
     fill(other, [0.3 - 1e-9, 0.3])
     assert shown(one) == shown(other) == {'fixed/1': 0, 'worst/1': 0, 'best/1': 0}
@@ -63,12 +63,14 @@ def test_rounding_of_another_batch_size_is_no_difference():
 
 def test_only_what_may_be_drawn_is_asked_for_and_kept():
     random = np.random.default_rng(0)
-    gallery = Gallery(4)
+    gallery = Gallery(4, 1000)
     asked = fill(gallery, random.random(1000), 8)
     assert asked < 90, 'about 4 + 2 * 4 * (1 + ln 250)'
     assert len(gallery._kept) == 12
-    assert fill(Gallery(4), np.zeros(100), 10) == 4, 'equals do not replace each other'
+    assert fill(Gallery(4, 100), np.zeros(100), 10) == 7, (
+        'four spread over all, the first four; equals do not replace each other'
+    )
 
 
 def test_nothing():
-    assert Gallery(0).choose([0, 1], [0.5, 0.6]) == [] and Gallery(2).pictures() == []
+    assert Gallery(0, 2).choose([0, 1], [0.5, 0.6]) == [] and Gallery(2, 2).pictures() == []
