@@ -20,8 +20,8 @@ class Gallery:
 
         Args:
           size: images of each kind.
-          num_examples: of the whole evaluation. The fixed images are spread evenly over them, since neighbours are often
-            frames of one video.
+          num_examples: of the whole evaluation. The fixed images are spread evenly over them, since neighbours are
+            often frames of one video.
         """
         self._size = size
         self._fixed = {i * num_examples // size for i in range(size)}
