@@ -5,25 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import ops
 
-from seg.layers.norm import Norm
+from seg.layers.norm import BatchNorm, Norm
+from seg.ops import dispatch
 from seg.ops.conv import conv2d, depthwise_conv2d
 
+ACTIVATIONS = {'relu': ops.relu, 'relu6': dispatch.relu6, None: lambda x: x}
 
-class Conv2D(keras.layers.Conv2D):
+
+class _ExactKernel:
+    """A convolution whose kernel is read in its own precision, and cast after it was scaled."""
+
+    def add_weight(self, *args: Any, **settings: Any) -> Any:
+        return super().add_weight(*args, **{**settings, 'autocast': False})
+
+    def call(self, x: Any) -> Any:
+        return self.convolve(x, ops.convert_to_tensor(self.kernel))
+
+
+class Conv2D(_ExactKernel, keras.layers.Conv2D):
     """Convolution padded by equally many zeros at both ends (`seg.ops.conv.conv2d`), without a bias."""
 
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: int,
-        *,
-        strides: int = 1,
-        dilation_rate: int = 1,
-        kernel_initializer: Any = None,
-        use_bias: bool = False,
-        name: str,
-    ):
+    def __init__(self, filters: int, kernel_size: int, *, strides: int = 1, dilation_rate: int = 1, name: str):
         """Makes the layer.
 
         Args:
@@ -31,8 +35,6 @@ class Conv2D(keras.layers.Conv2D):
           kernel_size: odd side of the kernel.
           strides: of both axes.
           dilation_rate: of both axes; more than 1 only with stride 1.
-          kernel_initializer: None for He's by fan out, which keeps the variance of gradients through ReLUs.
-          use_bias: only where no normalisation follows.
           name: the layer's name.
         """
         super().__init__(
@@ -41,16 +43,87 @@ class Conv2D(keras.layers.Conv2D):
             strides=strides,
             padding='same',
             dilation_rate=dilation_rate,
-            kernel_initializer=kernel_initializer or keras.initializers.VarianceScaling(2.0, 'fan_out'),
-            use_bias=use_bias,
+            # He's by fan out, which keeps the variance of gradients through ReLUs.
+            kernel_initializer=keras.initializers.VarianceScaling(2.0, 'fan_out'),
+            use_bias=False,
             name=name,
         )
 
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        return conv2d(inputs, kernel, self.strides[0], self.dilation_rate[0])
+    def convolve(self, x: Any, kernel: Any) -> Any:
+        """Convolves [B, H, W, C] with a kernel of the layer's shape, in x's dtype."""
+        return conv2d(x, ops.cast(kernel, x.dtype), self.strides[0], self.dilation_rate[0])
+
+    def scaled_kernel(self, scale: Any) -> Any:
+        """Returns the kernel that gives each output channel times its number in `scale` [filters]."""
+        return self.kernel * scale
+
+    def can_scale(self, x_shape: tuple) -> bool:
+        """Whether scaling the kernel is less work than scaling the map: not for deep kernels on small maps."""
+        rows, columns, channels, _ = self.kernel.shape
+        return None in x_shape[1:3] or rows * columns * channels <= x_shape[1] * x_shape[2]
 
 
-class ConvNorm(keras.layers.Layer):
+class DepthwiseConv2D(_ExactKernel, keras.layers.DepthwiseConv2D):
+    """Depthwise convolution padded by equally many zeros at both ends (`seg.ops.conv`), without a bias."""
+
+    def __init__(self, kernel_size: int, *, strides: int = 1, dilation_rate: int = 1, name: str):
+        """Makes the layer; arguments as `Conv2D` has them."""
+        super().__init__(
+            kernel_size,
+            strides=strides,
+            padding='same',
+            dilation_rate=dilation_rate,
+            use_bias=False,
+            # Each output has kernel_size^2 inputs and outputs; Keras' fans of a depthwise kernel count all channels.
+            depthwise_initializer=keras.initializers.TruncatedNormal(stddev=2**0.5 / kernel_size),
+            name=name,
+        )
+
+    def convolve(self, x: Any, kernel: Any) -> Any:
+        """Convolves [B, H, W, C] with a kernel of the layer's shape, in x's dtype."""
+        return depthwise_conv2d(x, ops.cast(kernel, x.dtype), self.strides[0], self.dilation_rate[0])
+
+    def scaled_kernel(self, scale: Any) -> Any:
+        """Returns the kernel that gives each channel times its number in `scale` [C]."""
+        return self.kernel * scale[:, None]
+
+    def can_scale(self, x_shape: tuple) -> bool:
+        """Whether scaling the kernel saves work: not with dilation, which leaves no kernel to add the offset in."""
+        return self.dilation_rate[0] == 1
+
+
+class _Normalised(keras.layers.Layer):
+    """A convolution, normalisation and activation.
+
+    When not training, batch normalisation is a factor and an offset per channel. The factor then goes into the
+    convolution's kernel where that is less work, which leaves convolution, offset, activation and, in a residual block,
+    the sum with the shortcut to one kernel of oneDNN's.
+    """
+
+    def __init__(self, conv: Any, norm: Any, activation: str | None, name: str):
+        super().__init__(name=name)
+        self.conv = conv
+        self.norm = norm
+        self.activation = activation
+
+    def build(self, x_shape: tuple) -> None:
+        self.conv.build(x_shape)
+        self.norm.build(self.conv.compute_output_shape(x_shape))
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if training or not isinstance(self.norm, BatchNorm) or not self.conv.can_scale(tuple(x.shape)):
+            return ACTIVATIONS[self.activation](self.norm(self.conv(x), training=training))
+        scale, offset = self.norm.affine()
+        x = self.conv.convolve(x, self.conv.scaled_kernel(scale))
+        x = ops.add(x, ops.cast(offset, x.dtype))
+        # Not the one of `dispatch`: this one can become a part of the convolution.
+        return ops.relu6(x) if self.activation == 'relu6' else ACTIVATIONS[self.activation](x)
+
+    def compute_output_shape(self, x_shape: tuple) -> tuple:
+        return self.conv.compute_output_shape(x_shape)
+
+
+class ConvNorm(_Normalised):
     """Convolution, normalisation and activation."""
 
     def __init__(
@@ -77,43 +150,11 @@ class ConvNorm(keras.layers.Layer):
           gamma_initializer: of the normalisation's scale.
           name: the layer's name.
         """
-        super().__init__(name=name)
-        self.conv = Conv2D(filters, kernel_size, strides=strides, dilation_rate=dilation_rate, name='conv')
-        self.norm = norm(name='norm', gamma_initializer=gamma_initializer)
-        self.activation = keras.activations.get(activation)
-
-    def build(self, x_shape: tuple) -> None:
-        self.conv.build(x_shape)
-        self.norm.build(self.conv.compute_output_shape(x_shape))
-
-    def call(self, x: Any, training: bool = False) -> Any:
-        return self.activation(self.norm(self.conv(x), training=training))
-
-    def compute_output_shape(self, x_shape: tuple) -> tuple:
-        return self.conv.compute_output_shape(x_shape)
+        conv = Conv2D(filters, kernel_size, strides=strides, dilation_rate=dilation_rate, name='conv')
+        super().__init__(conv, norm(name='norm', gamma_initializer=gamma_initializer), activation, name)
 
 
-class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """Depthwise convolution padded by equally many zeros at both ends (`seg.ops.conv`), without a bias."""
-
-    def __init__(self, kernel_size: int, *, strides: int = 1, dilation_rate: int = 1, name: str):
-        """Makes the layer; arguments as `Conv2D` has them."""
-        super().__init__(
-            kernel_size,
-            strides=strides,
-            padding='same',
-            dilation_rate=dilation_rate,
-            use_bias=False,
-            # Each output has kernel_size^2 inputs and outputs; Keras' fans of a depthwise kernel count all channels.
-            depthwise_initializer=keras.initializers.TruncatedNormal(stddev=2**0.5 / kernel_size),
-            name=name,
-        )
-
-    def call(self, x: Any) -> Any:
-        return depthwise_conv2d(x, self.kernel, self.strides[0], self.dilation_rate[0])
-
-
-class DepthwiseConvNorm(keras.layers.Layer):
+class DepthwiseConvNorm(_Normalised):
     """Depthwise convolution, normalisation and activation."""
 
     def __init__(
@@ -127,20 +168,8 @@ class DepthwiseConvNorm(keras.layers.Layer):
         name: str,
     ):
         """Makes the layer; arguments as `ConvNorm` has them."""
-        super().__init__(name=name)
-        self.conv = DepthwiseConv2D(kernel_size, strides=strides, dilation_rate=dilation_rate, name='conv')
-        self.norm = norm(name='norm')
-        self.activation = keras.activations.get(activation)
-
-    def build(self, x_shape: tuple) -> None:
-        self.conv.build(x_shape)
-        self.norm.build(self.conv.compute_output_shape(x_shape))
-
-    def call(self, x: Any, training: bool = False) -> Any:
-        return self.activation(self.norm(self.conv(x), training=training))
-
-    def compute_output_shape(self, x_shape: tuple) -> tuple:
-        return self.conv.compute_output_shape(x_shape)
+        conv = DepthwiseConv2D(kernel_size, strides=strides, dilation_rate=dilation_rate, name='conv')
+        super().__init__(conv, norm(name='norm'), activation, name)
 
 
 class SeparableConvNorm(keras.layers.Layer):

@@ -106,7 +106,7 @@ class BatchNorm(keras.layers.Layer):
         """Normalises [B, ..., C], by the batch's statistics when training and not frozen."""
         if self.frozen or not self.trainable:
             # Not the fused kernel: its gradient by stored statistics has no deterministic form on a GPU.
-            return self._scale(x, self.moving_mean, self.moving_variance)
+            return self._scale(x, *self.affine())
         dtype = keras.backend.standardize_dtype(x.dtype)
         replicas = dispatch.num_replicas() if training else 1
         if replicas == 1 and len(x.shape) == 4 and dispatch.has_fused_batch_norm(dtype):
@@ -115,9 +115,9 @@ class BatchNorm(keras.layers.Layer):
             y, mean, variance = dispatch.fused_batch_norm(x, gamma, beta, *moving, self.epsilon, bool(training))
         elif training:
             mean, variance = self._moments(x, replicas)
-            y = self._scale(x, mean, variance)
+            y = self._scale(x, *self._affine(mean, variance))
         else:
-            return self._scale(x, self.moving_mean, self.moving_variance)
+            return self._scale(x, *self.affine())
         if training:
             self._update(self.moving_mean, mean)
             self._update(self.moving_variance, variance)
@@ -135,10 +135,16 @@ class BatchNorm(keras.layers.Layer):
         first, second = ops.unstack(dispatch.sum_over_replicas(local) / replicas, 2)
         return first + pivot, ops.maximum(second - ops.square(first), 0)
 
-    def _scale(self, x: Any, mean: Any, variance: Any) -> Any:
+    def affine(self) -> tuple[Any, Any]:
+        """Returns `(scale, offset)`, [C] each: normalising by stored statistics is `x * scale + offset`."""
+        return self._affine(self.moving_mean, self.moving_variance)
+
+    def _affine(self, mean: Any, variance: Any) -> tuple[Any, Any]:
         scale = self.gamma * ops.rsqrt(variance + self.epsilon)
-        y = ops.cast(x, self.variable_dtype) * scale + (self.beta - mean * scale)
-        return ops.cast(y, self.compute_dtype)
+        return scale, self.beta - mean * scale
+
+    def _scale(self, x: Any, scale: Any, offset: Any) -> Any:
+        return ops.cast(ops.cast(x, self.variable_dtype) * scale + offset, self.compute_dtype)
 
     def _update(self, moving: Any, value: Any) -> None:
         moving.assign(moving * self.momentum + ops.stop_gradient(value) * (1 - self.momentum))

@@ -29,6 +29,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from seg.ops import dispatch
+
 
 def resize_bilinear(x: Any, size: tuple[int, int], align_corners: bool = False) -> Any:
     """Resizes maps bilinearly, without an antialiasing filter.
@@ -63,7 +65,10 @@ def upsample_bilinear(x: Any, size: tuple[int, int], factor: int) -> Any:
     """
     if factor == 1 and tuple(x.shape[1:3]) == tuple(size):
         return x
-    return _Interpolate(size, lambda positions, length, out: positions / factor)(x)
+    products = _Interpolate(size, lambda positions, length, out: positions / factor)
+    if all(side is not None and side * factor == out for side, out in zip(x.shape[1:3], size, strict=True)):
+        return dispatch.interpolate(x, tuple(size), products)
+    return products(x)
 
 
 class _Interpolate(keras.Operation):

@@ -51,7 +51,10 @@ def test_dilated_network_is_the_strided_one_in_between(builder, size):
         for name, strided in outputs[32].items():
             dilated = outputs[stride][name]
             step = specs[32][name].stride // specs[stride][name].stride
-            np.testing.assert_allclose(dilated[:, ::step, ::step], strided, rtol=1e-3, atol=1e-4)
+            # Activations grow to the thousands: rounding is measured by the largest.
+            np.testing.assert_allclose(
+                dilated[:, ::step, ::step], strided, rtol=1e-3, atol=1e-5 * np.abs(strided).max()
+            )
     assert outputs[8]['c5'].shape[1] == -(-size[0] // 8)
 
 

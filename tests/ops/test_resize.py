@@ -118,3 +118,21 @@ def test_gradient_is_the_transpose():
     out, first = gradient()
     np.testing.assert_allclose(tf.reduce_sum(out * y), tf.reduce_sum(x * first), rtol=1e-12)
     np.testing.assert_array_equal(first, gradient()[1])
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+def test_upsample_in_float32_has_the_products_values_and_gradient(compiled):
+    rng = np.random.default_rng(7)
+    x, weight = rng.normal(size=(2, 5, 6, 3)), rng.normal(size=(2, 20, 24, 3))
+
+    def run(dtype):
+        image = tf.constant(x, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(image)
+            out = upsample_bilinear(image, (20, 24), 4)
+        return out, tape.gradient(out, image, tf.constant(weight, dtype))
+
+    fast = tf.function(lambda: run('float32'), jit_compile=compiled)()
+    for got, expected in zip(fast, run('float64'), strict=True):
+        assert got.dtype == tf.float32
+        np.testing.assert_allclose(got, expected, atol=5e-6)
