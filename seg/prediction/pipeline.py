@@ -58,12 +58,15 @@ class Predict:
     def __post_init__(self):
         if self.large_pictures not in ('shrink', 'tile'):
             raise UserError(f"predict.large_pictures = {self.large_pictures!r}: expected 'shrink' or 'tile'.")
-        for name, highest in (('tile_overlap', 0.9), ('opacity', 1)):
-            if not 0 <= getattr(self, name) <= highest:
-                raise UserError(f'predict.{name} = {getattr(self, name)!r}: expected a number from 0 to {highest}.')
-        for name in ('max_megapixels', 'memory_mb'):
-            if not getattr(self, name) > 0:
-                raise UserError(f'predict.{name} = {getattr(self, name)!r}: expected a positive number.')
+        for name, lowest, highest in (
+            ('tile_overlap', 0, 0.9),
+            ('opacity', 0, 1),
+            ('max_megapixels', 0.001, 1e6),
+            ('memory_mb', 0.001, 1e9),
+        ):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and lowest <= value <= highest):
+                raise UserError(f'predict.{name} = {value!r}: expected a number from {lowest:g} to {highest:g}.')
 
 
 def summary(results: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 import time
 import tracemalloc
@@ -332,8 +333,9 @@ def test_no_pictures_at_all(predict, lines):
         ('opacity', 1.5),
         ('max_megapixels', 0),
         ('memory_mb', -1),
+        ('memory_mb', '1 GB'),
     ],
 )
 def test_bad_settings(setting, value):
-    with pytest.raises(UserError, match=f'predict.{setting} = {value!r}: expected'):
+    with pytest.raises(UserError, match=re.escape(f'predict.{setting} = {value!r}: expected')):
         pipeline.Predict(**{setting: value})
