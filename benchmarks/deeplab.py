@@ -4,10 +4,9 @@
 
 The peer is no requirement of this project. Beside what the project installs, this wants
 
-    python -m pip install --index-url https://download.pytorch.org/whl/cpu torch==2.14.1
-    python -m pip install segmentation-models-pytorch==0.6.0
+    python -m pip install torch==2.14.1 segmentation-models-pytorch==0.6.0
 
-(any build of torch does: the GPU is hidden from it), and `--sides=ours` does without it.
+(torch's build for the CPU, or any: GPUs are hidden from it); `--sides ours` does without.
 
 Both sides are DeepLab v3+ on ResNet-50 at output stride 16, with new weights: separable convolutions of 256 channels in
 a pyramid of rates 12, 24 and 36 and in the decoder, 48 channels of the low-level map, 21 classes, logits at the image's
@@ -17,11 +16,15 @@ runs under Keras' `mixed_bfloat16`, the peer under `torch.autocast`. The peer's 
 
 What differs between the networks is counted in the printed number of weights: ours normalises and rectifies between the
 depthwise and the pointwise half of a separable convolution and has two of them after the join of the two maps, as in
-the paper's code; the peer has none between, one after the join, and one at stride 16 after the pyramid.
+the paper's code; the peer has none between, one after the join, and one at stride 16 after the pyramid. A third of the
+peer's inference in float32 are the dilated depthwise convolutions, for which its library has no fast kernel.
 
 Each side lives in a process of its own, since the thread pools of the two libraries get into each other's way within
 one; they are driven in turn, so that only one computes at a time and a change in the machine's speed hits both.
-Every ratio is that of two times measured next to each other.
+Every ratio is that of two times measured next to each other. Company on the machine costs threads that wait for
+each other more than its share, and the peer more than ours: a round in which other processes took more than `--company`
+of the processors' time is measured again, at most as many times as there are rounds, and the figures say how much
+company there was. Where there is no quiet, the ratio of processor times with `--threads 1` is the one to look at.
 """
 
 from __future__ import annotations
@@ -33,7 +36,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import psutil
 
 CLASSES = 21
 ASPP_RATES = (12, 24, 36)
@@ -163,7 +169,7 @@ def random_batch(arguments: argparse.Namespace) -> tuple:
 
 
 def work(arguments: argparse.Namespace) -> None:
-    """Serves one side: reads `<what> <times>` from standard input, answers with the seconds of each run."""
+    """Serves one side: reads `<what> <times>`, answers with the seconds of each run by the clock and of the processor."""
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)  # What the libraries print belongs elsewhere.
     side = SIDES[arguments.worker](arguments)
@@ -173,10 +179,24 @@ def work(arguments: argparse.Namespace) -> None:
         run: Callable[[], float] = getattr(side, what)
         seconds = []
         for _ in range(int(times)):
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             run()
-            seconds.append(time.perf_counter() - start)
+            seconds.append((time.perf_counter() - start, time.process_time() - start_cpu))
         answers.write(json.dumps(seconds) + '\n')
+
+
+class Measured(NamedTuple):
+    """Medians of a few runs.
+
+    Attributes:
+      clock: seconds per run.
+      processor: seconds of processor time per run, all threads together.
+      company: the other processes' share of the processors meanwhile.
+    """
+
+    clock: float
+    processor: float
+    company: float
 
 
 class Worker:
@@ -199,6 +219,7 @@ class Worker:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+        self.usage = psutil.Process(self.process.pid)
         self.facts = self._read()
 
     def _read(self):
@@ -207,18 +228,29 @@ class Worker:
             raise SystemExit(f'The process of side {self.name} ended: see its message above.')
         return json.loads(line)
 
-    def __call__(self, what: str, times: int) -> float:
-        """Returns seconds per run, the median of `times`."""
+    def __call__(self, what: str, times: int) -> Measured:
+        """Runs one side so many times."""
+        before = self._used()
         self.process.stdin.write(f'{what} {times}\n')
         self.process.stdin.flush()
-        return statistics.median(self._read())
+        runs = self._read()
+        others, total = (after - start for after, start in zip(self._used(), before, strict=True))
+        clock, processor = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
+        return Measured(clock, processor, max(0.0, others) / max(total, 1e-9))
+
+    def _used(self) -> tuple[float, float]:
+        """Processor seconds so far: those that all other processes took, and all that there were."""
+        machine, own = psutil.cpu_times(), self.usage.cpu_times()
+        total = sum(machine)
+        return total - machine.idle - getattr(machine, 'iowait', 0.0) - own.user - own.system, total
 
     def close(self) -> None:
         self.process.stdin.close()
         self.process.wait()
 
 
-def spread(values: list[float]) -> str:
+def spread(values: Iterable[float]) -> str:
+    values = list(values)
     return f'{statistics.median(values):.3f} (from {min(values):.3f} to {max(values):.3f})'
 
 
@@ -230,25 +262,40 @@ def compare(precision: str, arguments: argparse.Namespace) -> None:
     for what in arguments.what:
         for worker in workers:
             worker(what, 2)
-        times: dict[str, list[float]] = {worker.name: [] for worker in workers}
-        for number in range(arguments.rounds):
-            # The first of a round is the last of the one before: neither side always has the other's wake.
-            for worker in workers if number % 2 else reversed(workers):
-                times[worker.name].append(worker(what, arguments.steps))
-        for name, values in times.items():
-            print(f'{what} {precision} {name}: seconds per step {spread(values)}', flush=True)
-        if len(times) == 2:
-            ratios = [ours / peer for ours, peer in zip(times['ours'], times['peer'], strict=True)]
-            target = TARGETS[what, precision]
-            print(f'{what} {precision}: ours / peer {spread(ratios)}, aim {target:.2f}', flush=True)
+        rounds = measure(workers, what, arguments)
+        title = f'{what} {precision}'
+        print(f'{title}: company {spread(max(side.company for side in round.values()) for round in rounds)}')
+        for name in arguments.sides:
+            print(f'{title} {name}: seconds per step {spread(round[name].clock for round in rounds)}', flush=True)
+        if len(workers) == 2:
+            clock = spread(round['ours'].clock / round['peer'].clock for round in rounds)
+            processor = spread(round['ours'].processor / round['peer'].processor for round in rounds)
+            print(f'{title}: ours / peer {clock}, aim {TARGETS[what, precision]:.2f}; of processor time {processor}')
     for worker in workers:
         worker.close()
+
+
+def measure(workers: list[Worker], what: str, arguments: argparse.Namespace) -> list[dict[str, Measured]]:
+    """Returns what each side took, per round."""
+    rounds: list[dict[str, Measured]] = []
+    for attempt in range(2 * arguments.rounds):
+        # The first of a round is the last of the one before: neither side always has the other's wake.
+        order = workers if attempt % 2 else workers[::-1]
+        measured = {worker.name: worker(what, arguments.steps) for worker in order}
+        disturbed = max(side.company for side in measured.values()) > arguments.company
+        if disturbed and attempt < arguments.rounds + len(rounds):
+            continue  # There are attempts left for all rounds that are missing.
+        rounds.append(measured)
+        if len(rounds) == arguments.rounds:
+            break
+    return rounds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--steps', type=int, default=3, help='steps of each side per round; their median counts')
+    parser.add_argument('--company', type=float, default=0.05, help="other processes' share that a round may have")
     parser.add_argument('--size', type=int, default=512)
     parser.add_argument('--batch', type=int, default=2)
     parser.add_argument('--threads', type=int, default=2)
