@@ -169,7 +169,7 @@ def random_batch(arguments: argparse.Namespace) -> tuple:
 
 
 def work(arguments: argparse.Namespace) -> None:
-    """Serves one side: reads `<what> <times>`, answers with the seconds of each run by the clock and of the processor."""
+    """Serves one side: reads `<what> <times>`, answers with the seconds of each run, by the clock and of processor."""
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)  # What the libraries print belongs elsewhere.
     side = SIDES[arguments.worker](arguments)
