@@ -170,7 +170,11 @@ def test_pages_about_a_run(workplace):
         path = workplace / 'my_data' / 'ImageSets' / 'Segmentation' / f'{split}.txt'
         path.write_text('\n'.join(names))
     small = ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'CROP=(64, 64)', 'init.weights=None', 'overfit.train_steps=2']
-    small += ['overfit.target=0.0', *(f'decoders.deeplab_v3plus.{part}_channels=8' for part in ('aspp', 'decoder'))]
+    small += [
+        'overfit.num_images=4',
+        'overfit.target=0.0',
+        *(f'decoders.deeplab_v3plus.{part}_channels=8' for part in ('aspp', 'decoder')),
+    ]
     done = []
     for page in ('docs/own_folder.md', 'docs/read_a_run.md'):
         for _, text in blocks(page, 'sh'):
