@@ -122,7 +122,7 @@ def test_tensorboard(finished):
     assert set(evaluation.Tags()['images']) == {*tags, 'chart'}
     photo, chart = evaluation.Images('fixed/2'), evaluation.Images('chart')
     assert [image.step for image in photo] == [image.step for image in chart] == [4, 8, 11]
-    assert (photo[-1].width, photo[-1].height) == (3, 2), 'that of row 1'
+    assert (photo[-1].width, photo[-1].height) == (3, 4), 'that of row 3 of 7'
     assert photo[-1].encoded_image_string.startswith(b'\xff\xd8'), 'JPEG'
     assert (chart[-1].width, chart[-1].height) == (4, 5)
     assert chart[-1].encoded_image_string.startswith(b'\x89PNG')
