@@ -149,8 +149,8 @@ def test_predict_the_evaluation_data(trained):
     results = run(model_dir, mode='predict', params=params)
     folder = model_dir / 'predictions' / 'val'
     assert results['pictures'] == results['segmented'] == 3 and results['output'] == str(folder)
-    names = [f'val-0000{i}' for i in range(3)]
-    expected = {'predictions.jsonl', 'legend.jpg', *(name + ending for name in names for ending in ('.png', '.overlay.jpg'))}
+    expected = {f'val-0000{i}{ending}' for i in range(3) for ending in ('.png', '.overlay.jpg')}
+    expected |= {'predictions.jsonl', 'legend.jpg'}
     assert {path.name for path in folder.iterdir()} == expected
     lines = [json.loads(line) for line in (folder / 'predictions.jsonl').read_text().splitlines()]
     assert [(line['file'], line['output'], line['scale']) for line in lines] == [(name, name, 1.0) for name in names]
