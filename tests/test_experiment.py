@@ -149,7 +149,8 @@ def test_predict_the_evaluation_data(trained):
     results = run(model_dir, mode='predict', params=params)
     folder = model_dir / 'predictions' / 'val'
     assert results['pictures'] == results['segmented'] == 3 and results['output'] == str(folder)
-    expected = {f'val-0000{i}{ending}' for i in range(3) for ending in ('.png', '.overlay.jpg')}
+    names = [f'val-0000{i}' for i in range(3)]
+    expected = {name + ending for name in names for ending in ('.png', '.overlay.jpg')}
     expected |= {'predictions.jsonl', 'legend.jpg'}
     assert {path.name for path in folder.iterdir()} == expected
     lines = [json.loads(line) for line in (folder / 'predictions.jsonl').read_text().splitlines()]
