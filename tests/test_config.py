@@ -1,5 +1,6 @@
 """Gin text as users write it: what parses, what is refused and how, what is reported and recorded."""
 
+import re
 import dataclasses
 import textwrap
 
@@ -207,7 +208,9 @@ def test_unknown_reference():
     said = refused('models.net:\n  # One.\n  backbone = @backbones.rez\n')
     assert said.startswith("run.gin:3: @backbones.rez: no backbone named 'rez'")
     assert 'Did you mean backbones.res?' in said and 'test_config.py:' in said
-    assert 'Known backbones: mobile, res' in said and '--plugins' in said and 'backbone = @backbones.rez' in said
+    # Built-in parts may be loaded as well, by another test file in the same process.
+    assert re.search('Known backbones: .*mobile, res', said) and '--plugins' in said
+    assert 'backbone = @backbones.rez' in said
 
 
 def test_unknown_reference_inside_a_list():
