@@ -1,7 +1,7 @@
 """Gin text as users write it: what parses, what is refused and how, what is reported and recorded."""
 
-import re
 import dataclasses
+import re
 import textwrap
 
 import gin
