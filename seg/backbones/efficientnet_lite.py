@@ -57,7 +57,7 @@ _CHECKSUMS = {0: '57934424', 1: '77cc7160', 2: '9656183e'}  # The first digits o
 
 @backbones.register('efficientnet_lite0')
 def efficientnet_lite0(*, output_stride: int, norm: Norm) -> keras.Model:
-    """EfficientNet-Lite0: 3.4 M weights, made for 224 x 224 pixels.
+    """EfficientNet-Lite0: 3.0 M weights, made for 224 x 224 pixels.
 
     Tan and Le, "EfficientNet", ICML 2019; the Lite variants are of the TensorFlow TPU models (2020).
 
@@ -76,25 +76,25 @@ def efficientnet_lite0(*, output_stride: int, norm: Norm) -> keras.Model:
 
 @backbones.register('efficientnet_lite1')
 def efficientnet_lite1(*, output_stride: int, norm: Norm) -> keras.Model:
-    """EfficientNet-Lite1: 4.1 M weights, made for 240 x 240 pixels; otherwise as efficientnet_lite0."""
+    """EfficientNet-Lite1: 3.8 M weights, made for 240 x 240 pixels; otherwise as efficientnet_lite0."""
     return _efficientnet_lite(1, 1.0, 1.1, output_stride, norm)
 
 
 @backbones.register('efficientnet_lite2')
 def efficientnet_lite2(*, output_stride: int, norm: Norm) -> keras.Model:
-    """EfficientNet-Lite2: 4.8 M weights, made for 260 x 260 pixels; otherwise as efficientnet_lite0."""
+    """EfficientNet-Lite2: 4.4 M weights, made for 260 x 260 pixels; otherwise as efficientnet_lite0."""
     return _efficientnet_lite(2, 1.1, 1.2, output_stride, norm)
 
 
 @backbones.register('efficientnet_lite3')
 def efficientnet_lite3(*, output_stride: int, norm: Norm) -> keras.Model:
-    """EfficientNet-Lite3: 6.9 M weights, made for 280 x 280 pixels; otherwise as efficientnet_lite0."""
+    """EfficientNet-Lite3: 6.5 M weights, made for 280 x 280 pixels; otherwise as efficientnet_lite0."""
     return _efficientnet_lite(3, 1.2, 1.4, output_stride, norm)
 
 
 @backbones.register('efficientnet_lite4')
 def efficientnet_lite4(*, output_stride: int, norm: Norm) -> keras.Model:
-    """EfficientNet-Lite4: 11.7 M weights, made for 300 x 300 pixels; otherwise as efficientnet_lite0."""
+    """EfficientNet-Lite4: 11.3 M weights, made for 300 x 300 pixels; otherwise as efficientnet_lite0."""
     return _efficientnet_lite(4, 1.4, 1.8, output_stride, norm)
 
 
