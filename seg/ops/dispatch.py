@@ -183,8 +183,9 @@ def _kernel_gradient(x: Any, dy: Any, kernel_shape: tuple, rate: int) -> Any:
 def depthwise_conv(x: Any, kernel: Any, stride: int, rate: int) -> Any:
     """Convolves every channel by itself: [B, H, W, C] with [k, k, C, 1] -> [B, ceil(H / stride), ceil(W / stride), C].
 
-    The kernel is odd, its taps are `rate` cells apart, and the map has (k // 2) * rate zeros around it. On the CPU this
-    goes round what is slow in TensorFlow's kernels (see the functions below).
+    The kernel is odd, its taps are `rate` cells apart (1 if the stride is not 1, which `ops.conv` sees to), and the map
+    has (k // 2) * rate zeros around it. On the CPU this goes round what is slow in TensorFlow's kernels (see the
+    functions below).
     """
     if _on_tensorflow() and None not in x.shape[1:3] and not _has_accelerator():
         return _depthwise_conv_on_cpu(x, kernel, stride, rate)
@@ -216,8 +217,6 @@ def _depthwise_conv_on_cpu(x: Any, kernel: Any, stride: int, rate: int) -> Any:
     kernel = kernel[rows, columns]
     if tuple(kernel.shape[:2]) == (1, 1):
         return _depthwise_core(x, kernel, stride)
-    if stride > 1:
-        raise ValueError(f'A convolution strides or dilates, not both: stride {stride}, dilation {rate}.')
     fill = [[0, -height % rate], [0, -width % rate]]
     maps = tf.space_to_batch(x, [rate, rate], fill)
     return tf.batch_to_space(_depthwise_core(maps, kernel, 1), [rate, rate], fill)
