@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,10 +22,13 @@ class LossTerm(NamedTuple):
     Attributes:
       total: [B] float, summed loss of each image.
       weight: [B] float, what that sum is to be divided by (for a pixel loss: the number of pixels that counted).
+      counts: numbers to watch, [B] float by name, such as the positive anchors of each image; summed over the global
+        batch and logged as `counts/<name>` per image.
     """
 
     total: Any
     weight: Any
+    counts: Mapping[str, Any] = types.MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +144,28 @@ class ClassHistogram(NamedTuple):
     present_pixels: Any
 
 
+class Annotations(NamedTuple):
+    """The objects of one picture, at its own size, as they are scored against.
+
+    Attributes:
+      height: of the picture, in pixels.
+      width: of the picture.
+      boxes: float32 [N, 4], y0, x0, y1, x1 in pixels.
+      classes: int32 [N], 0 to K - 1.
+      is_crowd: bool [N]; a crowd is a region that detections may fall in without being wrong.
+      area: float32 [N], of the object in pixels, as the data set states it.
+      masks: N run-length encodings as pycocotools has them: dicts of `size` [height, width] and `counts` (bytes).
+    """
+
+    height: int
+    width: int
+    boxes: Any
+    classes: Any
+    is_crowd: Any
+    area: Any
+    masks: Sequence[dict[str, Any]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Hardware:
     """Where and in which precision to run: from flags and environment, never from gin."""
@@ -180,6 +206,8 @@ class Input:
       num_examples: examples of one pass; None for an endless stream.
       name: of the data, such as `voc_layout/val`.
       image_name: from a position in the data set to the image's name.
+      truth: from a position in the data set to the picture's objects, for metrics that compare on the host; None where
+        the truth is in the batches.
     """
 
     make: Callable[..., Any]
@@ -187,6 +215,7 @@ class Input:
     num_examples: int | None
     name: str
     image_name: Callable[[int], str]
+    truth: Callable[[int], Annotations] | None = None
 
     @property
     def num_batches(self) -> int | None:

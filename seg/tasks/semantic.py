@@ -101,8 +101,8 @@ class Semantic:
         outputs = self._model({key: batch[key] for key in ('image', 'size', 'seed')}, training=True)
         terms = self._terms(batch, outputs['logits'], step)
         if 'aux_logits' in outputs:
-            for name, (total, weight) in self._terms(batch, outputs['aux_logits'], step).items():
-                terms[f'auxiliary_{name}'] = LossTerm(self._auxiliary_weight * total, weight)
+            for name, term in self._terms(batch, outputs['aux_logits'], step).items():
+                terms[f'auxiliary_{name}'] = LossTerm(self._auxiliary_weight * term.total, term.weight)
         return terms
 
     def evaluate_batch(self, batch: Batch) -> tuple[dict[str, tf.Tensor], dict[str, LossTerm]]:
