@@ -166,6 +166,22 @@ class Annotations(NamedTuple):
     masks: Sequence[dict[str, Any]]
 
 
+class Detections(NamedTuple):
+    """What a model found in one picture, at the picture's own size, by falling score.
+
+    Attributes:
+      boxes: float32 [D, 4], y0, x0, y1, x1 in pixels.
+      scores: float32 [D], 0 to 1.
+      classes: int32 [D], 0 to K - 1.
+      masks: D run-length encodings as pycocotools has them: dicts of `size` [height, width] and `counts` (bytes).
+    """
+
+    boxes: Any
+    scores: Any
+    classes: Any
+    masks: Sequence[dict[str, Any]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Hardware:
     """Where and in which precision to run: from flags and environment, never from gin."""
