@@ -150,6 +150,8 @@ class Experiment:
             )
             describe = getattr(self.optimizer._learning_rate, 'describe', None)  # Any Keras schedule may stand here.
             logging.info('Learning rate %s', describe() if describe else type(self.optimizer._learning_rate).__name__)
+        if self.mode in ('train_and_eval', 'overfit') and hasattr(task, 'self_test'):
+            task.self_test(self.train_data if self.mode == 'overfit' else self.eval_data)
         if self.mode == 'train':
             self.executor.train(task.training_input(self.train_data, run.batch_size))
             return None

@@ -55,7 +55,7 @@ class Executor:
 
         Args:
           task: what is learnt: `loss_terms`, `predict`, `evaluate_batch`, `metrics`, `image_scores`,
-            `picture`, `checkpoint_items`.
+            `picture`, `checkpoint_items`; `advice`, if it has some on what its losses count.
           hardware: where.
           config: how long, and the periods.
           optimizer: a Keras optimizer, made in the strategy's scope; needed for training only.
@@ -188,7 +188,7 @@ class Executor:
         result = loop(steps)
         seconds = time.perf_counter() - start
         self._check_finite(result, loop.term_names, done, source)
-        self._record(result, loop.term_names, done + steps, seconds, events, progress, source)
+        self._record(result, loop, done + steps, seconds, events, progress, source)
         return done + steps
 
     def prepare(self) -> int:
@@ -223,7 +223,7 @@ class Executor:
     def _record(
         self,
         result: LoopResult,
-        terms: list[str],
+        loop: TrainLoop,
         step: int,
         seconds: float,
         events: Events,
@@ -237,9 +237,11 @@ class Executor:
         self._first_loop = False
         self._train_seconds += seconds
         losses = result.losses.mean(0)
+        counts = result.counts.sum(0) / max(np.count_nonzero(result.weight), 1)
         values = {
             'loss': float(losses.sum()),
-            **{f'loss/{name}': float(value) for name, value in zip(terms, losses, strict=True)},
+            **{f'loss/{name}': float(value) for name, value in zip(loop.term_names, losses, strict=True)},
+            **{f'counts/{name}': float(value) for name, value in zip(loop.count_names, counts, strict=True)},
             'learning_rate': float(result.learning_rate[-1]),
             'gradient_norm': float(result.gradient_norm.mean()),
             'images_per_second': images / seconds,
@@ -257,6 +259,10 @@ class Executor:
                 unread.size,
                 source.names(unread),
             )
+        if hasattr(self._task, 'advice') and (
+            advice := self._task.advice(dict(zip(loop.count_names, counts, strict=True)))
+        ):
+            logging.warning('Steps up to %d: %s', step, advice)
         progress.update(step, f'loss {values["loss"]:.4f}, {values["images_per_second"]:.1f} images/s')
 
     def _check_finite(self, result: LoopResult, terms: list[str], before: int, source: Input) -> None:

@@ -47,3 +47,5 @@ class FirstExamples:
             raise UserError(f'overfit.num_images = {count}: {dataset.info.name} has {known} image(s).')
         self.info = dataclasses.replace(dataset.info, num_examples=count)
         self.load, self.image_name = dataset.load, dataset.image_name
+        if hasattr(dataset, 'annotations'):
+            self.annotations = dataset.annotations

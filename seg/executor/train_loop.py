@@ -17,6 +17,7 @@ class LoopResult(NamedTuple):
 
     Attributes:
       losses: [n, T], by `TrainLoop.term_names`.
+      counts: [n, C], by `TrainLoop.count_names`, summed over the global batch.
       totals: [n, B, T], each image's share.
       index: [n, B], positions in the data set.
       weight: [n, B], 0 for images that could not be read.
@@ -25,6 +26,7 @@ class LoopResult(NamedTuple):
     """
 
     losses: np.ndarray
+    counts: np.ndarray
     totals: np.ndarray
     index: np.ndarray
     weight: np.ndarray
@@ -33,7 +35,8 @@ class LoopResult(NamedTuple):
     wait: np.ndarray
 
 
-_DTYPES = (tf.float64, tf.float64, tf.int32, tf.float32, tf.float64, tf.float64, tf.float64)  # of LoopResult
+# Of LoopResult.
+_DTYPES = (tf.float64, tf.float64, tf.float64, tf.int32, tf.float32, tf.float64, tf.float64, tf.float64)
 
 
 class TrainLoop:
@@ -51,6 +54,10 @@ class TrainLoop:
     @property
     def term_names(self) -> list[str]:
         return self._step.term_names
+
+    @property
+    def count_names(self) -> list[str]:
+        return self._step.count_names
 
     def __call__(self, num_steps: int) -> LoopResult:
         """Runs `num_steps` steps and waits for them."""
@@ -82,6 +89,7 @@ class TrainLoop:
         whole = lambda value: tf.concat(self._strategy.experimental_local_results(value), 0)  # noqa: E731
         return [
             first(result.losses),
+            first(result.counts),
             whole(result.totals),
             whole(result.index),
             whole(result.weight),

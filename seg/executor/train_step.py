@@ -18,6 +18,7 @@ class StepResult(NamedTuple):
 
     Attributes:
       losses: [T] float, each loss term over the global batch, and at the end the L2 penalty if there is one.
+      counts: [C] float, what the loss terms count, summed over the images of all replicas.
       totals: [b, T] float, each image's share of the loss terms, of this replica's images.
       index: [b] int32, the images' positions in the data set.
       weight: [b] float32, 0 for images that could not be read.
@@ -26,6 +27,7 @@ class StepResult(NamedTuple):
     """
 
     losses: tf.Tensor
+    counts: tf.Tensor
     totals: tf.Tensor
     index: tf.Tensor
     weight: tf.Tensor
@@ -68,6 +70,7 @@ class TrainStep:
         optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
         self.state = State(task.checkpoint_items, optimizer, strategy, settings.ema_decay is not None)
         self.term_names: list[str] = []
+        self.count_names: list[str] = []
 
     def __call__(self, batch: dict[str, tf.Tensor]) -> StepResult:
         """Takes one step on this replica's share of the batch. Called in replica context."""
@@ -89,9 +92,12 @@ class TrainStep:
             tf.zeros_like(v.value) if g is None else tf.convert_to_tensor(g)
             for g, v in zip(gradients, variables, strict=True)
         ]
+        counts = {name: value for term in terms.values() for name, value in term.counts.items()}
+        watched = [tf.reduce_sum(tf.where(example > 0, tf.cast(value, losses.dtype), 0)) for value in counts.values()]
         # One reduction for everything that the replicas have to agree on.
-        *gradients, losses = self._sum([*gradients, losses])
-        self.term_names = list(terms)
+        *gradients, sums = self._sum([*gradients, tf.concat([losses, watched], 0) if watched else losses])
+        losses, watched = sums[: len(terms)], sums[len(terms) :]
+        self.term_names, self.count_names = list(terms), list(counts)
         if settings.l2:
             penalised = [v.value for v in variables if decays(v)]
             gradients = [
@@ -110,7 +116,7 @@ class TrainStep:
             v.assign(old + rate * (v.value - old))
         if settings.ema_decay is not None:
             self.state.update_ema(settings.ema_decay, step)
-        return StepResult(losses, shares, batch['index'], batch['weight'], norm, learning_rate)
+        return StepResult(losses, watched, shares, batch['index'], batch['weight'], norm, learning_rate)
 
     def _sum(self, tensors):
         """Sums over the replicas. Kept out of one-replica graphs, which XLA then compiles."""
