@@ -20,6 +20,7 @@ from seg.registry import metrics as metric_registry
 from seg.registry import models, tasks
 from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, Input, LossTerm
 from seg.tasks import pipeline
+from seg.tasks.references import named
 
 Batch = dict[str, tf.Tensor]
 
@@ -73,7 +74,7 @@ class Semantic:
         self._model = models.build(model, 'tasks.semantic.model', num_classes=dataset_info.num_classes)
         self._losses = {
             name: loss_registry.build(loss, f'tasks.semantic.losses[{i}]', **supplied, class_histogram=class_histogram)
-            for i, (name, loss) in enumerate(_named(losses, loss_registry, 'tasks.semantic.losses').items())
+            for i, (name, loss) in enumerate(named(losses, loss_registry, 'tasks.semantic.losses').items())
         }
         self._auxiliary_weight = auxiliary_weight
         self._augments = [
@@ -231,8 +232,11 @@ class Semantic:
         shown = ['miou', 'pixel_accuracy', 'loss']
         return ', '.join(f'{name} {metrics[name]:.4f}' for name in shown if metrics.get(name) is not None)
 
-    def picture(self, example, prediction, name: str) -> drawing.Comparison:
-        """One image with its truth, its prediction and its errors, to be drawn (host arrays of a single example)."""
+    def picture(self, example, prediction, name: str, truth: None) -> drawing.Comparison:
+        """One image with its truth, its prediction and its errors, to be drawn (host arrays of a single example).
+
+        The truth is the example's own label map, so `truth` is nothing here.
+        """
         height, width = example['size']
         return drawing.Comparison(
             name,
@@ -243,17 +247,6 @@ class Semantic:
             colors=self.colors,
             ignore_label=self._info.ignore_label,
         )
-
-
-def _named(references: Sequence[Any], registry, slot: str) -> dict[str, Any]:
-    """References by their registered names; a second one of the same name gets a number."""
-    named: dict[str, Any] = {}
-    for i, reference in enumerate(references):
-        name = registry.check(reference, f'{slot}[{i}]').entry.name
-        named[name if name not in named else f'{name}_{i}'] = reference
-    if not named:
-        raise UserError(f'{slot} is empty: give at least one reference, such as [@losses.softmax_cross_entropy].')
-    return named
 
 
 def _decided(probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
