@@ -1,0 +1,108 @@
+"""Features of boxes, read off the map whose stride suits their size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from seg.ops.boxes import area, at_least_float32
+
+
+def roi_align(
+    features: Sequence[Any],
+    boxes: Any,
+    strides: Sequence[int],
+    size: int,
+    *,
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+    finest_level: int = 2,
+    canonical_size: float = 224,
+    canonical_level: int = 4,
+) -> Any:
+    """Cuts each box into size x size bins and averages bilinear samples of the feature map in each.
+
+    Mask R-CNN's ROIAlign (He et al. 2017, https://arxiv.org/abs/1703.06870) on a feature pyramid, where a box belongs
+    to level floor(canonical_level + log2(sqrt(area) / canonical_size)) (Lin et al. 2017,
+    https://arxiv.org/abs/1612.03144), limited to the given ones. A sample more than one cell outside of the map is 0,
+    others outside read the cell at the edge. Gradients flow into the features only.
+
+    Args:
+      features: maps [B, h, w, C], the finest first.
+      boxes: [B, R, 4] in pixels.
+      strides: pixels per cell of each map.
+      size: bins per side.
+      sampling_ratio: samples per side of a bin, evenly spaced within it. 1 is the TPU release's way.
+      aligned: whether a cell's value stands at its middle, pixel stride * (i + 1/2), instead of at stride * i, where
+        convolutions with symmetric padding centre it. If not, boxes count as at least one cell high and wide.
+      finest_level: level of the first map.
+      canonical_size: side of a square box of the level `canonical_level`, in pixels.
+      canonical_level: see `canonical_size`.
+
+    Returns:
+      [B, R, size, size, C] in the features' dtype.
+    """
+    boxes = at_least_float32(ops.stop_gradient(boxes))
+    level = _levels(boxes, len(features), finest_level, canonical_size, canonical_level)
+    return _gathered(features, _samples(boxes, level, strides, size * sampling_ratio, aligned), level, sampling_ratio)
+
+
+def _levels(boxes: Any, count: int, finest_level: int, canonical_size: float, canonical_level: int) -> Any:
+    """Returns the place of each box's map among the features: int32 [B, R]."""
+    level = ops.floor(canonical_level + ops.log2(ops.sqrt(area(boxes)) / canonical_size) + 1e-6)
+    return ops.cast(ops.clip(level - finest_level, 0, count - 1), 'int32')
+
+
+def _samples(boxes: Any, level: Any, strides: Sequence[int], count: int, aligned: bool) -> Any:
+    """Returns the rows and columns [B, R, 2, count] of the samples in cells of each box's own map."""
+    stride = ops.take(ops.convert_to_tensor(strides, dtype=boxes.dtype), level)[..., None]
+    boxes = boxes / stride
+    if aligned:
+        boxes = boxes - 0.5
+    start, sides = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
+    if not aligned:
+        sides = ops.maximum(sides, 1)
+    steps = ops.convert_to_tensor((np.arange(count) + 0.5) / count, dtype=boxes.dtype)
+    return start[..., None] + sides[..., None] * steps
+
+
+def _gathered(features: Sequence[Any], samples: Any, level: Any, sampling_ratio: int) -> Any:
+    """Reads all maps, as one list of cells, at the corners around the samples."""
+    channels = features[0].shape[3]
+    heights, widths = ([int(x.shape[axis]) for x in features] for axis in (1, 2))
+    batch, boxes, _, count = samples.shape
+    batch = batch or ops.shape(samples)[0]
+    dtype = features[0].dtype
+    cells = ops.concatenate([ops.reshape(x, (-1, channels)) for x in features], axis=0)
+
+    def of_level(values: list[int]) -> Any:
+        return ops.take(ops.convert_to_tensor(values, dtype='int32'), level)
+
+    sides = ops.stack([of_level(heights), of_level(widths)], axis=-1)[..., None]  # [B, R, 2, 1]
+    span = ops.cast(sides, samples.dtype)
+    inside = ops.logical_and(samples >= -1, samples <= span)
+    samples = ops.clip(samples, 0, span - 1)
+    low = ops.floor(samples)
+    share = samples - low
+    low = ops.cast(low, 'int32')
+    index = ops.stack([low, ops.minimum(low + 1, sides - 1)], axis=-1)
+    weight = ops.where(inside[..., None], ops.stack([1 - share, share], axis=-1), 0) / sampling_ratio
+    # All that meets in one bin: [B, R, 2, size, 2 * sampling_ratio].
+    together = (batch, boxes, 2, count // sampling_ratio, 2 * sampling_ratio)
+    index, weight = ops.reshape(index, together), ops.reshape(weight, together)
+
+    sizes = [height * width for height, width in zip(heights, widths, strict=True)]
+    first = batch * of_level([0, *np.cumsum(sizes)[:-1].tolist()])
+    first = first + ops.arange(batch, dtype='int32')[:, None] * of_level(sizes)
+    rows = first[..., None, None] + index[:, :, 0] * sides[:, :, 1, :, None]
+    total = 0
+    for y in range(2 * sampling_ratio):
+        for x in range(2 * sampling_ratio):
+            place = rows[..., y][..., :, None] + index[:, :, 1, :, x][..., None, :]
+            factor = weight[:, :, 0, :, y][..., :, None] * weight[:, :, 1, :, x][..., None, :]
+            total = total + at_least_float32(ops.take(cells, place, axis=0)) * factor[..., None]
+    return ops.cast(total, keras.backend.standardize_dtype(dtype))
