@@ -24,7 +24,8 @@ class Step(Schedule):
       total_steps: supplied.
       batch_size: supplied.
       base_lr: rate at the end of the warm-up, for batches of `reference_batch` images.
-      boundaries: rising step numbers; a boundary's own step has the new rate.
+      boundaries: rising step numbers, or parts of the training between 0 and 1, such as (0.66667, 0.88889); a
+        boundary's own step has the new rate.
       gamma: factor at each boundary, above 0 and at most 1.
       reference_batch: batch size that the rates are meant for; None takes them as they are.
       warmup_steps: steps of linear warm-up.
@@ -40,7 +41,7 @@ class Step(Schedule):
         total_steps: int,
         batch_size: int,
         base_lr: float,
-        boundaries: Sequence[int] = (),
+        boundaries: Sequence[int | float] = (),
         gamma: float = 0.1,
         reference_batch: int | None = None,
         warmup_steps: int = 0,
@@ -55,14 +56,17 @@ class Step(Schedule):
             warmup_steps=warmup_steps,
             warmup_lr=warmup_lr,
         )
-        whole = isinstance(boundaries, Sequence) and all(isinstance(b, int) and b > 0 for b in boundaries)
-        if not whole or list(boundaries) != sorted(set(boundaries)):
+        known = isinstance(boundaries, Sequence) and (
+            all(type(b) is int and b > 0 for b in boundaries) or all(type(b) is float and 0 < b < 1 for b in boundaries)
+        )
+        if not known or list(boundaries) != sorted(set(boundaries)):
             raise UserError(
-                f'schedules.step.boundaries = {boundaries!r}: expected rising step numbers above 0, '
-                'such as (15000, 20000).'
+                f'schedules.step.boundaries = {boundaries!r}: expected rising step numbers above 0, such as (15000, '
+                '20000), or rising parts of the training, such as (0.66667, 0.88889).'
             )
-        self.boundaries = tuple(boundaries)
-        if self.boundaries and self.boundaries[0] < self.warmup_steps:
+        self.boundaries = tuple(round(b * total_steps) if type(b) is float else b for b in boundaries)
+        # Parts of a training move into the warm-up where a long recipe is tried for a few steps: no mistake.
+        if self.boundaries and boundaries[0] >= 1 and self.boundaries[0] < self.warmup_steps:
             raise UserError(
                 f'schedules.step.boundaries = {boundaries!r}: the first lies within the warm-up of '
                 f'{self.warmup_steps} steps (schedules.step.warmup_steps).'

@@ -83,6 +83,13 @@ def test_poly_and_cosine_count_from_the_end_of_the_warmup(floatx):
     close(rates(make(Cosine, warmup_steps=100), steps), 0.01 * (1 + np.cos(np.pi * x)) / 2, floatx)
 
 
+def test_step_boundaries_as_parts_of_the_training():
+    for total in (22_500, 45_000, 90_000):
+        schedule = make(Step, total_steps=total, boundaries=(0.66667, 0.88889), warmup_steps=500)
+        assert schedule.boundaries == (total * 2 // 3, total * 8 // 9)
+    assert make(Step, total_steps=4, boundaries=(0.66667, 0.88889), warmup_steps=500).boundaries == (3, 4)
+
+
 def test_step_boundaries_count_from_the_start(floatx):
     schedule = make(Step, boundaries=(300,), warmup_steps=100)
     close(rates(schedule, [99, 100, 299, 300]), [0.0099, 0.01, 0.01, 0.001], floatx)
@@ -146,7 +153,9 @@ def test_describe_is_one_line_with_the_numbers():
         (Cosine, {'warmup_steps': 5, 'warmup_lr': 0.5}, 'warmup_lr'),
         (Cosine, {'base_lr': float('inf')}, 'base_lr'),
         (Step, {'boundaries': (5, 5)}, 'boundaries'),
-        (Step, {'boundaries': (0.5, 0.9)}, 'boundaries'),
+        (Step, {'boundaries': (0.5, 9)}, 'boundaries'),
+        (Step, {'boundaries': (0.5, 1.0)}, 'boundaries'),
+        (Step, {'boundaries': (0.9, 0.5)}, 'boundaries'),
         (Step, {'boundaries': 5}, 'boundaries'),
         (Step, {'boundaries': (5,), 'warmup_steps': 10}, 'boundaries'),
         (Step, {'gamma': 10}, 'gamma'),
