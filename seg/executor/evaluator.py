@@ -1,4 +1,10 @@
-"""Evaluation and prediction: every example exactly once, sums on the device, totals on the host."""
+"""Evaluation and prediction: every example exactly once, totals on the host.
+
+A metric has one of two forms. Most sum: `update(batch, predictions)` gives a dict of tensors on the device, which are
+summed over replicas and go to `add(sums)`. One with an attribute `gathers = True` compares on the host, image by image:
+its `update` gives tensors of one row per example, of which `add(values, truth)` gets the rows that count, and for each
+of them the picture's objects.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +28,7 @@ class Evaluation(NamedTuple):
     """Result of one pass over a data set.
 
     Attributes:
-      metrics: by name; includes `loss` and `loss/<term>`.
+      metrics: by name; includes `loss` and `loss/<term>`, where the task has losses at evaluation.
       examples: images that counted.
       seconds: of the pass, tracing included.
       images_per_second: after the first batch, which holds the tracing; over all where there is only one.
@@ -61,8 +67,15 @@ class Evaluator:
           num_pictures: how many images of each kind (fixed, worst, best) to draw; 0 for no pictures and no charts.
 
         Raises:
-          UserError: if no image could be read.
+          UserError: if no image could be read, or a metric compares with objects that the input does not tell.
         """
+        gathering = [metric for metric in self._metrics if _gathers(metric)]
+        summing = [metric for metric in self._metrics if not _gathers(metric)]
+        if gathering and source.truth is None:
+            raise UserError(
+                f'{source.name}: {type(gathering[0]).__name__} compares with the objects of each picture, and this '
+                'input has none. Evaluate it with a task for instances.'
+            )
         for metric in self._metrics:
             metric.reset()
         sums: dict[str, np.ndarray] = {}
@@ -72,21 +85,27 @@ class Evaluator:
         start = first_done = time.perf_counter()
         progress = Progress(f'evaluating {source.name}', source.num_examples, 'images')
         for number, batch in enumerate(batches(source, self._strategy)):
-            device_sums, predictions, scores = self._evaluate(batch, num_pictures > 0)
-            parts = [{key: value.numpy() for key, value in part.items()} for part in device_sums]
-            for metric, part in zip(self._metrics, parts, strict=False):
+            device_sums, gathered, predictions, scores = self._evaluate(batch, num_pictures > 0)
+            *parts, losses = [{key: value.numpy() for key, value in part.items()} for part in device_sums]
+            for metric, part in zip(summing, parts, strict=True):
                 metric.add(part)
-            sums = {key: sums.get(key, 0) + value.astype(np.float64) for key, value in parts[-1].items()}
+            sums = {key: sums.get(key, 0) + value.astype(np.float64) for key, value in losses.items()}
             host = self._to_host({key: batch[key] for key in ('index', 'weight')} | scores)
             real = host['index'] >= 0
             unread += list(host['index'][real & (host['weight'] == 0)])
-            examples += int(np.sum(host['weight'] > 0))
+            counting = np.flatnonzero(host['weight'] > 0)
+            examples += len(counting)
+            if gathering and len(counting):
+                truth = [source.truth(int(index)) for index in host['index'][counting]]
+                for metric, values in zip(gathering, gathered, strict=True):
+                    metric.add({key: value[counting] for key, value in self._to_host(values).items()}, truth)
             if num_pictures:
-                counting = np.flatnonzero(host['weight'] > 0)
                 for i in counting[gallery.choose(host['index'][counting], host['score'][counting])]:
                     index = int(host['index'][i])
                     example, prediction = self._one(batch, i), self._one(predictions, i)
-                    gallery.keep(index, self._task.picture(example, prediction, source.image_name(index)))
+                    objects = source.truth(index) if source.truth else None
+                    drawing = self._task.picture(example, prediction, source.image_name(index), objects)
+                    gallery.keep(index, drawing)
             if number == 0:
                 first_done, counted = time.perf_counter(), int(np.sum(real))
             progress.update(examples)
@@ -123,26 +142,28 @@ class Evaluator:
         return [picture for metric in self._metrics if hasattr(metric, 'pictures') for picture in metric.pictures()]
 
     def _replica(self, batch, draws: bool):
-        """Per replica: the sums of each metric, those of the losses last; for drawing, predictions and scores."""
+        """Per replica: the sums of each summing metric, those of the losses last; the rows of each gathering metric;
+        for drawing, predictions and scores."""
         predictions, terms = self._task.evaluate_batch(batch)
-        sums = [metric.update(batch, predictions) for metric in self._metrics]
+        sums = [metric.update(batch, predictions) for metric in self._metrics if not _gathers(metric)]
+        rows = [metric.update(batch, predictions) for metric in self._metrics if _gathers(metric)]
         counts = batch['weight'] > 0
         losses = {}
         for name, term in terms.items():
             losses[f'{name}/total'] = tf.reduce_sum(tf.where(counts, term.total, 0))
             losses[f'{name}/weight'] = tf.reduce_sum(tf.where(counts, term.weight, 0))
         if not draws:
-            return [*sums, losses], {}, {}
-        return [*sums, losses], predictions, {'score': self._task.image_scores(batch, predictions)}
+            return [*sums, losses], rows, {}, {}
+        return [*sums, losses], rows, predictions, {'score': self._task.image_scores(batch, predictions)}
 
     def _on_replicas(self, function, batch):
         result = self._strategy.run(function, args=(batch,))
         if isinstance(result, tuple):
-            sums, predictions, scores = result
+            sums, *others = result
             sums = tf.nest.map_structure(
                 lambda v: self._strategy.reduce(tf.distribute.ReduceOp.SUM, v, axis=None), sums
             )
-            return sums, predictions, scores
+            return sums, *others
         return result
 
     def _to_host(self, values: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -159,10 +180,15 @@ class Evaluator:
         return found
 
 
+def _gathers(metric) -> bool:
+    return getattr(metric, 'gathers', False)
+
+
 def _losses(sums: dict[str, np.ndarray]) -> dict[str, float]:
+    """The losses and their sum; nothing where there is no loss."""
     names = [key.removesuffix('/total') for key in sums if key.endswith('/total')]
     losses = {
         f'loss/{name}': float(sums[f'{name}/total'] / sums[f'{name}/weight']) if sums[f'{name}/weight'] else 0.0
         for name in names
     }
-    return {'loss': sum(losses.values()), **losses}
+    return {'loss': sum(losses.values()), **losses} if losses else {}

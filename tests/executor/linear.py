@@ -135,7 +135,7 @@ class Linear:
     def image_scores(self, batch, predictions):
         return -tf.abs(predictions['value'] - batch['y'])
 
-    def picture(self, example, prediction, name):
+    def picture(self, example, prediction, name, truth):
         return Drawing(int(name.removeprefix('row-')))
 
     def summary(self, metrics) -> str:
