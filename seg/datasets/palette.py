@@ -1,6 +1,8 @@
-"""The colours that PASCAL VOC gives to class ids."""
+"""Colours of class ids: those of PASCAL VOC, and vivid ones for objects."""
 
 from __future__ import annotations
+
+import colorsys
 
 
 def voc_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
@@ -21,4 +23,24 @@ def voc_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
         for bit in range(8):
             color[bit % 3] |= (class_id >> bit & 1) << (7 - bit // 3)
         colors.append(tuple(color))
+    return tuple(colors)
+
+
+def object_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
+    """Colours of the classes of objects, which are drawn over pictures: vivid, none near black, white or grey.
+
+    Each hue is a golden section of the circle from the one before it, so that those of the first classes are far apart
+    however many there are; of later classes, lightness and saturation tell neighbouring hues apart.
+
+    Args:
+      num_classes: any number.
+
+    Returns:
+      One (red, green, blue) per class, 0..255.
+    """
+    colors = []
+    for class_id in range(num_classes):
+        hue = (0.4 + class_id * 0.618033988749895) % 1
+        lightness, saturation = ((0.55, 1.0), (0.6, 0.75), (0.5, 0.85))[class_id // 8 % 3]
+        colors.append(tuple(round(255 * channel) for channel in colorsys.hls_to_rgb(hue, lightness, saturation)))
     return tuple(colors)

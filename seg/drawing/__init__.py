@@ -1,7 +1,8 @@
-"""Pictures for people: labels in colours, comparisons of truth and prediction, charts. Host side; no TensorFlow."""
+"""Pictures for people: labels in colours, objects, comparisons of truth and prediction, charts. Host side; no TensorFlow."""
 
 from seg.drawing.comparison import Comparison
+from seg.drawing.instances import InstanceComparison
 from seg.drawing.labels import Color, colorize, overlay, palette_png
 from seg.drawing.legends import legend
 
-__all__ = ['Color', 'Comparison', 'colorize', 'legend', 'overlay', 'palette_png']
+__all__ = ['Color', 'Comparison', 'InstanceComparison', 'colorize', 'legend', 'overlay', 'palette_png']

@@ -135,12 +135,12 @@ class Comparison:
         return [Entry(None, remark='errors:'), Entry(dark, 'right'), Entry(WRONG, 'wrong'), *ignored]
 
 
-def panel_size(height: int, width: int) -> tuple[int, int]:
+def panel_size(height: int, width: int, longest: int = _LONGEST, comfortable: int = _COMFORTABLE) -> tuple[int, int]:
     """Pixels (height, width) of an image's panel: large images shrink, small ones are magnified by a whole number."""
     longer = max(height, width)
-    if longer > _LONGEST:
-        return max(1, round(height * _LONGEST / longer)), max(1, round(width * _LONGEST / longer))
-    factor = max(1, min(round(_COMFORTABLE / longer), _LONGEST // longer))
+    if longer > longest:
+        return max(1, round(height * longest / longer)), max(1, round(width * longest / longer))
+    factor = max(1, min(round(comfortable / longer), longest // longer))
     return height * factor, width * factor
 
 

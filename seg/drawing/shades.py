@@ -1,0 +1,61 @@
+"""Colours of objects: one hue per class, and shades of it that tell the objects of a class apart."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+
+from seg.drawing.labels import Color
+
+# Of a class's colour: (turn of the hue, change of the lightness). The first is the class's own.
+_SHADES = ((0.0, 0.0), (0.06, 0.14), (-0.06, -0.06), (0.1, -0.05), (-0.1, 0.1), (0.0, 0.25))
+_DARKEST, _LIGHTEST = 0.5, 0.62  # Of a class's own shade: seen on dark pictures and on bright ones.
+_NEAR = 0.1  # Objects are neighbours when their boxes meet, grown by this share of their sides.
+
+
+def vivid(color: Color) -> Color:
+    """A class's colour, as objects are drawn in it: neither very dark nor very light."""
+    return shade(color, 0)
+
+
+def shade(color: Color, number: int) -> Color:
+    """One of the shades of a class's colour; there are a few, which repeat."""
+    hue, lightness, saturation = colorsys.rgb_to_hls(*(channel / 255 for channel in color))
+    turn, change = _SHADES[number % len(_SHADES)]
+    hue = (hue + turn) % 1
+    blue = saturation * max(0.0, 1 - abs(hue - 2 / 3) / 0.11)  # Which is dark to the eye at the same lightness.
+    lightness = float(np.clip(np.clip(lightness, _DARKEST, _LIGHTEST) + change + 0.14 * blue, 0, 0.9))
+    return tuple(round(255 * channel) for channel in colorsys.hls_to_rgb(hue, lightness, saturation))
+
+
+def spread(boxes: np.ndarray, classes: Sequence[int], given: Sequence[int]) -> list[int]:
+    """Numbers of shades, such that neighbours of one class have different ones where that is possible.
+
+    Args:
+      boxes: [N, 4], y0, x0, y1, x1.
+      classes: [N] class ids.
+      given: [N] numbers that are settled already; -1 for those that are to be chosen.
+
+    Returns:
+      N numbers.
+    """
+    boxes, classes, chosen = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(classes), np.array(given, int)
+    margin = _NEAR * (boxes[:, 2:] - boxes[:, :2])
+    low, high = boxes[:, :2] - margin, boxes[:, 2:] + margin
+    for i in np.flatnonzero(chosen < 0):
+        near = np.all((low[i] <= high) & (low <= high[i]), axis=1) & (classes == classes[i]) & (chosen >= 0)
+        taken = np.bincount(chosen[near] % len(_SHADES), minlength=len(_SHADES))
+        used = np.bincount(chosen[(classes == classes[i]) & (chosen >= 0)] % len(_SHADES), minlength=len(_SHADES))
+        chosen[i] = min(range(len(_SHADES)), key=lambda number: (taken[number], used[number], number))
+    return chosen.tolist()
+
+
+def readable_on(color: Color) -> Color:
+    """White or black, whichever stands out more on a colour."""
+    red, green, blue = (
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
+        for channel in (part / 255 for part in color)
+    )
+    return (0, 0, 0) if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else (255, 255, 255)
