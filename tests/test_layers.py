@@ -22,7 +22,8 @@ MAY_IMPORT = {
     '__init__': set(),
     'errors': set(),
     'structures': {'errors'},
-    'drawing': {'errors', 'structures'},
+    'pasting': {'errors', 'structures'},
+    'drawing': {'errors', 'structures', 'pasting'},
     'ops': {'errors', 'structures'},
     'layers': {'errors', 'structures', 'ops'},
     'registry': {'errors', 'structures'},
@@ -31,12 +32,12 @@ MAY_IMPORT = {
     'gin_files': {'errors', 'structures', 'registry'},
     'config': {'errors', 'structures', 'registry', 'plugins', 'unread', 'gin_files'},
     **{kind: BASE | {'registry'} for kind in PARTS},
-    'metrics': BASE | {'registry', 'drawing'},
+    'metrics': BASE | {'registry', 'drawing', 'pasting'},
     'models': BASE | {'registry', *PARTS},
     'weights': BASE | {'registry', *PARTS, 'models'},
-    'tasks': BASE | {'drawing', 'registry', *PARTS, 'models', 'weights'},
+    'tasks': BASE | {'drawing', 'pasting', 'registry', *PARTS, 'models', 'weights'},
     'executor': BASE | {'registry', 'optimizers', 'weights'},
-    'prediction': BASE | {'drawing', 'executor'},
+    'prediction': BASE | {'drawing', 'executor', 'pasting'},
     'report': {'errors', 'structures', 'datasets', 'executor'},
     'run_dir': {'errors', 'structures', 'config', 'executor'},
 }
@@ -44,7 +45,19 @@ MAY_IMPORT['experiment'] = set(MAY_IMPORT)
 MAY_IMPORT['seg_main'] = set(MAY_IMPORT)
 
 # The same models run on every Keras backend, so their code may not name one.
-NEUTRAL = {'backbones', 'decoders', 'heads', 'losses', 'models', 'layers', 'ops', 'schedules', 'structures', 'drawing'}
+NEUTRAL = {
+    'backbones',
+    'decoders',
+    'heads',
+    'losses',
+    'models',
+    'layers',
+    'ops',
+    'schedules',
+    'structures',
+    'drawing',
+    'pasting',
+}
 BACKENDS = ('tensorflow', 'jax', 'torch')
 GIN_USERS = {'config', 'registry'}
 GONE = ('tf_keras', 'tensorflow.compat.v1', 'tensorflow.estimator', 'tensorflow_estimator', 'tensorflow.keras')
