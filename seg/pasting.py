@@ -6,10 +6,12 @@ Neither needs a frame of the picture's size: the work grows with the object.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from seg.structures import Detections
 
 _GROUPS = 7  # Groups of 5 bits that a run length needs at most: below 2^34.
 
@@ -73,6 +75,36 @@ def rle(top: int, left: int, patch: np.ndarray, height: int, width: int) -> dict
     ends = [height * width] if not len(positions) or positions[-1] < height * width else []
     counts = np.diff(np.concatenate([[0], positions, ends]).astype(np.int64))
     return {'size': [int(height), int(width)], 'counts': _compressed(counts)}
+
+
+def detections(
+    prediction: Mapping[str, np.ndarray], size: Sequence[int], native: Sequence[int], threshold: float = 0.5
+) -> Detections:
+    """What a model found in one image, at the size of the picture that the image was made from.
+
+    Args:
+      prediction: of one image: `boxes` [D, 4] (y0, x0, y1, x1 in its pixels), `scores` [D], `classes` [D] (-1 for an
+        empty place) and `masks` [D, m, n], probabilities over each box.
+      size: (height, width) of the image, padding left out.
+      native: (height, width) of the picture.
+      threshold: probability from which on a pixel belongs to an object.
+
+    Returns:
+      The objects by falling score, boxes cut off at the picture's edges.
+    """
+    height, width = (int(side) for side in native)
+    classes = np.asarray(prediction['classes'], np.int32)
+    scores = np.asarray(prediction['scores'], np.float32)
+    order = np.argsort(-scores, kind='stable')
+    order = order[classes[order] >= 0]
+    scale = np.array([height / size[0], width / size[1]] * 2)
+    boxes = np.asarray(prediction['boxes'], np.float64)[order] * scale
+    masks = [
+        rle(*paste(np.asarray(prediction['masks'][i], np.float32), box, height, width, threshold), height, width)
+        for i, box in zip(order, boxes, strict=True)
+    ]
+    inside = np.clip(boxes, 0, [height, width, height, width]).astype(np.float32)
+    return Detections(inside, scores[order], classes[order], masks)
 
 
 def _places(start: float, end: float, size: int, cells: int) -> tuple[int, np.ndarray, np.ndarray]:
