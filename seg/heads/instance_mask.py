@@ -1,0 +1,168 @@
+"""Mask head: which part of a box is the object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from seg.heads import checks, torchvision_weights
+from seg.layers.conv_bias import ConvStack
+from seg.layers.norm import Norm
+from seg.ops.roi_align import roi_align
+from seg.registry import heads
+from seg.structures import Published
+
+
+@heads.register('mask')
+def mask(
+    *,
+    num_classes: int,
+    norm: Norm,
+    convs: tuple[int, ...] = (256, 256, 256, 256),
+    deconv: int = 256,
+    use_norm: bool = False,
+    roi_size: int = 14,
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+    class_agnostic: bool = False,
+) -> keras.layers.Layer:
+    """Mask head: a small mask for each box and class, by convolutions and one doubling of the resolution.
+
+    He et al., "Mask R-CNN", ICCV 2017.
+
+    Args:
+      num_classes: classes, without background.
+      norm: maker of the normalisation layers.
+      convs: channels of the 3x3 convolutions.
+      deconv: channels of the layer that doubles the resolution.
+      use_norm: whether the convolutions have a normalisation in place of a bias.
+      roi_size: bins per side in which a box's features are read; masks have twice as many.
+      sampling_ratio: samples per side of a bin; 1 is the way of the TPU release.
+      aligned: whether ROIAlign takes a cell's value at its middle, half a cell further than where convolutions with
+        symmetric padding centre it.
+      class_agnostic: whether there is one mask for all classes instead of one for each.
+
+    Returns:
+      The layer, see `MaskHead`.
+
+    Raises:
+      UserError: if a setting is out of range.
+    """
+    checks.counts('mask', deconv=deconv, roi_size=roi_size, sampling_ratio=sampling_ratio)
+    checks.widths('mask', convs=convs)
+    fan_out = keras.initializers.VarianceScaling(2.0, 'fan_out')
+    layer = MaskHead(
+        1 if class_agnostic else num_classes,
+        ConvStack(convs, norm if use_norm else None, kernel_initializer=fan_out, name='convs'),
+        deconv=deconv,
+        roi={'size': roi_size, 'sampling_ratio': sampling_ratio, 'aligned': aligned},
+    )
+    layer.published = Published(
+        title='the mask head of a torchvision detector',
+        convert=lambda tensors: torchvision_weights.mask_head(
+            tensors, 1 if class_agnostic else num_classes, len(convs)
+        ),
+    )
+    return layer
+
+
+class MaskHead(keras.layers.Layer):
+    """Convolutions, a 2x2 deconvolution, and the mask of one class.
+
+    Only the mask of the class that is asked for is computed, which with 90 classes saves more than the deconvolution
+    costs.
+
+    Attributes:
+      size: cells per side of a mask.
+    """
+
+    def __init__(self, channels: int, convs: ConvStack, *, deconv: int, roi: dict[str, Any]):
+        # Without autocast: bfloat16 would round boxes.
+        super().__init__(name='mask_head', autocast=False)
+        self.exact = keras.backend.result_type(self.compute_dtype, 'float32')
+        self.convs = convs
+        self.roi = roi
+        self.size = 2 * roi['size']
+        self.deconv = Deconv(deconv, name='deconv')
+        self.classify = MaskLogits(channels, dtype=self.exact, name='mask_logits')
+
+    def build(self, map_shape: tuple) -> None:
+        """Makes the variables for maps of this shape, [B, h, w, C]."""
+        shape = (None, self.roi['size'], self.roi['size'], map_shape[-1])
+        self.convs.build(shape)
+        self.deconv.build(self.convs.compute_output_shape(shape))
+        self.classify.build((None, None, None, self.deconv.filters))
+
+    def crop(self, maps: Sequence[Any], strides: Sequence[int], boxes: Any) -> Any:
+        """Reads the features of boxes [B, R, 4] off a pyramid p2, p3, …: [B, R, roi_size, roi_size, C]."""
+        return roi_align(maps, boxes, strides, **self.roi)
+
+    def call(self, crops: Any, classes: Any, training: bool = False) -> Any:
+        """Finds the masks of regions, each for one class.
+
+        Args:
+          crops: [B, R, roi_size, roi_size, C], as `crop` returns them.
+          classes: int32 [B, R], 0 to K - 1; below 0, any mask may come out.
+          training: whether to use the batch's statistics.
+
+        Returns:
+          Logits [B, R, size, size], float32 or better.
+        """
+        regions, side = crops.shape[1], self.roi['size']
+        x = self.convs(ops.reshape(crops, (-1, *crops.shape[2:])), training=training)
+        x = ops.reshape(self.deconv(x), (-1, regions, side * side * 4, self.deconv.filters))
+        x = ops.reshape(self.classify(x, classes), (-1, regions, side, side, 2, 2))
+        # Only now that there is one number for each cell, all are brought into their places.
+        return ops.reshape(ops.transpose(x, (0, 1, 2, 4, 3, 5)), (-1, regions, self.size, self.size))
+
+
+class Deconv(keras.layers.Layer):
+    """2x2 deconvolution of stride 2 with ReLU, whose results are left where they are computed.
+
+    Its steps are as long as its kernel, so that it is one product for each cell.
+    """
+
+    def __init__(self, filters: int, *, name: str):
+        super().__init__(name=name)
+        self.filters = filters
+
+    def build(self, x_shape: tuple) -> None:
+        # He's by fan out, for units that are (row, column, filter).
+        initializer = keras.initializers.VarianceScaling(2.0, 'fan_out')
+        self.kernel = self.add_weight(shape=(x_shape[-1], 4 * self.filters), initializer=initializer, name='kernel')
+        self.bias = self.add_weight(shape=(self.filters,), initializer='zeros', name='bias')
+
+    def call(self, x: Any) -> Any:
+        """Maps [..., C] to [..., 4 * filters]: the cells (0, 0), (0, 1), (1, 0) and (1, 1) in place of each."""
+        return ops.relu(ops.matmul(x, self.kernel) + ops.tile(self.bias, 4))
+
+
+class MaskLogits(keras.layers.Layer):
+    """A 1x1 convolution of which each region takes the channel of its class."""
+
+    def __init__(self, channels: int, *, dtype: Any, name: str):
+        super().__init__(dtype=dtype, name=name)
+        self.channels = channels
+
+    def build(self, x_shape: tuple) -> None:
+        self.kernel = self.add_weight(
+            shape=(self.channels, x_shape[-1]),
+            # Small, so that training starts from masks of about 1/2.
+            initializer=keras.initializers.RandomNormal(stddev=0.001),
+            name='kernel',
+        )
+        self.bias = self.add_weight(shape=(self.channels,), initializer='zeros', name='bias')
+
+    def call(self, x: Any, classes: Any) -> Any:
+        """Maps [B, R, n, C], for classes int32 [B, R], to [B, R, n]."""
+        if self.channels == 1:
+            kernel, bias = self.kernel, self.bias
+            return ops.einsum('brnc,c->brn', x, kernel[0]) + bias[0]
+        # Products with rows of zeros and a one, whose gradients are sums in a fixed order, unlike those of a gather.
+        chosen = ops.one_hot(classes, self.channels, dtype=self.compute_dtype)
+        kernel = ops.matmul(chosen, self.kernel)
+        bias = ops.matmul(chosen, ops.expand_dims(self.bias, -1))
+        return ops.matmul(x, ops.expand_dims(kernel, -1))[..., 0] + bias

@@ -1,0 +1,63 @@
+"""What the losses of boxes and masks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from seg.errors import UserError
+from seg.losses.pixels import check_number
+
+
+def of_instances(loss: Callable) -> Callable:
+    """Marks a loss as one of objects: it is called with a model's outputs, in place of labels and logits."""
+    loss.labels = 'instance'
+    return loss
+
+
+def exact(x: Any) -> Any:
+    """Returns `x` in float32 at least; float64 stays what it is."""
+    return ops.cast(x, keras.backend.result_type(keras.backend.standardize_dtype(x.dtype), 'float32'))
+
+
+def sigmoid_cross_entropy(logits: Any, targets: Any) -> Any:
+    """Cross-entropy of the probability sigmoid(logits) against targets 0..1, of any one shape."""
+    return ops.relu(logits) - logits * targets + ops.log1p(ops.exp(-ops.abs(logits)))
+
+
+def smooth_l1(difference: Any, beta: float) -> Any:
+    """|x| - beta / 2, and x^2 / (2 beta) where |x| < beta (Girshick, "Fast R-CNN", 2015, has beta = 1)."""
+    size = ops.abs(difference)
+    return ops.where(size < beta, ops.square(difference) / (2 * beta), size - beta / 2)
+
+
+def of_class(values: Any, classes: Any) -> Any:
+    """Takes the channel of each region's class.
+
+    Args:
+      values: [B, R, ..., C]; C = K, or 1 for all classes together.
+      classes: int32 [B, R], 1 to K; elsewhere, any finite value may come out.
+
+    Returns:
+      [B, R, ...].
+    """
+    channels = values.shape[-1]
+    if channels == 1:
+        return values[..., 0]
+    chosen = ops.one_hot(classes - 1, channels, dtype=values.dtype)
+    return ops.einsum('brnc,brc->brn', values, chosen) if len(values.shape) == 4 else ops.sum(values * chosen, -1)
+
+
+def check_beta(slot: str, value: Any) -> float:
+    """A finite number above 0.
+
+    Raises:
+      UserError: if it is none.
+    """
+    number = check_number(slot, value, 0.0)
+    if not number:
+        raise UserError(f'{slot} = {value!r}: expected a number above 0.')
+    return number

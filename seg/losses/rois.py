@@ -1,0 +1,139 @@
+"""Losses of regions: their class, their box, their mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras import ops
+
+from seg.errors import UserError
+from seg.losses import regions
+from seg.losses.pixels import check_number
+from seg.registry import losses
+from seg.structures import LossTerm
+
+
+@losses.register('box_class')
+def box_class(
+    *, num_classes: int, weight: float = 1.0, stage_weights: tuple[float, ...] | None = None
+) -> Callable[..., LossTerm]:
+    """Softmax cross-entropy of the sampled regions' classes, over their number.
+
+    Args:
+      num_classes: supplied.
+      weight: coefficient of this loss in the sum of losses.
+      stage_weights: of the box heads of a cascade, in their order; None for 1 each. The losses of its heads are added.
+
+    Returns:
+      loss(outputs, step) -> LossTerm, where `outputs['boxes']` has for each box head `class_logits` [B, R, K + 1] and
+      `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places, the same ones for each head). It
+      counts `rois_positive` and `rois_negative` of the first head.
+
+    Raises:
+      UserError: if a setting is out of range.
+    """
+    coefficient = check_number('losses.box_class.weight', weight, 0.0)
+    stage_weights = _check_stages('losses.box_class.stage_weights', stage_weights)
+
+    @regions.of_instances
+    def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
+        del step
+        total = 0
+        for stage, share in _stages(outputs['boxes'], stage_weights, 'losses.box_class.stage_weights'):
+            surprise = -ops.log_softmax(regions.exact(stage['class_logits']), axis=-1)
+            # All zero where a place is empty.
+            chosen = ops.one_hot(stage['classes'], num_classes + 1, dtype=surprise.dtype)
+            total = total + share * ops.sum(chosen * surprise, axis=(1, 2))
+        classes = outputs['boxes'][0]['classes']
+        positive, negative = (
+            ops.sum(ops.cast(kind, total.dtype), axis=-1) for kind in (classes > 0, ops.equal(classes, 0))
+        )
+        counts = {'rois_positive': positive, 'rois_negative': negative}
+        return LossTerm(coefficient * total, positive + negative, counts)
+
+    return loss
+
+
+@losses.register('box_regression')
+def box_regression(
+    *, num_classes: int, weight: float = 1.0, beta: float = 1.0, stage_weights: tuple[float, ...] | None = None
+) -> Callable[..., LossTerm]:
+    """Smooth L1 of the positive regions' box codes, over the number of all sampled regions.
+
+    Args:
+      num_classes: supplied.
+      weight: coefficient of this loss in the sum of losses.
+      beta: difference at which the square goes over into a line; see `seg.losses.regions.smooth_l1`.
+      stage_weights: of the box heads of a cascade, in their order; None for 1 each. The losses of its heads are added.
+
+    Returns:
+      loss(outputs, step) -> LossTerm, where `outputs['boxes']` has for each box head `deltas` [B, R, C, 4], C = K or 1,
+      `targets` [B, R, 4] and `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places, the same ones
+      for each head).
+
+    Raises:
+      UserError: if a setting is out of range.
+    """
+    coefficient = check_number('losses.box_regression.weight', weight, 0.0)
+    beta = regions.check_beta('losses.box_regression.beta', beta)
+    stage_weights = _check_stages('losses.box_regression.stage_weights', stage_weights)
+
+    @regions.of_instances
+    def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
+        del step
+        total = 0
+        for stage, share in _stages(outputs['boxes'], stage_weights, 'losses.box_regression.stage_weights'):
+            deltas = ops.transpose(regions.exact(stage['deltas']), (0, 1, 3, 2))
+            positive = ops.cast(stage['classes'] > 0, deltas.dtype)
+            difference = regions.of_class(deltas, stage['classes']) - ops.cast(stage['targets'], deltas.dtype)
+            distance = ops.sum(regions.smooth_l1(difference, beta), axis=-1)
+            total = total + share * ops.sum(positive * distance, axis=-1)
+        sampled = ops.sum(ops.cast(outputs['boxes'][0]['classes'] >= 0, total.dtype), axis=-1)
+        return LossTerm(coefficient * total, sampled)
+
+    return loss
+
+
+@losses.register('mask')
+def mask(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTerm]:
+    """Sigmoid cross-entropy of the positive regions' masks: the mean over pixels and regions.
+
+    Args:
+      num_classes: supplied; plays no part.
+      weight: coefficient of this loss in the sum of losses.
+
+    Returns:
+      loss(outputs, step) -> LossTerm, where `outputs['masks']` has `logits` [B, P, m, m, C], of all classes or of the
+      true one alone (C = K or 1), `targets` [B, P, m, m] in {0, 1}, and `classes` int32 [B, P], class + 1, or -1 for
+      empty places.
+
+    Raises:
+      UserError: if the weight is out of range.
+    """
+    coefficient = check_number('losses.mask.weight', weight, 0.0)
+
+    @regions.of_instances
+    def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
+        del step
+        masks = outputs['masks']
+        logits = regions.exact(masks['logits'])
+        _, count, *sides, channels = logits.shape
+        pixels = sides[0] * sides[1]
+        logits = regions.of_class(ops.reshape(logits, (-1, count, pixels, channels)), masks['classes'])
+        targets = ops.cast(ops.reshape(masks['targets'], (-1, count, pixels)), logits.dtype)
+        positive = ops.cast(masks['classes'] > 0, logits.dtype)
+        mean = ops.mean(regions.sigmoid_cross_entropy(logits, targets), axis=-1)
+        return LossTerm(coefficient * ops.sum(positive * mean, axis=-1), ops.sum(positive, axis=-1))
+
+    return loss
+
+
+def _check_stages(slot: str, weights: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if weights is None else tuple(check_number(slot, weight, 0.0) for weight in weights)
+
+
+def _stages(stages: Sequence[dict], weights: tuple[float, ...] | None, slot: str) -> list[tuple[dict, float]]:
+    if weights is not None and len(weights) != len(stages):
+        raise UserError(f'{slot}: expected one for each of the {len(stages)} box heads, received {len(weights)}.')
+    return list(zip(stages, weights or (1.0,) * len(stages), strict=True))

@@ -1,0 +1,81 @@
+"""Losses of the region proposal network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+from seg.losses import regions
+from seg.losses.pixels import check_number
+from seg.registry import losses
+from seg.structures import LossTerm
+
+
+@losses.register('rpn_score')
+def rpn_score(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTerm]:
+    """Sigmoid cross-entropy of the sampled anchors, over their number.
+
+    Args:
+      num_classes: supplied; plays no part.
+      weight: coefficient of this loss in the sum of losses.
+
+    Returns:
+      loss(outputs, step) -> LossTerm, where `outputs['rpn']` has `logits` [B, A], `labels` int32 [B, A] (1, 0, or -1
+      for anchors that do not count) and `matched` int32 [B]. It counts `anchors_positive`, `anchors_negative` (of those
+      sampled), and `anchors_matched` (that overlap an object as much as is asked for; of all).
+
+    Raises:
+      UserError: if the weight is out of range.
+    """
+    coefficient = check_number('losses.rpn_score.weight', weight, 0.0)
+
+    @regions.of_instances
+    def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
+        del step
+        rpn = outputs['rpn']
+        logits = regions.exact(rpn['logits'])
+        positive, negative = (ops.cast(ops.equal(rpn['labels'], kind), logits.dtype) for kind in (1, 0))
+        total = ops.sum((positive + negative) * regions.sigmoid_cross_entropy(logits, positive), axis=-1)
+        positive, negative = ops.sum(positive, axis=-1), ops.sum(negative, axis=-1)
+        counts = {
+            'anchors_positive': positive,
+            'anchors_negative': negative,
+            'anchors_matched': ops.cast(rpn['matched'], logits.dtype),
+        }
+        return LossTerm(coefficient * total, positive + negative, counts)
+
+    return loss
+
+
+@losses.register('rpn_box')
+def rpn_box(*, num_classes: int, weight: float = 1.0, beta: float = 1 / 9) -> Callable[..., LossTerm]:
+    """Smooth L1 of the positive sampled anchors' codes, over the number of sampled anchors.
+
+    Args:
+      num_classes: supplied; plays no part.
+      weight: coefficient of this loss in the sum of losses.
+      beta: difference at which the square goes over into a line; see `seg.losses.regions.smooth_l1`.
+
+    Returns:
+      loss(outputs, step) -> LossTerm, where `outputs['rpn']` has `deltas` and `targets` [B, A, 4], and `labels` int32
+      [B, A] (1, 0, or -1 for anchors that do not count).
+
+    Raises:
+      UserError: if a setting is out of range.
+    """
+    coefficient = check_number('losses.rpn_box.weight', weight, 0.0)
+    beta = regions.check_beta('losses.rpn_box.beta', beta)
+
+    @regions.of_instances
+    def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
+        del step
+        rpn = outputs['rpn']
+        deltas = regions.exact(rpn['deltas'])
+        positive = ops.cast(ops.equal(rpn['labels'], 1), deltas.dtype)
+        sampled = ops.sum(ops.cast(rpn['labels'] >= 0, deltas.dtype), axis=-1)
+        distance = regions.smooth_l1(deltas - ops.cast(rpn['targets'], deltas.dtype), beta)
+        return LossTerm(coefficient * ops.sum(positive * ops.sum(distance, axis=-1), axis=-1), sampled)
+
+    return loss
