@@ -17,9 +17,9 @@ from seg.executor import hardware as hardware_module
 from seg.executor.executor import Executor
 from seg.executor.overfit import FirstExamples, Overfit
 from seg.executor.run_config import OptimizerStep, RunConfig
-from seg.prediction import data_set, pipeline
-from seg.prediction.outputs import Outputs
+from seg.prediction import data_set, kinds, pipeline
 from seg.prediction.request import Request
+from seg.prediction.settings import Predict
 from seg.structures import ClassHistogram, DatasetInfo, Hardware
 from seg.weights.warm_start import Init
 
@@ -79,7 +79,7 @@ class Experiment:
         self.mode, self.model_dir = mode, model_dir
         trains = mode in _TRAINING_MODES
         self._overfit: Overfit = config.injected('overfit')()
-        self._settings: pipeline.Predict | None = config.injected('predict')() if mode == 'predict' else None
+        self.settings: Predict | None = config.injected('predict')() if mode == 'predict' else None
         run: RunConfig = config.injected('RunConfig')(model_dir=model_dir)
         run = self._overfit.applied(run) if mode == 'overfit' else run
         if trains:
@@ -173,13 +173,14 @@ class Experiment:
         info = self.info if request.pictures is not None else self.eval_data.info
         pictures = data_set.pictures(self.eval_data) if request.pictures is None else request.pictures
         output = request.output or os.path.join(self.model_dir, 'predictions', info.name.rpartition('/')[2])
+        outputs = kinds.outputs(self.task, output, self.info, self.settings, request.probabilities)
         results = pipeline.predict(
             pictures,
             self.executor.predictor(checkpoint),
-            Outputs(output, self.info, self.task.colors, self._settings.opacity, request.probabilities),
+            outputs,
             size=self.task.canvas(info.max_size),
             batch_size=self.run_config.evaluation_batch_size,
-            settings=self._settings,
+            settings=self.settings,
         )
         logging.info('Predictions: %s', output)
         return results
@@ -221,7 +222,7 @@ config.configurable('RunConfig', supplied=('model_dir',))(RunConfig)
 config.configurable('OptimizerStep')(OptimizerStep)
 config.configurable('init')(Init)
 config.configurable('overfit')(Overfit)
-config.configurable('predict')(pipeline.Predict)
+config.configurable('predict')(Predict)
 
 
 def run(
@@ -393,6 +394,8 @@ def build(
         experiment = config.injected('experiment')(
             model_dir=model_dir, mode=mode, hardware=hardware, fresh=fresh, own_pictures=own_pictures
         )
+    if request is not None:
+        kinds.check(experiment.task, experiment.settings, request.probabilities)
     if note := config.report_unused((*_IDLE[mode], *(_NO_DATA if own_pictures else ()))):
         logging.info('%s', note)
     return experiment

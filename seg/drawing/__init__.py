@@ -1,4 +1,4 @@
-"""Pictures for people: labels in colours, objects, comparisons of truth and prediction, charts. Host side; no TensorFlow."""
+"""Pictures for people: labels, objects, comparisons of truth and prediction, charts. Host side; no TensorFlow."""
 
 from seg.drawing.comparison import Comparison
 from seg.drawing.instances import InstanceComparison

@@ -1,4 +1,5 @@
-"""Charts of an evaluation: confusion matrix, IoU of each class, pixels of each class.
+"""Charts of an evaluation: of pixels (confusion matrix, IoU and share of each class) and of objects (precision and
+recall, AP of each class, scores).
 
 Drawn with matplotlib's objects alone: no pyplot, hence no global state and no window. It is imported with the first
 chart, so that a start does not wait for it. Colours are told apart by people who see no red or no green as well.
@@ -6,7 +7,7 @@ chart, so that a start does not wait for it. Colours are told apart by people wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -151,6 +152,111 @@ def class_pixels(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence
     return _pixels(figure)
 
 
+def precision_recall(
+    curves: Mapping[tuple[str, float], np.ndarray], recall: float, precision: float | None
+) -> np.ndarray:
+    """Precision against recall, and the point of the best score threshold.
+
+    Args:
+      curves: by ('box' or 'mask', IoU threshold) the precision at evenly spaced recalls from 0 to 1.
+      recall: at the best threshold.
+      precision: at the best threshold; None where there is no detection, hence no such point.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    figure, axes = _figure(5.6, 5.4, (0.65, 0.6, 4.6, 4.1))
+    colors = dict(zip(sorted({iou for _, iou in curves}), (_BLUE, _ORANGE, _INK), strict=False))
+    for (kind, iou), precisions in curves.items():
+        style = '-' if kind == 'mask' else ':'
+        axes.plot(
+            np.linspace(0, 1, len(precisions)), precisions, style, color=colors[iou], linewidth=2,
+            label=f'{kind}, IoU {iou:g}',
+        )  # fmt: skip
+    if precision is not None:
+        axes.plot([recall], [precision], 'o', color=_INK, markersize=6, label='best F1 (mask, IoU 0.5)')
+    for set_limits, set_ticks, name in (
+        (axes.set_xlim, axes.set_xticks, axes.set_xlabel), (axes.set_ylim, axes.set_yticks, axes.set_ylabel),
+    ):  # fmt: skip
+        set_limits(-0.02, 1.02)
+        set_ticks((0, 0.2, 0.4, 0.6, 0.8, 1.0), ['0', '0.2', '0.4', '0.6', '0.8', '1'], fontsize=9, color=_PALE)
+        name('recall' if set_limits is axes.set_xlim else 'precision', color=_PALE)
+    axes.legend(loc='lower left', fontsize=9, frameon=False, labelcolor=_INK)
+    _bare(axes)
+    _title(figure, 'Precision against recall, mean over the classes')
+    return _pixels(figure)
+
+
+def class_ap(masks: np.ndarray, boxes: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """AP of each class as two bars, that of masks and that of boxes; highest of the masks first.
+
+    Args:
+      masks: [K] fractions; NaN for a class without objects, which gets no bar.
+      boxes: [K] fractions, NaN for the same classes; at least one class has objects.
+      class_names: K names.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    found = np.flatnonzero(~np.isnan(masks))
+    order = found[np.argsort(-masks[found], kind='stable')]
+    if cut := len(order) > _MOST:
+        order = np.concatenate([order[: _MOST // 2], order[-(_MOST // 2) :]])
+    names = _labels(class_names)
+    figure, axes, size = _bars([names[c] for c in order], lines=2)
+    rows = np.arange(len(order))
+    for values, offset, color in ((masks[order], -0.2, _BLUE), (boxes[order], 0.2, _ORANGE)):
+        axes.barh(rows + offset, values, height=0.38, color=color)
+        for row, value in zip(rows, values, strict=True):
+            axes.text(value + 0.01, row + offset, f'{value:.2f}', va='center', fontsize=size * 0.85, color=_INK)
+    axes.set_xlim(0, 1.08)
+    axes.set_xticks((0, 0.2, 0.4, 0.6, 0.8, 1.0), ['0', '0.2', '0.4', '0.6', '0.8', '1'], fontsize=9, color=_PALE)
+    title = f'AP of each class; blue: masks, mean {masks[found].mean():.3f}; orange: boxes, {boxes[found].mean():.3f}'
+    notes = [f'The {_MOST // 2} highest and the {_MOST // 2} lowest of {len(found)}'] if cut else []
+    if absent := len(class_names) - len(found):
+        notes.append(f'{absent} of {len(class_names)} classes have no object')
+    _title(figure, title + ('\n' + '; '.join(notes) if notes else ''))
+    return _pixels(figure)
+
+
+def score_histogram(right: np.ndarray, wrong: np.ndarray, threshold: float | None) -> np.ndarray:
+    """How many detections have which score, right ones beside wrong ones.
+
+    The axis is logarithmic where the numbers differ by more than a factor of 30.
+
+    Args:
+      right: [N] detections by score, in N equal parts from 0 to 1.
+      wrong: [N], the same.
+      threshold: the best score threshold, drawn as a line; None for none.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    figure, axes = _figure(7.0, 4.4, (0.8, 0.6, 5.9, 2.95))
+    part = 1 / len(right)
+    counts = np.concatenate([right, wrong])
+    logarithmic = counts.max() > 30 * counts[counts > 0].min(initial=counts.max())
+    for values, offset, color in ((right, 0.28, _BLUE), (wrong, 0.72, _ORANGE)):
+        axes.bar((np.arange(len(values)) + offset) * part, values, width=0.4 * part, color=color)
+    if threshold is not None:
+        axes.axvline(threshold, color=_INK, linewidth=1.5)
+    if logarithmic:
+        axes.set_yscale('log')
+        axes.set_ylim(0.7, counts.max() * 1.6)
+    else:
+        axes.set_ylim(0, max(counts.max(), 1) * 1.08)
+    axes.set_xlim(0, 1)
+    axes.set_xticks((0, 0.2, 0.4, 0.6, 0.8, 1.0), ['0', '0.2', '0.4', '0.6', '0.8', '1'], fontsize=9, color=_PALE)
+    axes.tick_params(axis='y', labelsize=9, labelcolor=_PALE)
+    axes.set_xlabel('score', color=_PALE)
+    axes.set_ylabel('detections', color=_PALE)
+    _bare(axes)
+    scale = ' (log scale)' if logarithmic else ''
+    title = f'Scores of the detections{scale}; blue: right at mask IoU 0.5, orange: wrong'
+    _title(figure, title + ('' if threshold is None else f'\nLine: the threshold with the highest F1, {threshold:.2f}'))
+    return _pixels(figure)
+
+
 def _percent(share: float) -> str:
     """Two significant digits, without an exponent."""
     if not share:
@@ -182,12 +288,17 @@ def _bars(names: Sequence[str], lines: int = 1):
     figure, axes = _figure(left + width + 0.35, bottom + height + top, (left, bottom, width, height))
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), names, fontsize=size, color=_INK)
-    axes.tick_params(length=0)
-    axes.grid(axis='x', color=_GRID)
+    _bare(axes, 'x')
+    return figure, axes, size
+
+
+def _bare(axes, grid: str = 'both') -> None:
+    """Leaves of the axes a pale grid behind the data."""
+    axes.tick_params(which='both', length=0)
+    axes.grid(axis=grid, color=_GRID)
     axes.set_axisbelow(True)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    return figure, axes, size
 
 
 def _figure(width: float, height: float, box: tuple[float, float, float, float]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,7 +14,7 @@ from seg.drawing.comparison import panel_size, resize_image
 from seg.drawing.labels import Color
 from seg.drawing.legends import BACKGROUND, FRAME, INK, MARGIN, PALE_INK, Entry, draw_entries, flow
 from seg.drawing.objects import Shape, paint
-from seg.drawing.shades import spread, shade, vivid
+from seg.drawing.shades import shade, spread, vivid
 from seg.structures import Annotations, Detections
 
 _LONGEST, _COMFORTABLE = 640, 512  # Pixels of a panel's longer side: at most, and what smaller ones are magnified to.

@@ -1,4 +1,4 @@
-"""Where the names of objects stand in a picture: beside their objects, never over each other, only where there is room."""
+"""Where the names of objects stand in a picture: beside them, never over each other, only where there is room."""
 
 from __future__ import annotations
 

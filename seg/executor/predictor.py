@@ -47,14 +47,15 @@ class Predictions:
     def __init__(self, values: Mapping[str, Any]):
         self._values = values
 
-    def get(self, key: str, index: int, size: tuple[int, int]) -> np.ndarray:
-        """Copies one image's map to the host.
+    def get(self, key: str, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Copies what was predicted for one image to the host.
 
         Args:
           key: of the prediction, such as `classes`.
           index: of the image in the global batch.
-          size: (height, width), its upper left part.
+          size: (height, width) of the upper left part of a map; None for the whole of it, whatever its shape.
         """
         parts = self._values[key]
         part, index = divmod(index, parts[0].shape[0])
-        return parts[part][index, : size[0], : size[1]].numpy()
+        found = parts[part][index]
+        return (found if size is None else found[: size[0], : size[1]]).numpy()

@@ -1,4 +1,4 @@
-"""Pictures of any size on a canvas of one size, and the way back: class maps at the pictures' own size.
+"""Pictures of any size on a canvas of one size, and the way back for class maps: at the pictures' own size.
 
 A picture that fits lies on the canvas as it is. A larger one is shrunk onto it, and the class probabilities are scaled
 back; or it is cut into overlapping windows at its own scale, whose probabilities are averaged. On the way back nothing
@@ -8,7 +8,7 @@ ever holds the probabilities of a whole large picture: they pass in bands of row
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -41,22 +41,27 @@ class Plan(Protocol):
     Attributes:
       scale: of the picture on the canvas, against its own.
       windows: how many canvases it takes.
-      keys: which of the model's outputs it needs: `probabilities`, or `classes` and `confidence`.
+      keys: which of the model's outputs it needs, such as `probabilities`.
+      maps: whether these are maps of the canvas, of which the part under the picture is wanted.
     """
 
     scale: float
     windows: int
     keys: tuple[str, ...]
+    maps: bool
 
     def window(self, number: int) -> np.ndarray:
         """Pixels of one window, uint8 [h, w, 3], no larger than the canvas."""
 
-    def bands(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
-        """The prediction at the picture's own size, top to bottom, from those of the windows in their order."""
+    def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Any:
+        """What was predicted at the picture's own size, from the outputs for its windows in their order.
+
+        For class maps an iterator of `Band`, top to bottom.
+        """
 
 
 def plan(picture: np.ndarray, canvas: Size, large: str, overlap: float, probabilities: bool) -> Plan:
-    """Decides how a picture goes over the canvas.
+    """Decides how a picture goes over the canvas to become a class map.
 
     Args:
       picture: uint8 [H, W, 3].
@@ -71,10 +76,19 @@ def plan(picture: np.ndarray, canvas: Size, large: str, overlap: float, probabil
     return Shrunk(picture, canvas) if large == 'shrink' else Tiled(picture, canvas, overlap)
 
 
+def fitted(picture: np.ndarray, canvas: Size) -> tuple[np.ndarray, float]:
+    """Scales a picture, up or down, so that it fills a canvas as far as its shape allows. Returns it and the scale."""
+    size = picture.shape[:2]
+    scale = min(side / own for side, own in zip(canvas, size, strict=True))
+    height, width = (min(max(round(own * scale), 1), side) for own, side in zip(size, canvas, strict=True))
+    # Pillow's bilinear filter widens with the reduction, so that every pixel of the picture counts.
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)), scale
+
+
 class Whole:
     """A picture that fits."""
 
-    scale, windows = 1.0, 1
+    scale, windows, maps = 1.0, 1, True
 
     def __init__(self, picture: np.ndarray, probabilities: bool):
         self._picture = picture
@@ -83,7 +97,7 @@ class Whole:
     def window(self, number: int) -> np.ndarray:
         return self._picture
 
-    def bands(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
+    def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
         result = next(results)
         if 'probabilities' in result:
             yield decided(0, result['probabilities'])
@@ -94,21 +108,16 @@ class Whole:
 class Shrunk:
     """A picture scaled down to fit, with antialiasing."""
 
-    windows, keys = 1, ('probabilities',)
+    windows, keys, maps = 1, ('probabilities',), True
 
     def __init__(self, picture: np.ndarray, canvas: Size):
         self._size = picture.shape[:2]
-        self.scale = min(side / own for side, own in zip(canvas, self._size, strict=True))
-        height, width = (
-            min(max(round(own * self.scale), 1), side) for own, side in zip(self._size, canvas, strict=True)
-        )
-        # Pillow's bilinear filter widens with the reduction, so that every pixel of the picture counts.
-        self._small = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
+        self._small, self.scale = fitted(picture, canvas)
 
     def window(self, number: int) -> np.ndarray:
         return self._small
 
-    def bands(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
+    def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
         for top, probabilities in upscaled(next(results)['probabilities'], self._size):
             yield decided(top, probabilities)
 
@@ -121,7 +130,7 @@ class Tiled:
     advance, and only the rows of one row of windows are ever held.
     """
 
-    scale, keys = 1.0, ('probabilities',)
+    scale, keys, maps = 1.0, ('probabilities',), True
 
     def __init__(self, picture: np.ndarray, canvas: Size, overlap: float):
         self._picture = picture
@@ -135,7 +144,7 @@ class Tiled:
         top, left = self._rows.starts[row], self._columns.starts[column]
         return self._picture[top : top + self._rows.side, left : left + self._columns.side]
 
-    def bands(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
+    def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
         rows, columns = self._rows, self._columns
         sums = None
         for row, top in enumerate(rows.starts):

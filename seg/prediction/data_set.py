@@ -12,8 +12,14 @@ from seg.prediction.sources import Source
 
 
 def pictures(dataset) -> list[Source]:
-    """All pictures of a data set, in its order and under its names."""
+    """All pictures of a data set, in its order and under its names.
+
+    Args:
+      dataset: with `info`, `load(index)`, `image_name(index)` and, where its files number the pictures,
+        `image_id(index)`.
+    """
     info = dataset.info
+    number = getattr(dataset, 'image_id', lambda index: index + 1)
     load = tf.function(
         lambda index: dataset.load(index)['image'], input_signature=[tf.TensorSpec([], tf.int64)]
     )  # The label is not read: nothing in this graph needs it.
@@ -27,6 +33,6 @@ def pictures(dataset) -> list[Source]:
 
     def source(index: int) -> Source:
         name = dataset.image_name(index)
-        return Source(name, name, lambda: info.max_size, lambda: image(index))
+        return Source(name, name, lambda: info.max_size, lambda: image(index), int(number(index)))
 
     return [source(index) for index in range(info.num_examples)]

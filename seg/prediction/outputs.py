@@ -1,4 +1,4 @@
-"""What is written for a picture: class map, overlay, probabilities on request, and its line in `predictions.jsonl`."""
+"""The output folder: files that are there whole or not at all, a legend, and the lines of `predictions.jsonl`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import json
 import os
 import shutil
 import socket
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -19,44 +18,39 @@ from PIL import Image
 
 from seg import drawing
 from seg.errors import UserError
-from seg.prediction.canvas import Band
+from seg.prediction.canvas import Plan, Size
 from seg.prediction.reading import PictureError
-from seg.prediction.sources import CLASS_MAP, LEGEND, OVERLAY, PROBABILITIES
+from seg.prediction.sources import LEGEND, Source
 from seg.structures import DatasetInfo
 
 _JPEG_LONGEST = 65500  # Pixels; more cannot be said in the format.
 _JPEG = {'quality': 90, 'subsampling': 0}  # Colours at full resolution: those of the classes have sharp edges.
-_BAND_ROWS = 64  # Of an overlay: blending takes many bytes a pixel.
 
 
 class Outputs:
-    """Writes into one folder; every file whole or not at all. `picture` may be called from several threads.
+    """Writes what is predicted into one folder; every file whole or not at all.
 
-    As a context it makes the folder with a legend of the colours, and in the end removes what is half written.
+    As a context it makes the folder with a legend of the colours, and in the end removes what is half written. There is
+    a subclass for each kind of task, which the pipeline asks for the rest: how a picture goes over the canvas, and what
+    becomes of the prediction.
 
     Attributes:
       folder: the folder.
-      num_classes: of the predictions.
-      probabilities: whether class probabilities are written.
+      one_canvas: whether every picture takes one canvas only.
     """
 
-    def __init__(self, folder: str, info: DatasetInfo, colors: Any, opacity: float, probabilities: bool):
+    one_canvas = True
+
+    def __init__(self, folder: str, info: DatasetInfo, colors: Sequence[drawing.Color]):
         """Takes what all pictures have in common.
 
         Args:
           folder: for everything; what earlier runs left in it stays, unless it has the same name.
           info: of the training data: class names, and original ids if there are some.
-          colors: one (r, g, b) per class.
-          opacity: of the colours in overlays.
-          probabilities: whether to write class probabilities.
-
-        Raises:
-          UserError: for more classes than a palette has.
+          colors: one (r, g, b) per class, as they are drawn.
         """
-        if info.num_classes > 256:
-            raise UserError(f'{info.name} has {info.num_classes} classes; a palette PNG holds 256 at most.')
-        self.folder, self.num_classes, self.probabilities = folder, info.num_classes, probabilities
-        self._info, self._colors, self._opacity = info, colors, opacity
+        self.folder = folder
+        self._info, self._colors = info, colors
         self._numbers = itertools.count()
         # Half-written files live here; being in the folder, they can be moved into place without being copied.
         self._scratch = os.path.join(folder, f'.partial-{socket.gethostname()}-{os.getpid()}')
@@ -74,7 +68,7 @@ class Outputs:
                 )
             with self._file(LEGEND) as file:
                 legend = Image.fromarray(drawing.legend(self._info.class_names, self._colors))
-                file.write(_encoded(legend, 'JPEG', **_JPEG))
+                file.write(encoded(legend, 'JPEG', **_JPEG))
         except BaseException:
             self.__exit__()
             raise
@@ -86,65 +80,46 @@ class Outputs:
                 self._lines.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def line(self, record: Mapping[str, Any]) -> None:
-        """Appends a picture's line to `predictions.jsonl`."""
-        with self._writing(self._lines.name):
-            self._lines.write(json.dumps(record, ensure_ascii=False) + '\n')
-            self._lines.flush()
+    def plan(self, picture: np.ndarray, canvas: Size) -> Plan:
+        """Decides how a picture, uint8 [H, W, 3], goes over a canvas of (height, width)."""
+        raise NotImplementedError
 
-    def picture(self, name: str, pixels: np.ndarray, bands: Iterable[Band]) -> dict[str, Any]:
-        """Writes the files of one picture.
+    def prediction_bytes(self, size: Size, canvas: Size) -> int:
+        """About what the prediction of a picture of a size, and its drawing, take in memory."""
+        raise NotImplementedError
+
+    def picture(self, source: Source, pixels: np.ndarray, prediction: Any) -> dict[str, Any]:
+        """Writes the files of one picture. May be called from several threads.
 
         Args:
-          name: of the files, without their endings.
-          pixels: uint8 [H, W, 3], the picture; becomes its overlay.
-          bands: the prediction, top to bottom.
+          source: the picture.
+          pixels: uint8 [H, W, 3], the same; becomes its overlay.
+          prediction: what the `prediction` of its plan returned.
 
         Returns:
           The part of its record that tells what was found.
 
         Raises:
-          PictureError: if the name cannot be one of files.
+          PictureError: if its name cannot be one of files.
           UserError: if nothing can be written any more.
         """
-        info = self._info
-        classes = np.empty(pixels.shape[:2], np.uint8)
-        count, confidence = np.zeros(info.num_classes, np.int64), np.zeros(info.num_classes)
-        with contextlib.ExitStack() as files:  # Put into their places when all of them are whole.
-            keep = None
-            if self.probabilities:
-                file = files.enter_context(self._file(name + PROBABILITIES))
-                keep = files.enter_context(_probability_file(file, info.class_names, pixels.shape[:2]))
-            for band in bands:
-                classes[band.top : band.top + len(band.classes)] = band.classes
-                found = band.classes.ravel()
-                count += np.bincount(found, minlength=info.num_classes)
-                confidence += np.bincount(found, band.confidence.ravel(), minlength=info.num_classes)
-                if keep:
-                    keep(band)
-            files.enter_context(self._file(name + CLASS_MAP)).write(
-                _encoded(drawing.palette_png(classes, self._colors), 'PNG')
-            )
-            for top in range(0, len(pixels), _BAND_ROWS):
-                rows = slice(top, top + _BAND_ROWS)
-                pixels[rows] = drawing.overlay(pixels[rows], classes[rows], self._colors, self._opacity)
-            files.enter_context(self._file(name + OVERLAY)).write(_encoded(_drawable(pixels), 'JPEG', **_JPEG))
-        return self._found(count, confidence)
+        raise NotImplementedError
 
-    def _found(self, count: np.ndarray, confidence: np.ndarray) -> dict[str, Any]:
-        total = int(count.sum())
-        classes = []
-        for i in sorted(np.flatnonzero(count), key=lambda i: -count[i]):
-            entry = {'id': int(i), 'name': self._info.class_names[i]}
-            if self._info.original_ids:
-                entry['original_id'] = self._info.original_ids[i]
-            entry |= {
-                'pixels': int(count[i]),
-                'share': round(count[i] / total, 6),
-                'mean_confidence': round(confidence[i] / count[i], 6),
-            }
-            classes.append(entry)
-        return {'mean_confidence': round(confidence.sum() / total, 6), 'classes': classes}
+    def line(self, record: dict[str, Any]) -> None:
+        """Appends a picture's line to `predictions.jsonl`. Called in the order of the sources."""
+        with self._writing(self._lines.name):
+            self._lines.write(json.dumps(record, ensure_ascii=False) + '\n')
+            self._lines.flush()
+
+    def _entry(self, class_id: int) -> dict[str, Any]:
+        """How a line names a class."""
+        entry = {'id': int(class_id), 'name': self._info.class_names[class_id]}
+        if self._info.original_ids:
+            entry['original_id'] = self._info.original_ids[class_id]
+        return entry
+
+    def _write_overlay(self, file: IO[bytes], pixels: np.ndarray) -> None:
+        file.write(encoded(_drawable(pixels), 'JPEG', **_JPEG))
 
     @contextlib.contextmanager
     def _file(self, name: str) -> Iterator[IO[bytes]]:
@@ -184,31 +159,6 @@ class Outputs:
                 shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _probability_file(
-    file: IO[bytes], class_names: Sequence[str], size: tuple[int, int]
-) -> Iterator[Callable[[Band], None]]:
-    """An `.npz` file that takes its rows band by band: `probabilities` float16 [H, W, K] and `class_names` [K]."""
-    header = {'descr': '<f2', 'fortran_order': False, 'shape': (*size, len(class_names))}
-    with zipfile.ZipFile(file, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        with archive.open('probabilities.npy', 'w', force_zip64=True) as entry:
-            np.lib.format.write_array_header_1_0(entry, header)
-            yield lambda band: entry.write(_half(band).tobytes())
-        with archive.open('class_names.npy', 'w') as entry:
-            np.lib.format.write_array(entry, np.asarray(class_names), allow_pickle=False)
-
-
-def _half(band: Band) -> np.ndarray:
-    """The probabilities in float16. Where rounding made a class that comes before the winner its equal, the winner is
-    raised by one unit in the last place, so that the file's largest values name the same classes as the class map."""
-    half = band.probabilities.astype('<f2')
-    lost = half.argmax(-1) != band.classes
-    rows, columns = np.nonzero(lost)
-    winners = band.classes[rows, columns]
-    half[rows, columns, winners] = np.nextafter(half[rows, columns, winners], np.float16(2))
-    return half
-
-
 def _drawable(pixels: np.ndarray) -> Image.Image:
     picture = Image.fromarray(pixels)
     if max(picture.size) > _JPEG_LONGEST:
@@ -216,7 +166,8 @@ def _drawable(pixels: np.ndarray) -> Image.Image:
     return picture
 
 
-def _encoded(picture: Image.Image, file_format: str, **settings) -> bytes:
+def encoded(picture: Image.Image, file_format: str, **settings) -> bytes:
+    """A picture as the bytes of a file."""
     buffer = io.BytesIO()
     picture.save(buffer, file_format, **settings)
     return buffer.getvalue()

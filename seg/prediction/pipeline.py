@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -26,47 +25,14 @@ from seg.errors import UserError
 from seg.executor.predictor import Predictions, Predictor
 from seg.executor.progress import Progress
 from seg.prediction import canvas, reading
+from seg.prediction.jobs import PATIENCE, Job, Memory
 from seg.prediction.outputs import Outputs
+from seg.prediction.settings import Predict
 from seg.prediction.sources import Source
 from seg.structures import PAD_PIXEL
 
-_PATIENCE = 0.1  # Seconds between two looks at whether to go on waiting.
 _NAMED = 8  # Failures in the summary.
-_BYTES_PER_PIXEL = 8  # RGB, Pillow's own copy of it while it decodes, and the classes.
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict:
-    """What `--mode=predict` does with pictures.
-
-    Attributes:
-      large_pictures: what becomes of pictures larger than the canvas, which is as large as the largest training image.
-        'shrink': scaled down to fit, and the class probabilities scaled back up; objects are seen whole. 'tile': cut
-        into overlapping windows at their own scale; small things are seen, but no window sees the whole.
-      tile_overlap: of neighbouring windows, as a share of the window, from 0 to 0.9.
-      opacity: of the classes' colours in overlays, from 0 to 1.
-      max_megapixels: larger pictures are refused: their file may be a decompression bomb.
-      memory_mb: pictures that take about this much memory are in work at a time, and at least one.
-    """
-
-    large_pictures: str = 'shrink'
-    tile_overlap: float = 0.25
-    opacity: float = 0.5
-    max_megapixels: float = 180
-    memory_mb: int = 1024
-
-    def __post_init__(self):
-        if self.large_pictures not in ('shrink', 'tile'):
-            raise UserError(f"predict.large_pictures = {self.large_pictures!r}: expected 'shrink' or 'tile'.")
-        for name, lowest, highest in (
-            ('tile_overlap', 0, 0.9),
-            ('opacity', 0, 1),
-            ('max_megapixels', 0.001, 1e6),
-            ('memory_mb', 0.001, 1e9),
-        ):
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and lowest <= value <= highest):
-                raise UserError(f'predict.{name} = {value!r}: expected a number from {lowest:g} to {highest:g}.')
+_BYTES_PER_PIXEL = 7  # RGB, and Pillow's own copy of it while it decodes.
 
 
 def summary(results: Mapping[str, Any]) -> str:
@@ -93,7 +59,7 @@ def predict(
     Args:
       sources: the pictures.
       predictor: the model.
-      outputs: where to.
+      outputs: where to, and how pictures of this kind of task go over the canvas and back.
       size: (height, width) of the canvas.
       batch_size: global; at most so many images on the device at a time.
       settings: of the mode.
@@ -105,7 +71,7 @@ def predict(
       UserError: if the outputs cannot be written (any more).
     """
     start = time.perf_counter()
-    if settings.large_pictures == 'shrink':  # One canvas a picture: a few of them do not wait for a large batch.
+    if outputs.one_canvas:  # A few pictures do not wait for a large batch.
         batch_size = min(batch_size, -(-len(sources) // predictor.replicas) * predictor.replicas)
     with reading.limited(settings.max_megapixels), outputs:
         run = _Run(sources, predictor, outputs, size, batch_size, settings)
@@ -125,62 +91,6 @@ def predict(
     }
 
 
-class _StoppedError(Exception):
-    """The run ends before its end."""
-
-
-class _Job:
-    """One picture on its way."""
-
-    def __init__(self, source: Source):
-        self.source = source
-        self.prepared: Future = Future()  # Gives the picture and its plan.
-        self.done: Future = Future()  # Gives its part of the record.
-        self.pixels: np.ndarray | None = None
-        self.plan: canvas.Plan | None = None
-        self.shape: dict[str, Any] = {}
-        self.expected = 0  # Windows whose predictions have not been handed over.
-        self._results: queue.Queue = queue.Queue(maxsize=4)
-
-    def hand_over(self, result: dict[str, np.ndarray]) -> None:
-        """Waits for room, unless nobody will want the result any more."""
-        self.expected -= 1
-        while not self.done.done():
-            with contextlib.suppress(queue.Full):
-                return self._results.put(result, timeout=_PATIENCE)
-
-    def results(self, stopped: threading.Event) -> Iterator[dict[str, np.ndarray]]:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Empty):
-                yield self._results.get(timeout=_PATIENCE)
-        raise _StoppedError
-
-
-class _Memory:
-    """Counts what pictures in work take. One thread takes, so they come in in their order."""
-
-    def __init__(self, limit: float):
-        self._limit, self._used = limit, 0
-        self._changed = threading.Condition()
-        self.is_short = False
-
-    def take(self, amount: int, stopped: threading.Event) -> None:
-        """Waits until there is room, or nothing else."""
-        with self._changed:
-            while self._used and self._used + amount > self._limit:
-                if stopped.is_set():
-                    raise _StoppedError
-                self.is_short = True
-                self._changed.wait(_PATIENCE)
-            self.is_short = False
-            self._used += amount
-
-    def give(self, amount: int) -> None:
-        with self._changed:
-            self._used -= amount
-            self._changed.notify_all()
-
-
 class _Run:
     """One pass over the sources."""
 
@@ -193,13 +103,13 @@ class _Run:
         threads = min(max(cores, 2), 8)
         self._readers, self._writers = ThreadPoolExecutor(threads, 'read'), ThreadPoolExecutor(threads, 'write')
         self._doorman = ThreadPoolExecutor(1, 'admit')
-        self._memory = _Memory(settings.memory_mb * 2**20)
+        self._memory = Memory(settings.memory_mb * 2**20)
         self._stopped = threading.Event()
-        self._admitted: queue.Queue[_Job] = queue.Queue(maxsize=batch_size + threads)
+        self._admitted: queue.Queue[Job] = queue.Queue(maxsize=batch_size + threads)
         self._most = 2 * batch_size + 2 * threads  # Jobs at a time.
-        self._jobs: collections.deque[_Job] = collections.deque()
-        self._batch: list[tuple[_Job, int]] = []
-        self._launched: tuple[list[tuple[_Job, int]], np.ndarray, Predictions] | None = None
+        self._jobs: collections.deque[Job] = collections.deque()
+        self._batch: list[tuple[Job, int]] = []
+        self._launched: tuple[list[tuple[Job, int]], np.ndarray, Predictions] | None = None
         self._progress = Progress('predicting', len(sources), 'pictures')
 
     def to_the_end(self) -> None:
@@ -222,7 +132,7 @@ class _Run:
     def _admit(self) -> None:
         """Lets the pictures in, in their order."""
         for source in self._sources:
-            job = _Job(source)
+            job = Job(source)
             try:
                 amount = self._bytes(*source.size())
             except reading.PictureError as error:
@@ -233,33 +143,25 @@ class _Run:
                 job.prepared = self._readers.submit(self._prepare, job)
             while not self._stopped.is_set():
                 with contextlib.suppress(queue.Full):
-                    self._admitted.put(job, timeout=_PATIENCE)
+                    self._admitted.put(job, timeout=PATIENCE)
                     break
 
     def _bytes(self, height: int, width: int) -> int:
         """About what a picture takes from its decoding to its files."""
-        canvas_height, canvas_width = self._size
-        maps = canvas_height * canvas_width
-        if self._settings.large_pictures == 'tile' and width > canvas_width:
-            maps += canvas_height * width
-        return height * width * _BYTES_PER_PIXEL + 4 * self._outputs.num_classes * maps
+        return height * width * _BYTES_PER_PIXEL + self._outputs.prediction_bytes((height, width), self._size)
 
-    def _prepare(self, job: _Job) -> tuple[np.ndarray, canvas.Plan]:
-        settings = self._settings
+    def _prepare(self, job: Job) -> tuple[np.ndarray, canvas.Plan]:
         pixels = job.source.load()
         try:
-            plan = canvas.plan(
-                pixels, self._size, settings.large_pictures, settings.tile_overlap, self._outputs.probabilities
-            )
+            return pixels, self._outputs.plan(pixels, self._size)
         except MemoryError:
-            raise reading.PictureError('not enough memory to shrink it') from None
-        return pixels, plan
+            raise reading.PictureError('not enough memory to scale it') from None
 
-    def _finish(self, job: _Job) -> None:
+    def _finish(self, job: Job) -> None:
         try:
             try:
-                bands = job.plan.bands(job.results(self._stopped))
-                found = self._outputs.picture(job.source.name, job.pixels, bands)
+                prediction = job.plan.prediction(job.results(self._stopped))
+                found = self._outputs.picture(job.source, job.pixels, prediction)
             finally:  # Before `done` is told, which lets the next picture in.
                 job.pixels = job.plan = None
         except MemoryError:
@@ -271,17 +173,17 @@ class _Run:
 
     # ---- In the caller's thread --------------------------------------------------------------------------------------
 
-    def _next(self, admission: Future) -> _Job:
+    def _next(self, admission: Future) -> Job:
         while True:
             with contextlib.suppress(queue.Empty):
-                return self._admitted.get(timeout=_PATIENCE)
+                return self._admitted.get(timeout=PATIENCE)
             if admission.done():
                 admission.result()  # Raises, for it ends after the last job only if nothing went wrong.
             if self._memory.is_short:
                 self._flush()
             self._settle(self._most)
 
-    def _start(self, job: _Job) -> None:
+    def _start(self, job: Job) -> None:
         self._jobs.append(job)
         try:
             job.pixels, job.plan = job.prepared.result()
@@ -329,7 +231,8 @@ class _Run:
         for i, (job, _) in enumerate(views):
             plan = job.plan
             keys = plan.keys if plan else ()
-            job.hand_over({key: predictions.get(key, i, sizes[i]) for key in keys})
+            size = sizes[i] if plan and plan.maps else None
+            job.hand_over({key: predictions.get(key, i, size) for key in keys})
 
     def _settle(self, most: int) -> None:
         """Waits until no more than `most` pictures are in work."""

@@ -18,7 +18,8 @@ EXTENSIONS += ('.webp',)
 
 # What is written for a picture called `name`, after that name.
 CLASS_MAP, OVERLAY, PROBABILITIES = '.png', '.overlay.jpg', '.npz'
-LEGEND = 'legend.jpg'  # Of all pictures; no output of a picture ends like this.
+# Of all pictures; no output of a picture ends like these.
+LEGEND, DETECTIONS = 'legend.jpg', 'detections.json'
 
 
 class Source(NamedTuple):
@@ -29,12 +30,14 @@ class Source(NamedTuple):
       name: what its outputs are called, relative to the output folder and without an ending.
       size: returns (height, width) at little cost, as it is stored; or an upper bound.
       load: returns the picture, uint8 [H, W, 3]. Both raise `reading.PictureError`.
+      id: number of the picture, by which results name it: that of the data set's files, or its place from 1 on.
     """
 
     file: str
     name: str
     size: Callable[[], tuple[int, int]]
     load: Callable[[], np.ndarray]
+    id: int = 0
 
 
 def from_files(inputs: str | Sequence[str], output: str) -> list[Source]:
@@ -66,8 +69,8 @@ def from_files(inputs: str | Sequence[str], output: str) -> list[Source]:
     names = _names([os.path.relpath(path, base) for path in files])
     _check_overwriting(files, names, output)
     return [
-        Source(file, name, lambda path=file: reading.read_size(path), lambda path=file: reading.read_picture(path))
-        for file, name in zip(files.values(), names, strict=True)
+        Source(file, name, lambda path=file: reading.read_size(path), lambda path=file: reading.read_picture(path), i)
+        for i, (file, name) in enumerate(zip(files.values(), names, strict=True), 1)
     ]
 
 
@@ -168,6 +171,6 @@ def _names(paths: Sequence[str]) -> list[str]:
 def _check_overwriting(files: dict[str, str], names: Sequence[str], output: str) -> None:
     folder = os.path.abspath(output)
     outputs = (name + ending for name in names for ending in (CLASS_MAP, OVERLAY, PROBABILITIES))
-    for path in (os.path.join(folder, written) for written in (LEGEND, *outputs)):
+    for path in (os.path.join(folder, written) for written in (LEGEND, DETECTIONS, *outputs)):
         if path in files:
             raise UserError(f'--output={output}: {files[path]} would be overwritten. Choose another folder.')

@@ -38,8 +38,9 @@ class Predictions:
     def __init__(self, values):
         self._values = values
 
-    def get(self, key, index, size):
-        return self._values[key][index, : size[0], : size[1]].copy()
+    def get(self, key, index, size=None):
+        found = self._values[key][index]
+        return (found if size is None else found[: size[0], : size[1]]).copy()
 
 
 def source(name, picture):

@@ -27,7 +27,7 @@ def together(made, model=fakes.colours):
         values['confidence'] = probabilities.max(-1)
         results.append({key: values[key] for key in made.keys})
     bands, row = [], 0
-    for band in made.bands(iter(results)):
+    for band in made.prediction(iter(results)):
         assert band.top == row
         row += len(band.classes)
         bands.append([np.array(part) for part in band[1:]])
@@ -191,7 +191,7 @@ def test_memory_of_many_windows_is_bounded():
         made = plan(np.zeros((height, 300, 3), np.uint8), 'tile')
         results = ({'probabilities': np.zeros((32, 48, 20), np.float32)} for _ in range(made.windows))
         tracemalloc.start()
-        assert sum(len(band.classes) for band in made.bands(results)) == height
+        assert sum(len(band.classes) for band in made.prediction(results)) == height
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found

@@ -19,14 +19,15 @@ from PIL import Image
 from seg.errors import UserError
 from seg.prediction import reading
 from seg.prediction.canvas import decided
-from seg.prediction.outputs import Outputs
+from seg.prediction.class_maps import ClassMaps
+from seg.prediction.settings import Predict
 from tests.prediction import fakes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def outputs(folder, info=fakes.INFO, probabilities=False, opacity=0.5):
-    return Outputs(str(folder), info, fakes.COLORS, opacity, probabilities)
+    return ClassMaps(str(folder), info, fakes.COLORS, Predict(opacity=opacity), probabilities)
 
 
 def bands(picture, rows=5):
@@ -42,7 +43,7 @@ def files(folder):
 def test_files_of_a_picture(tmp_path):
     picture = fakes.noise(40, 30)
     with outputs(tmp_path) as made:
-        found = made.picture('deep/a b', picture.copy(), bands(picture))
+        found = made.picture(fakes.source('deep/a b', None), picture.copy(), bands(picture))
     assert files(tmp_path) == ['deep/a b.overlay.jpg', 'deep/a b.png', 'legend.jpg', 'predictions.jsonl']
     classes = fakes.colours(picture).argmax(-1)
     with Image.open(tmp_path / 'deep' / 'a b.png') as image:
@@ -77,8 +78,8 @@ def test_a_class_map_of_256_classes(tmp_path):
     info = dataclasses.replace(fakes.INFO, class_names=names)
     colors = [(i, i, i) for i in range(256)]
     probabilities = np.eye(256, dtype=np.float32)[None]
-    with Outputs(str(tmp_path), info, colors, 0.5, False) as made:
-        made.picture('a', fakes.noise(1, 256), [decided(0, probabilities)])
+    with ClassMaps(str(tmp_path), info, colors, Predict(), False) as made:
+        made.picture(fakes.source('a', None), fakes.noise(1, 256), [decided(0, probabilities)])
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'a.png')), [np.arange(256)])
     with pytest.raises(UserError, match='257 classes'):
         outputs(tmp_path, dataclasses.replace(info, class_names=(*names, 'one more')))
@@ -90,7 +91,7 @@ def test_a_class_map_of_256_classes(tmp_path):
 def test_probabilities(tmp_path):
     picture = fakes.noise(33, 21)
     with outputs(tmp_path, probabilities=True) as made:
-        made.picture('a', picture.copy(), bands(picture))
+        made.picture(fakes.source('a', None), picture.copy(), bands(picture))
     with np.load(tmp_path / 'a.npz') as found:  # Without pickles.
         assert found['probabilities'].shape == (33, 21, 3) and found['probabilities'].dtype == np.float16
         assert found['class_names'].tolist() == ['red', 'green', 'blue']
@@ -107,7 +108,7 @@ def test_rounding_names_no_other_class(tmp_path):
     band = decided(0, probabilities)
     assert band.classes.tolist() == [[1, 0, 2, 1]]
     with outputs(tmp_path, probabilities=True) as made:
-        made.picture('a', fakes.noise(1, 4), [band])
+        made.picture(fakes.source('a', None), fakes.noise(1, 4), [band])
     found = np.load(tmp_path / 'a.npz')['probabilities']
     assert found.argmax(-1).tolist() == [[1, 0, 2, 1]]
     np.testing.assert_allclose(found, probabilities, atol=1e-3)
@@ -131,7 +132,7 @@ def test_a_second_run_overwrites_its_own_files_only(tmp_path):
     for names in (['a', 'b'], ['b', 'c']):
         with outputs(tmp_path) as made:
             for name in names:
-                made.picture(name, picture.copy(), bands(picture))
+                made.picture(fakes.source(name, None), picture.copy(), bands(picture))
                 made.line({'file': name})
     assert {name for name in files(tmp_path) if name.endswith('.png')} == {'a.png', 'b.png', 'c.png'}
     assert (tmp_path / 'notes.txt').read_text() == 'mine'
@@ -153,7 +154,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
     """One message, nothing half written, and an earlier version of the picture's files stays."""
     picture = fakes.noise(20, 20)
     with outputs(tmp_path, probabilities=True) as made:
-        made.picture('a', picture.copy(), bands(picture))
+        made.picture(fakes.source('a', None), picture.copy(), bands(picture))
     before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
     real = builtins.open
 
@@ -167,7 +168,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
     with pytest.raises(UserError) as caught:
         with outputs(tmp_path, probabilities=True) as made:
             monkeypatch.setattr(builtins, 'open', full)
-            made.picture('a', picture.copy(), bands(picture))
+            made.picture(fakes.source('a', None), picture.copy(), bands(picture))
     monkeypatch.undo()
     text = str(caught.value)
     assert 'No space left on device' in text and str(tmp_path / 'a') in text and text.count('cannot write') == 1
@@ -179,8 +180,8 @@ def test_a_name_that_is_too_long(tmp_path):
     picture = fakes.noise(4, 4)
     with outputs(tmp_path) as made:
         with pytest.raises(reading.PictureError, match='too long'):
-            made.picture('a' * 250, picture.copy(), bands(picture))
-        made.picture('a' * 240, picture.copy(), bands(picture))
+            made.picture(fakes.source('a' * 250, None), picture.copy(), bands(picture))
+        made.picture(fakes.source('a' * 240, None), picture.copy(), bands(picture))
     assert len(files(tmp_path)) >= 3
 
 
@@ -191,7 +192,7 @@ def test_what_cannot_be_put_together_leaves_nothing(tmp_path):
 
     with outputs(tmp_path, probabilities=True) as made:
         with pytest.raises(reading.PictureError, match='no more'):
-            made.picture('a', fakes.noise(8, 4), broken())
+            made.picture(fakes.source('a', None), fakes.noise(8, 4), broken())
         assert files(tmp_path) == ['legend.jpg', 'predictions.jsonl']
 
 
@@ -199,13 +200,14 @@ KILLED = """
 import sys
 import numpy as np
 from seg.prediction.canvas import decided
-from seg.prediction.outputs import Outputs
+from seg.prediction.class_maps import ClassMaps
+from seg.prediction.settings import Predict
 from tests.prediction import fakes
 picture = fakes.noise(400, 400)
-with Outputs(sys.argv[1], fakes.INFO, fakes.COLORS, 0.5, True) as made:
+with ClassMaps(sys.argv[1], fakes.INFO, fakes.COLORS, Predict(), True) as made:
     print('writing', flush=True)
     for i in range(10000):
-        made.picture(f'{i % 7}', picture.copy(), [decided(0, fakes.colours(picture))])
+        made.picture(fakes.source(f'{i % 7}', None), picture.copy(), [decided(0, fakes.colours(picture))])
 """
 
 

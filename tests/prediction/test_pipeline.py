@@ -13,7 +13,8 @@ from PIL import Image
 
 from seg.errors import UserError
 from seg.prediction import pipeline, reading, sources
-from seg.prediction.outputs import Outputs
+from seg.prediction.class_maps import ClassMaps
+from seg.prediction.settings import Predict
 from tests.prediction import fakes
 
 CANVAS = (32, 48)
@@ -25,7 +26,8 @@ def predict(tmp_path):
 
     def predict(pictures, predictor=None, batch_size=4, probabilities=False, outputs=None, **settings):
         before = set(threading.enumerate())
-        made = outputs or Outputs(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, 0.5, probabilities)
+        chosen = Predict(**settings)
+        made = outputs or ClassMaps(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, chosen, probabilities)
         found = []
 
         def work():
@@ -37,7 +39,7 @@ def predict(tmp_path):
                         made,
                         size=CANVAS,
                         batch_size=batch_size,
-                        settings=pipeline.Predict(**settings),
+                        settings=chosen,
                     )
                 )
             except BaseException as error:
@@ -218,9 +220,9 @@ def test_as_many_pictures_as_the_memory_holds(predict, tmp_path):
             most.append(inside[0])
         return fakes.noise(100, 100)
 
-    class Slow(Outputs):
-        def picture(self, name, pixels, bands):
-            found = super().picture(name, pixels, bands)
+    class Slow(ClassMaps):
+        def picture(self, source, pixels, bands):
+            found = super().picture(source, pixels, bands)
             time.sleep(0.01)
             with lock:
                 inside[0] -= 1
@@ -228,7 +230,7 @@ def test_as_many_pictures_as_the_memory_holds(predict, tmp_path):
 
     def run(memory):
         inside[0], most[:] = 0, [0]
-        made = Slow(str(tmp_path), fakes.INFO, fakes.COLORS, 0.5, False)
+        made = Slow(str(tmp_path), fakes.INFO, fakes.COLORS, Predict(), False)
         pictures = [sources.Source(f'{i}', f'{i}', lambda: (100, 100), enter) for i in range(30)]
         predict(pictures, outputs=made, memory_mb=memory)
         return max(most)
@@ -263,15 +265,15 @@ def test_memory_stays_flat(predict):
 def test_a_picture_that_fails_while_it_is_written(predict, tmp_path, large):
     """In the middle of its windows: the others go on."""
 
-    class Picky(Outputs):
-        def picture(self, name, pixels, bands):
-            if name == '1':
+    class Picky(ClassMaps):
+        def picture(self, source, pixels, bands):
+            if source.name == '1':
                 next(iter(bands))
                 raise reading.PictureError('its name is not liked')
-            return super().picture(name, pixels, bands)
+            return super().picture(source, pixels, bands)
 
     pictures = as_sources({f'{i}': fakes.noise(300, 70, i) for i in range(4)})
-    made = Picky(str(tmp_path), fakes.INFO, fakes.COLORS, 0.5, False)
+    made = Picky(str(tmp_path), fakes.INFO, fakes.COLORS, Predict(large_pictures=large), False)
     assert predict(pictures, outputs=made, large_pictures=large)['failed'] == {'1.jpg': 'its name is not liked'}
 
 
@@ -279,13 +281,13 @@ def test_a_picture_that_fails_while_it_is_written(predict, tmp_path, large):
 def test_an_output_that_cannot_be_written_ends_it(predict, lines, tmp_path, large):
     """With one message, and how far it came."""
 
-    class Full(Outputs):
-        def picture(self, name, pixels, bands):
-            if name == '07':
+    class Full(ClassMaps):
+        def picture(self, source, pixels, bands):
+            if source.name == '07':
                 raise UserError('The disk is full.')
-            return super().picture(name, pixels, bands)
+            return super().picture(source, pixels, bands)
 
-    made = Full(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, 0.5, False)
+    made = Full(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, Predict(large_pictures=large), False)
     with pytest.raises(UserError, match='^The disk is full. 7 of 23 pictures are done.$'):
         predict(as_sources(mixed()), outputs=made, large_pictures=large)
     assert len(lines()) == 7 and not list((tmp_path / 'out').glob('.partial*'))
@@ -296,9 +298,9 @@ def test_a_bug_ends_it(predict, tmp_path, where):
     def bug(*_):
         raise ZeroDivisionError(where)
 
-    class Buggy(Outputs):
-        def picture(self, name, pixels, bands):
-            return bug() if where == 'picture' else super().picture(name, pixels, bands)
+    class Buggy(ClassMaps):
+        def picture(self, source, pixels, bands):
+            return bug() if where == 'picture' else super().picture(source, pixels, bands)
 
     pictures = as_sources(mixed())
     if where in ('size', 'load'):
@@ -307,7 +309,7 @@ def test_a_bug_ends_it(predict, tmp_path, where):
         predict(
             pictures,
             fakes.Predictor(bug) if where == 'model' else None,
-            outputs=Buggy(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, 0.5, False),
+            outputs=Buggy(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, Predict(), False),
         )
 
 
@@ -331,6 +333,7 @@ def test_no_pictures_at_all(predict, lines):
         ('tile_overlap', 0.95),
         ('tile_overlap', -0.1),
         ('opacity', 1.5),
+        ('min_score', 50),
         ('max_megapixels', 0),
         ('memory_mb', -1),
         ('memory_mb', '1 GB'),
@@ -338,4 +341,4 @@ def test_no_pictures_at_all(predict, lines):
 )
 def test_bad_settings(setting, value):
     with pytest.raises(UserError, match=re.escape(f'predict.{setting} = {value!r}: expected')):
-        pipeline.Predict(**{setting: value})
+        Predict(**{setting: value})

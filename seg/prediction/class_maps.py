@@ -1,0 +1,119 @@
+"""Class maps: what is written of a picture whose every pixel has a class."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Any
+
+import numpy as np
+
+from seg import drawing
+from seg.errors import UserError
+from seg.prediction import canvas as canvas_module
+from seg.prediction.canvas import Band, Plan, Size
+from seg.prediction.outputs import Outputs, encoded
+from seg.prediction.settings import Predict
+from seg.prediction.sources import CLASS_MAP, OVERLAY, PROBABILITIES, Source
+from seg.structures import DatasetInfo
+
+_BAND_ROWS = 64  # Of an overlay: blending takes many bytes a pixel.
+
+
+class ClassMaps(Outputs):
+    """Writes class map, overlay and, on request, probabilities of each picture."""
+
+    def __init__(
+        self, folder: str, info: DatasetInfo, colors: Sequence[drawing.Color], settings: Predict, probabilities: bool
+    ):
+        """Takes what all pictures have in common.
+
+        Args:
+          folder: see `Outputs`.
+          info: see `Outputs`.
+          colors: one (r, g, b) per class.
+          settings: of the mode.
+          probabilities: whether to write class probabilities.
+
+        Raises:
+          UserError: for more classes than a palette has.
+        """
+        if info.num_classes > 256:
+            raise UserError(f'{info.name} has {info.num_classes} classes; a palette PNG holds 256 at most.')
+        super().__init__(folder, info, colors)
+        self._settings, self._probabilities = settings, probabilities
+        self.one_canvas = settings.large_pictures == 'shrink'
+
+    def plan(self, picture: np.ndarray, canvas: Size) -> Plan:
+        settings = self._settings
+        return canvas_module.plan(picture, canvas, settings.large_pictures, settings.tile_overlap, self._probabilities)
+
+    def prediction_bytes(self, size: Size, canvas: Size) -> int:
+        maps = canvas[0] * canvas[1]
+        if not self.one_canvas and size[1] > canvas[1]:
+            maps += canvas[0] * size[1]
+        return size[0] * size[1] + 4 * self._info.num_classes * maps
+
+    def picture(self, source: Source, pixels: np.ndarray, prediction: Iterable[Band]) -> dict[str, Any]:
+        """Writes the files of one picture, see `Outputs`; `prediction` are its bands, top to bottom."""
+        info = self._info
+        classes = np.empty(pixels.shape[:2], np.uint8)
+        count, confidence = np.zeros(info.num_classes, np.int64), np.zeros(info.num_classes)
+        with contextlib.ExitStack() as files:  # Put into their places when all of them are whole.
+            keep = None
+            if self._probabilities:
+                file = files.enter_context(self._file(source.name + PROBABILITIES))
+                keep = files.enter_context(_probability_file(file, info.class_names, pixels.shape[:2]))
+            for band in prediction:
+                classes[band.top : band.top + len(band.classes)] = band.classes
+                found = band.classes.ravel()
+                count += np.bincount(found, minlength=info.num_classes)
+                confidence += np.bincount(found, band.confidence.ravel(), minlength=info.num_classes)
+                if keep:
+                    keep(band)
+            files.enter_context(self._file(source.name + CLASS_MAP)).write(
+                encoded(drawing.palette_png(classes, self._colors), 'PNG')
+            )
+            for top in range(0, len(pixels), _BAND_ROWS):
+                rows = slice(top, top + _BAND_ROWS)
+                pixels[rows] = drawing.overlay(pixels[rows], classes[rows], self._colors, self._settings.opacity)
+            self._write_overlay(files.enter_context(self._file(source.name + OVERLAY)), pixels)
+        return self._found(count, confidence)
+
+    def _found(self, count: np.ndarray, confidence: np.ndarray) -> dict[str, Any]:
+        total = int(count.sum())
+        classes = []
+        for i in sorted(np.flatnonzero(count), key=lambda i: -count[i]):
+            found = {
+                'pixels': int(count[i]),
+                'share': round(count[i] / total, 6),
+                'mean_confidence': round(confidence[i] / count[i], 6),
+            }
+            classes.append(self._entry(i) | found)
+        return {'mean_confidence': round(confidence.sum() / total, 6), 'classes': classes}
+
+
+@contextlib.contextmanager
+def _probability_file(
+    file: IO[bytes], class_names: Sequence[str], size: tuple[int, int]
+) -> Iterator[Callable[[Band], None]]:
+    """An `.npz` file that takes its rows band by band: `probabilities` float16 [H, W, K] and `class_names` [K]."""
+    header = {'descr': '<f2', 'fortran_order': False, 'shape': (*size, len(class_names))}
+    with zipfile.ZipFile(file, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open('probabilities.npy', 'w', force_zip64=True) as entry:
+            np.lib.format.write_array_header_1_0(entry, header)
+            yield lambda band: entry.write(_half(band).tobytes())
+        with archive.open('class_names.npy', 'w') as entry:
+            np.lib.format.write_array(entry, np.asarray(class_names), allow_pickle=False)
+
+
+def _half(band: Band) -> np.ndarray:
+    """The probabilities in float16. Where rounding made a class that comes before the winner its equal, the winner is
+    raised by one unit in the last place, so that the file's largest values name the same classes as the class map."""
+    half = band.probabilities.astype('<f2')
+    lost = half.argmax(-1) != band.classes
+    rows, columns = np.nonzero(lost)
+    winners = band.classes[rows, columns]
+    half[rows, columns, winners] = np.nextafter(half[rows, columns, winners], np.float16(2))
+    return half

@@ -1,0 +1,155 @@
+"""Objects: what is written of a picture in which boxes, classes and masks were found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import numpy as np
+
+from seg import drawing, pasting
+from seg.drawing.instances import overlay
+from seg.drawing.shades import vivid
+from seg.prediction.canvas import Plan, Size, fitted
+from seg.prediction.outputs import Outputs
+from seg.prediction.settings import Predict
+from seg.prediction.sources import DETECTIONS, OVERLAY, Source
+from seg.structures import DatasetInfo, Detections
+
+# Of the picture, while an object that fills it is pasted, encoded and drawn.
+_BYTES_PER_PIXEL = 24
+
+
+class Objects(Outputs):
+    """Writes an overlay of each picture, and one `detections.json` of all: a list as COCO has its results.
+
+    The list is written as it comes, and takes its place when the run ends well; before that there is none. So it
+    belongs to the `predictions.jsonl` beside it.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        info: DatasetInfo,
+        colors: Sequence[drawing.Color],
+        settings: Predict,
+        fits_canvas: bool,
+    ):
+        """Takes what all pictures have in common.
+
+        Args:
+          folder: see `Outputs`.
+          info: see `Outputs`.
+          colors: one (r, g, b) per class.
+          settings: of the mode.
+          fits_canvas: whether pictures are always scaled to fill the canvas, not only where they are too large.
+        """
+        super().__init__(folder, info, [vivid(color) for color in colors])
+        self._object_colors, self._settings, self._fits_canvas = colors, settings, fits_canvas
+        self._path = os.path.join(folder, DETECTIONS)
+        self._list: IO[bytes] | None = None
+        self._separator = b'['
+
+    def __enter__(self) -> Objects:
+        super().__enter__()
+        try:
+            with self._writing(self._path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(self._path)
+                self._list = open(os.path.join(self._scratch, DETECTIONS), 'wb')
+        except BaseException:
+            super().__exit__()
+            raise
+        return self
+
+    def __exit__(self, kind=None, *error) -> None:
+        try:
+            if self._list and kind is None:
+                with self._writing(self._path):
+                    self._list.write(b']\n' if self._separator == b',' else b'[]\n')
+                    self._list.close()
+                    os.replace(self._list.name, self._path)
+        finally:
+            if self._list:
+                with contextlib.suppress(OSError):  # A full disk, again.
+                    self._list.close()
+            super().__exit__(kind, *error)
+
+    def plan(self, picture: np.ndarray, canvas: Size) -> Plan:
+        return Fitted(picture, canvas, self._fits_canvas)
+
+    def prediction_bytes(self, size: Size, canvas: Size) -> int:
+        return size[0] * size[1] * _BYTES_PER_PIXEL
+
+    def picture(self, source: Source, pixels: np.ndarray, prediction: Detections) -> dict[str, Any]:
+        """Writes the overlay of one picture, see `Outputs`; the part of its record has the objects themselves, too."""
+        found = self._found(prediction)
+        entries = [self._result(source.id, *one) for one in zip(*prediction, strict=True)]
+        pixels = overlay(
+            pixels,
+            prediction,
+            class_names=self._info.class_names,
+            colors=self._object_colors,
+            opacity=self._settings.opacity,
+            min_score=self._settings.min_score,
+        )
+        with self._file(source.name + OVERLAY) as file:
+            self._write_overlay(file, pixels)
+        return {'image_id': source.id, **found, 'detections': entries}
+
+    def line(self, record: dict[str, Any]) -> None:
+        """Appends a picture's objects to the list, and the rest of its record to `predictions.jsonl`."""
+        with self._writing(self._path):
+            for entry in record.pop('detections', ()):
+                self._list.write(self._separator + json.dumps(entry, separators=(',', ':')).encode() + b'\n')
+                self._separator = b','
+        super().line(record)
+
+    def _found(self, detections: Detections) -> dict[str, Any]:
+        scores, ids = (np.asarray(values) for values in (detections.scores, detections.classes))
+        classes = [
+            self._entry(c)
+            | {'count': int(np.sum(ids == c)), 'mean_score': round(float(np.mean(scores[ids == c], dtype=float)), 6)}
+            for c in sorted(set(ids.tolist()), key=lambda c: (-np.sum(ids == c), c))
+        ]
+        return {'count': len(ids), 'classes': classes}
+
+    def _result(self, image_id: int, box, score, class_id, mask: dict[str, Any]) -> dict[str, Any]:
+        """An object as COCO's results have it."""
+        ids = self._info.original_ids
+        y0, x0, y1, x1 = (float(side) for side in box)
+        return {
+            'image_id': image_id,
+            'category_id': int(ids[class_id] if ids else class_id),
+            'bbox': [round(side, 3) for side in (x0, y0, x1 - x0, y1 - y0)],
+            'score': round(float(score), 6),
+            'segmentation': {'size': [int(side) for side in mask['size']], 'counts': mask['counts'].decode('ascii')},
+        }
+
+
+class Fitted:
+    """A picture on one canvas: as it is, or scaled to fit."""
+
+    windows, keys, maps = 1, ('boxes', 'scores', 'classes', 'masks'), False
+
+    def __init__(self, picture: np.ndarray, canvas: Size, always: bool):
+        """Scales the picture.
+
+        Args:
+          picture: uint8 [H, W, 3].
+          canvas: (height, width).
+          always: whether pictures that are smaller than the canvas are scaled up.
+        """
+        self._size = picture.shape[:2]
+        inside = all(own <= side for own, side in zip(self._size, canvas, strict=True))
+        self._pixels, self.scale = (picture, 1.0) if inside and not always else fitted(picture, canvas)
+
+    def window(self, number: int) -> np.ndarray:
+        return self._pixels
+
+    def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Detections:
+        """What was found, in the picture's own pixels."""
+        return pasting.detections(next(results), self._pixels.shape[:2], self._size)

@@ -1,0 +1,45 @@
+"""What gin settles of `--mode=predict`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from seg.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predict:
+    """What `--mode=predict` does with pictures.
+
+    Attributes:
+      large_pictures: what becomes of pictures larger than the canvas, which is as large as the largest training image.
+        'shrink': scaled down to fit, and the prediction scaled back up; objects are seen whole. 'tile': cut into
+        overlapping windows at their own scale; small things are seen, but no window sees the whole. For class maps
+        only.
+      tile_overlap: of neighbouring windows, as a share of the window, from 0 to 0.9.
+      opacity: of the colours of classes and objects in overlays, from 0 to 1.
+      min_score: objects of a lower score are not drawn; `detections.json` and the lines have all of them. From 0 to 1.
+      max_megapixels: larger pictures are refused: their file may be a decompression bomb.
+      memory_mb: pictures that take about this much memory are in work at a time, and at least one.
+    """
+
+    large_pictures: str = 'shrink'
+    tile_overlap: float = 0.25
+    opacity: float = 0.5
+    min_score: float = 0.5
+    max_megapixels: float = 180
+    memory_mb: int = 1024
+
+    def __post_init__(self):
+        if self.large_pictures not in ('shrink', 'tile'):
+            raise UserError(f"predict.large_pictures = {self.large_pictures!r}: expected 'shrink' or 'tile'.")
+        for name, lowest, highest in (
+            ('tile_overlap', 0, 0.9),
+            ('opacity', 0, 1),
+            ('min_score', 0, 1),
+            ('max_megapixels', 0.001, 1e6),
+            ('memory_mb', 0.001, 1e9),
+        ):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and lowest <= value <= highest):
+                raise UserError(f'predict.{name} = {value!r}: expected a number from {lowest:g} to {highest:g}.')
