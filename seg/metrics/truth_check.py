@@ -1,0 +1,81 @@
+"""Whether the objects of a picture can be as a data set gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import mask as coco_mask
+
+from seg.errors import UserError
+from seg.structures import Annotations
+
+# Half of the boxes have to fit their masks about so well. Boxes may be drawn by hand, or go on behind an occluder;
+# with rows and columns exchanged, or at another scale, hardly any fits.
+_TYPICAL_IOU = 0.5
+
+
+def check_objects(truth: Annotations, num_classes: int, place: str) -> None:
+    """Checks classes, boxes, masks, and that boxes and masks belong together.
+
+    Args:
+      truth: objects of a picture.
+      num_classes: K.
+      place: which picture, for messages.
+
+    Raises:
+      UserError: with the first thing that is wrong.
+    """
+    boxes, classes = np.asarray(truth.boxes, np.float64).reshape(-1, 4), np.asarray(truth.classes)
+    lengths = {
+        'boxes': len(boxes),
+        'classes': len(classes),
+        'is_crowd': len(truth.is_crowd),
+        'area': len(truth.area),
+        'masks': len(truth.masks),
+    }
+    if len(set(lengths.values())) > 1:
+        raise UserError(f'{place}: its lists of objects have different lengths: {lengths}.')
+    for i, (box, label, mask) in enumerate(zip(boxes, classes, truth.masks, strict=True)):
+        if not 0 <= label < num_classes:
+            raise UserError(f'{place}, object {i}: its class {label} is none of 0 to {num_classes - 1}.')
+        if not (np.isfinite(box).all() and box[2] > box[0] and box[3] > box[1]):
+            raise UserError(f'{place}, object {i}: its box (y0, x0, y1, x1) = {_listed(box)} has no area.')
+        if list(mask['size']) != [truth.height, truth.width]:
+            raise UserError(
+                f'{place}, object {i}: its mask is of a picture of {mask["size"][0]} x {mask["size"][1]} pixels; the '
+                f'picture has {truth.height} x {truth.width}.'
+            )
+        if not coco_mask.area(mask):
+            raise UserError(f'{place}, object {i}: its mask has no pixel.')
+    solid = np.flatnonzero(~np.asarray(truth.is_crowd, bool))
+    ious = [_iou(boxes[i], cut_out(truth.masks[i])[1]) for i in solid]
+    if ious and np.median(ious) < _TYPICAL_IOU:
+        i = solid[int(np.argmin(ious))]
+        raise UserError(
+            f'{place}: boxes and masks do not belong together (median IoU {np.median(ious):.2f}): object {i} has the '
+            f'box (y0, x0, y1, x1) = {_listed(boxes[i])}, and its mask covers {_listed(cut_out(truth.masks[i])[1])}.'
+        )
+
+
+def cut_out(mask: dict[str, Any]) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """The smallest rectangle that holds all pixels of a mask.
+
+    Args:
+      mask: run lengths of at least one pixel.
+
+    Returns:
+      (pixels, box): uint8 [h, w], and (y0, x0, y1, x1) of the rectangle in the picture.
+    """
+    left, top, width, height = (int(side) for side in coco_mask.toBbox(mask))
+    pixels = coco_mask.decode(mask)[top : top + height, left : left + width]
+    return pixels, (top, left, top + height, left + width)
+
+
+def _iou(a, b) -> float:
+    common = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
+    return float(common / (np.prod(np.subtract(a[2:], a[:2])) + np.prod(np.subtract(b[2:], b[:2])) - common))
+
+
+def _listed(box) -> str:
+    return f'({", ".join(f"{side:g}" for side in box)})'
