@@ -88,6 +88,17 @@ def _has_accelerator() -> bool:
     return any(device.device_type in ('GPU', 'TPU') for device in tf.config.list_logical_devices())
 
 
+def has_host_kernels() -> bool:
+    """Whether kernels may be used that TensorFlow has on the CPU, and that neither XLA nor other backends have."""
+    if not _on_tensorflow() or _has_accelerator():
+        return False
+    from tensorflow.python.framework import ops as framework
+    from tensorflow.python.ops import control_flow_util
+
+    # True while a function is traced under jit_compile=True; there is no public way to ask.
+    return not control_flow_util.GraphOrParentsInXlaContext(framework.get_default_graph())
+
+
 def relu6(x: Any) -> Any:
     """Returns min(max(x, 0), 6).
 

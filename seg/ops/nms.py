@@ -6,6 +6,7 @@ from typing import Any
 
 from keras import ops
 
+from seg.ops import dispatch_detection
 from seg.ops.boxes import area, at_least_float32
 
 
@@ -14,16 +15,20 @@ def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: 
 
     Args:
       boxes: [B, N, 4].
-      scores: [B, N]; what has a score of -inf is never chosen. Of equal scores the first comes first.
+      scores: [B, N]; what has a score of -inf or NaN is never chosen. Of equal scores the first comes first.
       iou_threshold: boxes whose intersection over union exceeds it exclude each other.
       max_output: places per image.
-      groups: int32 [B, N]; only boxes of one group (a class, a level) exclude each other. None: all are of one.
+      groups: int32 [B, N], small numbers from 0 on: only boxes of one group (a class, a level) exclude each other.
+        None: all are of one.
 
     Returns:
       `(index int32 [B, max_output], valid bool [B, max_output])`; valid places come first, the others have index 0.
     """
     boxes, scores = at_least_float32(ops.stop_gradient(boxes)), at_least_float32(ops.stop_gradient(scores))
-    return _one_after_another(boxes, scores, iou_threshold, max_output, groups)
+    start, end = boxes[..., :2], boxes[..., 2:]
+    boxes = ops.concatenate([start, ops.maximum(start, end)], axis=-1)
+    scores = ops.where(scores > -float('inf'), scores, -float('inf'))
+    return dispatch_detection.nms(boxes, scores, iou_threshold, max_output, groups, _one_after_another)
 
 
 def _one_after_another(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: Any) -> tuple:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
+from seg.ops import dispatch_detection
 from seg.ops.boxes import area, at_least_float32
 
 
@@ -76,7 +76,6 @@ def _gathered(features: Sequence[Any], samples: Any, level: Any, sampling_ratio:
     heights, widths = ([int(x.shape[axis]) for x in features] for axis in (1, 2))
     batch, boxes, _, count = samples.shape
     batch = batch or ops.shape(samples)[0]
-    dtype = features[0].dtype
     cells = ops.concatenate([ops.reshape(x, (-1, channels)) for x in features], axis=0)
 
     def of_level(values: list[int]) -> Any:
@@ -85,24 +84,31 @@ def _gathered(features: Sequence[Any], samples: Any, level: Any, sampling_ratio:
     sides = ops.stack([of_level(heights), of_level(widths)], axis=-1)[..., None]  # [B, R, 2, 1]
     span = ops.cast(sides, samples.dtype)
     inside = ops.logical_and(samples >= -1, samples <= span)
-    samples = ops.clip(samples, 0, span - 1)
+    samples = ops.where(inside, ops.clip(samples, 0, span - 1), 0)  # Also for NaN, which is no index.
     low = ops.floor(samples)
     share = samples - low
     low = ops.cast(low, 'int32')
     index = ops.stack([low, ops.minimum(low + 1, sides - 1)], axis=-1)
     weight = ops.where(inside[..., None], ops.stack([1 - share, share], axis=-1), 0) / sampling_ratio
     # All that meets in one bin: [B, R, 2, size, 2 * sampling_ratio].
-    together = (batch, boxes, 2, count // sampling_ratio, 2 * sampling_ratio)
-    index, weight = ops.reshape(index, together), ops.reshape(weight, together)
+    size, taps = count // sampling_ratio, 2 * sampling_ratio
+    index, weight = (ops.reshape(x, (batch, boxes, 2, size, taps)) for x in (index, weight))
 
     sizes = [height * width for height, width in zip(heights, widths, strict=True)]
     first = batch * of_level([0, *np.cumsum(sizes)[:-1].tolist()])
     first = first + ops.arange(batch, dtype='int32')[:, None] * of_level(sizes)
     rows = first[..., None, None] + index[:, :, 0] * sides[:, :, 1, :, None]
+    # One row per bin, one column per pair of a row and a column of cells.
+    index = ops.reshape(rows[:, :, :, None, :, None] + index[:, :, 1, None, :, None, :], (-1, taps**2))
+    weight = ops.reshape(weight[:, :, 0, :, None, :, None] * weight[:, :, 1, None, :, None, :], (-1, taps**2))
+    out = dispatch_detection.weighted_rows(cells, index, weight, _weighted_rows)
+    return ops.reshape(out, (batch, boxes, size, size, channels))
+
+
+def _weighted_rows(cells: Any, index: Any, weight: Any) -> Any:
+    """Returns the sum over t of weight[k, t] * cells[index[k, t]], tap by tap: all at once would take much room."""
     total = 0
-    for y in range(2 * sampling_ratio):
-        for x in range(2 * sampling_ratio):
-            place = rows[..., y][..., :, None] + index[:, :, 1, :, x][..., None, :]
-            factor = weight[:, :, 0, :, y][..., :, None] * weight[:, :, 1, :, x][..., None, :]
-            total = total + at_least_float32(ops.take(cells, place, axis=0)) * factor[..., None]
-    return ops.cast(total, keras.backend.standardize_dtype(dtype))
+    for tap in range(index.shape[1]):
+        row = ops.cast(ops.take(cells, index[:, tap], axis=0), weight.dtype)
+        total = total + row * weight[:, tap : tap + 1]
+    return ops.cast(total, cells.dtype)
