@@ -168,22 +168,24 @@ def precision_recall(
     figure, axes = _figure(5.6, 5.4, (0.65, 0.6, 4.6, 4.1))
     colors = dict(zip(sorted({iou for _, iou in curves}), (_BLUE, _ORANGE, _INK), strict=False))
     for (kind, iou), precisions in curves.items():
-        style = '-' if kind == 'mask' else ':'
+        style, order = ('-', 2) if kind == 'mask' else (':', 3)  # Dots over lines: mostly they are close together.
         axes.plot(
             np.linspace(0, 1, len(precisions)), precisions, style, color=colors[iou], linewidth=2,
-            label=f'{kind}, IoU {iou:g}',
+            label=f'{kind}, IoU {iou:g}', zorder=order,
         )  # fmt: skip
     if precision is not None:
-        axes.plot([recall], [precision], 'o', color=_INK, markersize=6, label='best F1 (mask, IoU 0.5)')
-    for set_limits, set_ticks, name in (
-        (axes.set_xlim, axes.set_xticks, axes.set_xlabel), (axes.set_ylim, axes.set_yticks, axes.set_ylabel),
-    ):  # fmt: skip
-        set_limits(-0.02, 1.02)
-        set_ticks((0, 0.2, 0.4, 0.6, 0.8, 1.0), ['0', '0.2', '0.4', '0.6', '0.8', '1'], fontsize=9, color=_PALE)
-        name('recall' if set_limits is axes.set_xlim else 'precision', color=_PALE)
+        axes.plot([recall], [precision], 'o', color=_INK, markersize=6, zorder=4, label='best F1: mask, IoU 0.5')
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks((0, 0.2, 0.4, 0.6, 0.8, 1.0), ['0', '0.2', '0.4', '0.6', '0.8', '1'], fontsize=9, color=_PALE)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set_xlabel('recall', color=_PALE)
+    axes.set_ylabel('precision', color=_PALE)
     axes.legend(loc='lower left', fontsize=9, frameon=False, labelcolor=_INK)
     _bare(axes)
-    _title(figure, 'Precision against recall, mean over the classes')
+    _title(
+        figure,
+        'Precision against recall, mean over the classes\nDot: at the best score threshold, all classes together',
+    )
     return _pixels(figure)
 
 
@@ -243,8 +245,12 @@ def score_histogram(right: np.ndarray, wrong: np.ndarray, threshold: float | Non
     if logarithmic:
         axes.set_yscale('log')
         axes.set_ylim(0.7, counts.max() * 1.6)
+        powers = 10 ** np.arange(len(str(counts.max())))
+        axes.set_yticks([], minor=True)
+        axes.set_yticks(powers, [f'{power:,}' for power in powers])
     else:
         axes.set_ylim(0, max(counts.max(), 1) * 1.08)
+        axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_xlim(0, 1)
     axes.set_xticks((0, 0.2, 0.4, 0.6, 0.8, 1.0), ['0', '0.2', '0.4', '0.6', '0.8', '1'], fontsize=9, color=_PALE)
     axes.tick_params(axis='y', labelsize=9, labelcolor=_PALE)
