@@ -1,4 +1,4 @@
-"""Random scale, crop and mirror image: DeepLab's augmentation."""
+"""Random scale, crop and mirror image: the augmentation of DeepLab, and the scale jitter of Mask R-CNN."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from seg.augments import instances
 from seg.errors import UserError
 from seg.registry import augments
 from seg.structures import PAD_PIXEL
@@ -20,8 +21,13 @@ def scale_crop_flip(
     max_scale: float = 2.0,
     scale_step: float = 0.25,
     flip: bool = True,
+    fit: bool = False,
 ) -> ScaleCropFlip:
-    """Random scale, random crop and random mirror image, as in DeepLab (Chen et al., 2018, arXiv:1802.02611).
+    """Random scale, random crop and random mirror image, of a picture and its label or its objects.
+
+    The defaults are DeepLab's (Chen et al., 2018, arXiv:1802.02611). With `fit=True, scale_step=0.0` it is the scale
+    jitter that object detectors train with, such as 0.8 to 1.25, or 0.1 to 2 for large-scale jitter (Ghiasi et al.,
+    2021, arXiv:2012.07177).
 
     Args:
       ignore_label: label of the padding.
@@ -30,6 +36,8 @@ def scale_crop_flip(
       max_scale: greatest factor.
       scale_step: distance of the factors that are drawn, from `min_scale` on; 0 draws any factor in between.
       flip: whether every second picture is mirrored, left to right.
+      fit: what a factor of 1 means: False for the picture as it is stored, True for the scale at which it just fits
+        into `size`.
 
     Raises:
       UserError: if a setting is out of its range.
@@ -44,7 +52,7 @@ def scale_crop_flip(
         )
     if scale_step < 0:
         raise UserError(f'scale_crop_flip.scale_step = {scale_step!r}: expected 0 (any factor) or more.')
-    return ScaleCropFlip(ignore_label, sides, min_scale, max_scale, scale_step, flip)
+    return ScaleCropFlip(ignore_label, sides, min_scale, max_scale, scale_step, flip, fit)
 
 
 class ScaleCropFlip:
@@ -53,28 +61,32 @@ class ScaleCropFlip:
     The window that will fill the crop is cut out of the source first and scaled then, so that the cost depends on the
     crop and not on the scaled picture. Pixels are areas: the centre of pixel i is at i + 0.5, for picture and label
     alike. The picture is scaled bilinearly, without a smoothing filter down to a factor of 0.5, where each result is
-    just the mean of the pixels under it, and with one if `min_scale` is below. The label takes its nearest neighbour.
+    just the mean of the pixels under it, and with one below. The label takes its nearest neighbour; objects keep their
+    masks and get new boxes and views, see `instances`.
     """
 
-    def __init__(self, ignore_label, size, min_scale, max_scale, scale_step, flip):
-        self._ignore_label, self._size, self._flip = ignore_label, size, flip
+    def __init__(self, ignore_label, size, min_scale, max_scale, scale_step, flip, fit):
+        self._ignore_label, self._size, self._flip, self._fit = ignore_label, size, flip, fit
         self._min_scale, self._max_scale, self._scale_step = min_scale, max_scale, scale_step
 
     def __call__(self, example: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Augments one example.
 
         Args:
-          example: `image` float32 [H, W, 3], `label` int32 [H, W] (may be absent), `size` int32 [2], the valid region
-            at the top left.
+          example: `image` float32 [H, W, 3], `size` int32 [2], the valid region at the top left; `label` int32 [H, W]
+            or `boxes`, `view` and so on of objects, or neither.
           seed: int32 [2]; all chance comes from it.
 
         Returns:
           The example with `image` [h, w, 3], `label` [h, w], `size` [2]: the valid region is at the top left, what
-          lies below and right of it is `PAD_PIXEL` and the ignore label. Other keys are passed on.
+          lies below and right of it is `PAD_PIXEL` and the ignore label. Boxes are limited to the valid region, and
+          objects that are narrower or lower than 1 pixel in it are dropped. Other keys are passed on.
         """
         draws = tf.unstack(tf.random.stateless_uniform([4], seed, alg='philox'))
         valid, crop = example['size'], tf.constant(self._size)
         scale = self._scale(draws[0])
+        if self._fit:
+            scale *= tf.reduce_min(tf.cast(crop, tf.float32) / tf.cast(valid, tf.float32))
         # The window of the source, in whole pixels, and its size once scaled: both at most what there is.
         window = tf.minimum(valid, tf.cast(tf.math.ceil(tf.cast(crop, tf.float32) / scale), tf.int32))
         scaled = tf.where(
@@ -91,7 +103,7 @@ class ScaleCropFlip:
 
         # Mirrored before it is padded, so that the valid region stays at the top left.
         image = tf.slice(example['image'], [start[0], start[1], 0], [window[0], window[1], 3])
-        image = tf.image.resize(mirror(image), scaled, antialias=self._min_scale < 0.5)
+        image = self._resize(mirror(image), scaled, scale)
         result = dict(example, image=self._pad(image, PAD_PIXEL), size=scaled)
         if 'label' in example:
             label = mirror(tf.slice(example['label'], start, window))
@@ -99,7 +111,19 @@ class ScaleCropFlip:
             # Gathering rows is several times faster than gathering columns.
             label = tf.transpose(tf.gather(tf.transpose(tf.gather(label, rows)), columns))
             result['label'] = self._pad(label, self._ignore_label)
+        if 'boxes' in example:
+            factor = tf.cast(window, tf.float32) / tf.cast(scaled, tf.float32)
+            far = tf.cast(tf.stack([start[0], start[1] + window[1]]), tf.float32)
+            offset = tf.where(mirrored, far, tf.cast(start, tf.float32))
+            result = instances.move(result, factor * tf.where(mirrored, [1.0, -1.0], [1.0, 1.0]), offset, scaled)
         return result
+
+    def _resize(self, image, scaled, scale):
+        smoothed = lambda: tf.image.resize(image, scaled, antialias=True)  # noqa: E731
+        plain = lambda: tf.image.resize(image, scaled)  # noqa: E731
+        if not self._fit:
+            return smoothed() if self._min_scale < 0.5 else plain()
+        return tf.cond(scale < 0.5, smoothed, plain)  # The smoothing filter takes several times longer.
 
     def _scale(self, draw):
         if self._scale_step == 0:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import posixpath
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from seg.datasets import image_files
+from seg.datasets import checking, image_files
 from seg.datasets.palette import voc_palette
 from seg.errors import UserError
 from seg.registry import datasets
@@ -27,8 +25,6 @@ VOC_CLASS_NAMES = tuple(
 )
 _IMAGES, _LABELS, _SPLITS, _NAMES = 'JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation', 'class_names.txt'
 _IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png')
-_SHOWN = 5  # So many offenders are named in one message.
-_LOG_SECONDS = 10.0
 
 
 @datasets.register('voc_layout', free=('data_dir',))
@@ -157,7 +153,7 @@ class VocLayout:
             files.setdefault(stem, {})[ending.lower()] = name
         missing = [stem for stem in self._stems if not any(e in files.get(stem, ()) for e in endings)]
         if missing:
-            named = ', '.join(f'{stem}{endings[0]}' for stem in missing[:_SHOWN]) + (', …' if missing[_SHOWN:] else '')
+            named = checking.first_of([f'{stem}{endings[0]}' for stem in missing])
             others = {name for stem in missing for name in files.get(stem, {}).values()}
             there = f' There is {min(others)}, but a {kind} must end in {" or ".join(endings)}.' if others else ''
             if posixpath.splitext(missing[0])[0] in files and posixpath.splitext(missing[0])[0] != missing[0]:
@@ -175,15 +171,9 @@ class VocLayout:
     @functools.cached_property
     def _headers(self) -> list[image_files.ImageHeader]:
         """Headers of all pictures, after picture and label were compared."""
-        checked = list(_in_threads(self._check_headers, len(self._stems), f'{self._where}: reading headers'))
+        checked = list(checking.in_threads(self._check_headers, len(self._stems), f'{self._where}: reading headers'))
         self._raise_problems([item for item in checked if isinstance(item, str)])
-        turned = [stem for stem, header in zip(self._stems, checked, strict=True) if header.orientation != 1]
-        if turned:
-            logging.warning(
-                '%s: %d pictures, such as %s, have an EXIF orientation, which is not applied; labels must fit the '
-                'pictures as stored.',
-                *(self._where, len(turned), turned[0]),
-            )
+        checking.warn_of_turned(self._where, self._stems, checked)
         return checked
 
     def _check_headers(self, index: int) -> image_files.ImageHeader | str:
@@ -221,7 +211,7 @@ class VocLayout:
         num_classes = len(self._class_names)
         pixels, present, ignored = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64), 0
         problems = []
-        for item in _in_threads(check, len(self._stems), f'{self._where}: checking files'):
+        for item in checking.in_threads(check, len(self._stems), f'{self._where}: checking files'):
             if isinstance(item, str):
                 problems.append(item)
                 continue
@@ -249,22 +239,18 @@ class VocLayout:
         path = self._image_paths[index]
         try:
             if check_image:
-                _decode_image(tf.io.read_file(path))
+                checking.decoded_shape(tf.io.read_file(path))
             path = self._label_paths[index]
             counts = _count_samples(tf.io.read_file(path)).numpy()
         except tf.errors.OpError as error:
-            reason = error.message.splitlines()[0].split('}} ')[-1]
-            return (
-                f'{path}: the file is cut off or damaged ({reason}). Fetch or make it again, or take its name out of '
-                'the split.'
-            )
+            return checking.damage(path, error, 'take its name out of the split')
         num_classes = len(self._class_names)
         ignored = int(counts[IGNORE_LABEL])
         counts[IGNORE_LABEL] = 0
         wrong = np.flatnonzero(counts[num_classes:]) + num_classes
         if not wrong.size:
             return _Counts(counts[:num_classes], ignored)
-        values = ', '.join(f'{value} ({counts[value]} pixels)' for value in wrong[:_SHOWN])
+        values = ', '.join(f'{value} ({counts[value]} pixels)' for value in wrong[: checking.SHOWN])
         names = posixpath.join(self._root, _NAMES)
         origin = names if tf.io.gfile.exists(names) else f'PASCAL VOC, since there is no {names}'
         mend = 'Change the labels, or name the missing classes there'
@@ -278,11 +264,7 @@ class VocLayout:
         )
 
     def _raise_problems(self, problems: Sequence[str]) -> None:
-        if not problems:
-            return
-        more = [f'… and {len(problems) - _SHOWN} more.'] if len(problems) > _SHOWN else []
-        head = f'{self._where}: {len(problems)} of {len(self._stems)} examples cannot be used:'
-        raise UserError('\n  '.join([head, *problems[:_SHOWN], *more]))
+        checking.raise_problems(self._where, problems, len(self._stems))
 
 
 class _Counts(NamedTuple):
@@ -296,30 +278,6 @@ def _count_samples(contents):
     return tf.cast(tf.math.bincount(image_files.decode_label(contents), minlength=256, maxlength=65536), tf.int64)
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-def _decode_image(contents):
-    return tf.shape(image_files.decode_image(contents))
-
-
-def _in_threads(check: Callable[[int], Any], count: int, title: str) -> Iterator[Any]:
-    """Yields check(0), check(1), … in order, computed on all cores; logs the progress every ten seconds."""
-
-    def on_host(index):
-        with tf.device('CPU:0'):
-            return check(index)
-
-    logged = time.monotonic()
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        for done, item in enumerate(pool.map(on_host, range(count)), start=1):
-            if time.monotonic() - logged > _LOG_SECONDS:
-                logged = time.monotonic()
-                logging.info('%s: %d of %d', title, done, count)
-            yield item
-    finally:
-        pool.shutdown(cancel_futures=True)  # An interrupt need not wait for all files.
-
-
 def _split_paths(root: str, split: str) -> list[str]:
     return [posixpath.join(root, _SPLITS, f'{part.strip()}.txt') for part in split.split('+')]
 
@@ -331,14 +289,10 @@ def _find_root(data_dir: str) -> str:
     for root in candidates:
         if all(tf.io.gfile.isdir(posixpath.join(root, folder)) for folder in needed):
             return root
-    if tf.io.gfile.isdir(data_dir):
-        there = sorted(name.rstrip('/') for name in tf.io.gfile.listdir(data_dir))
-        found = f'It holds {", ".join(there[:12])}{", …" if there[12:] else ""}' if there else 'It is empty'
-    else:
-        found = 'There is no such folder'
     raise UserError(
         f'voc_layout.data_dir = {data_dir!r}: looked for a folder with {", ".join(needed)} there, in VOC2012 and in '
-        f'VOCdevkit/VOC2012. {found}. Set voc_layout.data_dir (in most gin files the macro DATA_DIR) to that folder.'
+        f'VOCdevkit/VOC2012. {checking.holds(data_dir)}. '
+        'Set voc_layout.data_dir (in most gin files the macro DATA_DIR) to that folder.'
     )
 
 

@@ -1,0 +1,115 @@
+"""What the augments of examples with objects share: where objects are, which stay, and their masks in their boxes.
+
+Masks are never moved. Each object keeps its mask as the data set has it, in the frame of its own picture, and a `view`
+that says where in that frame a point of the augmented picture lies. An augment changes the views and the boxes; at the
+end `mask_crops` looks the masks up through the views.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+Example = dict[str, tf.Tensor]
+
+# What an example says of each object, along the first axis.
+OBJECT_KEYS = ('boxes', 'classes', 'is_crowd', 'area', 'masks', 'view', 'frame')
+_LEAST_SIDE = 1.0  # Of a box, in pixels; objects of which less is left are dropped.
+
+
+def begin(example: Example, dtype: str = 'float32') -> Example:
+    """Makes an example of a data set ready for augments.
+
+    Args:
+      example: as loaded: `image` uint8 [H, W, 3], `boxes` float32 [N, 4], `masks` int32 [N, (ends)] and so on.
+      dtype: of the image.
+
+    Returns:
+      The example with the image in `dtype`, `size` int32 [2], and for each object `frame` int32 [N, 2], height and
+      width of the picture that its mask belongs to, and `view` float32 [N, 4] = (ay, by, ax, bx): what is at (y, x) now
+      is at (ay * y + by, ax * x + bx) in that frame. Coordinates are continuous: the centre of the first pixel is at
+      0.5.
+    """
+    size = tf.shape(example['image'])[:2]
+    count = tf.shape(example['boxes'])[0]
+    return example | {
+        'image': tf.cast(example['image'], dtype),
+        'size': size,
+        'frame': tf.tile(size[None], [count, 1]),
+        'view': tf.tile([[1.0, 0.0, 1.0, 0.0]], [count, 1]),
+    }
+
+
+def choose(example: Example, indices: tf.Tensor) -> Example:
+    """The example with these objects only, in this order; int [M]."""
+    return example | {key: tf.gather(example[key], indices) for key in OBJECT_KEYS if key in example}
+
+
+def move(example: Example, factor: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> Example:
+    """Follows the objects when their picture is moved, and drops those that are out of it.
+
+    Args:
+      example: with objects, before the move.
+      factor: float32 [2], for y and x: what is at p now was at factor * p + offset. Below 0 where it is mirrored.
+      offset: float32 [2].
+      size: int32 [2], the valid region of the new picture.
+
+    Returns:
+      The example with new `boxes`, limited to the valid region, `view` and `area` (of the whole object, at the new
+      scale), without the objects whose box is narrower or lower than 1 pixel now.
+    """
+    boxes = (example['boxes'] - tf.tile(offset, [2])) / tf.tile(factor, [2])
+    boxes = tf.concat([tf.minimum(boxes[:, :2], boxes[:, 2:]), tf.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
+    boxes = tf.clip_by_value(boxes, 0.0, tf.cast(tf.tile(size, [2]), tf.float32))
+    a, b = example['view'][:, 0::2], example['view'][:, 1::2]
+    view = tf.reshape(tf.stack([a * factor, a * offset + b], axis=2), [-1, 4])
+    area = example['area'] / tf.abs(tf.reduce_prod(factor))
+    left = tf.reduce_all(boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE, axis=1)
+    return choose(example | {'boxes': boxes, 'view': view, 'area': area}, tf.where(left)[:, 0])
+
+
+def mask_crops(
+    masks: tf.RaggedTensor,
+    frame: tf.Tensor,
+    view: tf.Tensor,
+    boxes: tf.Tensor,
+    side: int,
+    occluder: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Each object's mask in its own box, sampled at the nearest point.
+
+    Cell (i, j) of a box is set where the mask is set at the centre of the cell, seen through the view. No mask is
+    decoded: a point's position is looked up among the ends of the runs.
+
+    Args:
+      masks: int32 [N, (ends)], runs of set pixels, column after column.
+      frame: int32 [N, 2], height and width of the picture of each mask.
+      view: float32 [N, 4], see `begin`.
+      boxes: float32 [N, 4], in the augmented picture.
+      side: cells along each side of a box.
+      occluder: bool [H, W] of the augmented picture: where it is set, no object is seen. None for nothing hidden.
+
+    Returns:
+      uint8 [N, side, side]: 255 on the object, else 0.
+    """
+    centres = (tf.range(side, dtype=tf.float32) + 0.5) / side
+    points = boxes[:, :2, None] + (boxes[:, 2:] - boxes[:, :2])[:, :, None] * centres  # [N, 2, side]
+    source = tf.cast(tf.floor(view[:, 0::2, None] * points + view[:, 1::2, None]), tf.int64)
+    sides = tf.cast(frame, tf.int64)
+    within = (source >= 0) & (source < sides[:, :, None])
+    height, pixels = sides[:, :1], tf.reduce_prod(sides, axis=1)
+    # One ascending list for all objects: each begins where the positions of the one before it end.
+    begins = tf.cumsum(pixels, exclusive=True)
+    splits = masks.row_splits
+    ends = tf.cast(masks.values, tf.int64) + tf.repeat(begins, splits[1:] - splits[:-1])
+    columns = begins[:, None] + source[:, 1] * height
+    positions = columns[:, None, :] + source[:, 0][:, :, None]
+    passed = tf.searchsorted(ends, tf.reshape(positions, [-1]), side='right', out_type=tf.int32)
+    passed = tf.reshape(passed, tf.shape(positions)) - tf.cast(splits[:-1], tf.int32)[:, None, None]
+    is_set = (passed % 2 == 1) & within[:, 0][:, :, None] & within[:, 1][:, None, :]
+    if occluder is not None:
+        limit = tf.shape(occluder) - 1
+        rows, columns = tf.unstack(tf.clip_by_value(tf.cast(tf.floor(points), tf.int32), 0, limit[:, None]), axis=1)
+        hidden = tf.gather(tf.reshape(occluder, [-1]), (rows * (limit[1] + 1))[:, :, None] + columns[:, None, :])
+        is_set &= ~hidden
+    crops = tf.cast(is_set, tf.uint8) * 255
+    return tf.ensure_shape(crops, [None, side, side])

@@ -1,0 +1,263 @@
+"""Data sets in COCO's format: one JSON file of annotations, one folder of pictures."""
+
+from __future__ import annotations
+
+import functools
+import os
+import posixpath
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from seg.datasets import checking, coco_json, image_files, mask_runs
+from seg.datasets.palette import voc_palette
+from seg.errors import UserError
+from seg.registry import datasets
+from seg.structures import Annotations, ClassHistogram, DatasetInfo
+
+
+@datasets.register('coco', free=('data_dir',))
+def coco(
+    *,
+    data_dir: str,
+    split: str = 'train',
+    images: str | None = None,
+    annotations: str | None = None,
+    labels: str = 'instance',
+    verify: bool = True,
+) -> Coco:
+    """Objects with masks from a COCO JSON file and a folder of pictures, as published or exported by a label tool.
+
+    The file is `annotations/instances_<split>.json`, the pictures are in `<split>`. Polygons of any number of parts
+    and run-length encodings, compressed or not, are read; crowds keep their mark; pictures without objects stay.
+    Objects without a usable mask are dropped, and counted in the log. Classes are numbered by ascending category id,
+    which may have gaps. Pictures are taken as stored: an EXIF orientation is not applied.
+
+    Args:
+      data_dir: the folder that holds all.
+      split: its name, such as 'train2017'.
+      images: folder of the pictures, if another; relative to `data_dir`, or from the root.
+      annotations: the JSON file, if another; likewise.
+      labels: 'instance', the only kind here.
+      verify: whether `verify()` decodes every picture. Otherwise it reads headers only: sizes and file types.
+
+    Raises:
+      UserError: if the file or the folder is missing, or a listed picture, or the file does not hang together.
+    """
+    if labels != 'instance':
+        raise UserError(f"coco: labels {labels!r} are asked for; this data set has 'instance' labels only.")
+    if not isinstance(data_dir, (str, os.PathLike)) or not str(data_dir):
+        raise UserError(
+            f'coco.data_dir = {data_dir!r}: expected the path of a folder that holds annotations and pictures. '
+            'Set it in the gin file or by --gin_param="coco.data_dir=\'/path/to/coco\'".'
+        )
+    root = os.path.expanduser(str(data_dir))
+    path = _find_annotations(root, split, annotations)
+    return Coco(path, _find_folder(root, split, images), split, decode_all=verify)
+
+
+class Coco:
+    """The data set made by `coco`.
+
+    Examples have `image` uint8 [H, W, 3] and, for N objects, `boxes` float32 [N, 4] (y0, x0, y1, x1), `classes` int32
+    [N], `is_crowd` bool [N], `area` float32 [N] and `masks` int32 [N, (ends)], see `mask_runs`. Boxes and areas are
+    those of the file where it has sound ones, else the mask's.
+
+    The file is read when the object is made. All objects lie in a few flat arrays, which the graph captures: a few
+    hundred bytes per object, and no Python list per object.
+    """
+
+    def __init__(self, path: str, folder: str, split: str, decode_all: bool):
+        self._path, self._folder, self._decode_all = path, folder, decode_all
+        self._where = f'coco, split {split!r} of {path}'
+        contents = coco_json.read(path)
+        self._names = contents.file_names
+        self._check_files()
+        # Kept once, as tensors: eager ones are captured by a graph, not copied into it.
+        with tf.init_scope(), tf.device('CPU:0'):
+            self._sizes = tf.constant(contents.sizes)
+            self._objects = coco_json.Objects(*map(tf.constant, contents.objects))
+            self._paths = tf.constant(self._names)
+        self.info = DatasetInfo(
+            name=f'coco/{split}',
+            class_names=contents.class_names,
+            num_examples=len(self._names),
+            max_size=tuple(contents.sizes.max(axis=0).tolist()),
+            original_ids=contents.category_ids,
+            colors=voc_palette(len(contents.class_names) + 1)[1:] if len(contents.class_names) < 256 else (),
+        )
+        empty = int((np.diff(contents.objects.splits) == 0).sum())
+        logging.info(
+            '%s: %d pictures, %d of them without objects; %d objects of %d classes, %d of them crowds.',
+            *(self._where, len(self._names), empty, len(contents.objects.classes), self.info.num_classes),
+            int(contents.objects.is_crowd.sum()),
+        )
+
+    def image_name(self, index: int) -> str:
+        """Name of a picture's file without its ending."""
+        return posixpath.splitext(self._names[index])[0]
+
+    def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Reads and decodes one example.
+
+        Args:
+          index: scalar int64 below the number of examples.
+
+        Returns:
+          The example, see the class.
+
+        Raises:
+          tf.errors.OpError: from within the graph, if the file is missing or damaged, or of another size than stated.
+        """
+        objects = self._objects
+        path = tf.strings.join([self._folder, tf.gather(self._paths, index)], '/')
+        image = image_files.decode_image(tf.io.read_file(path))
+        size = tf.gather(self._sizes, index)
+        fits = tf.reduce_all(tf.shape(image)[:2] == size)
+        with tf.control_dependencies([tf.debugging.Assert(fits, ['Size differs from the stated:', path, size])]):
+            image = tf.identity(image)
+        begin, end = objects.splits[index], objects.splits[index + 1]
+        splits = objects.run_splits[begin : end + 1]
+        return {
+            'image': image,
+            'boxes': objects.boxes[begin:end],
+            'classes': objects.classes[begin:end],
+            'is_crowd': objects.is_crowd[begin:end],
+            'area': objects.area[begin:end],
+            'masks': tf.RaggedTensor.from_row_splits(
+                objects.ends[splits[0] : splits[-1]], splits - splits[0], validate=False
+            ),
+        }
+
+    def annotations(self, index: int) -> Annotations:
+        """The objects of one picture, for scores."""
+        objects = self._arrays
+        height, width = np.asarray(memoryview(self._sizes))[index].tolist()
+        chosen = slice(*objects.splits[index : index + 2].tolist())
+        runs = mask_runs.Runs(objects.ends, objects.run_splits)
+        return Annotations(
+            height,
+            width,
+            *(part[chosen].copy() for part in (objects.boxes, objects.classes, objects.is_crowd, objects.area)),
+            [mask_runs.to_coco(runs[n], height, width) for n in range(chosen.start, chosen.stop)],
+        )
+
+    def class_histogram(self) -> ClassHistogram:
+        """Pixels of all objects by class, by their stated areas."""
+        objects = self._arrays
+        picture = np.repeat(np.arange(len(self._names)), np.diff(objects.splits))
+        area = objects.area.astype(np.float64)
+        pixels = np.bincount(objects.classes, area, self.info.num_classes)
+        of_picture = np.bincount(picture, area, len(self._names))
+        pairs = np.unique(np.stack([objects.classes, picture]), axis=1)
+        present = np.bincount(pairs[0], of_picture[pairs[1]], self.info.num_classes)
+        return ClassHistogram(pixels.round().astype(np.int64), present.round().astype(np.int64))
+
+    def verify(self) -> None:
+        """Checks every picture of the split, by decoding it unless the setting `verify` is off.
+
+        Raises:
+          UserError: names the first five pictures that can't be used, what is wrong with each, and what to do.
+        """
+        count = len(self._names)
+        headers = list(checking.in_threads(self._check_header, count, f'{self._where}: reading headers'))
+        checking.raise_problems(self._where, [item for item in headers if isinstance(item, str)], count, 'pictures')
+        checking.warn_of_turned(self._where, self._names, headers)
+        if self._decode_all:
+            decoded = checking.in_threads(self._check_pixels, count, f'{self._where}: decoding pictures')
+            checking.raise_problems(self._where, [problem for problem in decoded if problem], count, 'pictures')
+
+    @functools.cached_property
+    def _arrays(self) -> coco_json.Objects:
+        """The objects as numpy sees them, in the same memory."""
+        return coco_json.Objects(*(np.asarray(memoryview(part)) for part in self._objects))
+
+    def _check_header(self, index: int) -> image_files.ImageHeader | str:
+        path = posixpath.join(self._folder, self._names[index])
+        try:
+            header = image_files.read_header(path)
+        except (ValueError, tf.errors.OpError) as error:
+            return f'{path}: no readable picture: {error}. Replace the file, or take it out of {self._path}.'
+        height, width = np.asarray(memoryview(self._sizes))[index].tolist()
+        if (header.height, header.width) == (height, width):
+            return header
+        mend = 'Were the pictures scaled after they were labelled? Masks must fit the pictures as stored.'
+        if (header.width, header.height) == (height, width):
+            mend = 'Height and width are the wrong way round.'
+            if header.orientation >= 5:
+                mend = (
+                    f'The picture has EXIF orientation {header.orientation}, which is not applied here: turn its '
+                    'stored pixels (for example by ImageMagick: mogrify -auto-orient).'
+                )
+        return (
+            f'{path} is {header.width}x{header.height} pixels (width x height), but {width}x{height} in '
+            f'{self._path}. {mend}'
+        )
+
+    def _check_pixels(self, index: int) -> str | None:
+        path = posixpath.join(self._folder, self._names[index])
+        try:
+            checking.decoded_shape(tf.io.read_file(path))
+        except tf.errors.OpError as error:
+            return checking.damage(path, error, f'take it out of {self._path}')
+        return None
+
+    def _check_files(self) -> None:
+        """Looks whether all pictures are there, by listing their folders."""
+        folders = {posixpath.dirname(name) for name in self._names}
+        there = {folder: _listed(posixpath.join(self._folder, folder)) for folder in folders}
+        missing = [n for n in self._names if posixpath.basename(n) not in there[posixpath.dirname(n)]]
+        if not missing:
+            return
+        hint = ''
+        if any(posixpath.basename(name) in _listed(self._folder) for name in missing if '/' in name):
+            hint = ' Some are in that folder itself: set coco.images to the folder that the names begin from.'
+        raise UserError(
+            f'{self._where}: {len(missing)} of {len(self._names)} pictures are not in {self._folder}: '
+            f'{checking.first_of(missing)}. {checking.holds(self._folder)}.{hint} Add the files, or set coco.images to '
+            'their folder.'
+        )
+
+
+def _listed(folder: str) -> set[str]:
+    return set(tf.io.gfile.listdir(folder)) if tf.io.gfile.isdir(folder) else set()
+
+
+def _find_annotations(root: str, split: str, annotations: str | None) -> str:
+    path = posixpath.join(root, annotations or f'annotations/instances_{split}.json')
+    if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+        return path
+    if not tf.io.gfile.isdir(root):
+        raise UserError(
+            f'coco.data_dir = {root!r}: there is no such folder. Set coco.data_dir (in most gin files the macro '
+            'DATA_DIR) to the folder that holds annotations and pictures.'
+        )
+    folders = [posixpath.join(root, 'annotations'), root]
+    found = sorted(f'{folder}/{name}' for folder in folders for name in _listed(folder) if name.endswith('.json'))
+    begin = f'{folders[0]}/instances_'
+    splits = [name[len(begin) : -len('.json')] for name in found if name.startswith(begin)]
+    if annotations:
+        setting = f'coco.annotations = {annotations!r}'
+        remedy = (
+            f'JSON files there: {checking.first_of(found)}.' if found else 'No JSON file is there or in annotations.'
+        )
+    else:
+        setting = f'coco.split = {split!r}'
+        remedy = f'Splits there: {", ".join(splits)}.' if splits else f'{checking.holds(root)}.'
+        remedy += ' Set coco.split to one of them, or coco.annotations to your JSON file.'
+    raise UserError(f'{setting}: there is no {path}. {remedy}')
+
+
+def _find_folder(root: str, split: str, images: str | None) -> str:
+    candidates: Sequence[str] = [images] if images else [split, f'images/{split}', 'images']
+    for candidate in candidates:
+        folder = posixpath.join(root, candidate)
+        if tf.io.gfile.isdir(folder):
+            return folder.rstrip('/')
+    setting = f'coco.images = {images!r}' if images else f'coco.split = {split!r}'
+    raise UserError(
+        f'{setting}: looked for the folder of the pictures at {", ".join(candidates)} in {root}. '
+        f'{checking.holds(root)}. Set coco.images to it.'
+    )
