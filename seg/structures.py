@@ -104,13 +104,14 @@ class Published:
     """Published weights of a backbone, which its builder attaches to the model as the attribute `published`.
 
     `init.weights = 'imagenet'` loads them: from an installed Python package that carries the file, else from the
-    address, once. With neither, only files given by path are converted.
+    address, once. With neither, only files given by path are converted. Other parts of a model may have such an
+    attribute, too: a file given by path then goes to all of them, and each takes what is its own.
 
     Attributes:
       title: of the weights, for the report.
-      convert: from the file's tensors by name to arrays by `variable.path` of the backbone, in the layout of its
-        variables; numpy only. Called with all tensors of the file and free to leave some out. May raise `UserError`
-        for a file of another architecture.
+      convert: from the file's tensors by name to arrays by `variable.path` of the backbone (or other part), in the
+        layout of its variables; numpy only. Called with all tensors of the file and free to leave some out. May raise
+        `UserError` for a file of another architecture; parts other than a backbone return nothing for one.
       package_file: path of the file in an importable package, such as `some_package/models/weights.pth`, or ''.
       url: address of the file, whose last component is the file's name, or ''.
       checksum: of the file, or the beginning of it: 'sha256:…' or 'md5:…'.

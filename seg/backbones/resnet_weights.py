@@ -1,4 +1,4 @@
-"""ImageNet weights of ResNets: torchvision's `.pth` files and Keras Applications' `.h5` files."""
+"""Weights of ResNets: torchvision's `.pth` files, also those of its detectors, and Keras Applications' `.h5` files."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ _FILES = {
         'md5:88cf7a10940856eca736dc7b7e228a21',
     ),
 }
+# How the names of a backbone's tensors begin in a torchvision detector.
+_DETECTOR = 'backbone.body.'
 # What each library calls the first kernel.
 _STEM = {'torchvision': 'conv1.weight', 'keras': 'conv1_conv/kernel'}
 _TORCH_NORM = {'gamma': 'weight', 'beta': 'bias', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
@@ -50,6 +52,8 @@ def published(name: str, variant: str, depths: tuple[int, ...], width: float) ->
 
 
 def _from_torchvision(tensors: dict[str, np.ndarray], name: str, depths: tuple[int, ...]) -> dict[str, np.ndarray]:
+    if f'{_DETECTOR}{_STEM["torchvision"]}' in tensors:
+        tensors = {key.removeprefix(_DETECTOR): value for key, value in tensors.items() if key.startswith(_DETECTOR)}
     _check(tensors, 'torchvision', name)
     arrays = {}
     for ours, stage, block, conv in _convolutions(depths):

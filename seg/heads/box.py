@@ -271,7 +271,7 @@ class BoxHead(keras.layers.Layer):
         return ops.stop_gradient(boxes_lib.encode(target, start, self.code_weights))
 
     def refine(self, boxes: Any, deltas: Any, size: Any) -> Any:
-        """Applies class-agnostic deltas [B, R, 1, 4] to boxes [B, R, 4], within images of `size` [B, 2]; no gradient."""
+        """Moves boxes [B, R, 4] by class-agnostic deltas [B, R, 1, 4], within images of `size` [B, 2]; no gradient."""
         moved = boxes_lib.decode(ops.stop_gradient(deltas)[:, :, 0], boxes, self.code_weights)
         return boxes_lib.clip(moved, size)
 

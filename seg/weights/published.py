@@ -1,9 +1,10 @@
-"""Published weights of a backbone: where their file is, and what is in it."""
+"""Published weights of a backbone, and of other parts: where their file is, and what is in it."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,35 +20,50 @@ from seg.weights.tensor_file import DamagedFileError
 READERS = {'.pth': torch_file.read, '.h5': keras_file.read}
 
 
-def arrays(backbone: Any, path: str | None = None) -> tuple[str, dict[str, np.ndarray]]:
+def readable(parts: Mapping[str, Any], backbone_alone: bool = False) -> list[str]:
+    """Returns the names of the parts that may take weights from a file of another library.
+
+    Args:
+      parts: Keras layers by name. A backbone is always among the readable ones, whose error tells what there is.
+      backbone_alone: whether to leave out other parts.
+    """
+    others = [name for name, part in parts.items() if name != 'backbone' and hasattr(part, 'published')]
+    return [name for name in parts if name == 'backbone' or (name in others and not backbone_alone)]
+
+
+def arrays(parts: Mapping[str, Any], path: str | None = None) -> tuple[str, dict[str, dict[str, np.ndarray]]]:
     """Reads published weights.
 
     Args:
-      backbone: a Keras model; its attribute `published`, if there, is what its builder knows of such weights.
-      path: a file of another library (one of `READERS`), or None for the published one, which is looked for in the
-        installed packages and else downloaded.
+      parts: Keras layers by name; their attribute `published`, if there, is what their builders know of such weights.
+      path: a file of another library (one of `READERS`), or None for the published one of the backbone, which is looked
+        for in the installed packages and else downloaded.
 
     Returns:
-      What was read, for the report, and arrays by `variable.path` of the backbone.
+      What was read, for the report, and for each part arrays by `variable.path`. Parts of which the file has nothing
+      are left out, but for a backbone.
 
     Raises:
       DamagedFileError: if the file cannot be read whole, or is not the published one.
       UserError: if there is no such file, the backbone cannot convert it, or it asks for more than tensors.
     """
-    published = getattr(backbone, 'published', None)
-    if published is None or not (path or published.url or published.package_file):
-        wish = f'cannot take weights from {path}' if path else 'has no published weights'
-        raise UserError(
-            f'init.weights: backbone {backbone.name}, as it is configured, {wish}. Backbones that have published ones: '
-            + (', '.join(_names()) or 'none')
-        )
     title = ''
-    if path is None:
-        path, title = _find(published), f'{published.title}: '
-    elif not os.path.exists(path):
+    if (backbone := parts.get('backbone')) is not None:
+        published = getattr(backbone, 'published', None)
+        if published is None or not (path or published.url or published.package_file):
+            wish = f'cannot take weights from {path}' if path else 'has no published weights'
+            raise UserError(
+                f'init.weights: backbone {backbone.name}, as it is configured, {wish}. Backbones that have published '
+                'ones: ' + (', '.join(_names()) or 'none')
+            )
+        if path is None:
+            path, title = _find(published), f'{published.title}: '
+    if not os.path.exists(path):
         raise UserError(f'init.weights = {path!r}: no such file (working directory {os.getcwd()}).')
     tensors = READERS[os.path.splitext(path)[1]](path)
-    return f'{title}{path} ({len(tensors)} tensors)', published.convert(tensors)
+    found = {name: part.published.convert(tensors) for name, part in parts.items()}
+    found = {name: each for name, each in found.items() if each or name == 'backbone'}
+    return f'{title}{path} ({len(tensors)} tensors)', found
 
 
 def _find(published: Published) -> str:

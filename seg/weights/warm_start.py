@@ -1,4 +1,4 @@
-"""Starts named parts of a model from a checkpoint of another run, or its backbone from published weights."""
+"""Starts named parts of a model from a checkpoint of another run, or from published weights."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Init:
 
     Attributes:
       weights: 'imagenet' for the published weights of the backbone, from an installed package or downloaded once; a
-        file of another library (`.pth`, `.h5`) for the backbone; a checkpoint (`ckpt-*.safetensors`) or a `model_dir`,
-        whose newest one is taken; None for random weights. Averaged weights are preferred where the checkpoint has
-        them.
-      parts: names of the parts to take over from a checkpoint, such as ('backbone',); empty for all. The other sources
-        have weights of the backbone alone.
+        file of another library (`.pth`, `.h5`) for the backbone, and for the other parts that can read it (those of
+        Mask R-CNN read torchvision's); a checkpoint (`ckpt-*.safetensors`) or a `model_dir`, whose newest one is taken;
+        None for random weights. Averaged weights are preferred where the checkpoint has them.
+      parts: names of the parts to take over, such as ('backbone',); empty for all that the source has. 'imagenet' has
+        weights of the backbone alone.
       min_fraction: an error if less than this share of the variables of those parts is found, by name and shape.
     """
 
@@ -53,22 +53,25 @@ class Init:
             chosen = {name: parts[name] for name in self.parts or parts}
             origin, source = _checkpoint(self.weights)
             advice = 'Name the parts that the checkpoint has in common with this model in init.parts'
-        elif tuple(self.parts) in ((), ('backbone',)) and 'backbone' in parts:
-            chosen = {'backbone': parts['backbone']}
-            path = None if self.weights == IMAGENET else self.weights
-            origin, arrays = published.arrays(parts['backbone'], path)
-            source = {f'backbone/{name}': value for name, value in arrays.items()}
-            advice = 'Choose the backbone and the settings that the weights were made for'
         else:
-            raise UserError(
-                f'init.parts = {tuple(self.parts)!r}: init.weights = {self.weights!r} has weights of the part '
-                f"'backbone' alone; this model has {', '.join(parts)}. Leave init.parts out."
-            )
+            readable = published.readable(parts, self.weights == IMAGENET)
+            if not readable or not set(self.parts) <= set(readable):
+                named = ', '.join(map(repr, readable or ('backbone',)))
+                raise UserError(
+                    f'init.parts = {tuple(self.parts)!r}: init.weights = {self.weights!r} has weights of the '
+                    f'part{"s" if len(readable) > 1 else ""} {named} alone; this model has {", ".join(parts)}. Leave '
+                    'init.parts out.'
+                )
+            path = None if self.weights == IMAGENET else self.weights
+            origin, found = published.arrays({name: parts[name] for name in self.parts or readable}, path)
+            chosen = {name: parts[name] for name in found}
+            source = {f'{part}/{name}': value for part, each in found.items() for name, value in each.items()}
+            advice = 'Choose the backbone and the settings that the weights were made for'
         loaded, left = _assign(chosen, source)
         wanted = loaded + len(left)
         report = f'{origin}: loaded {loaded} of {wanted} variables' + _listed(f', re-initialised {len(left)}: ', left)
         if foreign:  # Arrays without a variable: the weights are those of another network, or of another normalisation.
-            names = {f'backbone/{variable.path}' for variable in chosen['backbone'].variables}
+            names = {f'{part}/{variable.path}' for part, layer in chosen.items() for variable in layer.variables}
             more = [name for name in source if name not in names]
             report += _listed(f'; no variables for {len(more)} arrays of the file: ', more)
             wanted = max(wanted, len(source))
