@@ -147,3 +147,47 @@ def test_nothing_of_matplotlib_stays(drawn):
     before = dict(matplotlib.rcParams)
     charts.class_iou(np.array([0.5]), ('a',))
     assert dict(matplotlib.rcParams) == before and not _pylab_helpers.Gcf.figs
+
+
+def objects(k, names=None, seed=0):
+    """The charts of an evaluation of objects of K classes, of which the last has none."""
+    random = np.random.default_rng(seed)
+    masks, boxes = random.uniform(0.1, 1, (2, k))
+    masks[k - 1 :] = boxes[k - 1 :] = np.nan if k > 1 else 0.5
+    curves = {(kind, iou): np.linspace(1, iou, 101) for kind in ('box', 'mask') for iou in (0.5, 0.75)}
+    return (
+        charts.precision_recall(curves, 0.6, 0.7),
+        charts.class_ap(masks, boxes, names or [f'class {i}' for i in range(k)]),
+        charts.score_histogram(random.integers(0, 9, 20), random.integers(0, 900, 20), 0.4),
+    )
+
+
+@pytest.mark.parametrize('names', [('nucleus',), ('$x_1$', '\\frac{'), ('n' * 300, 'дорога', '')])
+def test_charts_of_objects(names):
+    for pixels in objects(len(names), names):
+        assert pixels.dtype == np.uint8 and 130 < pixels.shape[0] < 1300 and 500 < pixels.shape[1] < 1400
+
+
+def test_class_ap_has_two_bars_of_each_class_that_has_objects():
+    masks, boxes = np.array([0.2, 0.8, np.nan, 0.4]), np.array([0.4, 0.2, np.nan, 0.8])
+    pixels = charts.class_ap(masks, boxes, ['a', 'b', 'c', 'd'])
+    for color, order in ((BLUE, masks[[1, 3, 0]]), (ORANGE, boxes[[1, 3, 0]])):
+        lengths = np.array(bars(pixels, color))
+        np.testing.assert_allclose(lengths / lengths.max(), order / order.max(), atol=0.01)
+
+
+def test_class_ap_of_very_many_classes():
+    pixels = objects(400)[1]
+    assert len(bars(pixels, BLUE)) == 100 and pixels.shape[0] < 2600
+
+
+@pytest.mark.parametrize('right', [np.zeros(20, int), np.arange(20), np.full(20, 3000)])
+@pytest.mark.parametrize('threshold', [None, 0.0, 1.0])
+def test_any_scores(right, threshold):
+    for wrong in (np.zeros(20, int), np.arange(20)[::-1]):
+        assert charts.score_histogram(right, wrong, threshold).shape == (440, 700, 3)
+
+
+def test_curves_without_a_detection():
+    curves = {('mask', 0.5): np.zeros(101)}
+    assert charts.precision_recall(curves, 0.0, None).dtype == np.uint8

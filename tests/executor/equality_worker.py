@@ -16,7 +16,9 @@ from seg.executor.evaluator import Evaluator  # noqa: E402
 from seg.executor.run_config import OptimizerStep  # noqa: E402
 from seg.executor.train_loop import TrainLoop  # noqa: E402
 from seg.executor.train_step import TrainStep  # noqa: E402
+from seg.metrics.coco_ap import CocoAP  # noqa: E402
 from tests.executor import runs  # noqa: E402
+from tests.metrics import scenes  # noqa: E402
 
 # Plain gradient descent with rate 1: the change of a weight is its gradient.
 PLAIN = (
@@ -64,6 +66,12 @@ def main(replicas: int, model_dir: str, path: str) -> None:
     evaluation = Evaluator(made.task, made.executor.hardware).evaluate(source, 2)
     numbers |= {f'metrics/{key}': np.float64(value) for key, value in evaluation.metrics.items()}
     numbers |= {f'pictures/{tag}': pixels for tag, pixels, _ in evaluation.pictures}
+    # A metric that gathers: 6 pictures in batches of 4, one of which could not be read.
+    task = scenes.Finder(CocoAP(num_classes=4, class_names=('a', 'b', 'c', 'd')))
+    source = scenes.source(*scenes.make(0, pictures=6), 4, unread=(1,))
+    evaluation = Evaluator(task, made.executor.hardware).evaluate(source, 2)
+    numbers |= {f'gathered/{key}': np.float64(value) for key, value in evaluation.metrics.items()}
+    numbers |= {f'gathered_pictures/{tag}': pixels for tag, pixels, _ in evaluation.pictures}
     np.savez(path, **numbers)
 
 

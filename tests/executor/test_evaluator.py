@@ -1,0 +1,94 @@
+"""Metrics that compare on the host: which rows and which truth they get, and that batches do not matter."""
+
+import pytest
+
+from seg.errors import UserError
+from seg.executor.evaluator import Evaluator
+from seg.metrics.coco_ap import CocoAP
+from seg.structures import Hardware
+from tests.executor import linear, runs
+from tests.metrics import scenes
+
+NAMES = ('a', 'b', 'c', 'd')
+
+
+class Rows:
+    """Keeps what it is given."""
+
+    gathers = True
+
+    def reset(self):
+        self.found = []
+
+    def update(self, batch, predictions):
+        return {'index': batch['index'], 'scores': predictions['scores']}
+
+    def add(self, values, truth):
+        self.found += list(zip(values['index'].tolist(), values['scores'][:, 0].tolist(), truth, strict=True))
+
+    def result(self):
+        return {'rows': len(self.found)}
+
+
+@pytest.fixture(scope='module')
+def made():
+    return scenes.make(0, pictures=7)
+
+
+def evaluate(metric, source, num_pictures=0, jit=False):
+    return Evaluator(scenes.Finder(metric), Hardware(runs.strategy(1), jit_compile=jit)).evaluate(source, num_pictures)
+
+
+@pytest.mark.parametrize('batch_size', [1, 3, 7])
+def test_every_picture_that_counts_is_given_once_with_its_truth(made, batch_size):
+    truth, values = made
+    metric = Rows()
+    found = evaluate(metric, scenes.source(truth, values, batch_size, unread=(4,)))
+    expected = [(i, float(values['scores'][i, 0])) for i in range(7) if i != 4]
+    assert [(index, score) for index, score, _ in metric.found] == expected
+    assert all(given is truth[index] for index, _, given in metric.found)
+    assert found.examples == found.metrics['rows'] == 6
+    assert 'loss' not in found.metrics, 'a task without losses has none'
+
+
+@pytest.mark.parametrize('jit', [False, True])
+def test_scores_are_those_of_the_metric_alone(made, jit):
+    """Boxes come back from a canvas of half the size."""
+    truth, values = made
+    alone = CocoAP(num_classes=4, class_names=NAMES)
+    alone.add(values, truth)
+    found = evaluate(CocoAP(num_classes=4, class_names=NAMES), scenes.source(truth, values, 4), 2, jit)
+    assert found.metrics == pytest.approx(alone.result(), abs=1e-9)
+    assert found.details == alone.details()
+    tags = [picture.tag for picture in found.pictures]
+    assert tags[:2] == ['fixed/1', 'fixed/2'] and tags[-3:] == ['precision_recall', 'class_ap', 'score_histogram']
+    assert found.pictures[0].pixels.shape == (truth[0].height, truth[0].width, 3), 'drawn with its truth'
+
+
+def test_input_without_truth_is_refused():
+    table = linear.Table()
+    with pytest.raises(UserError, match='table/train: Rows compares with the objects of each picture'):
+        evaluate(Rows(), linear.evaluation_input(table))
+
+
+def test_metrics_of_both_forms_side_by_side(made):
+    truth, values = made
+
+    class Sum:
+        def reset(self):
+            self.sum = 0.0
+
+        def update(self, batch, predictions):
+            return {'sum': predictions['scores'][0, 0]}
+
+        def add(self, values):
+            self.sum += float(values['sum'])
+
+        def result(self):
+            return {'sum': self.sum}
+
+    task, rows = scenes.Finder(Rows()), Rows()
+    task.metrics = lambda: [rows, Sum(), Rows()]
+    found = Evaluator(task, Hardware(runs.strategy(1))).evaluate(scenes.source(truth, values, 2))
+    assert found.metrics['rows'] == 7
+    assert found.metrics['sum'] == pytest.approx(values['scores'][[0, 2, 4, 6], 0].sum())
