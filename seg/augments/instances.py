@@ -67,18 +67,12 @@ def move(example: Example, factor: tf.Tensor, offset: tf.Tensor, size: tf.Tensor
     return choose(example | {'boxes': boxes, 'view': view, 'area': area}, tf.where(left)[:, 0])
 
 
-def mask_crops(
-    masks: tf.RaggedTensor,
-    frame: tf.Tensor,
-    view: tf.Tensor,
-    boxes: tf.Tensor,
-    side: int,
-    occluder: tf.Tensor | None = None,
-) -> tf.Tensor:
+def mask_crops(masks: tf.RaggedTensor, frame: tf.Tensor, view: tf.Tensor, boxes: tf.Tensor, side: int) -> tf.Tensor:
     """Each object's mask in its own box, sampled at the nearest point.
 
     Cell (i, j) of a box is set where the mask is set at the centre of the cell, seen through the view. No mask is
-    decoded: a point's position is looked up among the ends of the runs.
+    decoded: the column of a cell is looked up among the ends of the runs, and the few ends within the column are
+    compared with its row.
 
     Args:
       masks: int32 [N, (ends)], runs of set pixels, column after column.
@@ -86,30 +80,35 @@ def mask_crops(
       view: float32 [N, 4], see `begin`.
       boxes: float32 [N, 4], in the augmented picture.
       side: cells along each side of a box.
-      occluder: bool [H, W] of the augmented picture: where it is set, no object is seen. None for nothing hidden.
 
     Returns:
       uint8 [N, side, side]: 255 on the object, else 0.
     """
     centres = (tf.range(side, dtype=tf.float32) + 0.5) / side
     points = boxes[:, :2, None] + (boxes[:, 2:] - boxes[:, :2])[:, :, None] * centres  # [N, 2, side]
-    source = tf.cast(tf.floor(view[:, 0::2, None] * points + view[:, 1::2, None]), tf.int64)
+    source = tf.cast(tf.floor(view[:, 0::2, None] * points + view[:, 1::2, None]), tf.int32)
+    within = (source >= 0) & (source < frame[:, :, None])
+    rows, columns = source[:, 0], tf.cast(tf.where(within[:, 1], source[:, 1], 0), tf.int64)
     sides = tf.cast(frame, tf.int64)
-    within = (source >= 0) & (source < sides[:, :, None])
-    height, pixels = sides[:, :1], tf.reduce_prod(sides, axis=1)
     # One ascending list for all objects: each begins where the positions of the one before it end.
-    begins = tf.cumsum(pixels, exclusive=True)
-    splits = masks.row_splits
-    ends = tf.cast(masks.values, tf.int64) + tf.repeat(begins, splits[1:] - splits[:-1])
-    columns = begins[:, None] + source[:, 1] * height
-    positions = columns[:, None, :] + source[:, 0][:, :, None]
-    passed = tf.searchsorted(ends, tf.reshape(positions, [-1]), side='right', out_type=tf.int32)
-    passed = tf.reshape(passed, tf.shape(positions)) - tf.cast(splits[:-1], tf.int32)[:, None, None]
-    is_set = (passed % 2 == 1) & within[:, 0][:, :, None] & within[:, 1][:, None, :]
-    if occluder is not None:
-        limit = tf.shape(occluder) - 1
-        rows, columns = tf.unstack(tf.clip_by_value(tf.cast(tf.floor(points), tf.int32), 0, limit[:, None]), axis=1)
-        hidden = tf.gather(tf.reshape(occluder, [-1]), (rows * (limit[1] + 1))[:, :, None] + columns[:, None, :])
-        is_set &= ~hidden
-    crops = tf.cast(is_set, tf.uint8) * 255
-    return tf.ensure_shape(crops, [None, side, side])
+    begins = tf.cumsum(tf.reduce_prod(sides, axis=1), exclusive=True)
+    lengths = masks.row_lengths()
+    ends = tf.cast(masks.values, tf.int64) + tf.repeat(begins, lengths)
+    top = begins[:, None] + columns * sides[:, :1]
+    passed = tf.searchsorted(ends, tf.reshape(top, [-1]), side='right', out_type=tf.int32)
+    later = tf.searchsorted(ends, tf.reshape(top + sides[:, :1] - 1, [-1]), side='right', out_type=tf.int32)
+    passed, later = (tf.reshape(places, tf.shape(top)) for places in (passed, later))
+    # Runs come in pairs of ends, so that the ends of earlier objects do not change what is odd.
+    is_set = tf.tile((passed % 2 == 1)[:, None, :], [1, side, 1])
+
+    def turn(number, is_set):
+        """Turns what is at or below the next end of its column."""
+        place = passed + number
+        end = tf.cast(tf.gather(ends, tf.minimum(place, tf.size(ends) - 1)) - top, tf.int32)
+        end = tf.where(place < later, end, tf.int32.max)
+        return number + 1, tf.math.logical_xor(is_set, rows[:, :, None] >= end[:, None, :])
+
+    most = tf.reduce_max(tf.concat([[0], tf.reshape(later - passed, [-1])], axis=0))
+    _, is_set = tf.while_loop(lambda number, _: number < most, turn, [0, is_set])
+    is_set &= within[:, 0][:, :, None] & within[:, 1][:, None, :]
+    return tf.ensure_shape(tf.cast(is_set, tf.uint8) * 255, [None, side, side])
