@@ -78,21 +78,23 @@ def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: 
 
     count = boxes.shape[1]
     scores, order = tf.math.top_k(scores, count)
-    ranks = tf.where(tf.math.is_inf(scores) & (scores < 0), scores, -tf.range(count, dtype=tf.float32))[..., None]
+    # From `count` down to 1, since the kernel takes its own empty places for boxes of a score of -1.
+    ranks = tf.where(scores > -float('inf'), tf.range(count, 0, -1, dtype=tf.float32), 0)[..., None]
     if groups is not None:
         group = tf.gather(groups, order, batch_dims=1)[..., None]
-        ranks = tf.where(group == tf.range(tf.reduce_max(groups) + 1), ranks, -float('inf'))
+        ranks = tf.where(group == tf.range(tf.reduce_max(groups) + 1), ranks, 0)
     _, chosen, _, found = tf.raw_ops.CombinedNonMaxSuppression(
         boxes=tf.gather(boxes, order, batch_dims=1)[:, :, None],
         scores=ranks,
         max_output_size_per_class=max_output,
         max_total_size=max_output,
         iou_threshold=iou_threshold,
-        score_threshold=tf.float32.min,
+        score_threshold=0.5,
         clip_boxes=False,
     )
     valid = tf.range(max_output) < found[:, None]
-    index = tf.gather(order, tf.cast(-chosen, tf.int32), batch_dims=1)
+    place = tf.where(valid, count - tf.cast(chosen, tf.int32), 0)
+    index = tf.gather(order, place, batch_dims=1)
     # The kernel's shape function does not see how many places there are.
     shape = [boxes.shape[0], max_output]
     return tf.ensure_shape(tf.where(valid, index, 0), shape), tf.ensure_shape(valid, shape)
