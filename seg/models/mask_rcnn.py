@@ -170,6 +170,12 @@ class MaskRCNN(keras.Model):
             'mask_head': self.mask_head,
         }
 
+    @property
+    def anchor_sizes(self) -> list[float]:
+        """Sides of the square anchors, in pixels of the canvas, the smallest first."""
+        scale, octaves = self.rpn.anchor_settings['scale'], self.rpn.anchor_settings['octaves']
+        return [scale * stride * 2 ** (o / octaves) for stride in self.strides.values() for o in range(octaves)]
+
     def call(self, batch: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Finds objects.
 

@@ -15,12 +15,11 @@ from seg.errors import UserError
 from seg.metrics.mean_iou import image_mean_iou
 from seg.ops.resize import resize_bilinear
 from seg.registry import augments as augment_registry
-from seg.registry import losses as loss_registry
 from seg.registry import metrics as metric_registry
 from seg.registry import models, tasks
 from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, Input, LossTerm
 from seg.tasks import pipeline
-from seg.tasks.references import named
+from seg.tasks.references import build_losses
 
 Batch = dict[str, tf.Tensor]
 
@@ -72,10 +71,9 @@ class Semantic:
         self._scales, self._flip = tuple(eval_scales), eval_flip
         supplied = {'num_classes': dataset_info.num_classes, 'ignore_label': dataset_info.ignore_label}
         self._model = models.build(model, 'tasks.semantic.model', num_classes=dataset_info.num_classes)
-        self._losses = {
-            name: loss_registry.build(loss, f'tasks.semantic.losses[{i}]', **supplied, class_histogram=class_histogram)
-            for i, (name, loss) in enumerate(named(losses, loss_registry, 'tasks.semantic.losses').items())
-        }
+        self._losses = build_losses(
+            losses, 'tasks.semantic.losses', self.labels, **supplied, class_histogram=class_histogram
+        )
         self._auxiliary_weight = auxiliary_weight
         self._augments = [
             augment_registry.build(augment, f'tasks.semantic.augments[{i}]', ignore_label=dataset_info.ignore_label)

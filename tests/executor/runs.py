@@ -7,20 +7,34 @@ from seg import experiment
 from seg.executor import hardware as hardware_module
 from seg.structures import Hardware, Input
 
-# DeepLab v3+ with all of its parts, small enough for a test.
+SHAPES, INSTANCES = 'gin/deeplab_shapes.gin', 'gin/maskrcnn_shapes.gin'
+# The demos with all of their parts, small enough for a test.
 SMALL = (
     'TRAIN_STEPS=4',
     'BATCH_SIZE=4',
     'CROP=(64, 64)',
     'datasets.shapes.num_examples=6',
     'datasets.shapes.min_object_size=12',
-    'decoders.deeplab_v3plus.aspp_channels=16',
-    'decoders.deeplab_v3plus.decoder_channels=16',
-    'decoders.deeplab_v3plus.low_level_channels=8',
     'RunConfig.iterations_per_loop=2',
     'RunConfig.eval_every=4',
     'RunConfig.save_checkpoints_steps=4',
 )
+SMALL_PARTS = {
+    SHAPES: (
+        'decoders.deeplab_v3plus.aspp_channels=16',
+        'decoders.deeplab_v3plus.decoder_channels=16',
+        'decoders.deeplab_v3plus.low_level_channels=8',
+    ),
+    INSTANCES: (
+        'decoders.fpn.channels=16',
+        'heads.rpn.channels=16',
+        'heads.rpn.train_proposals=40',
+        'heads.rpn.eval_proposals=30',
+        'heads.box.fc=(16, 16)',
+        'heads.mask.convs=(8,)',
+        'heads.mask.deconv=8',
+    ),
+}
 
 
 def strategy(replicas: int) -> tf.distribute.Strategy:
@@ -35,13 +49,15 @@ def build(
     replicas: int = 1,
     precision: str = 'float32',
     mode: str = 'train_and_eval',
-    gin_files=('gin/deeplab_shapes.gin',),
+    gin_files=(SHAPES,),
     jit_compile: bool = False,
 ) -> experiment.Experiment:
     """Builds a small experiment in this process."""
     hardware_module.set_precision(precision)
     backbone = () if any(param.startswith('BACKBONE') for param in params) else ('backbones.resnet18.width=0.25',)
-    directory = experiment.load_settings(gin_files, (*SMALL, *backbone, *params), (), str(model_dir), mode)
+    directory = experiment.load_settings(
+        gin_files, (*SMALL, *SMALL_PARTS.get(gin_files[0], ()), *backbone, *params), (), str(model_dir), mode
+    )
     return experiment.build(directory, mode, Hardware(strategy(replicas), precision, jit_compile))
 
 
@@ -58,12 +74,15 @@ def fixed_input(batches: list[dict[str, np.ndarray]]) -> Input:
 
 
 def ragged_batch(task, dataset, precision: str = 'float64', size: int = 4) -> dict[str, np.ndarray]:
-    """A real batch in which one image is all ignored and the last one is padding of weight 0."""
+    """A real batch in which one image has no label or object, and the last one is padding of weight 0."""
     source = task.training_input(dataset, size)
     batch = next(iter(source.make(tf.distribute.InputContext(), 0)))
     batch = {key: value.numpy() for key, value in batch.items()}
     assert batch['image'].dtype == precision
-    batch['label'][1] = 255
+    if task.labels == 'semantic':
+        batch['label'][1] = 255
+    else:
+        batch['classes'][1], batch['boxes'][1], batch['masks'][1] = -1, 0, 0
     batch['weight'][-1] = 0
     batch['index'][-1] = -1
     return batch

@@ -1,0 +1,357 @@
+"""Instance segmentation: a box, a class and a mask for every object."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from seg import pasting
+from seg.augments import instances
+from seg.datasets.palette import voc_palette
+from seg.drawing.instances import InstanceComparison
+from seg.errors import UserError
+from seg.ops.boxes import iou
+from seg.registry import augments as augment_registry
+from seg.registry import metrics as metric_registry
+from seg.registry import models, tasks
+from seg.structures import PAD_PIXEL, Annotations, DatasetInfo, Input, LossTerm
+from seg.tasks import pipeline
+from seg.tasks.references import build_losses
+
+Batch = dict[str, tf.Tensor]
+
+_SHOWN = ('mask_ap', 'mask_ap50', 'box_ap', 'box_ap50')
+_CERTAIN = 0.5  # Detections of at least this score count where images are ranked.
+
+
+@tasks.register('instance', free=('metrics', 'eval_size'))
+class Instance:
+    """Instance segmentation with any model that gives boxes, classes and masks.
+
+    Attributes:
+      checkpoint_items: the model's named parts (backbone, decoder, rpn, …).
+      class_names: of the data set.
+      fits_canvas: whether pictures are always scaled to fill the canvas, rather than only where they are too large.
+    """
+
+    labels = 'instance'
+
+    def __init__(
+        self,
+        *,
+        dataset_info: DatasetInfo,
+        seed: int = 0,
+        model,
+        losses: Sequence[Any],
+        metrics: Sequence[Any],
+        augments: Sequence[Any] = (),
+        max_objects: int = 100,
+        mask_size: int = 112,
+        eval_size: Sequence[int] | None = None,
+    ):
+        """Builds the model, the losses and the metrics.
+
+        Args:
+          dataset_info: supplied by the experiment.
+          seed: supplied; of the order of the images, of all augmentation and of the sampling of anchors and ROIs.
+          model: reference to a model.
+          losses: references to losses; their sum is minimised.
+          metrics: references to metrics.
+          augments: references to augmentations of training examples, in this order. The last one gives all images
+            one size, unless the data set does.
+          max_objects: places for objects in a training image; beyond it the smallest are left out. Evaluation counts
+            all objects.
+          mask_size: side of the square that each object's mask is kept in for training, over its box.
+          eval_size: (height, width) that pictures are scaled to fit, up or down, in evaluation and prediction; None for
+            their own size.
+        """
+        for name, value in (('max_objects', max_objects), ('mask_size', mask_size)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UserError(f'tasks.instance.{name} = {value!r}: expected a whole number of at least 1.')
+        if eval_size is not None and (len(eval_size) != 2 or min(eval_size) < 1):
+            raise UserError(f'tasks.instance.eval_size = {eval_size!r}: expected (height, width) in pixels, or None.')
+        self._info = dataset_info
+        self._seed = seed
+        self._max_objects, self._mask_size = max_objects, mask_size
+        self._eval_size = None if eval_size is None else tuple(eval_size)
+        self.fits_canvas = eval_size is not None
+        num_classes = dataset_info.num_classes
+        self._model = models.build(model, 'tasks.instance.model', num_classes=num_classes)
+        supplied = {'num_classes': num_classes, 'ignore_label': dataset_info.ignore_label}
+        self._losses = build_losses(losses, 'tasks.instance.losses', self.labels, **supplied, class_histogram=None)
+        self._train_data = None
+        self._augments = [
+            augment_registry.build(
+                augment,
+                f'tasks.instance.augments[{i}]',
+                ignore_label=dataset_info.ignore_label,
+                other=self._another,
+            )
+            for i, augment in enumerate(augments)
+        ]
+        self._metrics = [
+            metric_registry.build(
+                metric, f'tasks.instance.metrics[{i}]', **supplied, class_names=dataset_info.class_names
+            )
+            for i, metric in enumerate(metrics)
+        ]
+        self._advised: set[str] = set()
+        self.checkpoint_items = dict(self._model.parts)
+        self.class_names = dataset_info.class_names
+        self.colors = dataset_info.colors or tuple(map(tuple, voc_palette(num_classes + 1)))[1:]
+
+    @property
+    def model(self) -> keras.Model:
+        return self._model
+
+    # ---- On the device -----------------------------------------------------------------------------------------------
+
+    def loss_terms(self, batch: Batch, step) -> dict[str, LossTerm]:
+        """Losses of a training batch, per image."""
+        keys = ('image', 'size', 'seed', 'boxes', 'classes', 'masks')
+        outputs = self._model({key: batch[key] for key in keys}, training=True)
+        terms = {name: loss(outputs, step) for name, loss in self._losses.items()}
+        first = next(iter(terms))
+        counts = {'objects': tf.reduce_sum(tf.cast(batch['classes'] >= 0, tf.int32), 1), 'left_out': batch['left_out']}
+        return terms | {first: terms[first]._replace(counts={**counts, **terms[first].counts})}
+
+    def evaluate_batch(self, batch: Batch) -> tuple[dict[str, tf.Tensor], dict[str, LossTerm]]:
+        """Detections; no losses, which come from a random choice of anchors and ROIs and compare with nothing."""
+        return self.predict(batch), {}
+
+    def predict(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """What the model finds on images.
+
+        Returns:
+          `boxes` [B, D, 4] (y0, x0, y1, x1 in the canvas's pixels), `scores` [B, D], `classes` int32 [B, D] (-1 for an
+          empty place) and `masks` [B, D, m, m], probabilities over each box; by falling score.
+        """
+        return self._model({key: batch[key] for key in ('image', 'size')}, training=False)
+
+    def image_scores(self, batch: Batch, predictions: dict[str, tf.Tensor]) -> tf.Tensor:
+        """What the worst and the best images are picked by, [B].
+
+        The F1 score of the boxes: an object is found, and a detection right, where one of the other has its class and
+        an IoU of at least 0.5. NaN for an image with neither objects nor detections.
+        """
+        ious = iou(predictions['boxes'], batch['boxes'])
+        certain = (predictions['scores'] >= _CERTAIN) & (predictions['classes'] >= 0)
+        present = batch['classes'] >= 0
+        pairs = (ious >= 0.5) & (predictions['classes'][:, :, None] == batch['classes'][:, None])
+        pairs &= certain[:, :, None] & present[:, None]
+        right = tf.minimum(_count(tf.reduce_any(pairs, 2)), _count(tf.reduce_any(pairs, 1)))
+        both = _count(certain) + _count(present)
+        return tf.where(both > 0, 2 * right / tf.maximum(both, 1), float('nan'))
+
+    # ---- Input -------------------------------------------------------------------------------------------------------
+
+    def training_input(self, dataset, batch_size: int) -> Input:
+        """Shuffled, augmented examples without end.
+
+        Raises:
+          UserError: if the augmented images have no common size.
+        """
+        self._train_data = dataset
+        canvas = self._padded(self._crop(dataset))
+        prepare = lambda example, seed: self._packed(self._augmented(example, seed), canvas)  # noqa: E731
+        return pipeline.training_input(dataset, prepare, self._blank, batch_size, self._seed)
+
+    def evaluation_input(self, dataset, batch_size: int) -> Input:
+        """Every image once, on one canvas; the objects that are scored against come from the data set itself."""
+        return self._evaluation_input(dataset, batch_size, self.canvas(dataset.info.max_size), self._eval_size)
+
+    def overfit_inputs(self, dataset, batch_size: int) -> tuple[Input, Input]:
+        """The same few images for training and evaluation, scaled to the training size, without augmentation."""
+        self._train_data = dataset
+        size = self._crop(dataset)
+        canvas = self._padded(size)
+        begin = functools.partial(instances.begin, dtype=keras.config.floatx())
+        prepare = lambda example, seed: self._packed(_fit(begin(example), size), canvas)  # noqa: E731
+        return (
+            pipeline.training_input(dataset, prepare, self._blank, batch_size, self._seed),
+            self._evaluation_input(dataset, batch_size, canvas, size),
+        )
+
+    def canvas(self, max_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) that images of at most `max_size` are padded to, once they are scaled."""
+        return self._padded(self._eval_size or max_size)
+
+    def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        stride = self._model.stride
+        return tuple(-(-side // stride) * stride for side in size)
+
+    @property
+    def _blank(self) -> dict[str, Any]:
+        return {'image': PAD_PIXEL, 'size': 1, 'native_size': 1, 'classes': -1}
+
+    def _another(self, seed: tf.Tensor) -> Batch:
+        """Some other example of the training data, as augmentations get theirs."""
+        count = self._train_data.info.num_examples or 2**31 - 1
+        index = tf.random.stateless_uniform([], seed, maxval=count, dtype=tf.int64, alg='philox')
+        return instances.begin(self._train_data.load(index), keras.config.floatx())
+
+    def _augmented(self, example: Batch, seed: tf.Tensor) -> Batch:
+        example = instances.begin(example, keras.config.floatx())
+        for i, augment in enumerate(self._augments):
+            example = augment(example, tf.random.experimental.stateless_fold_in(seed, i))
+        return example
+
+    def _crop(self, dataset) -> tuple[int, int]:
+        """The size of a training image."""
+        zero = tf.constant([0, 0], tf.int32)
+        images = tf.data.Dataset.range(1).map(lambda i: self._augmented(dataset.load(i), zero)['image'])
+        if not images.element_spec.shape.is_fully_defined():
+            raise UserError(
+                f'tasks.instance.augments: the images of {dataset.info.name} have different sizes after these '
+                'augmentations. Let the last one give them one size, as @augments.scale_crop_flip does.'
+            )
+        return tuple(images.element_spec.shape[:2])
+
+    def _packed(self, example: Batch, canvas: tuple[int, int]) -> Batch:
+        """Pads image and objects to static shapes. Crowds are nothing to learn; the largest objects come first."""
+        boxes = example['boxes']
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        wanted = tf.where(example['is_crowd'], -1.0, area)
+        objects = tf.reduce_sum(tf.cast(wanted >= 0, tf.int32))
+        order = tf.argsort(wanted, direction='DESCENDING', stable=True)[: tf.minimum(objects, self._max_objects)]
+        chosen = instances.choose(example, order)
+        masks = instances.mask_crops(*(chosen[key] for key in ('masks', 'frame', 'view', 'boxes')), self._mask_size)
+        places = self._max_objects
+        return {
+            **_padded_image(example, canvas),
+            'boxes': _rows(chosen['boxes'], places, 0),
+            'classes': _rows(chosen['classes'], places, -1),
+            'masks': _rows(masks, places, 0),
+            'left_out': tf.maximum(objects - places, 0),
+        }
+
+    def _evaluation_input(self, dataset, batch_size: int, canvas, size: tuple[int, int] | None) -> Input:
+        def prepare(example: Batch, seed: tf.Tensor) -> Batch:
+            example = instances.begin(example, keras.config.floatx())
+            native = example['size']
+            example = example if size is None else _fit(example, size)
+            objects = ~example['is_crowd']
+            return {
+                **_padded_image(example, canvas),
+                'native_size': native,
+                'boxes': _rows(tf.boolean_mask(example['boxes'], objects), self._max_objects, 0),
+                'classes': _rows(tf.boolean_mask(example['classes'], objects), self._max_objects, -1),
+            }
+
+        source = pipeline.evaluation_input(dataset, prepare, self._blank, batch_size)
+        return dataclasses.replace(source, truth=dataset.annotations)
+
+    def metrics(self) -> list[Any]:
+        """The metrics that an evaluation fills."""
+        return self._metrics
+
+    # ---- For people --------------------------------------------------------------------------------------------------
+
+    def self_test(self, dataset) -> None:
+        """Scores the objects of two images as if they were detections, before any training.
+
+        Raises:
+          UserError: unless that gives an AP of 1: then classes, boxes or masks get lost on their way, and no training
+            could be judged.
+        """
+        limit = min((metric.max_detections for metric in self._metrics if hasattr(metric, 'self_test')), default=0)
+        chosen = []
+        for index in range(dataset.info.num_examples):
+            truth = dataset.annotations(index)
+            if 0 < len(truth.classes) - int(np.sum(truth.is_crowd)) <= min(limit, self._max_objects):
+                chosen.append((index, truth))
+            if len(chosen) == 2:
+                break
+        for metric in self._metrics:
+            if chosen and hasattr(metric, 'self_test'):
+                metric.self_test([truth for _, truth in chosen])
+        logging.info('Self-test: the objects of %d images score an AP of 1.', len(chosen))
+
+    def advice(self, counts: Mapping[str, float]) -> str | None:
+        """What a look at the counts of some training steps suggests; each thing is told once.
+
+        Args:
+          counts: means per image, by name, as the losses count them.
+        """
+        problems = {}
+        if counts['left_out'] > 0:
+            problems['left_out'] = (
+                f'{counts["left_out"]:.1f} objects per image are more than tasks.instance.max_objects = '
+                f'{self._max_objects}: the smallest were left out. A higher limit takes memory.'
+            )
+        if not counts['objects']:
+            problems['objects'] = (
+                'The training images of these steps hold no object. Are there annotations for them, and do crop and '
+                'scale leave some?'
+            )
+        elif counts.get('anchors_matched') == 0:
+            problems['anchors'] = (
+                'No anchor meets an object well, so that the proposals learn from forced matches alone. Most objects '
+                f'measure {self._object_sizes()} pixels (square root of the box area, before augmentation), the '
+                f'anchors {", ".join(f"{size:g}" for size in self._model.anchor_sizes)}. Change '
+                'heads.rpn.anchor_scale or the scale of the images.'
+            )
+        told = [text for key, text in problems.items() if key not in self._advised]
+        self._advised |= set(problems)
+        return '\n'.join(told) or None
+
+    def _object_sizes(self) -> str:
+        """Percentiles over the first images of the training data."""
+        count = min(self._train_data.info.num_examples or 100, 100)
+        boxes = [self._train_data.annotations(i).boxes for i in range(count)]
+        boxes = np.concatenate([b for b in boxes if len(b)] or [np.zeros((1, 4))])
+        sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+        low, middle, high = np.percentile(sides, [5, 50, 95])
+        return f'{low:.0f} to {high:.0f} (median {middle:.0f})'
+
+    def summary(self, metrics: dict[str, float]) -> str:
+        """One line for the log."""
+        return ', '.join(f'{name} {metrics[name]:.4f}' for name in _SHOWN if metrics.get(name) is not None)
+
+    def picture(self, example, prediction, name: str, truth: Annotations) -> InstanceComparison:
+        """One image with its objects and what was found, to be drawn (host arrays of a single example)."""
+        height, width = example['size']
+        return InstanceComparison(
+            name,
+            np.clip(example['image'][:height, :width], 0, 255).astype(np.uint8),
+            truth,
+            pasting.detections(prediction, example['size'], (truth.height, truth.width)),
+            class_names=self.class_names,
+            colors=self.colors,
+        )
+
+
+def _count(flags: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(flags, tf.float32), -1)
+
+
+def _rows(values: tf.Tensor, count: int, fill: int) -> tf.Tensor:
+    """The first `count` rows, filled up."""
+    values = values[:count]
+    padding = [[0, count - tf.shape(values)[0]], *[[0, 0]] * (len(values.shape) - 1)]
+    return tf.ensure_shape(tf.pad(values, padding, constant_values=fill), (count, *values.shape[1:]))
+
+
+def _padded_image(example: Batch, canvas: tuple[int, int]) -> Batch:
+    """Pads an image at the bottom and the right with the mean pixel."""
+    image = example['image']
+    shape = tf.shape(image)
+    pixel = tf.constant(PAD_PIXEL, image.dtype)
+    image = tf.pad(image - pixel, [[0, canvas[0] - shape[0]], [0, canvas[1] - shape[1]], [0, 0]]) + pixel
+    return {'image': tf.ensure_shape(image, (*canvas, 3)), 'size': example['size']}
+
+
+def _fit(example: Batch, size: tuple[int, int]) -> Batch:
+    """Scales an example so that it fills `size` as far as its shape allows."""
+    shape = tf.cast(tf.shape(example['image'])[:2], tf.float32)
+    target = tf.maximum(tf.round(shape * tf.reduce_min(tf.constant(size, tf.float32) / shape)), 1)
+    image = tf.image.resize(example['image'], tf.cast(target, tf.int32), antialias=True)
+    fitted = example | {'image': tf.cast(image, example['image'].dtype), 'size': tf.cast(target, tf.int32)}
+    return instances.move(fitted, shape / target, tf.zeros([2]), fitted['size'])
