@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from seg.backbones.stages import plan
 from seg.errors import UserError
 from seg.layers.conv import ConvNorm, DepthwiseConvNorm
 from seg.layers.norm import Norm
@@ -26,7 +27,6 @@ from seg.layers.pixel_norm import PixelNorm
 from seg.registry import backbones
 from seg.structures import Published
 
-OUTPUT_STRIDES = (8, 16, 32)
 EPSILON = 1e-3
 PIXEL_MEAN, PIXEL_STD = (127.0,) * 3, (128.0,) * 3
 
@@ -100,27 +100,21 @@ def efficientnet_lite4(*, output_stride: int, norm: Norm) -> keras.Model:
 
 def _efficientnet_lite(variant: int, width: float, depth: float, output_stride: int, norm: Norm) -> keras.Model:
     name = f'efficientnet_lite{variant}'
-    if output_stride not in OUTPUT_STRIDES:
-        raise UserError(f'output_stride: {name} has 8, 16 and 32, received {output_stride!r}.')
+    rates = plan(name, 2, [stage.stride for stage in _STAGES], output_stride)
     norm = dataclasses.replace(norm, epsilon=EPSILON)
     image = keras.Input((None, None, 3), name='image')
     x = PixelNorm(PIXEL_MEAN, PIXEL_STD, name='pixel_norm')(image)
     x = ConvNorm(_STEM_CHANNELS, 3, strides=2, activation='relu6', norm=norm, name='stem')(x)
 
-    outputs, stride, dilation = {}, 2, 1
-    for number, stage in enumerate(_STAGES, start=1):
-        first_stride, first_dilation = stage.stride, dilation
-        if stride * first_stride > output_stride:
-            dilation *= first_stride
-            first_stride = 1
-        stride *= first_stride
+    outputs = {}
+    for number, (stage, (stride, first_dilation, dilation)) in enumerate(zip(_STAGES, rates, strict=True), start=1):
         for i in range(_repeats(number, depth)):
             x = _block(
                 x,
                 _channels(stage.channels, width),
                 stage.expansion,
                 stage.kernel_size,
-                first_stride if i == 0 else 1,
+                stride if i == 0 else 1,
                 first_dilation if i == 0 else dilation,
                 norm,
                 f'stage{number}_block{i + 1}',

@@ -24,6 +24,7 @@ import keras
 from keras import layers
 
 from seg.backbones import resnet_weights
+from seg.backbones.stages import plan
 from seg.errors import UserError
 from seg.layers.conv import ConvNorm
 from seg.layers.norm import Norm
@@ -34,7 +35,6 @@ KERAS_MEAN = (123.68, 116.779, 103.939)  # RGB, 0..255.
 KERAS_EPSILON = 1.001e-5
 VARIANTS = ('torchvision', 'keras')
 STEMS = ('conv7', 'beta')
-OUTPUT_STRIDES = (8, 16, 32)
 
 
 @backbones.register('resnet18')
@@ -141,6 +141,7 @@ def _resnet(
     width: float,
 ) -> keras.Model:
     _check(name, depths, variant, output_stride, multi_grid, stem, width)
+    stages = plan(name, 4, (1, 2, 2, 2), output_stride)
     block = _basic_block if name == 'resnet18' else _bottleneck_block
 
     def scaled(channels: int) -> int:
@@ -158,15 +159,10 @@ def _resnet(
     x = layers.ZeroPadding2D(1, name='stem_pool_pad')(x)
     x = layers.MaxPooling2D(3, strides=2, name='stem_pool')(x)
 
-    stride, dilation = 4, 1
     for stage, depth in enumerate(depths, start=2):
-        first_stride, first_dilation = (1 if stage == 2 else 2), dilation
-        if stride * first_stride > output_stride:
-            dilation *= first_stride
-            first_stride = 1
+        first_stride, first_dilation, dilation = stages[stage - 2]
         if variant == 'keras':  # What comes after the block's stride lives on the coarser grid.
             first_dilation = dilation
-        stride *= first_stride
         for i in range(depth):
             rates = (first_dilation, dilation) if i == 0 else (dilation, dilation)
             if multi_grid is not None and stage == len(depths) + 1:
@@ -191,8 +187,6 @@ def _check(
     stem: str,
     width: float,
 ) -> None:
-    if output_stride not in OUTPUT_STRIDES:
-        raise UserError(f'output_stride: {name} has 8, 16 and 32, received {output_stride!r}.')
     for setting, value, choices in (('variant', variant, VARIANTS), ('stem', stem, STEMS)):
         if value not in choices:
             expected = ', '.join(map(repr, choices))
