@@ -5,16 +5,17 @@ from __future__ import annotations
 import glob
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from seg.datasets.palette import voc_palette
+from seg.datasets.palette import object_palette, voc_palette
 from seg.report.curves import name_of
 from seg.report.run_files import Evaluation, RunFiles, mapping, number, whole
 
 _MOST_CLASSES = 32  # Of a confusion matrix that is a table; of more, the picture is shown.
-_METRICS = ('iou', 'recall', 'accuracy', 'precision')
+_METRICS = ('iou', 'mask_ap', 'box_ap', 'recall', 'accuracy', 'precision')
 
 
 class Cell(NamedTuple):
@@ -49,13 +50,19 @@ class ConfusionTable(NamedTuple):
     rows: list[list[Cell] | None]
 
 
-def class_table(run: RunFiles, evaluation: Evaluation | None, confusion: np.ndarray | None) -> ClassTable | None:
+def class_table(
+    run: RunFiles,
+    evaluation: Evaluation | None,
+    confusion: np.ndarray | None,
+    further: Mapping[str, Mapping[str, Cell]],
+) -> ClassTable | None:
     """What is known of each class; classes without a score come last. None if nothing is.
 
     Args:
       run: the run.
       evaluation: whose scores.
       confusion: [K, K] pixels by (true class, predicted class) of the same evaluation, where they are known.
+      further: columns to be shown last: by their names, what each class has.
     """
     columns: dict[str, dict[str, float]] = {}
     for key, value in (evaluation.metrics if evaluation else {}).items():
@@ -75,17 +82,23 @@ def class_table(run: RunFiles, evaluation: Evaluation | None, confusion: np.ndar
     if trained := _training_pixels(run, len(names)):
         shares['Training pixels'] = _ratios(names, np.asarray(trained), sum(trained))
     kinds = sorted(columns, key=lambda kind: (_METRICS.index(kind) if kind in _METRICS else len(_METRICS), kind))
-    colors = _colors(run.dataset.get('colors'), len(names))
+    objects = 'mask_ap' in columns or 'box_ap' in columns
+    colors = _colors(run.dataset.get('colors'), len(names), object_palette if objects else voc_palette)
 
     def row(i: int, name: str) -> ClassRow:
         scores = [_cell(columns[kind].get(name), '{:.4f}') for kind in kinds]
         return ClassRow(
-            name, colors[i], scores[0], scores[1:] + [_cell(column.get(name), '{:.2%}') for column in shares.values()]
+            name,
+            colors[i],
+            scores[0],
+            scores[1:]
+            + [_cell(column.get(name), '{:.2%}') for column in shares.values()]
+            + [column.get(name) or Cell(None, '') for column in further.values()],
         )
 
     rows = [row(i, name) for i, name in enumerate(names)]
     rows.sort(key=lambda row: (row.main.value is None, -(row.main.value or 0)))
-    return ClassTable(name_of(kinds[0]), [*map(name_of, kinds[1:]), *shares], evaluation, rows)
+    return ClassTable(name_of(kinds[0]), [*map(name_of, kinds[1:]), *shares, *further], evaluation, rows)
 
 
 def confusion_table(run: RunFiles, confusion: np.ndarray | None) -> ConfusionTable | None:
@@ -153,11 +166,11 @@ def _training_pixels(run: RunFiles, count: int) -> list[float] | None:
     return values if len(values) == count and None not in values and sum(values) > 0 else None
 
 
-def _colors(colors: Any, count: int) -> list[str]:
-    """CSS colours of the classes; those of the data set where it has good ones."""
+def _colors(colors: Any, count: int, default: Callable[[int], Sequence[Sequence[int]]]) -> list[str]:
+    """CSS colours of the classes; those of the data set where it has good ones, else those of a palette."""
     good = isinstance(colors, list) and len(colors) >= count
     good = good and all(isinstance(c, list) and len(c) == 3 and all(_is_byte(v) for v in c) for c in colors)
-    palette = voc_palette(256)
+    palette = default(256)
     chosen = colors if good else [palette[i % 256] for i in range(count)]
     return ['#{:02x}{:02x}{:02x}'.format(*map(int, color)) for color in chosen]
 

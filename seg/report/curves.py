@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from seg.report.charts import NUM_COLORS, Chart, Series, line_chart
 from seg.report.run_files import RunFiles, Values
 
 # Metrics that are shares, hence can share an axis, in the order of their importance.
 SCORES = ('miou', 'miou_without_background', 'pixel_accuracy', 'mean_accuracy')
-COUNTS = ('miou_classes', 'pixels', 'examples')
+OBJECT_SCORES = ('mask_ap', 'mask_ap50', 'box_ap', 'box_ap50', 'f1', 'threat_score', 'precision', 'recall')
+OBJECT_SCORES += ('best_threshold',)
+COUNTS = ('miou_classes', 'pixels', 'examples', 'objects', 'detections', 'max_detections')
 NAMES = {
     'miou': 'mIoU',
     'miou_without_background': 'mIoU without background',
@@ -19,7 +21,18 @@ NAMES = {
     'pixels': 'Labelled pixels',
     'loss': 'Loss',
     'iou': 'IoU',
+    'mask_ap': 'Mask AP',
+    'mask_ap50': 'Mask AP50',
+    'box_ap': 'Box AP',
+    'box_ap50': 'Box AP50',
+    'f1': 'F1',
+    'best_threshold': 'Score threshold with the best F1',
+    'threat_score': 'Threat score',
+    'objects': 'Objects',
+    'detections': 'Detections',
+    'max_detections': 'Limit on the detections of a class in a picture',
 }
+_THINGS = {'rois': 'ROIs', '': 'Counts'}
 
 
 def name_of(metric: str) -> str:
@@ -30,7 +43,7 @@ def name_of(metric: str) -> str:
 def curves(run: RunFiles) -> list[Chart]:
     """Draws every curve that the run has points for."""
     terms = sorted({name for line in run.train for name in line if name.startswith('loss/')})
-    scores = [name for name in SCORES if any(name in line for line in run.evals)]
+    scores = [name for name in (*SCORES, *OBJECT_SCORES) if any(name in line for line in run.evals)][:NUM_COLORS]
     scores += sorted(_other_scores(run.evals))[: max(0, NUM_COLORS - len(scores))]
     loss = [_trained(run, 'Training', 'loss', smooth=True), _evaluated(run, 'Evaluation', 'loss')]
     several = [_trained(run, name.removeprefix('loss/'), name, smooth=True) for name in terms] if terms[1:] else []
@@ -41,6 +54,7 @@ def curves(run: RunFiles) -> list[Chart]:
         ('Loss', 'loss', loss),
         ('Terms of the training loss', 'loss', several),
         ('Scores of the evaluation', 'share', [_evaluated(run, name_of(name), name) for name in scores]),
+        *_counts(run),
         ('Learning rate', 'learning rate', [_trained(run, 'Learning rate', 'learning_rate')]),
         ('Gradient norm', 'norm before clipping', [norm]),
         ('Speed of training', 'images/s', [speed]),
@@ -50,15 +64,34 @@ def curves(run: RunFiles) -> list[Chart]:
     drawn = []
     for title, unit, series in charts:
         if series := [one for one in series if one.steps]:
-            logarithmic = unit in ('loss', 'norm before clipping')
+            logarithmic = unit in ('loss', 'norm before clipping', 'per image')
             key = f'c{len(drawn)}'
             drawn.append(line_chart(title, unit, series, key=key, last_step=run.step, logarithmic=logarithmic))
     return drawn
 
 
+def _counts(run: RunFiles) -> Iterator[tuple[str, str, list[Series]]]:
+    """What the losses count, such as `counts/anchors_positive`: one chart for each kind of thing."""
+    kinds: dict[str, list[str]] = {}
+    for name in sorted({name for line in run.train for name in line if name.startswith('counts/')}):
+        thing, _, which = name.removeprefix('counts/').partition('_')
+        kinds.setdefault(thing if which else '', []).append(name)
+    alone = kinds.pop('', []) + [name for names in kinds.values() for name in names if len(names) == 1]
+    kinds = {thing: names for thing, names in kinds.items() if len(names) > 1} | ({'': alone} if alone else {})
+    for thing, names in kinds.items():
+        labels = [name.removeprefix(f'counts/{thing}_').removeprefix('counts/') for name in names]
+        title = f'{_THINGS.get(thing, thing.capitalize())} per training image'
+        series = [
+            _trained(run, label.replace('_', ' ').capitalize(), name, smooth=True)
+            for label, name in zip(labels, names, strict=True)
+        ]
+        yield title, 'per image', series[:NUM_COLORS]
+
+
 def _other_scores(lines: Sequence[Values]) -> set[str]:
     """Further metrics of the whole data set that look like shares, such as those of a plugin."""
-    names = {name for line in lines for name in line if '/' not in name} - {*SCORES, *COUNTS, 'loss', 'step', 'seconds'}
+    names = {name for line in lines for name in line if '/' not in name}
+    names -= {*SCORES, *OBJECT_SCORES, *COUNTS, 'loss', 'step', 'seconds'}
     return {name for name in names if all(0 <= line.get(name, 0) <= 1 for line in lines)}
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -18,6 +19,22 @@ _LEVELS = ((88, 2000), (80, 1600), (70, 1280), (60, 960))
 _BUDGET = 3_900_000  # Bytes of all pictures; base64 makes them a third larger.
 _MOST_PIXELS = 50_000_000
 _ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+_MOST_OF_A_GROUP = 12
+_KINDS = {
+    'fixed': ('Fixed images', 'The same ones in every evaluation.'),
+    'worst': ('Worst images', 'Lowest {score} of the single image first.'),
+    'best': ('Best images', 'Highest {score} of the single image first.'),
+}
+# Charts of the evaluation; those of instances last.
+DRAWINGS = {
+    'confusion_matrix': 'Confusion matrix: true classes against predicted ones.',
+    'class_iou': 'IoU of each class.',
+    'class_pixels': 'Pixels of each class.',
+    'precision_recall': 'Precision against recall.',
+    'score_histogram': 'Right and wrong detections by their scores.',
+    'class_ap': 'AP of each class.',
+}
 
 
 class Embedded(NamedTuple):
@@ -75,3 +92,38 @@ def _encode(picture: StoredPicture, quality: int, width: int) -> tuple[Embedded,
         drawn = image
     uri = f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
     return Embedded(picture.tag, picture.step, uri, drawn.width, drawn.height), len(data)
+
+
+def picture_order(picture: StoredPicture) -> tuple[Any, ...]:
+    """Drawings first, then fixed, worst, best, others; numbers in a tag count as numbers."""
+    group, _, name = picture.tag.rpartition('/')
+    order = [*DRAWINGS, *_KINDS]
+    place = order.index(group or name) if (group or name) in order else len(order)
+    return place, group, int(name) if name.isdecimal() else math.inf, name
+
+
+def few_of_each_kind(pictures: Iterable[StoredPicture]) -> Iterator[StoredPicture]:
+    kept: dict[str, int] = {}
+    for picture in pictures:
+        group = picture.tag.rpartition('/')[0] or picture.tag
+        kept[group] = kept.get(group, 0) + 1
+        if kept[group] <= _MOST_OF_A_GROUP:
+            yield picture
+
+
+def groups(pictures: list[Embedded], score: str) -> list[tuple[str, str, list[tuple[str, Embedded]]]]:
+    """(heading, remark, (alternative text, picture)…) of the pictures that belong together.
+
+    Args:
+      pictures: all but the charts.
+      score: what single images are ranked by.
+    """
+    members_of: dict[str, list[Embedded]] = {}
+    for picture in pictures:
+        members_of.setdefault(picture.tag.rpartition('/')[0], []).append(picture)
+    found = []
+    for group, members in members_of.items():
+        heading, remark = _KINDS.get(group, (group.replace('_', ' ').capitalize() or 'Others', ''))
+        remark = remark.format(score=score) + f'{" " if remark else ""}Step {members[0].step:,}.'
+        found.append((heading, remark, [(f'{heading}: {p.tag.rpartition("/")[2]}', p) for p in members]))
+    return found

@@ -157,7 +157,7 @@ def read(model_dir: str) -> RunFiles:
     eval_files = {}
     for path in glob.glob(os.path.join(glob.escape(model_dir), 'eval', '*.json')):
         name = os.path.basename(path)
-        if name.startswith('confusion-'):  # Details of an evaluation; read where they are needed.
+        if name.startswith(('confusion-', 'instances-')):  # Details of an evaluation; read where they are needed.
             continue
         values = _json(model_dir, os.path.join('eval', name), notes)
         if whole(values.get('step')) is not None and mapping(values.get('metrics')):

@@ -1,0 +1,126 @@
+"""What a report tells of a run beside its scores: state, data and model, time, hardware, commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+
+from seg.report import event_files, text
+from seg.report.classes import class_names
+from seg.report.run_files import RunFiles, mapping, whole
+
+
+def title(run: RunFiles) -> str:
+    folder = os.path.abspath(run.model_dir)
+    name = os.path.basename(folder) or folder
+    return f'{os.path.basename(os.path.dirname(folder))}, {name}' if name == 'overfit' else name
+
+
+def status(run: RunFiles) -> str:
+    total = run.train_steps
+    if run.complete:
+        early = f' of at most {total:,}' if total and run.step < total else ''
+        return f'Complete: {run.step:,} steps{early}.'
+    of = f' of {total:,} ({100 * run.step / total:.0f} %)' if total else ''
+    if run.running:
+        return f'Training now: step {run.step:,}{of}.'
+    return f'Not complete: step {run.step:,}{of}.' if run.train or run.run else f'Step {run.step:,}{of}.'
+
+
+def facts(run: RunFiles) -> list[tuple[str, str]]:
+    """What was trained on what."""
+    training = mapping(run.run.get('training'))
+    parts = {key.rpartition('.')[2]: str(value) for key, value in training.items() if str(value).startswith('@')}
+    names = [parts[slot].rpartition('.')[2] for slot in ('model', 'backbone') if slot in parts]
+    count = re.match(r'([\d,]+) trainable weights', run.texts.get('model_info.txt', ''))
+    evaluated = re.search(r'^experiment\.eval_data = @(\S+)', run.texts.get('operative_config.gin', ''), re.MULTILINE)
+    facts = {
+        'Mode': str(run.run.get('mode', '')).replace('_', ' '),
+        'Data': str(run.dataset.get('name', '')),
+        'Evaluated on': evaluated[1].replace('datasets.', '') if evaluated and run.evals else '',
+        'Classes': str(len(class_names(run)) or ''),
+        'Model': ', '.join(names),
+        'Trainable weights': count[1] if count else '',
+        'Batch size': text.grouped(run.batch_size) if run.batch_size else '',
+        'Optimizer': parts.get('optimizer', '').rpartition('.')[2],
+        'Seed': str(training.get('RunConfig.seed', '')),
+    }
+    return [(name, value) for name, value in facts.items() if value]
+
+
+def times(run: RunFiles) -> list[tuple[str, str]]:
+    seconds = [line['seconds'] for line in run.evals if 'seconds' in line]
+    waits = [line['data_wait'] for line in run.train if 'data_wait' in line]
+    memory = [line['host_memory_mb'] for line in run.train if 'host_memory_mb' in line]
+    speed = next((e.images_per_second for e in run.evaluations() if e.images_per_second), None)
+    starts = event_files.starts(os.path.join(run.model_dir, 'train'))
+    resumes = [f'step {start.step:,} ({text.moment(start.time)})' for start in starts[1:]]
+    log = os.path.join(run.model_dir, 'metrics.jsonl')
+    passes = text.count(len(seconds), 'pass', 'passes')
+    rows = {
+        'Started': text.moment(starts[0].time) if starts else '',
+        'Resumed at': ', '.join(resumes[-5:])
+        + (f', and {text.count(len(resumes) - 5, "earlier time")}' if resumes[5:] else ''),
+        'Last written': text.moment(os.path.getmtime(log)) if os.path.isfile(log) else '',
+        'Training': f'{text.duration(run.train_seconds)}{f" in {len(starts)} parts" if resumes else ""}'
+        if run.train_seconds
+        else '',
+        'Evaluation': f'{text.duration(sum(seconds))} in {passes}' if seconds else '',
+        'Speed of training': _speed(run.train_images_per_second),
+        'Speed of evaluation': _speed(speed),
+        'Waiting for data': f'{100 * sum(waits) / len(waits):.1f} % of the training time' if waits else '',
+        'Largest memory': f'{max(memory) / 1024:.1f} GiB of the main process' if memory else '',
+    }
+    return [(name, value) for name, value in rows.items() if value]
+
+
+def _speed(rate: float | None) -> str:
+    return f'{text.rate(rate)} images/s' if rate else ''
+
+
+def hardware(run: RunFiles) -> list[tuple[str, str]]:
+    about, known = run.run, dict(mapping(run.run.get('versions')))
+    take = lambda key: '' if known.get(key) is None else text.listed(known.pop(key))  # noqa: E731
+    cores, memory = take('cpu_cores'), take('memory_gib')
+    replicas = whole(about.get('replicas'))
+    rows = {
+        'Processor': ', '.join(filter(None, (take('processor'), f'{cores} cores' if cores else ''))),
+        'Memory': f'{memory} GiB' if memory else '',
+        'Devices': take('devices'),
+        'Precision': text.listed(about.get('precision', '')),
+        'Strategy': text.listed(about.get('strategy', ''))
+        + (f', {text.count(replicas, "replica")}' if replicas else ''),
+        'XLA': text.yes_or_no(about.get('jit_compile')),
+        'Deterministic': text.yes_or_no(about.get('deterministic')),
+        'System': take('system'),
+    }
+    names = {'seg': 'seg', 'tensorflow': 'TensorFlow'}
+    rows |= {names.get(key, key.replace('_', ' ').capitalize()): text.listed(value) for key, value in known.items()}
+    return [(name, value) for name, value in rows.items() if value]
+
+
+def commands(run: RunFiles) -> list[tuple[str, str]]:
+    """Ways to repeat the run: (what it is, command)."""
+    commands, started = [], run.run.get('command')
+    if isinstance(started, list) and started:
+        commands.append(('The command of this run', _in_shell([str(word) for word in started])))
+    if 'config.gin' in run.texts:
+        words = ['seg_main', f'--gin_file={os.path.join(run.model_dir, "config.gin")}', '--model_dir=runs/again']
+        if run.run.get('mode') in ('train', 'overfit'):
+            words.append(f'--mode={run.run["mode"]}')
+        commands.append(('The same from the settings that it has kept', _in_shell(words)))
+    return commands
+
+
+def _in_shell(words: list[str]) -> str:
+    """A command with a line for each flag."""
+    return ' \\\n  '.join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    """A word for the shell, as --gin_param="NAME='value'" where that is possible."""
+    name, equals, value = word.partition('=')
+    if shlex.quote(word) != word and equals and shlex.quote(name) == name and not re.search(r'["$`\\!]', value):
+        return f'{name}="{value}"'
+    return shlex.quote(word)
