@@ -1,7 +1,9 @@
 """Every gin file that is shipped builds, binds nothing in vain, and comes back from its snapshot."""
 
+import json
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ IDLE = {
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
-    """A folder in the layout of PASCAL VOC with two images, for the splits of every shipped file."""
+    """A folder in the layout of PASCAL VOC, and of COCO, with two images, for the splits of every shipped file."""
     root = tmp_path_factory.mktemp('data')
     voc = root / 'VOC2012'
     for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
@@ -37,6 +39,17 @@ def data_dir(tmp_path_factory):
         label.save(voc / 'SegmentationClass' / f'{stem}.png')
     for split in ('train', 'val', 'train_aug'):
         (voc / 'ImageSets' / 'Segmentation' / f'{split}.txt').write_text('one\ntwo\n')
+    (root / 'annotations').mkdir()
+    for split in ('train', 'val', 'train2017', 'val2017'):
+        shutil.copytree(voc / 'JPEGImages', root / split)
+        images = [
+            {'id': i, 'file_name': path.name, 'height': Image.open(path).height, 'width': Image.open(path).width}
+            for i, path in enumerate(sorted((root / split).iterdir()))
+        ]
+        triangle = {'id': 0, 'image_id': 0, 'category_id': 7, 'segmentation': [[5, 5, 30, 5, 5, 40]], 'iscrowd': 0}
+        names = [{'id': 3, 'name': 'cell'}, {'id': 7, 'name': 'wedge'}]
+        text = json.dumps({'images': images, 'annotations': [triangle], 'categories': names})
+        (root / 'annotations' / f'instances_{split}.json').write_text(text)
     return root
 
 
@@ -57,7 +70,7 @@ def hardware():
 
 
 def test_there_are_files():
-    assert {'gin/deeplab_shapes.gin', 'gin/deeplab_voc.gin', 'experiments/tiny_backbone/run.gin'} <= set(FILES)
+    assert {'gin/deeplab_shapes.gin', 'gin/maskrcnn_coco.gin', 'experiments/tiny_backbone/run.gin'} <= set(FILES)
 
 
 @pytest.mark.parametrize('name', FILES)
