@@ -1,5 +1,6 @@
 """What the documentation tells: its Python runs, its commands are valid, its links lead somewhere."""
 
+import json
 import os
 import pathlib
 import re
@@ -190,6 +191,45 @@ def test_pages_about_a_run(workplace):
     assert (run / 'overfit' / 'results.json').exists() and (run / 'results.json').exists()
     assert '<html' in (run / 'report.html').read_text()
     assert len((workplace / 'segmented' / 'predictions.jsonl').read_text().splitlines()) == 8
+
+
+def test_page_about_objects(workplace):
+    """Its commands, one after the other, on a few small pictures and with a small model."""
+    random = np.random.default_rng(0)
+    (workplace / 'photos').mkdir()
+    (workplace / 'my_objects' / 'annotations').mkdir(parents=True)
+    for split, count in (('train', 5), ('val', 3)):
+        (workplace / 'my_objects' / split).mkdir()
+        images, objects = [], []
+        for i in range(count):
+            picture = random.integers(0, 99, (64, 80 + i, 3), np.uint8)
+            picture[10:40, 20:60] += 100
+            Image.fromarray(picture).save(workplace / 'my_objects' / split / f'{i}.jpg')
+            Image.fromarray(picture).resize((50 + 60 * i, 70)).save(workplace / 'photos' / f'{split}-{i}.png')
+            images.append({'id': i, 'file_name': f'{i}.jpg', 'height': 64, 'width': 80 + i})
+            outline = [20, 10, 60, 10, 60, 40, 20, 40]
+            objects.append({'id': i, 'image_id': i, 'category_id': 5, 'segmentation': [outline], 'iscrowd': 0})
+        text = json.dumps({'images': images, 'annotations': objects, 'categories': [{'id': 5, 'name': 'pane'}]})
+        (workplace / 'my_objects' / 'annotations' / f'instances_{split}.json').write_text(text)
+    small = ['init.weights=None', 'overfit.train_steps=2', 'overfit.num_images=4', 'overfit.target=0.0']
+    small += ['decoders.fpn.channels=8', 'heads.rpn.channels=8', 'heads.box.fc=(8,)', 'heads.mask.convs=(8,)']
+    small += ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'CROP=(64, 64)', 'heads.rpn.train_proposals=20', 'heads.box.sampled=16']
+    small += ['heads.rpn.eval_proposals=20', 'heads.box.score_threshold=0.0']
+    done = []
+    for _, text in blocks('docs/own_objects.md', 'sh'):
+        for command in text.splitlines():
+            words = shlex.split(command)
+            trains = any(word.startswith('--gin_file') for word in words)
+            words += [f'--gin_param={param}' for param in small] if trains else []
+            assert seg_main.main(words) == 0, command
+            done.append(command)
+    assert len(done) == 5
+    run = workplace / 'runs' / 'objects'
+    assert 'box_ap' in json.loads((run / 'overfit' / 'results.json').read_text())['metrics']
+    assert 'mask_ap50' in (run / 'report.html').read_text()
+    assert len((workplace / 'found' / 'predictions.jsonl').read_text().splitlines()) == 8
+    found = json.loads((workplace / 'found' / 'detections.json').read_text())
+    assert found and {entry['category_id'] for entry in found} == {5}
 
 
 def test_published_weights_of_the_plugins_page(workplace):
