@@ -24,7 +24,8 @@ def random_bits(seed: Any, salt: int, count: int) -> Any:
     """
     seed = ops.cast(seed, 'uint32')
     low = _mix(ops.bitwise_xor(seed[:, :1], _mix(_word(salt ^ 0x9E3779B9))))
-    high = _mix(ops.add(seed[:, 1:], low))
+    # Mixed once more, or else the position that equals the seed's second half would draw 0 always.
+    high = _mix(ops.add(seed[:, 1:], _mix(low)))
     positions = ops.convert_to_tensor(np.arange(count, dtype=np.uint32)[None])
     return _mix(ops.bitwise_xor(_mix(ops.add(positions, low)), high))
 

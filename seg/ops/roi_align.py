@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -47,6 +48,7 @@ def roi_align(
       [B, R, size, size, C] in the features' dtype.
     """
     boxes = at_least_float32(ops.stop_gradient(boxes))
+    boxes = ops.cast(boxes, keras.backend.result_type(boxes.dtype, features[0].dtype))
     level = _levels(boxes, len(features), finest_level, canonical_size, canonical_level)
     return _gathered(features, _samples(boxes, level, strides, size * sampling_ratio, aligned), level, sampling_ratio)
 
@@ -54,7 +56,8 @@ def roi_align(
 def _levels(boxes: Any, count: int, finest_level: int, canonical_size: float, canonical_level: int) -> Any:
     """Returns the place of each box's map among the features: int32 [B, R]."""
     level = ops.floor(canonical_level + ops.log2(ops.sqrt(area(boxes)) / canonical_size) + 1e-6)
-    return ops.cast(ops.clip(level - finest_level, 0, count - 1), 'int32')
+    place = ops.minimum(level - finest_level, count - 1)
+    return ops.cast(ops.where(place > 0, place, 0), 'int32')  # NaN is no place.
 
 
 def _samples(boxes: Any, level: Any, strides: Sequence[int], count: int, aligned: bool) -> Any:

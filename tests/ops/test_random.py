@@ -47,6 +47,14 @@ def test_neighbouring_seeds_salts_and_positions_are_independent():
         assert abs(np.corrcoef(base, other)[0, 1]) < 5 / 2**7.5, name
 
 
+def test_no_position_is_special_to_a_seed():
+    """Also where position and seed are the same number."""
+    drawn = words([[i, j] for i in range(20) for j in range(20)], count=20).reshape(20, 20, 20)
+    same = drawn[:, range(20), range(20)] / 2.0**32
+    assert abs(same.mean() - 1 / 2) < 4 * (1 / 12 / same.size) ** 0.5
+    assert len(np.unique(same)) == same.size
+
+
 def test_split_and_length_change_nothing():
     seeds = [[1, 2], [3, 4], [5, 6], [7, 8]]
     whole = words(seeds)
