@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from seg.datasets import checking, coco_json, image_files, mask_runs
-from seg.datasets.palette import voc_palette
+from seg.datasets.palette import object_palette
 from seg.errors import UserError
 from seg.registry import datasets
 from seg.structures import Annotations, ClassHistogram, DatasetInfo
@@ -73,7 +73,7 @@ class Coco:
         self._path, self._folder, self._decode_all = path, folder, decode_all
         self._where = f'coco, split {split!r} of {path}'
         contents = coco_json.read(path)
-        self._names = contents.file_names
+        self._names, self._image_ids = contents.file_names, contents.image_ids
         self._check_files()
         # Kept once, as tensors: eager ones are captured by a graph, not copied into it.
         with tf.init_scope(), tf.device('CPU:0'):
@@ -86,7 +86,7 @@ class Coco:
             num_examples=len(self._names),
             max_size=tuple(contents.sizes.max(axis=0).tolist()),
             original_ids=contents.category_ids,
-            colors=voc_palette(len(contents.class_names) + 1)[1:] if len(contents.class_names) < 256 else (),
+            colors=object_palette(len(contents.class_names)),
         )
         empty = int((np.diff(contents.objects.splits) == 0).sum())
         logging.info(
@@ -98,6 +98,10 @@ class Coco:
     def image_name(self, index: int) -> str:
         """Name of a picture's file without its ending."""
         return posixpath.splitext(self._names[index])[0]
+
+    def image_id(self, index: int) -> int | str:
+        """The file's own id of a picture, by which results name it."""
+        return self._image_ids[index]
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads and decodes one example.

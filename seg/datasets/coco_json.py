@@ -18,6 +18,7 @@ from seg.errors import UserError
 
 _CHUNK = 8192  # Objects that are turned into runs at a time.
 _FAR = 20_000  # Pixels outside of the picture beyond which a polygon is nonsense, and would take gigabytes to draw.
+_MOST_PIXELS = 2**29  # Of a picture; pycocotools has no room for longer runs.
 _KEYS = ('images', 'annotations')
 
 
@@ -47,13 +48,15 @@ class Contents(NamedTuple):
     """What an annotation file says.
 
     Attributes:
-      file_names: of the pictures, relative to their folder, in the order of the file.
+      image_ids: the file's own id of each picture, a number or a text, in the order of the file.
+      file_names: of the pictures, relative to their folder.
       sizes: int32 [images, 2], (height, width).
       class_names: by ascending category id.
       category_ids: the file's own id of each class.
       objects: with a usable mask.
     """
 
+    image_ids: tuple[int | str, ...]
     file_names: tuple[str, ...]
     sizes: np.ndarray
     class_names: tuple[str, ...]
@@ -82,7 +85,7 @@ def read(path: str) -> Contents:
     pictures, classes = _references(path, annotations, index_of, class_of)
     order = np.argsort(pictures, kind='stable')
     objects = _objects(path, annotations, order, pictures, classes, sizes, file_names)
-    return Contents(file_names, sizes, names, category_ids, objects)
+    return Contents(tuple(index_of), file_names, sizes, names, category_ids, objects)
 
 
 def _load(path: str) -> dict[str, Any]:
@@ -142,7 +145,7 @@ def _images(path: str, images: list) -> tuple[dict[Any, int], tuple[str, ...], n
             )
         elif not isinstance(name, str) or not name:
             problems.append(f'images[{number}], id {image_id}: file_name is {name!r}.')
-        elif not (height and width and height * width < 2**31):
+        elif not (height and width and height * width < _MOST_PIXELS):
             problems.append(
                 f'images[{number}], {name}: height is {image.get("height")!r} and width {image.get("width")!r}, '
                 'expected pixels.'

@@ -33,6 +33,6 @@ def pictures(dataset) -> list[Source]:
 
     def source(index: int) -> Source:
         name = dataset.image_name(index)
-        return Source(name, name, lambda: info.max_size, lambda: image(index), int(number(index)))
+        return Source(name, name, lambda: info.max_size, lambda: image(index), number(index))
 
     return [source(index) for index in range(info.num_examples)]

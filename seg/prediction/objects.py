@@ -117,13 +117,13 @@ class Objects(Outputs):
         ]
         return {'count': len(ids), 'classes': classes}
 
-    def _result(self, image_id: int, box, score, class_id, mask: dict[str, Any]) -> dict[str, Any]:
+    def _result(self, image_id: int | str, box, score, class_id, mask: dict[str, Any]) -> dict[str, Any]:
         """An object as COCO's results have it."""
         ids = self._info.original_ids
         y0, x0, y1, x1 = (float(side) for side in box)
         return {
             'image_id': image_id,
-            'category_id': int(ids[class_id] if ids else class_id),
+            'category_id': ids[class_id] if ids else int(class_id),
             'bbox': [round(side, 3) for side in (x0, y0, x1 - x0, y1 - y0)],
             'score': round(float(score), 6),
             'segmentation': {'size': [int(side) for side in mask['size']], 'counts': mask['counts'].decode('ascii')},

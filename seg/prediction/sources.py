@@ -30,14 +30,14 @@ class Source(NamedTuple):
       name: what its outputs are called, relative to the output folder and without an ending.
       size: returns (height, width) at little cost, as it is stored; or an upper bound.
       load: returns the picture, uint8 [H, W, 3]. Both raise `reading.PictureError`.
-      id: number of the picture, by which results name it: that of the data set's files, or its place from 1 on.
+      id: by which results name the picture: that of the data set's own files, or else its place from 1 on.
     """
 
     file: str
     name: str
     size: Callable[[], tuple[int, int]]
     load: Callable[[], np.ndarray]
-    id: int = 0
+    id: int | str = 0
 
 
 def from_files(inputs: str | Sequence[str], output: str) -> list[Source]:

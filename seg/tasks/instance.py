@@ -14,7 +14,7 @@ from absl import logging
 
 from seg import pasting
 from seg.augments import instances
-from seg.datasets.palette import voc_palette
+from seg.datasets.palette import object_palette
 from seg.drawing.instances import InstanceComparison
 from seg.errors import UserError
 from seg.ops.boxes import iou
@@ -105,7 +105,7 @@ class Instance:
         self._advised: set[str] = set()
         self.checkpoint_items = dict(self._model.parts)
         self.class_names = dataset_info.class_names
-        self.colors = dataset_info.colors or tuple(map(tuple, voc_palette(num_classes + 1)))[1:]
+        self.colors = dataset_info.colors or object_palette(num_classes)
 
     @property
     def model(self) -> keras.Model:

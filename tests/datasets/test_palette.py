@@ -1,6 +1,8 @@
 """The colours of PASCAL VOC."""
 
-from seg.datasets.palette import voc_palette
+import colorsys
+
+from seg.datasets.palette import object_palette, voc_palette
 
 
 def test_the_published_colours():
@@ -18,3 +20,12 @@ def test_the_published_colours():
     assert len(set(palette)) == 256
     assert voc_palette(3) == palette[:3]
     assert voc_palette(0) == ()
+
+
+def test_colours_of_objects():
+    """Vivid ones, all different, the first ones far apart; those of few classes are those of many."""
+    palette = object_palette(80)
+    assert len(set(palette)) == 80 and palette[:5] == object_palette(5) and object_palette(0) == ()
+    assert all(max(color) - min(color) > 100 for color in palette)
+    hues = [colorsys.rgb_to_hls(*(channel / 255 for channel in color))[0] for color in palette[:5]]
+    assert min(abs((a - b + 0.5) % 1 - 0.5) for i, a in enumerate(hues) for b in hues[:i]) > 0.1
