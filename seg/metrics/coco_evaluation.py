@@ -155,12 +155,12 @@ def _detections(found: Sequence[Found], kind: str) -> Iterator[dict[str, Any]]:
         boxes, scores, classes, masks = detections
         for box, score, label, area, mask in zip(boxes, scores, classes, areas, masks, strict=True):
             number += 1
-            corner_and_size = _corner_and_size(box)
-            yield {
-                'id': number, 'image_id': image, 'category_id': int(label) + 1, 'score': float(score), 'iscrowd': 0,
-                'bbox': corner_and_size, 'segmentation': mask,
-                'area': float(area) if kind == 'mask' else corner_and_size[2] * corner_and_size[3],
-            }  # fmt: skip
+            common = {'id': number, 'image_id': image, 'category_id': int(label) + 1, 'score': float(score)}
+            if kind == 'mask':
+                yield common | {'area': float(area), 'segmentation': mask}
+            else:
+                _, _, width, height = corner_and_size = _corner_and_size(box)
+                yield common | {'area': width * height, 'bbox': corner_and_size}
 
 
 def _corner_and_size(box) -> list[float]:
