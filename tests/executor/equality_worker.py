@@ -27,24 +27,40 @@ PLAIN = (
     'optimizers.sgd.schedule=@schedules.poly',
     'schedules.poly.base_lr=1.0',
     'schedules.poly.warmup_steps=0',
-    'models.deeplab_v3plus.aux_head=@heads.fcn',
-    'heads.fcn.channels=16',
 )
-CASES = {  # name: settings, steps, precision
-    'sync': (('models.deeplab_v3plus.norm="sync"',), 1, 'float64'),
-    'frozen': (('models.deeplab_v3plus.norm="frozen"',), 1, 'float64'),
-    'group': (('models.deeplab_v3plus.norm="group"',), 1, 'float64'),
-    'bottlenecks': (('BACKBONE=@backbones.resnet50', 'backbones.resnet50.width=0.125'), 1, 'float64'),
-    'float32': (('schedules.poly.base_lr=0.001',), 4, 'float32'),
+AUXILIARY = ('models.deeplab_v3plus.aux_head=@heads.fcn', 'heads.fcn.channels=16')
+CASCADE = (
+    'tasks.instance.model=@models.cascade_rcnn',
+    'models.cascade_rcnn.backbone=%BACKBONE',
+    'models.cascade_rcnn.decoder=@decoders.fpn',
+    'models.cascade_rcnn.rpn=@heads.rpn',
+    'models.cascade_rcnn.box_head=@heads.box',
+    'models.cascade_rcnn.mask_head=@heads.mask',
+    'models.cascade_rcnn.norm="sync"',
+    'heads.box.class_agnostic=True',
+)
+CASES = {  # name: gin file, settings, steps, precision
+    'sync': (runs.SHAPES, (*AUXILIARY, 'models.deeplab_v3plus.norm="sync"'), 1, 'float64'),
+    'frozen': (runs.SHAPES, (*AUXILIARY, 'models.deeplab_v3plus.norm="frozen"'), 1, 'float64'),
+    'group': (runs.SHAPES, (*AUXILIARY, 'models.deeplab_v3plus.norm="group"'), 1, 'float64'),
+    'bottlenecks': (
+        runs.SHAPES,
+        (*AUXILIARY, 'BACKBONE=@backbones.resnet50', 'backbones.resnet50.width=0.125'),
+        1,
+        'float64',
+    ),
+    'float32': (runs.SHAPES, (*AUXILIARY, 'schedules.poly.base_lr=0.001'), 4, 'float32'),
+    'objects': (runs.INSTANCES, (), 1, 'float64'),
+    'cascade': (runs.INSTANCES, CASCADE, 1, 'float64'),
 }
 SETTINGS = OptimizerStep(l2=1e-4, ema_decay=0.9, part_rates={'backbone': 0.5})
 # Tracing takes long: four devices repeat two of the cases.
-CASES_OF = {1: tuple(CASES), 2: tuple(CASES), 4: ('sync', 'float32')}
+CASES_OF = {1: tuple(CASES), 2: tuple(CASES), 4: ('sync', 'float32', 'objects')}
 
 
-def one_case(model_dir, replicas, settings, steps, precision):
+def one_case(model_dir, replicas, gin_file, settings, steps, precision):
     """Takes steps on one ragged batch. Returns the loop's result, all variables before and after, task and batch."""
-    made = runs.build(model_dir, *PLAIN, *settings, replicas=replicas, precision=precision)
+    made = runs.build(model_dir, *PLAIN, *settings, replicas=replicas, precision=precision, gin_files=(gin_file,))
     batch = runs.ragged_batch(made.task, made.train_data, precision)
     hardware = made.executor.hardware
     step = TrainStep(made.task, made.optimizer, SETTINGS, hardware.strategy)
@@ -61,11 +77,12 @@ def main(replicas: int, model_dir: str, path: str) -> None:
         numbers |= {f'{name}/result/{key}': value for key, value in result._asdict().items() if key != 'wait'}
         numbers |= {f'{name}/before/{key}': value for key, value in before.items()}
         numbers |= {f'{name}/after/{key}': value for key, value in after.items()}
-    made = runs.build(model_dir, replicas=replicas, precision='float64')
-    source = made.task.evaluation_input(made.eval_data, 4)
-    evaluation = Evaluator(made.task, made.executor.hardware).evaluate(source, 2)
-    numbers |= {f'metrics/{key}': np.float64(value) for key, value in evaluation.metrics.items()}
-    numbers |= {f'pictures/{tag}': pixels for tag, pixels, _ in evaluation.pictures}
+    for labels, gin_file in (('', runs.SHAPES), ('objects/', runs.INSTANCES)):
+        made = runs.build(model_dir, replicas=replicas, precision='float64', gin_files=(gin_file,))
+        source = made.task.evaluation_input(made.eval_data, 4)
+        evaluation = Evaluator(made.task, made.executor.hardware).evaluate(source, 2)
+        numbers |= {f'{labels}metrics/{key}': np.float64(value) for key, value in evaluation.metrics.items()}
+        numbers |= {f'{labels}pictures/{tag}': pixels for tag, pixels, _ in evaluation.pictures}
     # A metric that gathers: 6 pictures in batches of 4, one of which could not be read.
     task = scenes.Finder(CocoAP(num_classes=4, class_names=('a', 'b', 'c', 'd')))
     source = scenes.source(*scenes.make(0, pictures=6), 4, unread=(1,))

@@ -41,12 +41,14 @@ def test_every_registered_model_is_compared():
     from seg import plugins
 
     plugins.load_builtins()
-    assert registry.models.names() == ['deeplab_v3plus'], 'add the new model to equality_worker.CASES'
+    assert registry.models.names() == ['cascade_rcnn', 'deeplab_v3plus', 'mask_rcnn'], (
+        'add the new model to equality_worker.CASES'
+    )
 
 
 @pytest.mark.parametrize(
     'replicas, case',
-    [(n, case) for n in (2, 4) for case in equality_worker.CASES_OF[n] if equality_worker.CASES[case][2] == 'float64'],
+    [(n, case) for n in (2, 4) for case in equality_worker.CASES_OF[n] if equality_worker.CASES[case][-1] == 'float64'],
 )
 def test_step_in_float64(numbers, replicas, case):
     one, other = part(numbers[1], f'{case}/'), part(numbers[replicas], f'{case}/')
@@ -77,11 +79,22 @@ def test_ignored_and_padded_images_add_nothing(numbers):
     assert np.all(totals[0, [1, 3]] == 0) and np.all(totals[0, [0, 2]] > 0)
 
 
+def test_a_replica_without_objects(numbers):
+    """Of four devices one has an image without objects, and one only padding."""
+    names = ['rpn_score', 'rpn_box', 'box_class', 'box_regression', 'mask']
+    totals = numbers[4]['objects/result/totals'][0]
+    assert totals.shape == (4, len(names))
+    np.testing.assert_array_equal(totals[3], 0)
+    np.testing.assert_array_equal(totals[1] > 0, [True, False, True, False, False])
+    assert np.all(totals[[0, 2]] > 0)
+
+
 @pytest.mark.parametrize('replicas', [2, 4])
-def test_metrics_with_a_ragged_last_batch(numbers, replicas):
+@pytest.mark.parametrize('labels, name', [('', 'miou'), ('objects/', 'box_ap50')])
+def test_metrics_with_a_ragged_last_batch(numbers, replicas, labels, name):
     """6 images in batches of 4."""
-    one, other = part(numbers[1], 'metrics/'), part(numbers[replicas], 'metrics/')
-    assert one.keys() == other.keys() and 0 < one['miou'] < 1
+    one, other = part(numbers[1], f'{labels}metrics/'), part(numbers[replicas], f'{labels}metrics/')
+    assert one.keys() == other.keys() and 0 <= one[name] < 1
     for name, value in one.items():
         np.testing.assert_allclose(other[name], value, rtol=1e-9, err_msg=name)
 

@@ -9,23 +9,27 @@ from seg.executor.train_loop import TrainLoop
 from seg.executor.train_step import TrainStep
 from tests.executor import runs
 
-SETTINGS = (
-    'backbones.resnet18.width=0.125',
-    'models.deeplab_v3plus.aux_head=@heads.fcn',
-    'heads.fcn.channels=8',
-    'decoders.deeplab_v3plus.aspp_channels=8',
-    'decoders.deeplab_v3plus.decoder_channels=8',
-    'datasets.shapes.num_examples=3',
-)
+COMMON = ('backbones.resnet18.width=0.125', 'datasets.shapes.num_examples=3')
+SETTINGS = {
+    runs.SHAPES: (
+        *COMMON,
+        'models.deeplab_v3plus.aux_head=@heads.fcn',
+        'heads.fcn.channels=8',
+        'decoders.deeplab_v3plus.aspp_channels=8',
+        'decoders.deeplab_v3plus.decoder_channels=8',
+    ),
+    runs.INSTANCES: COMMON,
+}
 STEPS = 4
 
 
-@pytest.fixture(scope='module')
-def numbers(tmp_path_factory):
+@pytest.fixture(scope='module', params=SETTINGS)
+def numbers(request, tmp_path_factory):
     """Losses and metrics of the same few steps with and without XLA."""
-    found = {}
+    gin_file, found = request.param, {}
     for jit in (False, True):
-        made = runs.build(tmp_path_factory.mktemp(f'jit-{jit}'), *SETTINGS, jit_compile=jit)
+        folder = tmp_path_factory.mktemp(f'jit-{jit}')
+        made = runs.build(folder, *SETTINGS[gin_file], jit_compile=jit, gin_files=(gin_file,))
         hardware = made.executor.hardware
         settings = OptimizerStep(l2=1e-4, clip_norm=1.0, ema_decay=0.9)
         step = TrainStep(made.task, made.optimizer, settings, hardware.strategy)
@@ -40,7 +44,8 @@ def numbers(tmp_path_factory):
 
 def test_training_step(numbers):
     (plain, _), (compiled, _) = numbers[False], numbers[True]
-    assert plain.losses.shape == (STEPS, 3), 'cross-entropy, the auxiliary one, L2'
+    assert plain.losses.shape in ((STEPS, 3), (STEPS, 6)), 'cross-entropy, the auxiliary one, or five losses, and L2'
+    np.testing.assert_array_equal(compiled.counts, plain.counts)
     np.testing.assert_allclose(compiled.losses, plain.losses, rtol=1e-4)
     np.testing.assert_allclose(compiled.gradient_norm, plain.gradient_norm, rtol=1e-3)
     np.testing.assert_array_equal(compiled.index, plain.index)
