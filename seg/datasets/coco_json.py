@@ -18,7 +18,9 @@ from seg.errors import UserError
 
 _CHUNK = 8192  # Objects that are turned into runs at a time.
 _FAR = 20_000  # Pixels outside of the picture beyond which a polygon is nonsense, and would take gigabytes to draw.
-_MOST_PIXELS = 2**29  # Of a picture; pycocotools has no room for longer runs.
+# Of a picture. pycocotools reserves 6 bytes per run and writes one more at the end, which spoils its memory where all
+# of four or more runs take 6; that cannot happen below four runs of 2^24 pixels.
+_MOST_PIXELS = 2**26
 _KEYS = ('images', 'annotations')
 
 
@@ -148,7 +150,7 @@ def _images(path: str, images: list) -> tuple[dict[Any, int], tuple[str, ...], n
         elif not (height and width and height * width < _MOST_PIXELS):
             problems.append(
                 f'images[{number}], {name}: height is {image.get("height")!r} and width {image.get("width")!r}, '
-                'expected pixels.'
+                f'expected pixels, and at most {_MOST_PIXELS} in all.'
             )
         index_of.setdefault(image_id if _is_id(image_id) else None, number)
     checking.raise_problems(path, problems, len(images), 'entries of images')

@@ -122,7 +122,7 @@ def from_strings(strings: Sequence[bytes], sizes: np.ndarray) -> tuple[Runs, np.
     is_last[final] = True  # A damaged string must not run into the next.
 
     stops = np.flatnonzero(is_last)
-    starts = np.concatenate([[0], stops[:-1] + 1]).astype(np.int64)
+    starts = np.concatenate([[0], stops + 1])[:-1].astype(np.int64)
     used = stops - starts + 1
     string = string[stops]  # From here on, of each number.
     sound[string[used > _MOST_DIGITS]] = False

@@ -1,0 +1,390 @@
+"""COCO files: objects as pycocotools reads them, and every mistake found before a step is wasted."""
+
+import copy
+import json
+import logging
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from seg.datasets.coco import coco
+from seg.datasets.palette import object_palette
+from seg.errors import UserError
+
+SIZES = ((30, 40), (34, 28), (25, 25))  # (height, width)
+SQUARE = [4, 5, 14, 5, 14, 17, 4, 17]
+
+
+def annotation(number, picture, segmentation, category=7, **more):
+    return {
+        'id': number, 'image_id': 100 + picture, 'category_id': category, 'segmentation': segmentation, 'iscrowd': 0,
+        'bbox': [4, 5, 10, 12], 'area': 120.0, **more,
+    }  # fmt: skip
+
+
+def runs(picture, seed=0):
+    """A random mask as COCO's compressed and uncompressed runs."""
+    height, width = SIZES[picture]
+    counts = np.random.default_rng(seed).integers(1, 9, 40)
+    counts = [*counts.tolist(), height * width - int(counts.sum())]
+    return coco_mask.frPyObjects({'size': [height, width], 'counts': counts}, height, width), counts
+
+
+def contents():
+    """Three pictures, the last without objects; polygons, runs of both kinds, a crowd; sparse category ids, id 0."""
+    compressed, counts = runs(1)
+    text = {'size': [34, 28], 'counts': compressed['counts'].decode()}
+    return {
+        'images': [
+            {'id': 100 + n, 'file_name': f'img{n}.png', 'height': height, 'width': width}
+            for n, (height, width) in enumerate(SIZES)
+        ],
+        'categories': [{'id': 90, 'name': 'zebra'}, {'id': 7, 'name': 'ant'}, {'id': 13, 'name': 'bee'}],
+        'annotations': [
+            annotation(0, 0, [SQUARE]),
+            annotation(5, 1, text, 90, bbox=[0.5, 0, 20.5, 34]),
+            annotation(3, 0, [SQUARE, [20.5, 3.2, 33.3, 8.1, 25, 28.9], [1, 1, 2, 2]], 13, bbox=[4, 3, 29.3, 25.9]),
+            annotation(8, 1, {'size': [34, 28], 'counts': counts}, 90, iscrowd=1, bbox=[0, 0, 21, 34], area=7.5),
+        ],
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / 'train').mkdir()
+    for n, (height, width) in enumerate(SIZES):
+        pixels = np.random.default_rng(n).integers(0, 256, [height, width, 3], dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f'train/img{n}.png')
+    (tmp_path / 'annotations').mkdir()
+    write(tmp_path, contents())
+    return tmp_path
+
+
+def write(folder, data, name='annotations/instances_train.json'):
+    (folder / name).write_text(data if isinstance(data, str) else json.dumps(data))
+
+
+def refused(message, folder, data=None, **settings):
+    """Writes the file, builds, verifies, and returns the text of the error."""
+    if data is not None:
+        write(folder, data)
+    with pytest.raises(UserError, match=message) as caught:
+        coco(data_dir=str(folder), **settings).verify()
+    return str(caught.value)
+
+
+def examples(dataset):
+    return list(tf.data.Dataset.range(dataset.info.num_examples).map(dataset.load))
+
+
+def dense(ends, height, width):
+    passed = np.searchsorted(ends, np.arange(height * width), side='right')
+    return (passed % 2 == 1).reshape(width, height).T
+
+
+def test_objects_are_those_of_pycocotools(folder):
+    dataset, reference = coco(data_dir=str(folder)), COCO(folder / 'annotations/instances_train.json')
+    dataset.verify()
+    for index, example in enumerate(examples(dataset)):
+        height, width = SIZES[index]
+        assert example['image'].shape == (height, width, 3)
+        np.testing.assert_array_equal(example['image'], Image.open(folder / f'train/img{index}.png'))
+        truth = dataset.annotations(index)
+        assert (truth.height, truth.width) == (height, width)
+        wanted = [entry for entry in reference.dataset['annotations'] if entry['image_id'] == 100 + index]
+        assert len(wanted) == len(example['boxes']) == len(truth.masks)
+        for n, entry in enumerate(wanted):
+            # pycocotools draws a part of two points as well, which covers nothing or a stray pixel.
+            parts = entry['segmentation']
+            entry = entry | {'segmentation': parts[:2]} if isinstance(parts, list) else entry
+            mask = reference.annToMask(entry)
+            np.testing.assert_array_equal(dense(example['masks'][n].numpy(), height, width), mask)
+            np.testing.assert_array_equal(coco_mask.decode(truth.masks[n]), mask)
+            x, y, w, h = entry['bbox']
+            np.testing.assert_array_equal(example['boxes'][n], np.float32([y, x, y + h, x + w]))
+            assert example['area'][n] == np.float32(entry['area'])
+            assert example['is_crowd'][n] == bool(entry['iscrowd'])
+            assert dataset.info.original_ids[example['classes'][n]] == entry['category_id']
+        for key in ('boxes', 'classes', 'is_crowd', 'area'):
+            np.testing.assert_array_equal(example[key], getattr(truth, key))
+        eager = dataset.load(tf.constant(index, tf.int64))
+        assert eager['masks'].to_list() == example['masks'].to_list()
+
+
+def test_info_and_static_types(folder):
+    dataset = coco(data_dir=str(folder))
+    info = dataset.info
+    assert (info.name, info.num_examples, info.max_size) == ('coco/train', 3, (34, 40))
+    assert info.class_names == ('ant', 'bee', 'zebra') and info.original_ids == (7, 13, 90)
+    assert info.colors == object_palette(3)
+    assert [dataset.image_name(n) for n in range(3)] == ['img0', 'img1', 'img2']
+    assert tf.data.Dataset.range(3).map(dataset.load).element_spec == {
+        'image': tf.TensorSpec([None, None, 3], tf.uint8),
+        'boxes': tf.TensorSpec([None, 4], tf.float32),
+        'classes': tf.TensorSpec([None], tf.int32),
+        'is_crowd': tf.TensorSpec([None], tf.bool),
+        'area': tf.TensorSpec([None], tf.float32),
+        'masks': tf.RaggedTensorSpec([None, None], tf.int32, 1, tf.int64),
+    }
+
+
+def test_the_graph_captures_the_objects_once(folder):
+    """As inputs of the map, not as constants: those would be copied with each function, and stop at 2 GB."""
+    dataset = coco(data_dir=str(folder))
+    traced = tf.function(dataset.load).get_concrete_function(tf.TensorSpec([], tf.int64))
+    captured = {tensor.ref() for tensor, _ in traced.graph.captures}
+    assert captured >= {part.ref() for part in dataset._objects}
+    for arrays, part in zip(dataset._arrays, dataset._objects, strict=True):
+        assert not arrays.flags.owndata and arrays.dtype == part.dtype.as_numpy_dtype
+
+
+def test_class_histogram(folder):
+    histogram = coco(data_dir=str(folder)).class_histogram()
+    assert histogram.pixels.tolist() == [120, 120, 128] and histogram.pixels.dtype == np.int64
+    assert histogram.present_pixels.tolist() == [240, 240, 128]
+
+
+def test_other_places(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp('other')
+    (folder / 'train').rename(other / 'photos')
+    (folder / 'annotations/instances_train.json').rename(folder / 'mine.json')
+    found = coco(data_dir=str(folder), images=str(other / 'photos'), annotations='mine.json', split='x')
+    found.verify()
+    assert found.info.name == 'coco/x' and found.info.num_examples == 3
+    message = refused(r"coco.split = 'train': there is no .*instances_train\.json", folder)
+    assert 'coco.annotations' in message and 'mine.json' in message
+    refused(
+        r"coco.annotations = 'no.json': there is no .*JSON files there: .*mine\.json", folder, annotations='no.json'
+    )
+    refused(r"coco.images = 'photos': looked .* at photos in ", folder, images='photos', annotations='mine.json')
+    (folder / 'images').mkdir()
+    (other / 'photos').rename(folder / 'images/train')
+    assert coco(data_dir=str(folder), annotations='mine.json').info.num_examples == 3
+
+
+def test_missing_folder_and_splits(folder):
+    refused(r'coco.data_dir = .*nowhere.*no such folder.*DATA_DIR', folder / 'nowhere')
+    refused(r"coco.split = 'val': .*Splits there: train\.", folder, split='val')
+    with pytest.raises(UserError, match="coco.data_dir = ''"):
+        coco(data_dir='')
+    refused("labels 'semantic' are asked for", folder, labels='semantic')
+
+
+def test_files_that_are_not_coco(folder):
+    whole = json.dumps(contents())
+    refused(r'instances_train\.json is no complete JSON file: the file is cut off', folder, whole[:-20])
+    refused(r'is no complete JSON file: the file is cut off or empty', folder, '')
+    refused(r'is no complete JSON file: line 1, column 2', folder, '{images: 3}')
+    refused('is a list, as .* results', folder, [{'image_id': 1, 'bbox': [1, 2, 3, 4]}])
+    message = refused(
+        'There is no list annotations; it has categories, images', folder, {'images': [], 'categories': []}
+    )
+    assert "COCO's instance annotations" in message
+    refused('no list images and no list annotations', folder, {'shapes': []})
+    refused(r'annotations\[0\] is 5', folder, {'images': [], 'annotations': [5]})
+    refused('images is empty', folder, {'images': [], 'annotations': []})
+    (folder / 'annotations/instances_train.json').write_bytes(b'{"images": "l\xe4ke"}')
+    refused('expected JSON in UTF-8; byte 13', folder)
+
+
+def test_missing_pictures_are_named_and_counted(folder):
+    data = contents()
+    data['images'] += [{'id': n, 'file_name': f'gone{n}.jpg', 'height': 5, 'width': 5} for n in range(7)]
+    message = refused(r'7 of 10 pictures are not in .*train: gone0\.jpg', folder, data)
+    assert 'gone4.jpg, …' in message and 'gone5' not in message and 'It holds img0.png' in message
+
+
+def test_file_names_with_folders(folder):
+    data = contents()
+    (folder / 'train/sub').mkdir()
+    (folder / 'train/img1.png').rename(folder / 'train/sub/img1.png')
+    data['images'][1]['file_name'] = 'sub\\img1.png'
+    write(folder, data)
+    dataset = coco(data_dir=str(folder))
+    dataset.verify()
+    assert dataset.image_name(1) == 'sub/img1' and len(examples(dataset)) == 3
+    data['images'][0]['file_name'] = 'train/img0.png'
+    refused('1 of 3 pictures are not in .*Some are in that folder itself: set coco.images', folder, data)
+
+
+@pytest.mark.parametrize('verify', [True, False])
+def test_sizes_that_differ_from_the_files(folder, verify):
+    data = contents()
+    data['images'][2] |= {'height': 30}
+    refused(r'img2\.png is 25x25 pixels \(width x height\), but 25x30 in .*scaled after', folder, data, verify=verify)
+    data = contents()
+    data['images'][0] |= {'height': 40, 'width': 30}
+    refused(r'1 of 3 pictures.*\n.*img0\.png.*wrong way round', folder, data, verify=verify)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.open(folder / 'train/img0.png').save(folder / 'train/img0.jpg', exif=turned)
+    data['images'][0]['file_name'] = 'img0.jpg'
+    refused(r'EXIF orientation 6.*auto-orient', folder, data, verify=verify)
+    # In the graph such an example is an error, which the pipeline turns into one of weight 0.
+    found = tf.data.Dataset.range(3).map(coco(data_dir=str(folder)).load).ignore_errors()
+    assert [e['image'].shape[0] for e in found] == [34, 25]
+
+
+def test_damaged_pictures_are_found(folder):
+    path = folder / 'train/img1.png'
+    path.write_bytes(path.read_bytes()[:-40])
+    refused(r'1 of 3 pictures.*\n.*img1\.png: the file is cut off or damaged', folder)
+    coco(data_dir=str(folder), verify=False).verify()
+    path.write_bytes(b'GIF89a')
+    refused(r'img1\.png: no readable picture: .* GIF', folder, verify=False)
+
+
+def test_entries_of_images(folder):
+    data = contents()
+    data['images'][1]['id'] = 100
+    refused(r'images\[1\], img1\.png: the id 100 is that of img0\.png as well', folder, data)
+    for change, message in (
+        ({'file_name': None}, r'images\[1\], id 101: file_name is None'),
+        ({'height': None}, r'images\[1\], img1\.png: height is None and width 28'),
+        ({'width': -4}, r'width -4'),
+        ({'height': 9000, 'width': 9000}, r'expected pixels, and at most 67108864 in all'),
+        ({'id': None}, r'images\[1\]: id is None'),
+    ):
+        data = contents()
+        data['images'][1] |= change
+        refused(message, folder, data)
+
+
+def test_unknown_pictures_and_classes(folder):
+    data = contents()
+    data['annotations'] += [annotation(50 + n, 9, [SQUARE]) for n in range(7)]
+    message = refused(r'7 of 11 annotations cannot be used:\n  annotation 50: image_id is 109', folder, data)
+    assert 'It lists 100, 101, 102.' in message and 'annotation 54' in message and '… and 2 more.' in message
+    data = contents()
+    data['annotations'][1]['category_id'] = 8
+    refused(r'annotation 5: category_id is 8; categories lists 7, 13, 90', folder, data)
+    del data['annotations'][1]['id'], data['annotations'][1]['image_id']
+    refused(r'annotations\[1\]: image_id is None', folder, data)
+
+
+def test_categories(folder):
+    data = contents()
+    data['categories'][1]['name'] = 'zebra'
+    refused(r'categories\[1\]: the name occurs twice', folder, data)
+    data['categories'][1] = {'id': 90, 'name': 'ant'}
+    refused(r'categories\[1\]: the id occurs twice', folder, data)
+    data['categories'][1] = {'name': 'ant'}
+    refused(r"categories\[1\] is \{'name': 'ant'\}: expected", folder, data)
+    del data['categories']
+    refused(r'there are no categories, but the annotations have the category ids 13, 7, 90', folder, data)
+    for entry in data['annotations']:
+        del entry['category_id']
+    write(folder, data)
+    info = coco(data_dir=str(folder)).info
+    assert info.class_names == ('object',) and info.original_ids == (1,)
+    data['categories'] = [{'id': 0, 'name': 'cell'}]
+    write(folder, data)
+    info = coco(data_dir=str(folder)).info
+    assert info.class_names == ('cell',) and info.original_ids == (0,)
+
+
+def unusable():
+    """Segmentations that no mask can be made from, and the reason given for each."""
+    compressed, counts = runs(0)
+    empty = coco_mask.encode(np.zeros([30, 40], np.uint8, order='F'))
+    return [
+        ([], 'an empty segmentation'),
+        (None, 'a box only, no segmentation'),
+        ([[1, 2, 3, 4]], 'polygons of fewer than three points'),
+        ([[1, 2, 3, 4, 5, 6, 7]], 'polygons of fewer than three points'),
+        ([[]], 'polygons of fewer than three points'),
+        ([['a', 2, 3, 4, 5, 6]], 'a polygon that is no list of numbers'),
+        ([[1, 2, 3, 4, 5, float('nan')]], 'a polygon that reaches far out of the picture'),
+        ([[1, 2, 3, 4, 5, 1e12]], 'a polygon that reaches far out of the picture'),
+        ([[50, 50, 60, 50, 60, 60]], 'a mask without a single pixel in the picture'),
+        ({'size': [30, 40], 'counts': empty['counts'].decode()}, 'a mask without a single pixel in the picture'),
+        ({'size': [30, 40], 'counts': [1, 0, 1199]}, 'a mask without a single pixel in the picture'),
+        ({'size': [40, 30], 'counts': counts}, 'a run-length encoding of another size than the picture'),
+        ({'size': [30, 40], 'counts': compressed['counts'].decode()[:-3]}, 'a damaged run-length encoding'),
+        ({'size': [30, 40], 'counts': 'läke'}, 'a damaged run-length encoding'),
+        ({'size': [30, 40], 'counts': ''}, 'a damaged run-length encoding'),
+        ({'size': [30, 40], 'counts': [3, -3, 1200]}, 'a damaged run-length encoding'),
+        ({'size': [30, 40], 'counts': [3, 5]}, 'a damaged run-length encoding'),
+        ({'size': [30, 40]}, 'a damaged run-length encoding'),
+        ({}, 'a damaged run-length encoding'),
+    ]
+
+
+def test_objects_without_a_usable_mask_are_dropped_and_counted_in_one_line(folder, caplog):
+    data = contents()
+    data['annotations'][1:1] = [annotation(50 + n, 0, bad) for n, (bad, _) in enumerate(unusable())]
+    write(folder, data)
+    with caplog.at_level(logging.WARNING):
+        dataset = coco(data_dir=str(folder))
+    (line,) = [record.getMessage() for record in caplog.records]
+    count = len(unusable())
+    assert f'{count} of {count + 4} objects have no usable mask and are dropped: 7 with a damaged' in line
+    for _, reason in unusable():
+        assert f'{sum(r == reason for _, r in unusable())} with {reason}' in line
+    assert 'the first: annotation 50 of img0.png (an empty segmentation), annotation 51 of img0.png (a box' in line
+    assert 'annotation 54' in line and 'annotation 55' not in line
+    assert [len(example['boxes']) for example in examples(dataset)] == [2, 2, 0]
+    whole = coco(data_dir=str(folder)).annotations(0)
+    write(folder, contents())
+    for part, kept in zip(whole, coco(data_dir=str(folder)).annotations(0), strict=True):
+        assert np.array_equal(part, kept)
+
+
+def test_no_usable_object_at_all(folder):
+    data = contents()
+    data['annotations'] = [annotation(n, 0, []) for n in range(3)]
+    refused(
+        r'none of its 3 objects has a usable mask: 3 with an empty segmentation; the first: annotation 0', folder, data
+    )
+    data['annotations'] = []
+    write(folder, data)
+    dataset = coco(data_dir=str(folder))
+    assert [len(example['boxes']) for example in examples(dataset)] == [0, 0, 0]
+    assert dataset.annotations(1).masks == [] and dataset.class_histogram().pixels.tolist() == [0, 0, 0]
+
+
+def test_boxes_and_areas_come_from_the_mask_where_the_file_has_none(folder, caplog):
+    data = contents()
+    strange = [
+        {'bbox': None}, {'bbox': [4, 5, 0, 12]}, {'bbox': [4, 5, -3, 12]}, {'bbox': [float('nan'), 5, 10, 12]},
+        {'bbox': [4, 5, 10]}, {'bbox': 'box'}, {'bbox': [30, 25, 9, 4]},
+        {'bbox': [20, 15, 30, 25], 'segmentation': [[20, 15, 30, 15, 30, 25, 20, 25]]},
+        {'area': None}, {'area': -1}, {'area': 0}, {'area': float('inf')},
+    ]  # fmt: skip
+    data['annotations'] = [
+        annotation(n, 0, **{'segmentation': SQUARE if n % 2 else [SQUARE]} | odd) for n, odd in enumerate(strange)
+    ]
+    del data['annotations'][0]['bbox'], data['annotations'][8]['area']
+    write(folder, data)
+    with caplog.at_level(logging.WARNING):
+        truth = coco(data_dir=str(folder)).annotations(0)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "8 of 12 objects have no box that fits; their mask's is taken: 6 with no box, or an empty one" in line
+    assert '1 with a box beside its mask' in line
+    assert '1 with a box of two corners, where COCO has x, y, width, height' in line
+    boxes = np.tile(np.float32([5, 4, 17, 14]), [12, 1])
+    boxes[7] = [15, 20, 25, 30]
+    np.testing.assert_array_equal(truth.boxes, boxes)
+    np.testing.assert_array_equal(truth.area, np.full(12, 120))
+
+
+def test_boxes_are_limited_to_the_picture(folder):
+    data = contents()
+    data['annotations'][0] |= {'bbox': [-3, 5, 60, 99], 'segmentation': [[-3, 5, 60, 5, 60, 99, -3, 99]]}
+    write(folder, data)
+    np.testing.assert_array_equal(coco(data_dir=str(folder)).annotations(0).boxes[0], [5, 0, 30, 40])
+
+
+def test_two_annotations_of_one_id_are_warned_of(folder, caplog):
+    data = contents()
+    data['annotations'].append(copy.deepcopy(data['annotations'][0]))
+    write(folder, data)
+    with caplog.at_level(logging.WARNING):
+        dataset = coco(data_dir=str(folder))
+    assert re.search(r'1 annotations have an id that an earlier one has, such as 0\.', caplog.text)
+    assert len(dataset.annotations(0).classes) == 3
