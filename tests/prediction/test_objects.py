@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -351,3 +352,19 @@ def test_boxes_beyond_the_picture_are_cut_off():
     assert plan.scale == 0.5 and detections.classes.tolist() == [2, 1]
     assert detections.boxes.tolist() == [[2, 2, 4, 4], [0, 20, 40, 192]]
     assert int(coco_mask.area(detections.masks[1])) == 40 * 172
+
+
+def test_the_page_about_it(tmp_path, monkeypatch):
+    """Its Python runs, and the keys that it names are those that are written."""
+    text = (ROOT / 'docs' / 'predict.md').read_text(encoding='utf-8').partition('\n## Objects\n')[2]
+    monkeypatch.chdir(tmp_path)
+    run({'a': colored(20, 30, 0), 'b': lambda: 'broken'}, objects(tmp_path / 'found'))
+    names = {}
+    exec(re.search(r'^```python\n(.*?)^```', text, re.MULTILINE | re.DOTALL)[1], names)
+    assert names['areas'] == [('a.jpg', pytest.approx(np.pi / 16 * 600, rel=0.1))]
+    blocks = re.findall(r'^```json\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
+    entry, line = (set(re.findall(r'"(\w+)":', block)) for block in blocks)
+    first = listed(tmp_path / 'found')[0]
+    assert entry == {*first, *first['segmentation']}
+    line_of_a = lines(tmp_path / 'found')[0]
+    assert line == {*line_of_a, *line_of_a['classes'][0]}
