@@ -94,6 +94,11 @@ def box(
     )
     if len(code_weights) != 4 or min(code_weights) <= 0:
         raise UserError(f'box.code_weights = {code_weights!r}: expected four numbers above 0, for dy, dx, dh and dw.')
+    if int(sampled * positive_fraction) < 1:
+        raise UserError(
+            f'box.positive_fraction = {positive_fraction!r}: expected a share with a positive in it, this is none of '
+            f'{sampled} sampled.'
+        )
     layer = BoxHead(
         num_classes,
         ConvStack(convs, norm if use_norm else None, kernel_initializer='he_normal', name='convs'),

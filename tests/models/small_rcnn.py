@@ -70,8 +70,11 @@ def randomize(model, seed=0):
         kind = variable.path.rpartition('/')[2]
         if kind == 'kernel':
             fan_in = variable.shape[-1] if 'mask_logits' in variable.path else np.prod(variable.shape[:-1])
-            variable.assign(rng.normal(size=variable.shape, scale=(1.5 / fan_in) ** 0.5))
-        elif kind in ('gamma', 'moving_variance'):
+            variable.assign(rng.normal(size=variable.shape, scale=fan_in**-0.5))
+        elif kind == 'gamma':  # Small at the end of a residual branch, so that the sums do not grow.
+            scale = 0.3 if 'conv2' in variable.path else 1.0
+            variable.assign(scale * rng.uniform(0.7, 1.3, size=variable.shape))
+        elif kind == 'moving_variance':
             variable.assign(rng.uniform(0.7, 1.3, size=variable.shape))
         else:
             variable.assign(rng.normal(size=variable.shape, scale=0.1))
