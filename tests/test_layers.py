@@ -17,7 +17,7 @@ BASE = {'errors', 'structures', 'ops', 'layers'}
 
 # What a module or folder of seg/ may import from seg/, besides itself. Parts of two kinds meet through the registry
 # alone, and the executor and the tasks meet in experiment.py alone. Of the parts, the executor knows the optimizers,
-# whose rule for which variables decay its step shares.
+# whose rule for which variables decay its step shares, and augments the data sets, whose form of masks they use.
 MAY_IMPORT = {
     '__init__': set(),
     'errors': set(),
@@ -32,6 +32,7 @@ MAY_IMPORT = {
     'gin_files': {'errors', 'structures', 'registry'},
     'config': {'errors', 'structures', 'registry', 'plugins', 'unread', 'gin_files'},
     **{kind: BASE | {'registry'} for kind in PARTS},
+    'augments': BASE | {'registry', 'datasets'},
     'metrics': BASE | {'registry', 'drawing', 'pasting'},
     'models': BASE | {'registry', *PARTS},
     'weights': BASE | {'registry', *PARTS, 'models'},

@@ -13,7 +13,7 @@ Example = dict[str, tf.Tensor]
 
 # What an example says of each object, along the first axis.
 OBJECT_KEYS = ('boxes', 'classes', 'is_crowd', 'area', 'masks', 'view', 'frame')
-_LEAST_SIDE = 1.0  # Of a box, in pixels; objects of which less is left are dropped.
+LEAST_SIDE = 1.0  # Of a box, in pixels; objects of which less is left are dropped.
 
 
 def begin(example: Example, dtype: str = 'float32') -> Example:
@@ -63,7 +63,7 @@ def move(example: Example, factor: tf.Tensor, offset: tf.Tensor, size: tf.Tensor
     a, b = example['view'][:, 0::2], example['view'][:, 1::2]
     view = tf.reshape(tf.stack([a * factor, a * offset + b], axis=2), [-1, 4])
     area = example['area'] / tf.abs(tf.reduce_prod(factor))
-    left = tf.reduce_all(boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE, axis=1)
+    left = tf.reduce_all(boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE, axis=1)
     return choose(example | {'boxes': boxes, 'view': view, 'area': area}, tf.where(left)[:, 0])
 
 
@@ -87,19 +87,35 @@ def mask_crops(masks: tf.RaggedTensor, frame: tf.Tensor, view: tf.Tensor, boxes:
     centres = (tf.range(side, dtype=tf.float32) + 0.5) / side
     points = boxes[:, :2, None] + (boxes[:, 2:] - boxes[:, :2])[:, :, None] * centres  # [N, 2, side]
     source = tf.cast(tf.floor(view[:, 0::2, None] * points + view[:, 1::2, None]), tf.int32)
-    within = (source >= 0) & (source < frame[:, :, None])
-    rows, columns = source[:, 0], tf.cast(tf.where(within[:, 1], source[:, 1], 0), tf.int64)
+    is_set = look_up(masks, frame, source[:, 0], source[:, 1])
+    return tf.ensure_shape(tf.cast(is_set, tf.uint8) * 255, [None, side, side])
+
+
+def look_up(masks: tf.RaggedTensor, frame: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Whether each mask is set where these rows and columns of its frame cross; not set outside of the frame.
+
+    Args:
+      masks: int32 [N, (ends)].
+      frame: int32 [N, 2].
+      rows: int32 [N, h].
+      columns: int32 [N, w].
+
+    Returns:
+      bool [N, h, w].
+    """
+    height, width = frame[:, :1], frame[:, 1:]
+    within = (columns >= 0) & (columns < width)
+    columns = tf.cast(tf.where(within, columns, 0), tf.int64)
     sides = tf.cast(frame, tf.int64)
     # One ascending list for all objects: each begins where the positions of the one before it end.
     begins = tf.cumsum(tf.reduce_prod(sides, axis=1), exclusive=True)
-    lengths = masks.row_lengths()
-    ends = tf.cast(masks.values, tf.int64) + tf.repeat(begins, lengths)
+    ends = tf.cast(masks.values, tf.int64) + tf.repeat(begins, masks.row_lengths())
     top = begins[:, None] + columns * sides[:, :1]
     passed = tf.searchsorted(ends, tf.reshape(top, [-1]), side='right', out_type=tf.int32)
     later = tf.searchsorted(ends, tf.reshape(top + sides[:, :1] - 1, [-1]), side='right', out_type=tf.int32)
     passed, later = (tf.reshape(places, tf.shape(top)) for places in (passed, later))
     # Runs come in pairs of ends, so that the ends of earlier objects do not change what is odd.
-    is_set = tf.tile((passed % 2 == 1)[:, None, :], [1, side, 1])
+    is_set = tf.tile((passed % 2 == 1)[:, None, :], [1, tf.shape(rows)[1], 1])
 
     def turn(number, is_set):
         """Turns what is at or below the next end of its column."""
@@ -110,5 +126,4 @@ def mask_crops(masks: tf.RaggedTensor, frame: tf.Tensor, view: tf.Tensor, boxes:
 
     most = tf.reduce_max(tf.concat([[0], tf.reshape(later - passed, [-1])], axis=0))
     _, is_set = tf.while_loop(lambda number, _: number < most, turn, [0, is_set])
-    is_set &= within[:, 0][:, :, None] & within[:, 1][:, None, :]
-    return tf.ensure_shape(tf.cast(is_set, tf.uint8) * 255, [None, side, side])
+    return is_set & ((rows >= 0) & (rows < height))[:, :, None] & within[:, None, :]

@@ -77,6 +77,15 @@ def boxes_and_areas(masks: tf.RaggedTensor, height: tf.Tensor) -> tuple[tf.Tenso
     return tf.cast(boxes, tf.float32), tf.cast(areas, tf.float32)
 
 
+def union(masks: tf.RaggedTensor, size: tf.Tensor) -> tf.Tensor:
+    """The pixels that any of the masks covers, bool [H, W], for runs int32 [N, (ends)] in pictures of this size."""
+    height, width = tf.unstack(size)
+    ends = masks.values[:, None]
+    step = tf.where(tf.range(tf.shape(ends)[0]) % 2 == 0, 1, -1)
+    covers = tf.cumsum(tf.scatter_nd(ends, step, [height * width + 1]))[:-1]
+    return tf.transpose(tf.reshape(covers > 0, [width, height]))
+
+
 # ---- On the host -----------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,169 @@
+"""Copy-paste: objects of another picture, put into this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from seg.augments import instances
+from seg.augments.scale_crop_flip import ScaleCropFlip
+from seg.datasets import mask_runs
+from seg.errors import UserError
+from seg.registry import augments
+
+Example = dict[str, tf.Tensor]
+
+
+@augments.register('copy_paste')
+def copy_paste(
+    *,
+    other: Callable[[tf.Tensor], Example],
+    probability: float = 0.5,
+    object_probability: float = 0.5,
+    min_scale: float = 0.1,
+    max_scale: float = 2.0,
+    flip: bool = True,
+    min_visible: float = 0.1,
+) -> CopyPaste:
+    """Objects of another picture pasted at random, as in simple copy-paste (Ghiasi et al., 2021, arXiv:2012.07177).
+
+    Goes after the augment that gives all pictures one size. The other picture is scaled, cropped and mirrored by
+    itself, then some of its objects are pasted with their pixels, edges as they are; what lies behind them keeps the
+    part that is still seen.
+
+    Args:
+      other: supplied by the task: from a seed, int32 [2], to an example of the training data that was drawn by it, as
+        `instances.begin` makes it.
+      probability: chance that anything is pasted, 0..1.
+      object_probability: chance of each object of the other picture to be among those pasted, 0..1. Crowds never are.
+      min_scale: least factor that the other picture is scaled by; 1 is where it just fits into this one.
+      max_scale: greatest factor.
+      flip: whether every second of the other pictures is mirrored, left to right.
+      min_visible: objects of which less than this share is still seen are dropped, 0..1.
+
+    Raises:
+      UserError: if a setting is out of its range.
+    """
+    shares = {'probability': probability, 'object_probability': object_probability, 'min_visible': min_visible}
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise UserError(f'copy_paste.{name} = {value!r}: expected a number between 0 and 1.')
+    if not 0 < min_scale <= max_scale:
+        raise UserError(
+            f'copy_paste.min_scale = {min_scale!r}, copy_paste.max_scale = {max_scale!r}: '
+            'expected 0 < min_scale <= max_scale.'
+        )
+    return CopyPaste(other, probability, object_probability, (min_scale, max_scale), flip, min_visible)
+
+
+class CopyPaste:
+    """The augment made by `copy_paste`.
+
+    Pasted objects keep their masks in the frame of their own picture. An object that is partly hidden gets a new mask
+    of what is left, in a frame that is the box it had: at no time is there more than one map of the picture's size,
+    but for a short while a map of the box of one object.
+    """
+
+    def __init__(self, other, probability, object_probability, scales, flip, min_visible):
+        self._other, self._probability, self._object_probability = other, probability, object_probability
+        self._scales, self._flip, self._min_visible = scales, flip, min_visible
+
+    def __call__(self, example: Example, seed: tf.Tensor) -> Example:
+        """Augments one example.
+
+        Args:
+          example: with objects, and an image of static size.
+          seed: int32 [2]; all chance comes from it.
+
+        Returns:
+          The example with the pasted objects after its own. The valid region grows to hold that of the other picture.
+
+        Raises:
+          UserError: if the size of the image is not known.
+        """
+        if 'view' not in example:
+            raise UserError('augments.copy_paste pastes objects: it needs a task for labels of the kind instance.')
+        if not example['image'].shape.is_fully_defined():
+            raise UserError(
+                'augments.copy_paste: the pictures have different sizes here. Put it after the augment that gives them '
+                'one size, as @augments.scale_crop_flip does.'
+            )
+        keys = ('image', 'size', *instances.OBJECT_KEYS)
+        before = {key: example[key] for key in keys}
+        draw = tf.random.stateless_uniform([], seed, alg='philox')
+        after = tf.cond(draw < self._probability, lambda: self._paste(before, seed), lambda: before)
+        image = tf.ensure_shape(after['image'], example['image'].shape)
+        return dict(example, **after) | {'image': image, 'size': tf.ensure_shape(after['size'], [2])}
+
+    def _paste(self, example: Example, seed: tf.Tensor) -> Example:
+        seeds = [tf.random.experimental.stateless_fold_in(seed, part) for part in (1, 2, 3)]
+        source = self._other(seeds[0])
+        chance = tf.random.stateless_uniform(tf.shape(source['classes']), seeds[1], alg='philox')
+        source = instances.choose(source, tf.where((chance < self._object_probability) & ~source['is_crowd'])[:, 0])
+        source['label'] = tf.cast(mask_runs.union(source['masks'], source['size']), tf.int32)
+        size = tuple(example['image'].shape[:2])
+        source = ScaleCropFlip(0, size, *self._scales, 0.0, self._flip, fit=True)(source, seeds[2])
+        covered = source['label'] > 0
+        pasted = {key: source[key] for key in instances.OBJECT_KEYS}
+        behind = self._behind({key: example[key] for key in instances.OBJECT_KEYS}, covered)
+        image = tf.where(covered[:, :, None], tf.cast(source['image'], example['image'].dtype), example['image'])
+        joined = {key: tf.concat([part[key] for part in (*behind, pasted)], axis=0) for key in instances.OBJECT_KEYS}
+        return {'image': image, 'size': tf.maximum(example['size'], source['size']), **joined}
+
+    def _behind(self, objects: Example, covered: tf.Tensor) -> tuple[Example, Example]:
+        """The objects that are not touched, and what is seen of those that are."""
+        # Pixels covered within each box, from sums over all rectangles that begin at the top left.
+        sums = tf.pad(tf.cumsum(tf.cumsum(tf.cast(covered, tf.int32), 0), 1), [[1, 0], [1, 0]])
+        low, high = _pixels(objects['boxes'])
+        corner = lambda y, x: tf.gather_nd(sums, tf.stack([y[:, 0], x[:, 1]], axis=1))  # noqa: E731
+        touched = corner(high, high) - corner(low, high) - corner(high, low) + corner(low, low) > 0
+        seen = self._seen(instances.choose(objects, tf.where(touched)[:, 0]), covered)
+        return instances.choose(objects, tf.where(~touched)[:, 0]), seen
+
+    def _seen(self, objects: Example, covered: tf.Tensor) -> Example:
+        """What is seen of objects that are partly hidden."""
+        boxes = objects['boxes']
+        low, high = _pixels(boxes)
+        splits, ends = objects['masks'].row_splits, objects['masks'].values
+
+        def visible_part(n):
+            """Runs of one object in the frame of its box, their box, and the numbers of its seen pixels and of all."""
+            own = ends[splits[n] : splits[n + 1]]
+            own = tf.RaggedTensor.from_row_lengths(own, tf.size(own, tf.int64)[None], validate=False)
+            places = []
+            for axis in (0, 1):
+                factor, offset = objects['view'][n, 2 * axis], objects['view'][n, 2 * axis + 1]
+                centres = tf.cast(tf.range(low[n, axis], high[n, axis]), tf.float32) + 0.5
+                places.append(tf.cast(tf.floor(factor * centres + offset), tf.int32)[None])
+            whole = instances.look_up(own, objects['frame'][n : n + 1], *places)
+            runs = mask_runs.from_dense(whole & ~covered[low[n, 0] : high[n, 0], low[n, 1] : high[n, 1]])
+            box, area = mask_runs.boxes_and_areas(runs, high[n, 0] - low[n, 0])
+            return runs.values, box[0], tf.stack([area[0], tf.math.count_nonzero(whole, dtype=tf.float32)])
+
+        masks, inner, pixels = tf.map_fn(
+            visible_part,
+            tf.range(tf.shape(boxes)[0]),
+            fn_output_signature=(tf.RaggedTensorSpec([None], tf.int32), tf.TensorSpec([4]), tf.TensorSpec([2])),
+            parallel_iterations=1,
+        )
+        offset = tf.cast(low, tf.float32)
+        inner = inner + tf.tile(offset, [1, 2])
+        # Sides that are not hidden stay where they were, between pixels.
+        inner = tf.concat([tf.maximum(inner[:, :2], boxes[:, :2]), tf.minimum(inner[:, 2:], boxes[:, 2:])], axis=1)
+        share = pixels[:, 0] / tf.maximum(pixels[:, 1], 1.0)
+        one = tf.ones_like(share)
+        seen = objects | {
+            'boxes': inner,
+            'area': objects['area'] * share,
+            'masks': masks,
+            'frame': high - low,
+            'view': tf.stack([one, -offset[:, 0], one, -offset[:, 1]], axis=1),
+        }
+        left = (share >= self._min_visible) & tf.reduce_all(inner[:, 2:] - inner[:, :2] >= instances.LEAST_SIDE, axis=1)
+        return instances.choose(seen, tf.where(left)[:, 0])
+
+
+def _pixels(boxes):
+    """The first row and column that each box reaches into, and those after the last, int32 [N, 2] each."""
+    return tf.cast(tf.floor(boxes[:, :2]), tf.int32), tf.cast(tf.math.ceil(boxes[:, 2:]), tf.int32)
