@@ -19,27 +19,14 @@ depthwise and the pointwise half of a separable convolution and has two of them 
 the paper's code; the peer has none between, one after the join, and one at stride 16 after the pyramid. A third of the
 peer's inference in float32 are the dilated depthwise convolutions, for which its library has no fast kernel.
 
-Each side lives in a process of its own, since the thread pools of the two libraries get into each other's way within
-one; they are driven in turn, so that only one computes at a time and a change in the machine's speed hits both.
-Every ratio is that of two times measured next to each other. Company on the machine costs threads that wait for
-each other more than its share, and the peer more than ours: a round in which other processes took more than `--company`
-of the processors' time is measured again, at most as many times as there are rounds, and the figures say how much
-company there was. Where there is no quiet, the ratio of processor times with `--threads 1` is the one to look at.
+How the two are driven: `benchmarks/pairs.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
-import psutil
+import pairs
 
 CLASSES = 21
 ASPP_RATES = (12, 24, 36)
@@ -168,149 +155,5 @@ def random_batch(arguments: argparse.Namespace) -> tuple:
     return rng.uniform(0, 255, (*shape, 3)).astype(np.float32), rng.integers(0, CLASSES, shape).astype(np.int32)
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Serves one side: reads `<what> <times>`, answers with the seconds of each run, by the clock and of processor."""
-    answers = os.fdopen(os.dup(1), 'w', buffering=1)
-    os.dup2(2, 1)  # What the libraries print belongs elsewhere.
-    side = SIDES[arguments.worker](arguments)
-    answers.write(json.dumps({'weights': side.weights, 'versions': side.versions}) + '\n')
-    for line in sys.stdin:
-        what, times = line.split()
-        run: Callable[[], float] = getattr(side, what)
-        seconds = []
-        for _ in range(int(times)):
-            start, start_cpu = time.perf_counter(), time.process_time()
-            run()
-            seconds.append((time.perf_counter() - start, time.process_time() - start_cpu))
-        answers.write(json.dumps(seconds) + '\n')
-
-
-class Measured(NamedTuple):
-    """Medians of a few runs.
-
-    Attributes:
-      clock: seconds per run.
-      processor: seconds of processor time per run, all threads together.
-      company: the other processes' share of the processors meanwhile.
-    """
-
-    clock: float
-    processor: float
-    company: float
-
-
-class Worker:
-    """The process of one side."""
-
-    def __init__(self, name: str, precision: str, arguments: argparse.Namespace):
-        self.name = name
-        command = [sys.executable, os.path.abspath(__file__), '--worker', name, '--precisions', precision]
-        for key in ('threads', 'size', 'batch'):
-            command += [f'--{key}', str(getattr(arguments, key))]
-        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
-        environment = {
-            **os.environ,
-            'PYTHONPATH': os.pathsep.join(paths),
-            'TF_CPP_MIN_LOG_LEVEL': '3',
-            'OMP_NUM_THREADS': str(arguments.threads),
-            'CUDA_VISIBLE_DEVICES': '',
-        }
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.usage = psutil.Process(self.process.pid)
-        self.facts = self._read()
-
-    def _read(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f'The process of side {self.name} ended: see its message above.')
-        return json.loads(line)
-
-    def __call__(self, what: str, times: int) -> Measured:
-        """Runs one side so many times."""
-        before = self._used()
-        self.process.stdin.write(f'{what} {times}\n')
-        self.process.stdin.flush()
-        runs = self._read()
-        others, total = (after - start for after, start in zip(self._used(), before, strict=True))
-        clock, processor = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
-        return Measured(clock, processor, max(0.0, others) / max(total, 1e-9))
-
-    def _used(self) -> tuple[float, float]:
-        """Processor seconds so far: those that all other processes took, and all that there were."""
-        machine, own = psutil.cpu_times(), self.usage.cpu_times()
-        total = sum(machine)
-        return total - machine.idle - getattr(machine, 'iowait', 0.0) - own.user - own.system, total
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def spread(values: Iterable[float]) -> str:
-    values = list(values)
-    return f'{statistics.median(values):.3f} (from {min(values):.3f} to {max(values):.3f})'
-
-
-def compare(precision: str, arguments: argparse.Namespace) -> None:
-    """Times both sides in one precision and prints what came out."""
-    workers = [Worker(name, precision, arguments) for name in arguments.sides]
-    for worker in workers:
-        print(f'{worker.name}: {worker.facts["versions"]}; {worker.facts["weights"]:,} weights', flush=True)
-    for what in arguments.what:
-        for worker in workers:
-            worker(what, 2)
-        rounds = measure(workers, what, arguments)
-        title = f'{what} {precision}'
-        print(f'{title}: company {spread(max(side.company for side in round.values()) for round in rounds)}')
-        for name in arguments.sides:
-            print(f'{title} {name}: seconds per step {spread(round[name].clock for round in rounds)}', flush=True)
-        if len(workers) == 2:
-            clock = spread(round['ours'].clock / round['peer'].clock for round in rounds)
-            processor = spread(round['ours'].processor / round['peer'].processor for round in rounds)
-            print(f'{title}: ours / peer {clock}, aim {TARGETS[what, precision]:.2f}; of processor time {processor}')
-    for worker in workers:
-        worker.close()
-
-
-def measure(workers: list[Worker], what: str, arguments: argparse.Namespace) -> list[dict[str, Measured]]:
-    """Returns what each side took, per round."""
-    rounds: list[dict[str, Measured]] = []
-    for attempt in range(2 * arguments.rounds):
-        # The first of a round is the last of the one before: neither side always has the other's wake.
-        order = workers if attempt % 2 else workers[::-1]
-        measured = {worker.name: worker(what, arguments.steps) for worker in order}
-        disturbed = max(side.company for side in measured.values()) > arguments.company
-        if disturbed and attempt < arguments.rounds + len(rounds):
-            continue  # There are attempts left for all rounds that are missing.
-        rounds.append(measured)
-        if len(rounds) == arguments.rounds:
-            break
-    return rounds
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--steps', type=int, default=3, help='steps of each side per round; their median counts')
-    parser.add_argument('--company', type=float, default=0.05, help="other processes' share that a round may have")
-    parser.add_argument('--size', type=int, default=512)
-    parser.add_argument('--batch', type=int, default=2)
-    parser.add_argument('--threads', type=int, default=2)
-    parser.add_argument('--precisions', nargs='+', default=['float32', 'bfloat16'], choices=['float32', 'bfloat16'])
-    parser.add_argument('--what', nargs='+', default=['train', 'infer'], choices=['train', 'infer'])
-    parser.add_argument('--sides', nargs='+', default=list(SIDES), choices=list(SIDES))
-    parser.add_argument('--worker', choices=list(SIDES), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker:
-        (arguments.precision,) = arguments.precisions
-        work(arguments)
-        return
-    for precision in arguments.precisions:
-        compare(precision, arguments)
-
-
 if __name__ == '__main__':
-    main()
+    pairs.main(__doc__, SIDES, TARGETS)
