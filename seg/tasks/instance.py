@@ -141,7 +141,7 @@ class Instance:
         The F1 score of the boxes: an object is found, and a detection right, where one of the other has its class and
         an IoU of at least 0.5. NaN for an image with neither objects nor detections.
         """
-        ious = iou(predictions['boxes'], batch['boxes'])
+        ious = iou(tf.cast(predictions['boxes'], batch['boxes'].dtype), batch['boxes'])
         certain = (predictions['scores'] >= _CERTAIN) & (predictions['classes'] >= 0)
         present = batch['classes'] >= 0
         pairs = (ious >= 0.5) & (predictions['classes'][:, :, None] == batch['classes'][:, None])
