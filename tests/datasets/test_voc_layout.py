@@ -9,7 +9,8 @@ import tensorflow as tf
 from PIL import Image
 
 from seg.datasets.palette import voc_palette
-from seg.datasets.voc_layout import VOC_CLASS_NAMES, voc_layout
+from seg.datasets.voc_folder import VOC_CLASS_NAMES
+from seg.datasets.voc_layout import voc_layout
 from seg.errors import UserError
 
 NAMES = ('sky', 'road', 'car')
@@ -246,11 +247,11 @@ def test_a_mask_of_0_and_255_is_no_label(folder):
 def test_labels_that_are_no_ids(folder):
     path = folder / 'SegmentationClass/img0.png'
     smooth(30, 40).save(path)
-    refused(r'img0\.png: the label is a PNG of type RGB.*turn colours into class ids', data_dir=folder)
+    refused(r'img0\.png: the label is a PNG of type RGB.*turn colours into ids', data_dir=folder)
     stream = io.BytesIO()
     smooth(30, 40).save(stream, 'JPEG')
     path.write_bytes(stream.getvalue())
-    refused(r'img0\.png: the label is a JPEG file, which blurs class ids', data_dir=folder)
+    refused(r'img0\.png: the label is a JPEG file, which blurs ids', data_dir=folder)
 
 
 @pytest.mark.parametrize(
@@ -268,5 +269,5 @@ def test_broken_class_names(folder, contents, message):
     refused(message, data_dir=folder)
 
 
-def test_only_semantic_labels(folder):
-    refused("labels 'instance' are asked for", data_dir=folder, labels='instance')
+def test_kinds_of_labels(folder):
+    refused("labels 'panoptic' are asked for", data_dir=folder, labels='panoptic')

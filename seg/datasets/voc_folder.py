@@ -1,0 +1,99 @@
+"""What a folder in the layout of PASCAL VOC holds: where it is, the names of its splits and of its classes."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from seg.datasets import checking
+from seg.errors import UserError
+
+IGNORE_LABEL = 255
+VOC_CLASS_NAMES = tuple(
+    'background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
+    'pottedplant sheep sofa train tvmonitor'.split()
+)
+IMAGES, LABELS, OBJECTS = 'JPEGImages', 'SegmentationClass', 'SegmentationObject'
+SPLITS, NAMES = 'ImageSets/Segmentation', 'class_names.txt'
+
+
+def split_paths(root: str, split: str) -> list[str]:
+    """The lists of a split, which may be several joined by '+'."""
+    return [posixpath.join(root, SPLITS, f'{part.strip()}.txt') for part in split.split('+')]
+
+
+def find_root(data_dir: str, needed: Sequence[str]) -> str:
+    """Returns the folder that holds the needed ones, at or under `data_dir`.
+
+    Raises:
+      UserError: if there is none.
+    """
+    candidates = [data_dir, posixpath.join(data_dir, 'VOC2012'), posixpath.join(data_dir, 'VOCdevkit', 'VOC2012')]
+    for root in candidates:
+        if all(tf.io.gfile.isdir(posixpath.join(root, folder)) for folder in needed):
+            return root
+    raise UserError(
+        f'voc_layout.data_dir = {data_dir!r}: looked for a folder with {", ".join(needed)} there, in VOC2012 and in '
+        f'VOCdevkit/VOC2012. {checking.holds(data_dir)}. '
+        'Set voc_layout.data_dir (in most gin files the macro DATA_DIR) to that folder.'
+    )
+
+
+def _read_lines(path: str) -> list[str]:
+    with tf.io.gfile.GFile(path, 'rb') as file:
+        contents = file.read()
+    try:
+        return [line.strip() for line in contents.decode('utf-8-sig').splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f'{path}: expected a text file in UTF-8; byte {error.start} is not. Save it as UTF-8.'
+        ) from None
+
+
+def read_split(root: str, split: str) -> list[str]:
+    """Names of all lists of the split, each once.
+
+    Raises:
+      UserError: if a list is missing or empty.
+    """
+    stems: list[str] = []
+    for path in split_paths(root, split):
+        if not tf.io.gfile.exists(path):
+            folder = posixpath.join(root, SPLITS)
+            splits = sorted(name[: -len('.txt')] for name in tf.io.gfile.listdir(folder) if name.endswith('.txt'))
+            there = f'{folder} lists {", ".join(splits)}' if splits else f'{folder} holds no .txt file'
+            raise UserError(f'voc_layout.split = {split!r}: there is no {path}. {there}.')
+        names = [line for line in _read_lines(path) if line]
+        if not names:
+            raise UserError(f'voc_layout.split = {split!r}: {path} is empty. Expected one name a line, without ending.')
+        stems += names
+    return list(dict.fromkeys(stems)) if '+' in split else stems
+
+
+def read_class_names(root: str) -> tuple[str, ...]:
+    """Class names by id: those of the folder, else those of PASCAL VOC.
+
+    Raises:
+      UserError: if the file of names is empty, names a class twice or leaves one out.
+    """
+    path = posixpath.join(root, NAMES)
+    if not tf.io.gfile.exists(path):
+        return VOC_CLASS_NAMES
+    names = _read_lines(path)
+    while names and not names[-1]:
+        names.pop()
+    twice = sorted({name for name in names if names.count(name) > 1})
+    trouble = None
+    if not names:
+        trouble = 'is empty'
+    elif '' in names:
+        trouble = f'has an empty line {names.index("") + 1}, which would shift all later ids'
+    elif twice:
+        trouble = f'names {twice[0]!r} twice'
+    elif len(names) > IGNORE_LABEL:
+        trouble = f'has {len(names)} names; the id {IGNORE_LABEL} means ignored, so that at most {IGNORE_LABEL} fit'
+    if trouble:
+        raise UserError(f'{path} {trouble}. Expected one class name a line, that of id 0 first.')
+    return tuple(names)

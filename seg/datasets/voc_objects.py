@@ -1,0 +1,132 @@
+"""Objects in a folder in the layout of PASCAL VOC."""
+
+from __future__ import annotations
+
+import functools
+import posixpath
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from seg.datasets import checking, image_files, mask_runs, voc_folder
+from seg.datasets.voc_folder import IGNORE_LABEL
+from seg.datasets.voc_semantic import VocSemantic
+from seg.errors import UserError
+from seg.structures import Annotations
+
+_KIND = 'map of objects'
+_LEAST_SHARE = 0.9  # Of an object's pixels that have its class; with less, numbers of objects and classes do not fit.
+
+
+class VocObjects(VocSemantic):
+    """The data set made by `voc_layout` with labels of the kind 'instance'.
+
+    Examples have `image` uint8 [H, W, 3] and, for N objects, `boxes` float32 [N, 4] (y0, x0, y1, x1, around the
+    pixels), `classes` int32 [N] (the label's id less 1), `is_crowd` bool [N], all False, `area` float32 [N] (pixels)
+    and `masks` int32 [N, (ends)], see `mask_runs`. The ignored border belongs to no object.
+    """
+
+    _first_class = 1
+
+    def __init__(self, root: str, split: str, class_names: Sequence[str], stems: Sequence[str], decode_all: bool):
+        super().__init__(root, split, class_names, stems, decode_all)
+        self._object_paths = self._find_files(voc_folder.OBJECTS, ('.png',), _KIND)
+        if len(self._class_names) < 2:
+            raise UserError(
+                f'{posixpath.join(root, voc_folder.NAMES)} names {self._class_names[0]!r} only, which is the '
+                'background of objects. Name at least one class after it.'
+            )
+
+    def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Reads and decodes one example.
+
+        Args:
+          index: scalar int64 below the number of examples.
+
+        Returns:
+          The example, see the class.
+
+        Raises:
+          tf.errors.OpError: from within the graph, if a file is missing or damaged, or their sizes differ.
+        """
+        image = image_files.decode_image(tf.io.read_file(tf.gather(self._image_paths, index)))
+        objects, size = self._objects(index)
+        fits = tf.reduce_all(tf.shape(image)[:2] == size)
+        path = tf.gather(self._object_paths, index)
+        with tf.control_dependencies([tf.debugging.Assert(fits, ['Picture and objects differ in size:', path])]):
+            return {'image': tf.identity(image), **objects}
+
+    def annotations(self, index: int) -> Annotations:
+        """The objects of one picture, for scores."""
+        objects, size = self._read_objects(tf.constant(index, tf.int64))
+        return mask_runs.annotations(objects, *size.numpy().tolist())
+
+    def _objects(self, index):
+        """The objects of an example, and (height, width), int32 [2]."""
+        label, owner = _decode_pair(
+            *(tf.io.read_file(tf.gather(p, index)) for p in (self._label_paths, self._object_paths))
+        )
+        ids, masks, counts = _objects_and_counts(label, owner, len(self._class_names))
+        classes = tf.argmax(counts, axis=1, output_type=tf.int32)
+        known = tf.where(classes > 0)[:, 0]  # Not one of background alone: `verify` tells of those.
+        masks, classes = tf.gather(masks, known), tf.gather(classes, known) - 1
+        boxes, area = mask_runs.boxes_and_areas(masks, tf.shape(label)[0])
+        is_crowd = tf.zeros_like(classes, tf.bool)
+        objects = {'boxes': boxes, 'classes': classes, 'is_crowd': is_crowd, 'area': area, 'masks': masks}
+        return objects, tf.shape(label)
+
+    @functools.cached_property
+    def _read_objects(self):
+        return tf.function(self._objects, input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
+
+    def _label_files(self, index: int) -> list[tuple[str, str]]:
+        return [*super()._label_files(index), (self._object_paths[index], _KIND)]
+
+    def _decode(self, index: int, check_image: bool):
+        counts = super()._decode(index, check_image)
+        if isinstance(counts, str):
+            return counts
+        path, label_path = self._object_paths[index], self._label_paths[index]
+        try:
+            ids, shares = _class_counts(
+                tf.io.read_file(label_path), tf.io.read_file(path), tf.constant(len(self._class_names))
+            )
+        except tf.errors.OpError as error:
+            return checking.damage(path, error, 'take its name out of the split')
+        ids, shares = ids.numpy(), shares.numpy()
+        most = shares.max(axis=1, initial=0)
+        wrong = np.flatnonzero((shares.argmax(axis=1) == 0) | (most < _LEAST_SHARE * shares.sum(axis=1)))
+        if not wrong.size:
+            return counts
+        named = ', '.join(self._class_names[n] for n in np.flatnonzero(shares[wrong[0]]))
+        return (
+            f'{path}: {len(wrong)} of {len(ids)} objects have no class of their own, such as number {ids[wrong[0]]}, '
+            f'which covers {named or "ignored pixels only"} in {label_path}. Each object needs a number of its own, '
+            'and one class for all of its pixels.'
+        )
+
+
+def _decode_pair(label, owner):
+    """Decodes a label and a map of objects, int32 [H, W] each; 0 is no object."""
+    label, owner = image_files.decode_label(label), image_files.decode_label(owner)
+    fits = tf.reduce_all(tf.shape(label) == tf.shape(owner))
+    with tf.control_dependencies([tf.debugging.Assert(fits, ['Label and objects differ in size.'])]):
+        return tf.identity(label), tf.where(owner == IGNORE_LABEL, 0, owner)
+
+
+def _objects_and_counts(label, owner, num_classes):
+    """Returns numbers of objects int32 [N], their runs, and their pixels of each class, int32 [N, num_classes]."""
+    ids, masks = mask_runs.from_labels(owner)
+    inside = tf.where((owner > 0) & (label < num_classes))
+    number = tf.searchsorted(ids, tf.gather_nd(owner, inside))
+    key = number * num_classes + tf.gather_nd(label, inside)
+    counts = tf.math.unsorted_segment_sum(tf.ones_like(key), key, tf.size(ids) * num_classes)
+    return ids, masks, tf.reshape(counts, [-1, num_classes])
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32)])
+def _class_counts(label, owner, num_classes):
+    """Numbers of objects and their pixels of each class, as `load` finds them."""
+    ids, _, counts = _objects_and_counts(*_decode_pair(label, owner), num_classes)
+    return ids, counts

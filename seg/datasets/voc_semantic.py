@@ -1,0 +1,252 @@
+"""Labels of pixels in a folder in the layout of PASCAL VOC."""
+
+from __future__ import annotations
+
+import functools
+import posixpath
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from seg.datasets import checking, image_files, voc_folder
+from seg.datasets.palette import voc_palette
+from seg.datasets.voc_folder import IGNORE_LABEL
+from seg.errors import UserError
+from seg.structures import ClassHistogram, DatasetInfo
+
+_IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png')
+
+
+class VocSemantic:
+    """The data set made by `voc_layout` with labels of the kind 'semantic'.
+
+    Examples have `image` uint8 [H, W, 3] and `label` int32 [H, W]: class ids, 255 where ignored.
+
+    Files are listed when the object is made, headers are read when `info` is first asked for, and all else by
+    `verify()`, which also counts the class histogram, so that nothing is decoded twice.
+    """
+
+    _first_class = 0  # Of the labels' ids; ids below are no class.
+
+    def __init__(self, root: str, split: str, class_names: Sequence[str], stems: Sequence[str], decode_all: bool):
+        self._root, self._split, self._stems, self._decode_all = root, split, tuple(stems), decode_all
+        self._class_names = tuple(class_names)
+        self._where = f'voc_layout, split {split!r} of {root}'
+        self._image_paths = self._find_files(voc_folder.IMAGES, _IMAGE_ENDINGS, 'picture')
+        self._label_paths = self._find_files(voc_folder.LABELS, ('.png',), 'label')
+        self._histogram: ClassHistogram | None = None
+
+    @functools.cached_property
+    def info(self) -> DatasetInfo:
+        """Facts about the split.
+
+        Raises:
+          UserError: if a header can't be read, or picture and label differ in size.
+        """
+        headers = self._headers
+        return DatasetInfo(
+            name=f'voc_layout/{self._split}',
+            class_names=self._class_names[self._first_class :],
+            num_examples=len(self._stems),
+            max_size=(max(h.height for h in headers), max(h.width for h in headers)),
+            ignore_label=IGNORE_LABEL,
+            original_ids=tuple(range(self._first_class, len(self._class_names))) if self._first_class else None,
+            colors=voc_palette(len(self._class_names))[self._first_class :],
+        )
+
+    def image_name(self, index: int) -> str:
+        """Name of a picture's file without its ending, as listed in the split."""
+        return self._stems[index]
+
+    def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Reads and decodes one example.
+
+        Args:
+          index: scalar int64 below the number of examples.
+
+        Returns:
+          The example, see the class.
+
+        Raises:
+          tf.errors.OpError: from within the graph, if a file is missing or damaged, or the sizes of picture and label
+            differ, or a label is out of range.
+        """
+        image = image_files.decode_image(tf.io.read_file(tf.gather(self._image_paths, index)))
+        label_path = tf.gather(self._label_paths, index)
+        label = image_files.decode_label(tf.io.read_file(label_path))
+        fits = tf.reduce_all(tf.shape(image)[:2] == tf.shape(label))
+        known = tf.reduce_all((label < len(self._class_names)) | (label == IGNORE_LABEL))
+        checks = [
+            tf.debugging.Assert(
+                fits, ['Picture and label differ in size:', label_path, tf.shape(image), tf.shape(label)]
+            ),
+            tf.debugging.Assert(known, ['Label out of range in', label_path]),
+        ]
+        with tf.control_dependencies(checks):
+            return {'image': tf.identity(image), 'label': tf.identity(label)}
+
+    def verify(self) -> None:
+        """Checks every file of the split, by decoding it unless the setting `verify` is off.
+
+        Raises:
+          UserError: names the first five files that can't be used, what is wrong with each, and what to do.
+        """
+        _ = self.info
+        if self._decode_all and self._histogram is None:
+            self._histogram = self._count(check_images=True)
+
+    def class_histogram(self) -> ClassHistogram:
+        """Pixels by class of the whole split; decodes the labels if `verify()` has not done so.
+
+        Raises:
+          UserError: if a label can't be decoded or is out of range.
+        """
+        if self._histogram is None:
+            self._histogram = self._count(check_images=False)
+        return ClassHistogram(*(counts[self._first_class :] for counts in self._histogram))
+
+    def _find_files(self, folder: str, endings: Sequence[str], kind: str) -> list[str]:
+        """Returns the file of every listed name, the first of `endings` that is there."""
+        files = {}
+        for name in tf.io.gfile.listdir(posixpath.join(self._root, folder)):
+            stem, ending = posixpath.splitext(name)
+            files.setdefault(stem, {})[ending.lower()] = name
+        missing = [stem for stem in self._stems if not any(e in files.get(stem, ()) for e in endings)]
+        if missing:
+            named = checking.first_of([f'{stem}{endings[0]}' for stem in missing])
+            others = {name for stem in missing for name in files.get(stem, {}).values()}
+            there = f' There is {min(others)}, but a {kind} must end in {" or ".join(endings)}.' if others else ''
+            if posixpath.splitext(missing[0])[0] in files and posixpath.splitext(missing[0])[0] != missing[0]:
+                there = f' Names are listed without ending: {posixpath.splitext(missing[0])[0]}, not {missing[0]}.'
+            raise UserError(
+                f'{self._where}: {len(missing)} of {len(self._stems)} listed names have no {kind} in '
+                f'{posixpath.join(self._root, folder)}: {named}.{there} Add the files, or take the names out of '
+                f'{" and ".join(voc_folder.split_paths(self._root, self._split))}.'
+            )
+        return [
+            posixpath.join(self._root, folder, next(files[stem][e] for e in endings if e in files[stem]))
+            for stem in self._stems
+        ]
+
+    @functools.cached_property
+    def _headers(self) -> list[image_files.ImageHeader]:
+        """Headers of all pictures, after picture and label were compared."""
+        checked = list(checking.in_threads(self._check_headers, len(self._stems), f'{self._where}: reading headers'))
+        self._raise_problems([item for item in checked if isinstance(item, str)])
+        checking.warn_of_turned(self._where, self._stems, checked)
+        return checked
+
+    def _label_files(self, index: int) -> list[tuple[str, str]]:
+        """The label files of an example, and what each is called."""
+        return [(self._label_paths[index], 'label')]
+
+    def _check_headers(self, index: int) -> image_files.ImageHeader | str:
+        """The header of a picture, or what is wrong with it or with its labels."""
+        image = None
+        for path, kind in ((self._image_paths[index], 'picture'), *self._label_files(index)):
+            try:
+                header = image_files.read_header(path)
+            except (ValueError, tf.errors.OpError) as error:
+                return f'{path}: no readable {kind}: {error}. Replace the file, or take its name out of the split.'
+            image = image or header
+            if kind != 'picture' and (problem := self._compare(index, image, header, path, kind)):
+                return problem
+        return image
+
+    def _compare(self, index: int, image, label, path: str, kind: str) -> str | None:
+        """What is wrong with a label file, by its header and that of the picture."""
+        if label.format != 'png':
+            return f'{path}: the {kind} is a JPEG file, which blurs ids. Save it as greyscale or palette PNG.'
+        if label.color_type not in (0, 3):
+            return (
+                f'{path}: the {kind} is a PNG of type {image_files.PNG_COLOR_TYPES.get(label.color_type, "?")}. '
+                'Expected greyscale or palette, each sample an id; turn colours into ids and save it again.'
+            )
+        if (image.height, image.width) != (label.height, label.width):
+            turned = image.orientation >= 5 and (image.width, image.height) == (label.height, label.width)
+            mend = (
+                f'The picture has EXIF orientation {image.orientation}, which is not applied here: turn its stored '
+                'pixels (for example by ImageMagick: mogrify -auto-orient).'
+                if turned
+                else f'Both must have the same size; make the {kind} anew, or scale it by nearest neighbour.'
+            )
+            return (
+                f'{path}: the {kind} is {label.width}x{label.height} pixels, the picture {self._image_paths[index]} is '
+                f'{image.width}x{image.height} (width x height). {mend}'
+            )
+        return None
+
+    def _count(self, check_images: bool) -> ClassHistogram:
+        """Decodes the split and counts its pixels by class."""
+        check = functools.partial(self._decode, check_image=check_images)
+        num_classes = len(self._class_names)
+        pixels, present, ignored = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64), 0
+        problems = []
+        for item in checking.in_threads(check, len(self._stems), f'{self._where}: checking files'):
+            if isinstance(item, str):
+                problems.append(item)
+                continue
+            pixels += item.classes
+            present += (item.classes > 0) * item.classes.sum()
+            ignored += item.ignored
+        self._raise_problems(problems)
+        if ignored and num_classes > 1 and np.count_nonzero(pixels) < 2:
+            found = ''.join(f'{class_id} and ' for class_id in np.flatnonzero(pixels))
+            raise UserError(
+                f'{self._where}: all labels hold {found}{IGNORE_LABEL} only, and {IGNORE_LABEL} is ignored, so that '
+                f'there is nothing to tell apart. If {IGNORE_LABEL} marks a class, write its id instead, such as 1 for '
+                f'{self._class_names[1]!r}.'
+            )
+        total = max(int(pixels.sum()), 1)
+        shares = ', '.join(f'{n} {name} {100 * pixels[n] / total:.2f} %' for n, name in enumerate(self._class_names))
+        logging.info(
+            '%s: %d examples are sound. Labelled pixels by class: %s; %.2f %% of all pixels are ignored.',
+            *(self._where, len(self._stems), shares, 100 * ignored / (total + ignored)),
+        )
+        return ClassHistogram(pixels, present)
+
+    def _decode(self, index: int, check_image: bool) -> _Counts | str:
+        """Decodes as `load` does, so that what passes here can't fail there."""
+        path = self._image_paths[index]
+        try:
+            if check_image:
+                checking.decoded_shape(tf.io.read_file(path))
+            path = self._label_paths[index]
+            counts = _count_samples(tf.io.read_file(path)).numpy()
+        except tf.errors.OpError as error:
+            return checking.damage(path, error, 'take its name out of the split')
+        num_classes = len(self._class_names)
+        ignored = int(counts[IGNORE_LABEL])
+        counts[IGNORE_LABEL] = 0
+        wrong = np.flatnonzero(counts[num_classes:]) + num_classes
+        if not wrong.size:
+            return _Counts(counts[:num_classes], ignored)
+        values = ', '.join(f'{value} ({counts[value]} pixels)' for value in wrong[: checking.SHOWN])
+        names = posixpath.join(self._root, voc_folder.NAMES)
+        origin = names if tf.io.gfile.exists(names) else f'PASCAL VOC, since there is no {names}'
+        mend = 'Change the labels, or name the missing classes there'
+        if num_classes == 2 and len(wrong) == 1:
+            mend = f'If {wrong[0]} marks {self._class_names[1]!r}, write 1 instead'
+        elif wrong.max() == num_classes and not counts[0]:
+            mend = 'The labels seem to begin at 1: subtract 1 from each but 255, or name class 0 there'
+        return (
+            f'{path}: label values out of range: {values}. Classes are 0..{num_classes - 1} from {origin}; '
+            f'{IGNORE_LABEL} is ignored. {mend}.'
+        )
+
+    def _raise_problems(self, problems: Sequence[str]) -> None:
+        checking.raise_problems(self._where, problems, len(self._stems))
+
+
+class _Counts(NamedTuple):
+    classes: np.ndarray  # int64 [num_classes]
+    ignored: int
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+def _count_samples(contents):
+    """Number of pixels of each value, int64 [256 or more]."""
+    return tf.cast(tf.math.bincount(image_files.decode_label(contents), minlength=256, maxlength=65536), tf.int64)
