@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from seg.datasets import mask_runs, outlines
-from seg.datasets.palette import voc_palette
+from seg.datasets.palette import object_palette, voc_palette
 from seg.errors import UserError
 from seg.registry import datasets
 from seg.structures import Annotations, ClassHistogram, DatasetInfo
@@ -98,14 +98,14 @@ class Shapes:
     """
 
     def __init__(self, split, seed, labels, size, num_examples, objects, min_object_size, noise):
-        names = outlines.NAMES if labels == 'instance' else ('background', *outlines.NAMES)
-        colors = voc_palette(len(outlines.NAMES) + 1)
+        objects_only = labels == 'instance'
+        names = outlines.NAMES if objects_only else ('background', *outlines.NAMES)
         self.info = DatasetInfo(
             name=f'shapes/{split}',
             class_names=names,
             num_examples=num_examples,
             max_size=size,
-            colors=colors[len(colors) - len(names) :],
+            colors=(object_palette if objects_only else voc_palette)(len(names)),
         )
         self._split, self._labels, self._size = split, labels, size
         self._objects, self._min_object_size, self._noise = objects, min_object_size, noise
