@@ -348,8 +348,8 @@ decoders = Registry('decoders', ['backbone'], ['output_stride', 'norm'])
 heads = Registry('heads', ['num_classes'], ['norm'])
 losses = Registry('losses', ['num_classes'], ['ignore_label', 'class_histogram'])
 datasets = Registry('datasets', [], ['seed', 'labels'])
-# `other`, from tasks of instances: called with a seed, int32 [2], it loads an example of the training data that the seed
-# draws, as `seg.augments.instances.begin` makes it.
+# `other` comes from tasks of instances: called with a seed, int32 [2], it loads the example of the training data that
+# the seed draws, as `seg.augments.instances.begin` makes it.
 augments = Registry('augments', [], ['ignore_label', 'other'])
 metrics = Registry('metrics', ['num_classes'], ['class_names', 'ignore_label'])
 optimizers = Registry('optimizers', ['total_steps'], ['batch_size'])
