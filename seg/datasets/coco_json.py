@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import json
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -125,7 +124,7 @@ def _is_id(value: Any) -> bool:
 
 def _side(value: Any) -> int:
     """A height or width in pixels; 0 if it is none."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return int(value) if is_number and 0 < value < 2**31 and int(value) == value else 0
 
 
@@ -263,6 +262,8 @@ def _objects(path, annotations, order, pictures, classes, sizes, file_names) -> 
         is_crowd = np.array([bool(entry.get('iscrowd', 0)) for entry in entries], bool)
         lengths = np.diff(runs.splits)
         ends = runs.ends[np.repeat(pixels > 0, lengths)]
+        for number in chunk:
+            annotations[number] = None  # Lists of numbers take much more memory than the arrays.
         parts.append((chunk[kept], boxes, area.astype(np.float32), is_crowd, ends, lengths[kept]))
     where = f'{path}: %d of {len(annotations)} objects'
     dropped.log(f'{where} have no usable mask and are dropped')
@@ -321,7 +322,7 @@ def _compressed(segmentation: Any, height: int, width: int) -> bytes:
     if not isinstance(segmentation, Sequence) or not segmentation:
         raise _Unusable('an empty segmentation')
     # Some tools write one polygon without the list around it.
-    polygons = [segmentation] if isinstance(segmentation[0], numbers.Real) else segmentation
+    polygons = [segmentation] if isinstance(segmentation[0], (int, float)) else segmentation
     parts = []
     for polygon in polygons:
         try:
@@ -354,7 +355,7 @@ def _compressed_runs(segmentation: Mapping, height: int, width: int) -> bytes:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, numbers.Real) else np.nan
+    return float(value) if isinstance(value, (int, float)) else np.nan
 
 
 def _boxes(entries: list, mask_boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
