@@ -198,7 +198,15 @@ def test_proposals(side):
     propose = tf.function(lambda: side.model.rpn.propose(side.anchors, logits, deltas, side.batch['size'], False))
     proposals = propose()
     np.testing.assert_array_equal(tf.reduce_sum(tf.cast(proposals.valid, tf.int32), 1), side.theirs['num_proposals'])
-    side.check('proposals', proposals.boxes)
+    for count, ours, theirs in zip(
+        side.theirs['num_proposals'], proposals.boxes.numpy(), side.theirs['proposals'], strict=True
+    ):
+        # torchvision sorts by sigmoids, of which the best ones may be equal in float32 where the logits are not.
+        apart = np.abs(ours[:count, None] - theirs[None, :count]).max(-1)
+        assert sorted(apart.argmin(1)) == list(range(count))
+        assert np.mean(apart.argmin(1) == np.arange(count)) > 0.98
+        print(f'proposals: {apart.min(1).max():.1e} pixels')
+        assert apart.min(1).max() < 1e-3
 
 
 def test_features_of_boxes(side):

@@ -155,7 +155,6 @@ def run(kind: str, weights_path: str | None = None) -> dict[str, np.ndarray]:
     """
     import torch
 
-    torch.set_num_threads(2)
     case, net = CASES[kind], network(kind)
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     scales: dict[str, float] = {}
