@@ -93,7 +93,8 @@ def batch(count, size, objects=4, dtype='float32', seed=1):
         'seed': rng.integers(0, 2**31 - 1, (count, 2)).astype('int32'),
         'boxes': boxes.astype('float32'),
         'classes': classes.astype('int32'),
-        'masks': rng.integers(0, 2, (count, objects, 8, 8)).astype('uint8') * 255,
+        # Not of 0 and 255 alone: halfway between them, rounding would decide.
+        'masks': rng.integers(0, 256, (count, objects, 8, 8)).astype('uint8'),
     }
 
 
