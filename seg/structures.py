@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ class LossTerm(NamedTuple):
 
     total: Any
     weight: Any
-    counts: Mapping[str, Any] = types.MappingProxyType({})
+    counts: Mapping[str, Any] = {}  # Never changed: a plain dict, since a tf.function may return the term.
 
 
 @dataclasses.dataclass(frozen=True)

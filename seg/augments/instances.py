@@ -34,6 +34,7 @@ def begin(example: Example, dtype: str = 'float32') -> Example:
     return example | {
         'image': tf.cast(example['image'], dtype),
         'size': size,
+        'masks': example['masks'].with_row_splits_dtype(tf.int64),  # Of one kind, so that those of two can be joined.
         'frame': tf.tile(size[None], [count, 1]),
         'view': tf.tile([[1.0, 0.0, 1.0, 0.0]], [count, 1]),
     }

@@ -52,4 +52,5 @@ def crop_masks(masks: Any, boxes: Any, index: Any, rois: Any, size: int) -> Any:
     lower = read(high, low) * (1 - across) + read(high, high) * across
     value = upper * (1 - down) + lower * down
     inside = ops.logical_and(inside[:, :, 0][..., None], inside[:, :, 1][:, :, None])
-    return ops.cast(ops.logical_and(inside, value >= 127.5), 'float32')
+    # Often a bin lies halfway between an object's cell and another's, and then rounding must not decide.
+    return ops.cast(ops.logical_and(inside, value >= 127.5 - 0.01), 'float32')

@@ -157,6 +157,26 @@ def test_images_of_different_sizes_need_an_augmentation(made):
         made.task.training_input(dataset, 4)
 
 
+def test_copy_paste_through_the_task(tmp_path):
+    """Objects of other scenes come on top of a scene's own, and batches are the same whenever they are made."""
+    made = runs.build(
+        tmp_path,
+        'tasks.instance.augments=[@augments.scale_crop_flip, @augments.copy_paste]',
+        'augments.scale_crop_flip.size=(64, 64)',
+        'augments.copy_paste.probability=1.0',
+        'augments.copy_paste.object_probability=1.0',
+        'tasks.instance.max_objects=16',
+        gin_files=(runs.INSTANCES,),
+    )
+    source = made.task.training_input(made.train_data, 4)
+    (batch,), (again,) = read(source, 1), read(source, 1)
+    own = [len(made.train_data.annotations(int(index)).classes) for index in batch['index']]
+    count = np.sum(batch['classes'] >= 0, 1)
+    assert np.all(count > 0) and np.sum(count) > np.sum(own)
+    for name, value in batch.items():
+        np.testing.assert_array_equal(again[name], value, err_msg=name)
+
+
 # ---- Scores ----------------------------------------------------------------------------------------------------------
 
 
