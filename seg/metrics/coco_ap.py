@@ -18,7 +18,6 @@ from seg.metrics.truth_check import check_objects, cut_out
 from seg.registry import metrics
 from seg.structures import Annotations, Detections, Picture
 
-_KINDS = ('box', 'mask')
 _BINS = 20  # Of the score histogram.
 _CURVES = (0.5, 0.75)  # IoU thresholds of the precision-recall curves.
 
@@ -162,8 +161,7 @@ class CocoAP:
             boxes, classes = np.asarray(truth.boxes, np.float32)[objects], np.asarray(truth.classes, np.int32)[objects]
             patches = [pasting.paste(*cut_out(truth.masks[i]), truth.height, truth.width) for i in objects]
             own._keep(truth, boxes, np.ones(len(objects), np.float32), classes, patches)
-        result = own.result()
-        lost = {kind: result[f'{kind}_ap'] for kind in _KINDS if result[f'{kind}_ap'] < 1 - 1e-9}
+        lost = {kind: ap for kind, curves in own._score().curves.items() if (ap := curves.ap()) < 1 - 1e-9}
         if lost:
             found = ', '.join(f'{kind} AP {ap:.4f}' for kind, ap in lost.items())
             raise UserError(
