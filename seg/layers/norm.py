@@ -102,6 +102,10 @@ class BatchNorm(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
+    def is_stored(self, training: bool) -> bool:
+        """Returns whether `call` normalises by stored statistics, which is then `affine`."""
+        return not training or self.frozen or not self.trainable
+
     def call(self, x: Any, training: bool = False) -> Any:
         """Normalises [B, ..., C], by the batch's statistics when training and not frozen."""
         if self.frozen or not self.trainable:

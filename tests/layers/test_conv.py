@@ -1,4 +1,4 @@
-"""Convolution with normalisation and activation: in inference, the normalisation may be a part of the kernel."""
+"""Convolution with normalisation and activation; by stored statistics the former may be a part of the kernel."""
 
 import keras
 import numpy as np
@@ -97,6 +97,23 @@ def test_frozen_normalisation_trains_its_scale_and_offset(kind):
     assert [v.name for v in layer.trainable_variables] == ['kernel', 'gamma', 'beta']
     assert all(np.abs(gradient).max() > 0 for gradient in gradients)
     np.testing.assert_allclose(trained, layer(x, training=False), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('policy', ['float64'], indirect=True)
+@pytest.mark.parametrize('activation', ['relu', 'relu6', None])
+@pytest.mark.parametrize(('kind', 'size'), [('full', (9, 16)), ('full', (2, 2)), ('depthwise', (9, 16))])
+def test_gradients_of_frozen_normalisation_are_those_of_its_parts(policy, kind, size, activation):
+    """Also where the scale went into the kernel."""
+    layer = make(kind, (None, *size, 16), norm=Norm('frozen'), activation=activation)
+    x = random((2, *size, 16), layer.compute_dtype)
+    gradients = []
+    for run in (layer, lambda x, training: ACTIVATIONS[activation](layer.norm(layer.conv(x)))):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(tf.square(run(x, training=True)))
+        gradients.append(tape.gradient(loss, [x, *(v.value for v in layer.trainable_variables)]))
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-9 * np.abs(other).max())
 
 
 @pytest.mark.parametrize('policy', ['mixed_bfloat16'], indirect=True)
