@@ -113,8 +113,12 @@ if __name__ == '__main__':
         variable.assign(given[variable.path])
     inputs = {name.partition(':')[2]: given[name] for name in given.files if name.startswith('batch:')}
     state = [[v.value for v in part] for part in (model.trainable_variables, model.non_trainable_variables)]
-    found = jax.jit(lambda batch: model.stateless_call(*state, batch, training=False)[0])(inputs)
-    learned = jax.jit(lambda batch: model.stateless_call(*state, batch, training=True)[0])(inputs)
+
+    @jax.jit  # Both at once: what they have in common is compiled once.
+    def run(batch):
+        return [model.stateless_call(*state, batch, training=training)[0] for training in (False, True)]
+
+    found, learned = run(inputs)
     results = {name: np.asarray(value) for name, value in found.items()}
     for name, loss in losses().items():
         term = loss(learned, 0)
