@@ -10,7 +10,7 @@ The peer is no requirement of this project. Beside what the project installs, th
 
 Both sides are torchvision's maskrcnn_resnet50_fpn for 91 classes, with the same weights: drawn, and scaled so that the
 last layers' results spread as trained ones do, saved by torch and read by this project. Batch normalisation, the stem
-and the first stage are frozen. They take the same 2 random images of 512 x 512 pixels with 40 objects each. A training
+and the first stage are frozen. They take the same 2 random images of 512 x 512 pixels with 72 objects each. A training
 step is: forward, 256 anchors and 512 regions of interest per image, the five losses, backward, SGD with momentum (at a
 rate so low that the weights, and with them the work, stay). Inference gives 100 detections per image with their masks
 over their boxes. Not part of it, on either side: resizing, and masks at the picture's size. How many positive regions a
@@ -31,7 +31,7 @@ import tempfile
 import pairs
 
 CLASSES = 90
-OBJECTS = 40
+OBJECTS = 72  # So many that at least 128 regions per image are positive, as many as a step takes.
 PROPOSALS = 2000  # Of a training step, as torchvision has it.
 LEARNING_RATE, MOMENTUM = 1e-7, 0.9
 TARGETS = {
