@@ -10,6 +10,8 @@ from seg.errors import UserError
 
 # ImageNet's mean pixel (RGB, 0..255). Padding has this value: about zero after a backbone's normalisation.
 PAD_PIXEL = (123.675, 116.28, 103.53)
+# Height and width, in pixels, of the image without values on which models are built. Every stride up to 64 divides it.
+SYMBOLIC_SIDE = 256
 
 
 class LossTerm(NamedTuple):
@@ -83,7 +85,7 @@ class BackboneSpec:
         """
         import keras
 
-        side = 256  # Every stride up to 64 divides it.
+        side = SYMBOLIC_SIDE
         outputs = model.compute_output_spec(keras.KerasTensor((1, side, side, 3), dtype=model.compute_dtype))
         names = sorted(outputs) if isinstance(outputs, Mapping) else []
         if not {'c2', 'c3', 'c4', 'c5'} <= set(names):
@@ -96,6 +98,16 @@ class BackboneSpec:
 
     def __getitem__(self, name: str) -> FeatureMap:
         return self.features[name]
+
+    def symbolic(self, dtype: str) -> dict[str, Any]:
+        """The maps of one image of `SYMBOLIC_SIDE` pixels as Keras tensors without values, to build layers on."""
+        import keras
+
+        def tensor(stride: int, channels: int) -> keras.KerasTensor:
+            cells = SYMBOLIC_SIDE // stride
+            return keras.KerasTensor((1, cells, cells, channels), dtype=dtype)
+
+        return {name: tensor(*features) for name, features in self.features.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

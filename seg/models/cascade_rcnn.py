@@ -63,9 +63,8 @@ def cascade_rcnn(
     """
     slot = 'cascade_rcnn'
     _check(slot, ious, code_weights)
-    net, neck, spec, maker = body(
-        slot, backbone, decoder, Norm(norm, momentum=norm_momentum, epsilon=norm_epsilon), frozen_stages
-    )
+    maker = Norm(norm, momentum=norm_momentum, epsilon=norm_epsilon)
+    net, neck, spec = body(slot, backbone, decoder, maker, frozen_stages)
     supplied = {'num_classes': num_classes, 'norm': maker}
     box_heads = []
     for iou, weights in zip(ious, code_weights, strict=True):

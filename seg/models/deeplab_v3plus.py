@@ -11,7 +11,7 @@ from seg.errors import UserError
 from seg.layers.norm import Norm
 from seg.ops.resize import upsample_bilinear
 from seg.registry import backbones, decoders, heads, models
-from seg.structures import BackboneSpec
+from seg.structures import SYMBOLIC_SIDE, BackboneSpec
 
 
 @models.register('deeplab_v3plus')
@@ -125,17 +125,10 @@ class DeepLabV3Plus(keras.Model):
 
     def _build_parts(self, spec: BackboneSpec) -> int:
         """Creates the variables of decoder and heads on symbolic maps; returns the stride of the decoder's map."""
-        side = 256  # As BackboneSpec.of: every stride divides it.
-        dtype = self.backbone.compute_dtype
-
-        def symbolic(features: Any) -> keras.KerasTensor:
-            cells = side // features.stride
-            return keras.KerasTensor((1, cells, cells, features.channels), dtype=dtype)
-
-        features = {name: symbolic(features) for name, features in spec.features.items()}
+        features = spec.symbolic(self.backbone.compute_dtype)
         pair = keras.KerasTensor((1, 2), dtype='int32')
         maps = self.decoder(features, size=pair, seed=pair, training=True)
         self.head(maps['features'], seed=pair, training=True)
         if self.aux_head is not None:
             self.aux_head(features['c4'], seed=pair, training=True)
-        return side // maps['features'].shape[1]
+        return SYMBOLIC_SIDE // maps['features'].shape[1]

@@ -18,7 +18,7 @@ from seg.ops import sampling
 from seg.ops.gathering import pick
 from seg.ops.masks import crop_masks
 from seg.registry import backbones, decoders, heads, models
-from seg.structures import BackboneSpec
+from seg.structures import SYMBOLIC_SIDE, BackboneSpec
 
 # Levels of the pyramid that boxes are read off; the RPN looks at one more.
 ROI_LEVELS = ('p2', 'p3', 'p4', 'p5')
@@ -63,9 +63,8 @@ def mask_rcnn(
       UserError: if a setting is out of range, or a reference is of another kind.
     """
     slot = 'mask_rcnn'
-    net, neck, spec, maker = body(
-        slot, backbone, decoder, Norm(norm, momentum=norm_momentum, epsilon=norm_epsilon), frozen_stages
-    )
+    maker = Norm(norm, momentum=norm_momentum, epsilon=norm_epsilon)
+    net, neck, spec = body(slot, backbone, decoder, maker, frozen_stages)
     supplied = {'num_classes': num_classes, 'norm': maker}
     return MaskRCNN(
         net,
@@ -80,11 +79,11 @@ def mask_rcnn(
 
 def body(
     slot: str, backbone: Callable, decoder: Callable, norm: Norm, frozen_stages: int
-) -> tuple[keras.Model, keras.layers.Layer, BackboneSpec, Norm]:
+) -> tuple[keras.Model, keras.layers.Layer, BackboneSpec]:
     """Builds backbone and decoder, and freezes what is to be frozen.
 
     Returns:
-      Backbone, decoder, what the backbone's maps are, and the norm.
+      Backbone, decoder, and what the backbone's maps are.
 
     Raises:
       UserError: see `mask_rcnn`.
@@ -93,7 +92,7 @@ def body(
     spec = BackboneSpec.of(net, f'{slot}.backbone')
     freeze(net, frozen_stages, f'{slot}.frozen_stages')
     neck = decoders.build(decoder, f'{slot}.decoder', backbone=spec, output_stride=32, norm=norm)
-    return net, neck, spec, norm
+    return net, neck, spec
 
 
 def freeze(backbone: keras.Model, stages: int, slot: str) -> None:
@@ -263,14 +262,7 @@ class MaskRCNN(keras.Model):
 
     def _build_parts(self, spec: BackboneSpec) -> dict[str, int]:
         """Creates the variables of decoder and heads; returns the strides of the pyramid's maps, the finest first."""
-        side = 256  # As BackboneSpec.of: every stride divides it.
-        dtype = self.backbone.compute_dtype
-
-        def symbolic(features: Any) -> keras.KerasTensor:
-            cells = side // features.stride
-            return keras.KerasTensor((1, cells, cells, features.channels), dtype=dtype)
-
-        features = {name: symbolic(features) for name, features in spec.features.items()}
+        features = spec.symbolic(self.backbone.compute_dtype)
         pair = keras.KerasTensor((1, 2), dtype='int32')
         pyramid = self.decoder(features, size=pair, seed=pair, training=True)
         if not {*ROI_LEVELS} <= set(pyramid):
@@ -280,7 +272,7 @@ class MaskRCNN(keras.Model):
             )
         for head in (self.rpn, *self.box_heads, self.mask_head):
             head.build(tuple(pyramid['p2'].shape))
-        return {name: side // x.shape[1] for name, x in pyramid.items()}
+        return {name: SYMBOLIC_SIDE // x.shape[1] for name, x in pyramid.items()}
 
 
 def _truth(batch: dict[str, Any], dtype: str) -> Truth:
