@@ -88,7 +88,7 @@ def _has_accelerator() -> bool:
     return any(device.device_type in ('GPU', 'TPU') for device in tf.config.list_logical_devices())
 
 
-def has_host_kernels() -> bool:
+def _has_host_kernels() -> bool:
     """Whether kernels may be used that TensorFlow has on the CPU, and that neither XLA nor other backends have."""
     if not _on_tensorflow() or _has_accelerator():
         return False
@@ -321,3 +321,45 @@ def _depthwise_core(x: Any, kernel: Any, stride: int) -> Any:
         return correlate(x, kernel, stride, 'VALID' if stride > 1 else 'SAME'), gradient
 
     return convolve(x, kernel)
+
+
+def weighted_rows(cells: Any, index: Any, weight: Any, neutral: Callable[[Any, Any, Any], Any]) -> Any:
+    """Returns `neutral(cells, index, weight)`: sum over t of weight[k, t] * cells[index[k, t]].
+
+    On the CPU this is one product with a sparse matrix, whose gradient is the product with its transpose. Both are
+    parallel over rows of their result, so the gradient has the same bits every time. (`tf.image.crop_and_resize`, which
+    could do the same per map, loses updates in its gradient: two threads add to one cell without a lock.)
+
+    Args:
+      cells: [M, C]; the gradient flows to it only.
+      index: int32 [K, T].
+      weight: [K, T] in a precision of at least float32.
+      neutral: the same with `keras.ops`.
+
+    Returns:
+      [K, C] in the dtype of `cells`, summed in that of `weight`.
+    """
+    if not _has_host_kernels():
+        return neutral(cells, index, weight)
+    import tensorflow as tf
+
+    dtype = tf.convert_to_tensor(cells).dtype
+    rows, taps = index.shape[0] or tf.shape(index)[0], index.shape[1]
+    places = tf.stack([tf.repeat(tf.range(rows), taps), tf.reshape(index, [-1])], axis=-1)
+    matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=tf.cast(places, tf.int64),
+        values=tf.reshape(weight, [-1]),
+        dense_shape=tf.cast([rows, tf.shape(cells)[0]], tf.int64),
+    )
+
+    @tf.custom_gradient
+    def product(cells: Any) -> tuple:
+        def gradient(dy: Any) -> Any:
+            transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix, type=weight.dtype)
+            back = tf.raw_ops.SparseMatrixMatMul(a=transposed, b=tf.cast(dy, weight.dtype))
+            return tf.ensure_shape(tf.cast(back, dtype), cells.shape)
+
+        out = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.cast(cells, weight.dtype))
+        return tf.ensure_shape(tf.cast(out, dtype), [index.shape[0], cells.shape[1]]), gradient
+
+    return product(tf.convert_to_tensor(cells))

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from keras import ops
 
-from seg.ops import dispatch_detection
-from seg.ops.boxes import area, at_least_float32
+from seg.ops import sampling
+from seg.ops.boxes import at_least_float32, iou
+from seg.ops.gathering import pick
+
+# Boxes that are decided on together: enough to keep a device busy, few enough for pairs of them.
+TILE = 512
 
 
 def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: Any = None) -> tuple:
     """Chooses boxes by falling score, each unless it overlaps one chosen before it.
+
+    Many boxes are decided on at a time: of the next ones, those that no chosen one excludes, and the best among these.
 
     Args:
       boxes: [B, N, 4].
@@ -28,38 +35,73 @@ def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: 
     start, end = boxes[..., :2], boxes[..., 2:]
     boxes = ops.concatenate([start, ops.maximum(start, end)], axis=-1)
     scores = ops.where(scores > -float('inf'), scores, -float('inf'))
-    return dispatch_detection.nms(boxes, scores, iou_threshold, max_output, groups, _one_after_another)
-
-
-def _one_after_another(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: Any) -> tuple:
-    """Takes the highest score and removes what overlaps it, `max_output` times."""
     batch, count = ops.shape(boxes)[0], boxes.shape[1]
-    images = ops.arange(batch, dtype='int32')
-    flat, flat_areas = ops.reshape(boxes, (-1, 4)), ops.reshape(area(boxes), (-1,))
-    areas = area(boxes)
-    columns = ops.arange(count, dtype='int32')[None]
+    tile = min(TILE, count)
+    tiles = -(-count // tile)
+    scores, order = ops.top_k(scores, count)
+    order = ops.cast(order, 'int32')
+    group = ops.zeros_like(order) if groups is None else pick(groups, order)
+    columns = []
+    for x in (pick(boxes, order), group, scores > -float('inf'), order):
+        rest = tuple(x.shape[2:])
+        # The last tile is filled up with what is never chosen.
+        x = ops.pad(x, ((0, 0), (0, tiles * tile - count), *((0, 0) for _ in rest)))
+        columns.append(ops.reshape(x, (-1, tiles, tile, *rest)))
+    places = ops.arange(max_output, dtype='int32')[None]
+    before = np.arange(tile)[:, None] < np.arange(tile)
 
-    def step(place: Any, state: tuple) -> tuple:
-        scores, index, valid = state
-        best = ops.cast(ops.argmax(scores, axis=1), 'int32')
-        found = ops.max(scores, axis=1) > -float('inf')
-        at = best + images * count
-        box = ops.take(flat, at, axis=0)[:, None]
-        sides = ops.maximum(ops.minimum(boxes[..., 2:], box[..., 2:]) - ops.maximum(boxes[..., :2], box[..., :2]), 0)
-        intersection = sides[..., 0] * sides[..., 1]
-        union = areas + ops.take(flat_areas, at)[:, None] - intersection
-        excluded = intersection / ops.where(intersection > 0, union, 1) > iou_threshold
-        if groups is not None:
-            group = ops.take(ops.reshape(groups, (-1,)), at)[:, None]
-            excluded = ops.logical_and(excluded, groups == group)
-        excluded = ops.logical_or(excluded, columns == best[:, None])
-        scores = ops.where(excluded, -float('inf'), scores)
-        here = ops.arange(max_output, dtype='int32')[None] == place
-        index = ops.where(ops.logical_and(here, found[:, None]), best[:, None], index)
-        valid = ops.logical_or(valid, ops.logical_and(here, found[:, None]))
-        return scores, index, valid
+    def goes_on(number: Any, boxes: Any, groups: Any, valid: Any, index: Any) -> Any:
+        return ops.logical_and(number < tiles, ops.logical_not(ops.all(valid)))
 
-    index = ops.zeros((batch, max_output), 'int32')
-    valid = ops.zeros((batch, max_output), 'bool')
-    _, index, valid = ops.fori_loop(0, max_output, step, (scores, index, valid))
+    def step(number: Any, boxes: Any, groups: Any, valid: Any, index: Any) -> tuple:
+        own_boxes, own_groups, there, own_index = (ops.take(x, number, axis=1) for x in columns)
+
+        def excludes(boxes: Any, groups: Any, chosen: Any) -> Any:
+            """[B, R, tile]: which of the tile's boxes may not be chosen beside which of the given ones."""
+            same = ops.logical_and(groups[..., None] == own_groups[:, None], chosen[..., None])
+            return ops.logical_and(same, iou(boxes, own_boxes) > iou_threshold)
+
+        there = ops.logical_and(there, ops.logical_not(ops.any(excludes(boxes, groups, valid), axis=1)))
+        kept = _settle(ops.logical_and(excludes(own_boxes, own_groups, there), before), there)
+        # In their order, they take the places behind those that were chosen before.
+        order, kind = sampling.first(ops.where(kept, 1, -1), tile)
+        rank = places - ops.sum(ops.cast(valid, 'int32'), axis=1, keepdims=True)
+        new = ops.logical_and(rank >= 0, rank < ops.sum(ops.cast(kind == 1, 'int32'), axis=1, keepdims=True))
+        source = pick(order, ops.clip(rank, 0, tile - 1))
+        return (
+            number + 1,
+            ops.where(new[..., None], pick(own_boxes, source), boxes),
+            ops.where(new, pick(own_groups, source), groups),
+            ops.logical_or(valid, new),
+            ops.where(new, pick(own_index, source), index),
+        )
+
+    none = ops.zeros((batch, max_output), 'int32')
+    nowhere = ops.zeros((batch, max_output, 4), boxes.dtype)
+    state = (ops.convert_to_tensor(0, 'int32'), nowhere, none, ops.cast(none, 'bool'), none)
+    _, _, _, valid, index = ops.while_loop(goes_on, step, state)
     return index, valid
+
+
+def _settle(excludes: Any, there: Any) -> Any:
+    """Decides which boxes stay: those that none which stays excludes.
+
+    By its nature that is a sequence, one box after the other. But whether a box stays depends on those alone that
+    exclude it, and on theirs, and such chains are short: decisions on all boxes at once, taken again until none
+    changes, come to the same in a few rounds.
+
+    Args:
+      excludes: bool [B, T, T], whether the first box excludes the second, which comes after it.
+      there: bool [B, T], which boxes there are.
+
+    Returns:
+      bool [B, T].
+    """
+
+    def decide(kept: Any, _: Any) -> tuple:
+        beaten = ops.any(ops.logical_and(excludes, kept[..., None]), axis=1)
+        now = ops.logical_and(there, ops.logical_not(beaten))
+        return now, ops.any(now != kept)
+
+    kept, _ = ops.while_loop(lambda _, changed: changed, decide, (there, ops.convert_to_tensor(True)))
+    return kept

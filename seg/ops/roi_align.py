@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from seg.ops import dispatch_detection
+from seg.ops import dispatch
 from seg.ops.boxes import area, at_least_float32
 
 
@@ -104,7 +104,7 @@ def _gathered(features: Sequence[Any], samples: Any, level: Any, sampling_ratio:
     # One row per bin, one column per pair of a row and a column of cells.
     index = ops.reshape(rows[:, :, :, None, :, None] + index[:, :, 1, None, :, None, :], (-1, taps**2))
     weight = ops.reshape(weight[:, :, 0, :, None, :, None] * weight[:, :, 1, None, :, None, :], (-1, taps**2))
-    out = dispatch_detection.weighted_rows(cells, index, weight, _weighted_rows)
+    out = dispatch.weighted_rows(cells, index, weight, _weighted_rows)
     return ops.reshape(out, (batch, boxes, size, size, channels))
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seg.ops import dispatch
 from seg.ops import nms as nms_lib
 from seg.ops.nms import nms
 from tests.ops import detection_reference as reference
@@ -40,22 +39,16 @@ def check(result, expected):
 
 @pytest.fixture(params=['eager', 'graph', 'compiled'])
 def run(request):
-    """`nms`; the first two use the CPU's kernel, the third is the neutral form, since XLA has no such kernel."""
     if request.param == 'eager':
         return nms
-    compiled = request.param == 'compiled'
 
     def call(boxes, scores, threshold, places, groups=None):
-        seen = []
-
-        def traced(boxes, scores, groups):
-            seen.append(dispatch.has_host_kernels())
-            return nms(boxes, scores, threshold, places, groups)
-
         groups = None if groups is None else tf.constant(groups)
-        result = tf.function(traced, jit_compile=compiled)(tf.constant(boxes), tf.constant(scores), groups)
-        assert seen == [not compiled] or dispatch._has_accelerator()
-        return result
+        traced = tf.function(
+            lambda boxes, scores, groups: nms(boxes, scores, threshold, places, groups),
+            jit_compile=request.param == 'compiled',
+        )
+        return traced(tf.constant(boxes), tf.constant(scores), groups)
 
     return call
 
@@ -82,7 +75,33 @@ def test_equals_a_loop(threshold, dtype):
     expected = [suppressed(*image[:2], threshold, image[2]) for image in zip(corners, scores, groups, strict=True)]
     assert expected[1] == [] and (len(expected[0]) < 40) == (threshold < 1)
     check(nms(tf.constant(corners), tf.constant(scores), threshold, 50, tf.constant(groups)), expected)
-    check(nms_lib._one_after_another(tf.constant(corners), tf.constant(scores), threshold, 50, groups), expected)
+
+
+@pytest.mark.parametrize('tile', [7, 60, 512])
+@pytest.mark.parametrize('places', [5, 50])
+def test_tiles_equal_a_loop(tile, places, monkeypatch):
+    """Tiles that end within the boxes, at their end, or behind it."""
+    monkeypatch.setattr(nms_lib, 'TILE', tile)
+    rng = np.random.default_rng(12)
+    corners = np.sort(rng.integers(0, 6, (3, 60, 2, 2)), axis=2).reshape(3, 60, 4).astype('float64')
+    scores = np.round(rng.normal(size=(3, 60)), 1)
+    scores[0, ::3] = -np.inf
+    scores[1] = -np.inf
+    groups = rng.integers(0, 4, (3, 60)).astype(np.int32)
+    for own_groups in (groups, None):
+        expected = [
+            suppressed(*image[:2], 0.5, image[2])
+            for image in zip(corners, scores, np.zeros_like(groups) if own_groups is None else groups, strict=True)
+        ]
+        check(nms(tf.constant(corners), tf.constant(scores), 0.5, places, own_groups), expected)
+
+
+def test_long_chains(run):
+    """Each box overlaps the next one alone, so that every second one stays, the last of them after 150 others."""
+    starts = np.arange(301, dtype=np.float32)
+    boxes = np.stack([0 * starts, starts, 0 * starts + 1, starts + 1.9], axis=-1)[None]
+    scores = -np.arange(301, dtype=np.float32)[None]
+    check(run(boxes, scores, 0.2, 200), [list(range(0, 301, 2))])
 
 
 def test_groups_are_apart_at_any_coordinates(run):
