@@ -25,6 +25,12 @@ IDLE = {
 }
 
 
+def whole(name):
+    """A file with those that it includes."""
+    text = (ROOT / name).read_text(encoding='utf-8')
+    return text + ''.join(whole(other) for other in re.findall(r"^include '(.+)'", text, re.MULTILINE))
+
+
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
     """A folder in the layout of PASCAL VOC, and of COCO, with two images, for the splits of every shipped file."""
@@ -58,8 +64,7 @@ def settings(data_dir):
     """What a user has to add to a file: DATA_DIR, where it asks for one."""
 
     def add(name):
-        text = (ROOT / name).read_text(encoding='utf-8')
-        return [f"DATA_DIR='{data_dir}'"] if 'DATA_DIR = %gin.REQUIRED' in text else []
+        return [f"DATA_DIR='{data_dir}'"] if 'DATA_DIR = %gin.REQUIRED' in whole(name) else []
 
     return add
 

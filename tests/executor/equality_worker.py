@@ -34,10 +34,12 @@ CASCADE = (
     'models.cascade_rcnn.backbone=%BACKBONE',
     'models.cascade_rcnn.decoder=@decoders.fpn',
     'models.cascade_rcnn.rpn=@heads.rpn',
-    'models.cascade_rcnn.box_head=@heads.box',
+    'models.cascade_rcnn.box_heads=[@heads.box, @second/heads.box, @third/heads.box]',
     'models.cascade_rcnn.mask_head=@heads.mask',
     'models.cascade_rcnn.norm="sync"',
     'heads.box.class_agnostic=True',
+    'second/heads.box.positive_iou=0.6',
+    'third/heads.box.positive_iou=0.7',
 )
 CASES = {  # name: gin file, settings, steps, precision
     'sync': (runs.SHAPES, (*AUXILIARY, 'models.deeplab_v3plus.norm="sync"'), 1, 'float64'),

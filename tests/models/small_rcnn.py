@@ -40,11 +40,22 @@ def make(cascade=False, agnostic=False, **settings):
             """Few proposals."""
             return rpn_lib.rpn(num_classes=num_classes, norm=norm, channels=8, sampled=32, anchor_scale=4.0, **FEW)
 
-        @heads.register('narrow_box')
-        def narrow_box(*, num_classes, norm):
-            """Few regions and units."""
-            few = {'sampled': 24, 'fc': (16, 16), 'max_detections': 12, 'score_threshold': 0.3}
-            return box_lib.box(num_classes=num_classes, norm=norm, class_agnostic=cascade or agnostic, **few)
+        def narrow_box(name, iou, scale):
+            def build(*, num_classes, norm):
+                """Few regions and units."""
+                return box_lib.box(
+                    num_classes=num_classes,
+                    norm=norm,
+                    class_agnostic=cascade or agnostic,
+                    positive_iou=iou,
+                    code_weights=(10.0 * scale, 10.0 * scale, 5.0 * scale, 5.0 * scale),
+                    sampled=24,
+                    fc=(16, 16),
+                    max_detections=12,
+                    score_threshold=0.3,
+                )
+
+            return heads.register(name)(build)
 
         @heads.register('narrow_mask')
         def narrow_mask(*, num_classes, norm):
@@ -57,10 +68,14 @@ def make(cascade=False, agnostic=False, **settings):
             'backbone': narrow,
             'decoder': narrow_decoder,
             'rpn': narrow_rpn,
-            'box_head': narrow_box,
             'mask_head': narrow_mask,
         }
-        return (cascade_rcnn if cascade else mask_rcnn)(num_classes=CLASSES, **{**parts, **settings})
+        if not cascade:
+            parts['box_head'] = narrow_box('narrow_box', 0.5, 1)
+            return mask_rcnn(num_classes=CLASSES, **{**parts, **settings})
+        stages = [('first', 0.5, 1), ('second', 0.6, 2), ('third', 0.7, 3)]
+        parts['box_heads'] = [narrow_box(*stage) for stage in stages]
+        return cascade_rcnn(num_classes=CLASSES, **{**parts, **settings})
 
 
 def randomize(model, seed=0):

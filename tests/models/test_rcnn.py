@@ -13,6 +13,7 @@ from seg.decoders.deeplab_v3plus import deeplab_v3plus
 from seg.errors import UserError
 from seg.heads.box import box
 from seg.heads.semantic import semantic
+from seg.registry import heads, temporary
 from tests.models import small_rcnn
 
 K, SIZE = small_rcnn.CLASSES, (64, 96)
@@ -292,12 +293,24 @@ def test_cascade_gets_stricter():
 
 
 def test_cascade_refuses():
-    with pytest.raises(UserError, match='code_weights: expected one for each of the 2 box heads of'):
-        small_rcnn.make(cascade=True, ious=(0.5, 0.6))
-    with pytest.raises(UserError, match='cascade_rcnn.ious'):
-        small_rcnn.make(cascade=True, ious=(0.5, 1.6, 0.7))
-    with pytest.raises(UserError, match='set heads.box.class_agnostic = True'):
-        small_rcnn.make(cascade=True, box_head=box)
+    with pytest.raises(UserError, match=r'cascade_rcnn.box_heads = \[\]: expected a list of heads'):
+        small_rcnn.make(cascade=True, box_heads=[])
+    with pytest.raises(UserError, match=r'box_heads\[0\]: .*set heads.box.class_agnostic = True'):
+        small_rcnn.make(cascade=True, box_heads=[box])
+    with temporary():
+
+        @heads.register('few')
+        def few(*, num_classes, norm):
+            """Other regions than the first head's."""
+            return box(num_classes=num_classes, norm=norm, class_agnostic=True, sampled=100)
+
+        @heads.register('many')
+        def many(*, num_classes, norm):
+            """Those of the recipe."""
+            return box(num_classes=num_classes, norm=norm, class_agnostic=True)
+
+        with pytest.raises(UserError, match=r'box_heads\[1\]: sampled is 100, and 512 in the first box head'):
+            small_rcnn.make(cascade=True, box_heads=[many, few])
 
 
 def test_refuses_parts_of_another_kind():
