@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from seg.drawing import text
 from seg.drawing.labels import IGNORED, Color
-from seg.drawing.legends import BACKGROUND, FRAME, INK, MARGIN, PALE_INK, Entry, draw_entries, flow
+from seg.drawing.legends import Entry
+from seg.drawing.strips import strip
 
 # Errors are told by brightness, not by hue: dark where right, bright where wrong, nearly white where ignored.
 WRONG: Color = (255, 128, 0)
@@ -74,34 +75,16 @@ class Comparison:
 
     def draw(self) -> np.ndarray:
         """The strip with its caption and its legend, uint8 [h, w, 3]."""
-        panels = self._panels()
-        height, width = self._truth.shape
-        size = int(np.clip((4 * width + 3 * _GAP) / 100, 13, 19))  # Of the font, in pixels.
-        font = ImageFont.truetype(text.font_path(), size, layout_engine=ImageFont.Layout.BASIC)
-        line = round(size * 1.5)
-
-        columns = [max(width, int(np.ceil(font.getlength(heading)))) for heading in _HEADINGS]
-        total = max(_NARROWEST, sum(columns) + 3 * _GAP + 2 * MARGIN)
-        room = total - 2 * MARGIN
-        legend = [*flow(self._legend(), font, room), *flow(self._error_legend(), font, room)]
-        strip = Image.new('RGB', (total, 2 * MARGIN + (2 + len(legend)) * line + height + _GAP), BACKGROUND)
-        draw = ImageDraw.Draw(strip)
-
-        y = MARGIN
-        draw.text((MARGIN, y), self._caption(font, room), INK, font)
-        y += line
-        x = MARGIN
-        for heading, panel, column in zip(_HEADINGS, panels, columns, strict=True):
-            draw.text((x, y), heading, PALE_INK, font)
-            # A frame: a white class on a white ground would have no edge.
-            draw.rectangle((x - 1, y + line - 1, x + width, y + line + height), outline=FRAME)
-            strip.paste(Image.fromarray(panel), (x, y + line))
-            x += column + _GAP
-        y += line + height + _GAP
-        for entries in legend:
-            draw_entries(draw, entries, font, y)
-            y += line
-        return np.asarray(strip)
+        width = len(_HEADINGS) * self._truth.shape[1] + (len(_HEADINGS) - 1) * _GAP
+        return strip(
+            self._name,
+            self._figures(),
+            list(zip(_HEADINGS, self._panels(), strict=True)),
+            [self._legend(), self._error_legend()],
+            font_size=int(np.clip(width / 100, 13, 19)),
+            narrowest=_NARROWEST,
+            gap=_GAP,
+        )
 
     def _panels(self) -> list[np.ndarray]:
         table = np.asarray([*self._colors, IGNORED], np.uint8)  # -1, the ignored pixels, is its last row.
@@ -114,14 +97,10 @@ class Comparison:
         errors[self._truth < 0] = IGNORED
         return errors
 
-    def _caption(self, font, room: int) -> str:
-        figures = (
-            '  ·  no labelled pixel'
-            if self.miou is None
-            else f'  ·  mIoU {self.miou:.3f}  ·  {_percent(self.wrong)} of the pixels wrong'
-        )
-        name = text.shorten(text.drawable(self._name), lambda cut: font.getlength(cut + figures) <= room)
-        return name + figures
+    def _figures(self) -> str:
+        if self.miou is None:
+            return '  ·  no labelled pixel'
+        return f'  ·  mIoU {self.miou:.3f}  ·  {_percent(self.wrong)} of the pixels wrong'
 
     def _legend(self) -> list[Entry]:
         names = {c: text.class_label(self._class_names[c], c) for c in self._shown}

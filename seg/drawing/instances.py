@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco
 
 from seg.drawing import text
 from seg.drawing.comparison import panel_size, resize_image
 from seg.drawing.labels import Color
-from seg.drawing.legends import BACKGROUND, FRAME, INK, MARGIN, PALE_INK, Entry, draw_entries, flow
+from seg.drawing.legends import Entry
 from seg.drawing.objects import Shape, paint
 from seg.drawing.shades import shade, spread, vivid
+from seg.drawing.strips import strip
 from seg.structures import Annotations, Detections
 
 _LONGEST, _COMFORTABLE = 640, 512  # Pixels of a panel's longer side: at most, and what smaller ones are magnified to.
@@ -153,33 +153,15 @@ class InstanceComparison:
 
     def draw(self) -> np.ndarray:
         """The strip with its caption and its legend, uint8 [h, w, 3]."""
-        panels = self._panels()
-        height, width = self._image.shape[:2]
-        size = int(np.clip(width / 40, 13, 17))  # Of the font, in pixels.
-        font = ImageFont.truetype(text.font_path(), size, layout_engine=ImageFont.Layout.BASIC)
-        line = round(size * 1.5)
-
-        columns = [max(width, int(np.ceil(font.getlength(heading)))) for heading, _ in panels]
-        total = max(_NARROWEST, sum(columns) + (len(panels) - 1) * _GAP + 2 * MARGIN)
-        room = total - 2 * MARGIN
-        legend = [*flow(self._legend(), font, room), *flow(self._marks(), font, room)]
-        strip = Image.new('RGB', (total, 2 * MARGIN + (2 + len(legend)) * line + height + _GAP), BACKGROUND)
-        draw = ImageDraw.Draw(strip)
-
-        y = MARGIN
-        draw.text((MARGIN, y), self._caption(font, room), INK, font)
-        y += line
-        x = MARGIN
-        for (heading, panel), column in zip(panels, columns, strict=True):
-            draw.text((x, y), heading, PALE_INK, font)
-            draw.rectangle((x - 1, y + line - 1, x + width, y + line + height), outline=FRAME)
-            strip.paste(Image.fromarray(panel), (x, y + line))
-            x += column + _GAP
-        y += line + height + _GAP
-        for entries in legend:
-            draw_entries(draw, entries, font, y)
-            y += line
-        return np.asarray(strip)
+        return strip(
+            self._name,
+            self._figures(),
+            self._panels(),
+            [self._legend(), self._marks()],
+            font_size=int(np.clip(self._image.shape[1] / 40, 13, 17)),
+            narrowest=_NARROWEST,
+            gap=_GAP,
+        )
 
     def _panels(self) -> list[tuple[str, np.ndarray]]:
         """Headings and pictures."""
@@ -225,14 +207,12 @@ class InstanceComparison:
         more = f', {crowds} crowd{"s" if crowds > 1 else ""}' if crowds else ''
         return f'{_number(self.found + self.missed, "object")}, {self.missed} missed{more}'
 
-    def _caption(self, font, room: int) -> str:
-        figures = ''
-        if self._truth is not None:
-            figures = '  ·  no object' if self.f1 is None else f'  ·  F1 {self.f1:.3f}'
-            if self.f1 is not None:
-                figures += f'  ·  {self.found} found, {self.missed} missed, {self.false} false'
-        name = text.shorten(text.drawable(self._name), lambda cut: font.getlength(cut + figures) <= room)
-        return name + figures
+    def _figures(self) -> str:
+        if self._truth is None:
+            return ''
+        if self.f1 is None:
+            return '  ·  no object'
+        return f'  ·  F1 {self.f1:.3f}  ·  {self.found} found, {self.missed} missed, {self.false} false'
 
     def _class_label(self, c: int) -> str:
         return text.class_label(self._class_names[c], c)

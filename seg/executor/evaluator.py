@@ -95,17 +95,15 @@ class Evaluator:
             unread += list(host['index'][real & (host['weight'] == 0)])
             counting = np.flatnonzero(host['weight'] > 0)
             examples += len(counting)
-            if gathering and len(counting):
-                truth = [source.truth(int(index)) for index in host['index'][counting]]
-                for metric, values in zip(gathering, gathered, strict=True):
-                    metric.add({key: value[counting] for key, value in self._to_host(values).items()}, truth)
+            indices = [int(index) for index in host['index'][counting]]
+            truth = [source.truth(index) if source.truth else None for index in indices]
+            for metric, values in zip(gathering, gathered, strict=True):
+                metric.add({key: value[counting] for key, value in self._to_host(values).items()}, truth)
             if num_pictures:
-                for i in counting[gallery.choose(host['index'][counting], host['score'][counting])]:
-                    index = int(host['index'][i])
-                    example, prediction = self._one(batch, i), self._one(predictions, i)
-                    objects = source.truth(index) if source.truth else None
-                    drawing = self._task.picture(example, prediction, source.image_name(index), objects)
-                    gallery.keep(index, drawing)
+                for n in gallery.choose(host['index'][counting], host['score'][counting]):
+                    example, prediction = self._one(batch, counting[n]), self._one(predictions, counting[n])
+                    drawing = self._task.picture(example, prediction, source.image_name(indices[n]), truth[n])
+                    gallery.keep(indices[n], drawing)
             if number == 0:
                 first_done, counted = time.perf_counter(), int(np.sum(real))
             progress.update(examples)

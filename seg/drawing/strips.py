@@ -1,0 +1,62 @@
+"""Strips: pictures side by side, with a caption above and a legend below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from seg.drawing import text
+from seg.drawing.legends import BACKGROUND, FRAME, INK, MARGIN, PALE_INK, Entry, draw_entries, flow
+
+
+def strip(
+    name: str,
+    figures: str,
+    panels: Sequence[tuple[str, np.ndarray]],
+    legends: Sequence[Sequence[Entry]],
+    *,
+    font_size: int,
+    narrowest: int,
+    gap: int,
+) -> np.ndarray:
+    """Draws a strip.
+
+    Args:
+      name: of the picture, the caption's beginning; it is shortened where the line has no room for it.
+      figures: the caption's end.
+      panels: headings and pictures, uint8 [h, w, 3] of one size.
+      legends: each begins on a line of its own.
+      font_size: in pixels.
+      narrowest: width of the strip, at least, in pixels.
+      gap: between panels, in pixels.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    height, width = panels[0][1].shape[:2]
+    font = ImageFont.truetype(text.font_path(), font_size, layout_engine=ImageFont.Layout.BASIC)
+    line = round(font_size * 1.5)
+    columns = [max(width, int(np.ceil(font.getlength(heading)))) for heading, _ in panels]
+    total = max(narrowest, sum(columns) + (len(panels) - 1) * gap + 2 * MARGIN)
+    room = total - 2 * MARGIN
+    lines = [entries for legend in legends if legend for entries in flow(legend, font, room)]
+    canvas = Image.new('RGB', (total, 2 * MARGIN + (2 + len(lines)) * line + height + gap), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+
+    x, y = MARGIN, MARGIN
+    short = text.shorten(text.drawable(name), lambda cut: font.getlength(cut + figures) <= room)
+    draw.text((x, y), short + figures, INK, font)
+    y += line
+    for (heading, panel), column in zip(panels, columns, strict=True):
+        draw.text((x, y), heading, PALE_INK, font)
+        # A frame: a white panel on a white ground would have no edge.
+        draw.rectangle((x - 1, y + line - 1, x + width, y + line + height), outline=FRAME)
+        canvas.paste(Image.fromarray(panel), (x, y + line))
+        x += column + gap
+    y += line + height + gap
+    for entries in lines:
+        draw_entries(draw, entries, font, y)
+        y += line
+    return np.asarray(canvas)
