@@ -318,7 +318,10 @@ def report_unused(idle: Iterable[str] = ()) -> str:
     mistakes = [f'  {item.place}: {item.key}: {item.reason}.' for item in found if item.error]
     if mistakes:
         raise UserError('Bindings that nothing reads (mend or remove them):\n' + '\n'.join(mistakes))
-    notes = [f'  {item.place}: {item.key}: {item.reason}.' for item in found]
+    by_reason: dict[str, list[unread.Unused]] = {}
+    for item in found:
+        by_reason.setdefault(item.reason, []).append(item)
+    notes = [f'  {items[0].place}: {", ".join(i.key for i in items)}: {why}.' for why, items in by_reason.items()]
     return '\n'.join(['Bindings without effect in this run:', *notes]) if notes else ''
 
 

@@ -167,7 +167,11 @@ class Experiment:
             )
         if self.mode == 'predict':
             return self._predict(request, checkpoint)
-        return self.executor.evaluate(task.evaluation_input(self.eval_data, run.evaluation_batch_size), checkpoint)
+        return self.executor.evaluate(
+            task.evaluation_input(self.eval_data, run.evaluation_batch_size),
+            checkpoint,
+            run_dir.changed_for_evaluation(self.model_dir),
+        )
 
     def _predict(self, request: Request, checkpoint: str) -> dict[str, Any]:
         info = self.info if request.pictures is not None else self.eval_data.info
@@ -260,8 +264,8 @@ def run(
       command: the command line that asks for this; a training keeps it in `run.json`.
 
     Returns:
-      What `results.json` holds (for `eval`: `eval/<split>-<step>.json`; for `predict`: numbers of pictures, and the
-      reasons of those that failed); None for `train` and `report`.
+      What `results.json` holds (for `eval`: the file that `Executor.evaluate` writes; for `predict`: numbers of
+      pictures, and the reasons of those that failed); None for `train` and `report`.
 
     Raises:
       UserError: for every mistake in the settings or the data, with one message that says how to mend it.

@@ -9,6 +9,7 @@ import glob
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -110,7 +111,8 @@ def write_settings(
     Raises:
       UserError: if the directory holds a run with other training settings.
     """
-    training = {key: value for key, value in config.operative_values().items() if not _is_free(key)}
+    values = config.operative_values()
+    training = {key: value for key, value in values.items() if not _is_free(key)}
     check_resumable(model_dir, training, config.diff)
     write_text(os.path.join(model_dir, 'config.gin'), config.snapshot())
     write_text(os.path.join(model_dir, 'operative_config.gin'), config.operative())
@@ -129,9 +131,24 @@ def write_settings(
             'command': list(command),
             'versions': hardware_module.describe(),
             'training': training,
+            'free': {key: value for key, value in values.items() if key not in training},
         },
     )
     write_text(os.path.join(model_dir, 'model_info.txt'), model_info(parts))
+
+
+def changed_for_evaluation(model_dir: str) -> list[str]:
+    """The parsed settings that make an evaluation another one than those of the run's training, as `key = value`.
+
+    To be called once everything is built. Which data are evaluated, and in which batches, is no such setting.
+    """
+    run = _read(os.path.join(model_dir, 'run.json'))
+    before = {**run.get('training', {}), **run.get('free', {})}
+    return [
+        f'{key} = {value}'
+        for key, value in sorted(config.operative_values().items())
+        if before.get(key, value) != value and not re.match(r'(.*/)?(datasets|RunConfig|experiment)\.', key)
+    ]
 
 
 def _is_free(key: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -125,6 +126,20 @@ def test_eval_reads_the_settings_of_the_run(trained, monkeypatch):
     assert {str(path) for path in after.keys() - before.keys()} == {'eval/val-4.json'}
     assert all(after[path] == before[path] for path in before)
     assert read_json(model_dir / 'eval' / 'val-4.json') == evaluated
+
+
+def test_eval_with_other_settings_has_a_file_of_its_own(trained):
+    model_dir, _ = trained
+    plain = run(model_dir, mode='eval')
+    before = contents(model_dir)
+    mirrored = run(model_dir, mode='eval', params=['tasks.semantic.eval_flip=True'])
+    after = contents(model_dir)
+    assert all(after[path] == before[path] for path in before)
+    (path,) = (str(path) for path in after.keys() - before.keys() if 'confusion' not in str(path))
+    assert re.fullmatch(r'eval/val-4-[0-9a-f]{6}\.json', path)
+    assert read_json(model_dir / path) == mirrored
+    assert mirrored['settings'] == ['tasks.semantic.eval_flip = True'] and plain['settings'] == []
+    assert mirrored['metrics'] != plain['metrics']
 
 
 def test_eval_of_the_best_checkpoint(trained):

@@ -11,11 +11,12 @@ The device runs `iterations_per_loop` steps at a time. Between two loops the hos
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,17 +123,26 @@ class Executor:
         write_json(path, results)
         return results
 
-    def evaluate(self, source: Input, checkpoint: str = 'latest') -> dict[str, Any]:
-        """Evaluates a checkpoint (`latest`, `best` or a path); writes `eval/<split>-<step>.json` and returns it.
+    def evaluate(self, source: Input, checkpoint: str = 'latest', settings: Sequence[str] = ()) -> dict[str, Any]:
+        """Evaluates a checkpoint; writes `eval/<split>-<step>.json` and returns what it holds.
 
         The details of metrics go to `eval/<name>-<split>-<step>.json`; pictures are drawn during training only.
+
+        Args:
+          source: evaluation data.
+          checkpoint: `latest`, `best` or a path.
+          settings: in what this evaluation differs from those of the training, one `key = value` each. The files say
+            so, and are called `…<split>-<step>-<mark>.json`, so that they do not take the place of the others.
         """
         found, ema = self._load_model(checkpoint)
         self._read_times(found)
         evaluation = self._the_evaluator.evaluate(source)
-        results = self._results(found.step, evaluation, found.path, ema)
-        self._write_for_programs(source, found.step, evaluation.details)
-        write_json(self._eval_path(source, found.step), results)
+        results = self._results(found.step, evaluation, found.path, ema) | {'settings': list(settings)}
+        mark = '-' + hashlib.sha256('\n'.join(settings).encode()).hexdigest()[:6] if settings else ''
+        self._write_for_programs(source, f'{found.step}{mark}', evaluation.details)
+        path = self._eval_path(source, f'{found.step}{mark}')
+        write_json(path, results)
+        logging.info('Scores: %s', path)
         return results
 
     def predict(self, source: Input, checkpoint: str = 'latest') -> Iterator[tuple[dict, dict]]:
@@ -331,11 +341,11 @@ class Executor:
         logging.info('step %d: %s', step, self._task.summary(evaluation.metrics))
         return evaluation
 
-    def _write_for_programs(self, source: Input, step: int, details: dict[str, Any]) -> None:
+    def _write_for_programs(self, source: Input, step: int | str, details: dict[str, Any]) -> None:
         for name, value in details.items():
             write_json(self._eval_path(source, step, f'{name}-'), value)
 
-    def _eval_path(self, source: Input, step: int, prefix: str = '') -> str:
+    def _eval_path(self, source: Input, step: int | str, prefix: str = '') -> str:
         folder = os.path.join(self._config.model_dir, 'eval')
         os.makedirs(folder, exist_ok=True)
         return os.path.join(folder, f'{prefix}{source.name.rpartition("/")[2]}-{step}.json')

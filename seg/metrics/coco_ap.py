@@ -18,6 +18,8 @@ from seg.metrics.truth_check import check_objects, cut_out
 from seg.registry import metrics
 from seg.structures import Annotations, Detections, Picture
 
+# What a probability of 1 is in the masks that come to the host: they are uint16.
+MASK_STEPS = 65535
 _BINS = 20  # Of the score histogram.
 _CURVES = (0.5, 0.75)  # IoU thresholds of the precision-recall curves.
 
@@ -72,16 +74,16 @@ class CocoAP:
             [B, D], -1 for none; `masks` [B, D, m, m], probabilities over each box.
 
         Returns:
-          `boxes` float32, in pixels of the picture itself, `scores` float32, `classes` int32, and `masks` float16. Half
-          the copy to the host that float32 takes, and a probability is off by less than 0.00025: about one pixel in
-          20,000 of an object is decided otherwise. (With 8 bits it would be one in 2,000.)
+          `boxes` float32, in pixels of the picture itself, `scores` float32, `classes` int32, and `masks` uint16,
+          probabilities times `MASK_STEPS`. Half the copy to the host that float32 takes, and a probability is off by
+          less than 0.00001. (With 8 bits one pixel in 2,000 of an object is decided otherwise.)
         """
         scale = tf.cast(batch['native_size'], tf.float32) / tf.cast(batch['size'], tf.float32)
         return {
             'boxes': tf.cast(predictions['boxes'], tf.float32) * tf.tile(scale, [1, 2])[:, None],
             'scores': tf.cast(predictions['scores'], tf.float32),
             'classes': tf.cast(predictions['classes'], tf.int32),
-            'masks': tf.cast(predictions['masks'], tf.float16),
+            'masks': tf.cast(tf.round(tf.cast(predictions['masks'], tf.float32) * MASK_STEPS), tf.uint16),
         }
 
     def add(self, values: Mapping[str, np.ndarray], truth: Sequence[Annotations]) -> None:
@@ -99,9 +101,9 @@ class CocoAP:
             there = np.flatnonzero(values['classes'][i] >= 0)
             boxes, scores, classes = (values[key][i][there] for key in ('boxes', 'scores', 'classes'))
             self._refuse(boxes, scores, classes, objects)
-            masks = values['masks'][i]
+            masks = values['masks'][i][there] / np.float32(MASK_STEPS)
             patches = [
-                pasting.paste(masks[d], box, objects.height, objects.width) for d, box in zip(there, boxes, strict=True)
+                pasting.paste(mask, box, objects.height, objects.width) for mask, box in zip(masks, boxes, strict=True)
             ]
             self._keep(objects, boxes, scores, classes, patches)
 

@@ -99,6 +99,7 @@ def render(run: RunFiles) -> str:
     shown += evaluations[len(shown) : len(shown) + _MOST_EVAL_FILES]
     if len(shown) < len(evaluations):
         notes.append(f'Older evaluations in eval/ that are not shown: {len(evaluations) - len(shown)}.')
+    notes += [f'{e.label}: evaluated with {", ".join(e.settings)}.' for e in shown if e.settings]
     style, script = (_asset(name) for name in ('page.css', 'page.js'))
     return environment.get_template('page.html').render(
         title=about.title(run),

@@ -21,12 +21,14 @@ class Evaluation:
     """The scores of one step.
 
     Attributes:
-      label: what kind of evaluation, for a table's head: 'Last', 'Best', or the name of a split.
+      label: what kind of evaluation, for a table's head: 'Last', 'Best', or the name of a split, with the mark of its
+        file where it was made with other settings.
       step: optimizer steps that the weights have taken.
       metrics: finite values by name, as the metrics give them.
       examples: images that counted; None if unknown.
       weights: 'ema' or 'raw'; None if unknown.
       images_per_second: None if unknown.
+      settings: in what it differs from the evaluations of the training, `key = value` each.
     """
 
     label: str
@@ -35,6 +37,7 @@ class Evaluation:
     examples: int | None = None
     weights: str | None = None
     images_per_second: float | None = None
+    settings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +128,7 @@ class RunFiles:
             found[0] = dataclasses.replace(found[0], label='Last and best')
         elif best:
             found.append(best)
-        return found + [_of_results(name.rpartition('-')[0] or name, v) for name, v in self.eval_files.items()]
+        return found + [_of_results(_label(name, v), v) for name, v in self.eval_files.items()]
 
     def _best(self, weights: str | None) -> Evaluation | None:
         named = mapping(self.results.get('best'))
@@ -233,6 +236,12 @@ def _of_line(label: str, line: Values, weights: str | None) -> Evaluation:
     )
 
 
+def _label(name: str, values: dict[str, Any]) -> str:
+    """The split, and the mark that stands behind the step, out of `<split>-<step>` or `<split>-<step>-<mark>`."""
+    split, found, mark = name.rpartition(f'-{values["step"]}')
+    return f'{split} {mark[1:]}'.strip() if found and split else name
+
+
 def _of_results(label: str, values: dict[str, Any]) -> Evaluation:
     return Evaluation(
         label,
@@ -241,6 +250,7 @@ def _of_results(label: str, values: dict[str, Any]) -> Evaluation:
         examples=whole(values.get('examples')),
         weights=values['weights'] if values.get('weights') in ('ema', 'raw') else None,
         images_per_second=number(values.get('eval_images_per_second')),
+        settings=tuple(map(str, given)) if isinstance(given := values.get('settings'), list) else (),
     )
 
 

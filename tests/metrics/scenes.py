@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from seg.metrics.coco_ap import MASK_STEPS
 from seg.pasting import paste
 from seg.structures import Annotations, Input
 
@@ -94,14 +95,14 @@ def values(rows: Sequence[Sequence[tuple]], places: int, random) -> dict[str, np
         'boxes': np.zeros((len(rows), places, 4), np.float32),
         'scores': np.zeros((len(rows), places), np.float32),
         'classes': np.full((len(rows), places), -1, np.int32),
-        'masks': np.zeros((len(rows), places, SIDE, SIDE), np.float16),
+        'masks': np.zeros((len(rows), places, SIDE, SIDE), np.uint16),
     }
     across = (np.arange(SIDE) + 0.5) / SIDE * 2 - 1
     for i, found in enumerate(rows):
         for d, (box, score, label) in enumerate(found):
             made['boxes'][i, d], made['scores'][i, d], made['classes'][i, d] = box, score, label
             inside = 1.1 - across[:, None] ** 2 - across**2 + random.normal(0, 0.05, (SIDE, SIDE))
-            made['masks'][i, d] = 1 / (1 + np.exp(-8 * inside))
+            made['masks'][i, d] = np.round(MASK_STEPS / (1 + np.exp(-8 * inside)))
     return made
 
 
@@ -123,7 +124,9 @@ def reference(truth, values, num_classes: int, max_detections: int = 100, first_
             )  # fmt: skip
         for d in np.flatnonzero(values['classes'][i] >= 0):
             frame = np.zeros((t.height, t.width), np.uint8, order='F')
-            top, left, patch = paste(values['masks'][i, d], values['boxes'][i, d], t.height, t.width)
+            top, left, patch = paste(
+                values['masks'][i, d] / np.float32(MASK_STEPS), values['boxes'][i, d], t.height, t.width
+            )
             frame[top : top + patch.shape[0], left : left + patch.shape[1]] = patch
             detections.append(
                 {

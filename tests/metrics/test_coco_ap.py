@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from seg.errors import UserError
-from seg.metrics.coco_ap import CocoAP
+from seg.metrics.coco_ap import MASK_STEPS, CocoAP
 from tests.metrics import scenes
 
 NAMES = ('cell', 'straße', 'c $x$', 'd')
@@ -92,7 +92,7 @@ def test_huge_and_tiny_objects():
     truth = [scenes.annotations([(whole, 1, False), (pixel, 0, False)], 200, 300)]
     assert list(truth[0].area) == [200 * 300, 1]
     values = scenes.values([[(truth[0].boxes[0], 0.9, 1), (truth[0].boxes[1], 0.8, 0)]], 3, np.random.default_rng(0))
-    values['masks'][:] = 1
+    values['masks'][:] = MASK_STEPS
     result = agree(scored(truth, values), truth, values)
     assert result['mask_ap'] == result['box_ap'] == result['mask_ap_small'] == result['mask_ap_large'] == 1.0
     assert 'mask_ap_medium' not in result
@@ -201,8 +201,9 @@ def test_update(jit, dtype):
     )
     scale = np.array([[10, 10, 10, 10], [0.5, 2, 0.5, 2]])[:, None]
     np.testing.assert_allclose(found['boxes'].numpy(), boxes * scale, rtol=1e-6)
-    np.testing.assert_allclose(found['masks'].numpy(), predictions['masks'].numpy().astype(np.float32), atol=2.5e-4)
-    assert [found[key].dtype.name for key in found] == ['float32', 'float32', 'int32', 'float16']
+    probabilities = predictions['masks'].numpy().astype(np.float32)
+    np.testing.assert_allclose(found['masks'].numpy() / MASK_STEPS, probabilities, atol=1e-5)
+    assert [found[key].dtype.name for key in found] == ['float32', 'float32', 'int32', 'uint16']
 
 
 def test_impossible_numbers_are_refused():

@@ -245,6 +245,16 @@ def test_evaluations_beside_those_of_the_training(no_curves, tmp_path):
     assert 'step 60' in found.shown and 'step 50' not in found.shown
 
 
+def test_an_evaluation_with_other_settings_says_which(no_curves, tmp_path):
+    folder = made.run(tmp_path)
+    values = made.results(step=300) | {'settings': ['tasks.semantic.eval_flip = True', 'a.b = 2']}
+    with open(os.path.join(folder, 'eval', 'val-300-12ab3f.json'), 'w') as file:
+        json.dump(values, file)
+    found = report(folder)
+    assert 'val 12ab3f' in [text.strip() for text in found.text]
+    assert 'val 12ab3f: evaluated with tasks.semantic.eval_flip = True, a.b = 2.' in found.shown
+
+
 def test_overfit(no_curves, tmp_path):
     folder = made.run(tmp_path / 'shapes' / 'overfit', mode='overfit')
     made.edit(os.path.join(folder, 'run.json'), lambda values: values.update(train_steps=1000))
