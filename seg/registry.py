@@ -314,6 +314,18 @@ class Registry:
             return dataclasses.replace(value, slot=slot)
         return Factory(entry, slot, value, tuple(gin.current_scope()), self.supplied)
 
+    def check_each(self, values: Any, slot: str) -> list[Factory]:
+        """Checks a setting that holds a list of references, as `check` does each one.
+
+        Raises:
+          UserError: likewise, and if it holds no list.
+        """
+        if not isinstance(values, list | tuple):
+            entry = entry_of(values)
+            received = f'{entry.reference} without brackets' if entry else repr(values)
+            raise UserError(f'{slot}: expected a list of {self.kind}, [@{self.kind}.<name>, …], received {received}.')
+        return [self.check(value, f'{slot}[{i}]') for i, value in enumerate(values)]
+
     def build(self, value: Any, slot: str, **supplied: Any) -> Any:
         """Checks a reference and calls it with those of the supplied values that its signature takes.
 

@@ -60,18 +60,16 @@ def cascade_rcnn(
       UserError: if a setting is out of range, or a reference is of another kind.
     """
     slot = 'cascade_rcnn'
-    if not isinstance(box_heads, list | tuple) or not box_heads:
-        raise UserError(
-            f'{slot}.box_heads = {box_heads!r}: expected a list of heads, such as [@heads.box, @b/heads.box].'
-        )
+    makers = heads.check_each(box_heads, f'{slot}.box_heads')
+    if not makers:
+        raise UserError(f'{slot}.box_heads is empty: give at least one reference, such as [@heads.box].')
     maker = Norm(norm, momentum=norm_momentum, epsilon=norm_epsilon)
     net, neck, spec = body(slot, backbone, decoder, maker, frozen_stages)
     supplied = {'num_classes': num_classes, 'norm': maker}
     stages = []
-    for i, box_head in enumerate(box_heads):
-        place = f'{slot}.box_heads[{i}]'
-        stages.append(part(heads.build(box_head, place, **supplied), BoxHead, place))
-        _check(stages[-1], stages[0], place)
+    for make in makers:
+        stages.append(part(make(**supplied), BoxHead, make.slot))
+        _check(stages[-1], stages[0], make.slot)
     return MaskRCNN(
         net,
         neck,

@@ -88,19 +88,12 @@ class Instance:
         self._losses = build_losses(losses, 'tasks.instance.losses', self.labels, **supplied, class_histogram=None)
         self._train_data = None
         self._augments = [
-            augment_registry.build(
-                augment,
-                f'tasks.instance.augments[{i}]',
-                ignore_label=dataset_info.ignore_label,
-                other=self._another,
-            )
-            for i, augment in enumerate(augments)
+            augment(ignore_label=dataset_info.ignore_label, other=self._another)
+            for augment in augment_registry.check_each(augments, 'tasks.instance.augments')
         ]
         self._metrics = [
-            metric_registry.build(
-                metric, f'tasks.instance.metrics[{i}]', **supplied, class_names=dataset_info.class_names
-            )
-            for i, metric in enumerate(metrics)
+            metric(**supplied, class_names=dataset_info.class_names)
+            for metric in metric_registry.check_each(metrics, 'tasks.instance.metrics')
         ]
         self._advised: set[str] = set()
         self.checkpoint_items = dict(self._model.parts)
@@ -261,18 +254,23 @@ class Instance:
           UserError: unless that gives an AP of 1: then classes, boxes or masks get lost on their way, and no training
             could be judged.
         """
-        limit = min((metric.max_detections for metric in self._metrics if hasattr(metric, 'self_test')), default=0)
+        testing = [metric for metric in self._metrics if hasattr(metric, 'self_test')]
+        if not testing:
+            return
+        limit = min(self._max_objects, *(metric.max_detections for metric in testing))
         chosen = []
         for index in range(dataset.info.num_examples):
             truth = dataset.annotations(index)
-            if 0 < len(truth.classes) - int(np.sum(truth.is_crowd)) <= min(limit, self._max_objects):
-                chosen.append((index, truth))
+            if 0 < len(truth.classes) - int(np.sum(truth.is_crowd)) <= limit:
+                chosen.append(truth)
             if len(chosen) == 2:
                 break
-        for metric in self._metrics:
-            if chosen and hasattr(metric, 'self_test'):
-                metric.self_test([truth for _, truth in chosen])
-        logging.info('Self-test: the objects of %d images score an AP of 1.', len(chosen))
+        if not chosen:
+            logging.warning('Self-test left out: no picture of %s has 1 to %d objects.', dataset.info.name, limit)
+            return
+        for metric in testing:
+            metric.self_test(chosen)
+        logging.info('Self-test: the objects of %d image(s) score an AP of 1.', len(chosen))
 
     def advice(self, counts: Mapping[str, float]) -> str | None:
         """What a look at the counts of some training steps suggests; each thing is told once.

@@ -76,14 +76,12 @@ class Semantic:
         )
         self._auxiliary_weight = auxiliary_weight
         self._augments = [
-            augment_registry.build(augment, f'tasks.semantic.augments[{i}]', ignore_label=dataset_info.ignore_label)
-            for i, augment in enumerate(augments)
+            augment(ignore_label=dataset_info.ignore_label)
+            for augment in augment_registry.check_each(augments, 'tasks.semantic.augments')
         ]
         self._metrics = [
-            metric_registry.build(
-                metric, f'tasks.semantic.metrics[{i}]', **supplied, class_names=dataset_info.class_names
-            )
-            for i, metric in enumerate(metrics)
+            metric(**supplied, class_names=dataset_info.class_names)
+            for metric in metric_registry.check_each(metrics, 'tasks.semantic.metrics')
         ]
         self.checkpoint_items = dict(self._model.parts)
         self.class_names = dataset_info.class_names

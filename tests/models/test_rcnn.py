@@ -293,8 +293,12 @@ def test_cascade_gets_stricter():
 
 
 def test_cascade_refuses():
-    with pytest.raises(UserError, match=r'cascade_rcnn.box_heads = \[\]: expected a list of heads'):
+    with pytest.raises(UserError, match=r'cascade_rcnn.box_heads is empty'):
         small_rcnn.make(cascade=True, box_heads=[])
+    with pytest.raises(
+        UserError, match=r'cascade_rcnn.box_heads: expected a list of heads, .* received @heads.box without'
+    ):
+        small_rcnn.make(cascade=True, box_heads=box)
     with pytest.raises(UserError, match=r'box_heads\[0\]: .*set heads.box.class_agnostic = True'):
         small_rcnn.make(cascade=True, box_heads=[box])
     with temporary():

@@ -226,7 +226,7 @@ def test_image_scores(made):
 def test_self_test(made, caplog):
     with caplog.at_level(logging.INFO):
         made.task.self_test(made.eval_data)
-    assert 'the objects of 2 images score an AP of 1' in caplog.text
+    assert 'the objects of 2 image(s) score an AP of 1' in caplog.text
 
 
 # ---- Settings --------------------------------------------------------------------------------------------------------

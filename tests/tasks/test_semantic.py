@@ -154,7 +154,12 @@ def test_loss_names(plain):
 
 
 def test_bad_settings(tmp_path):
-    for setting, message in (('losses=[]', 'tasks.semantic.losses is empty'), ('eval_scales=(0,)', 'eval_scales')):
+    for setting, message in (
+        ('losses=[]', 'tasks.semantic.losses is empty'),
+        ('metrics=@metrics.mean_iou', r'tasks.semantic.metrics: expected a list of metrics, \[@metrics.<name>, …\]'),
+        ('augments=3', 'tasks.semantic.augments: expected a list of augments, .* received 3'),
+        ('eval_scales=(0,)', 'eval_scales'),
+    ):
         with pytest.raises(UserError, match=message):
             runs.build(tmp_path, f'tasks.semantic.{setting}')
 
