@@ -210,6 +210,7 @@ def source(truth, values, batch_size: int, unread: Sequence[int] = ()) -> Input:
     padding = -count % batch_size
     whole = {
         **values,
+        'masks': values['masks'] / np.float32(MASK_STEPS),  # As a model gives them.
         'size': native // 2,
         'native_size': native,
         'weight': np.array([i not in unread for i in range(count)], np.float32),
