@@ -60,16 +60,16 @@ def cascade_rcnn(
       UserError: if a setting is out of range, or a reference is of another kind.
     """
     slot = 'cascade_rcnn'
-    makers = heads.check_each(box_heads, f'{slot}.box_heads')
-    if not makers:
+    factories = heads.check_each(box_heads, f'{slot}.box_heads')
+    if not factories:
         raise UserError(f'{slot}.box_heads is empty: give at least one reference, such as [@heads.box].')
     maker = Norm(norm, momentum=norm_momentum, epsilon=norm_epsilon)
     net, neck, spec = body(slot, backbone, decoder, maker, frozen_stages)
     supplied = {'num_classes': num_classes, 'norm': maker}
     stages = []
-    for make in makers:
-        stages.append(part(make(**supplied), BoxHead, make.slot))
-        _check(stages[-1], stages[0], make.slot)
+    for factory in factories:
+        stages.append(part(factory(**supplied), BoxHead, factory.slot))
+        _check(stages[-1], stages[0], factory.slot)
     return MaskRCNN(
         net,
         neck,
@@ -88,6 +88,5 @@ def _check(head: BoxHead, first: BoxHead, place: str) -> None:
         if getattr(head, name) != getattr(first, name):
             raise UserError(
                 f'{place}: {name} is {getattr(head, name)!r}, and {getattr(first, name)!r} in the first box head. It '
-                'holds for all of them: set it without a scope, heads.box.'
-                f'{name} = ...'
+                f'holds for all of them: set it without a scope, heads.box.{name} = ...'
             )

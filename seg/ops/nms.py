@@ -64,9 +64,10 @@ def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: 
         there = ops.logical_and(there, ops.logical_not(ops.any(excludes(boxes, groups, valid), axis=1)))
         kept = _settle(ops.logical_and(excludes(own_boxes, own_groups, there), before), there)
         # In their order, they take the places behind those that were chosen before.
-        order, kind = sampling.first(ops.where(kept, 1, -1), tile)
-        rank = places - ops.sum(ops.cast(valid, 'int32'), axis=1, keepdims=True)
-        new = ops.logical_and(rank >= 0, rank < ops.sum(ops.cast(kind == 1, 'int32'), axis=1, keepdims=True))
+        order, _ = sampling.first(ops.where(kept, 1, -1), tile)
+        earlier, now = (ops.sum(ops.cast(x, 'int32'), axis=1, keepdims=True) for x in (valid, kept))
+        rank = places - earlier
+        new = ops.logical_and(rank >= 0, rank < now)
         source = pick(order, ops.clip(rank, 0, tile - 1))
         return (
             number + 1,
