@@ -1,4 +1,11 @@
-"""The one exception for a user's mistake."""
+"""The one exception for a user's mistake, and how its messages show values."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+_LONGEST = 8000  # Characters of a message: a screen or two.
 
 
 class UserError(Exception):
@@ -7,3 +14,20 @@ class UserError(Exception):
     The message names the place (slot, flag, file and line, image), the value, what was expected and what to do next.
     `seg_main` prints it and exits with status 2; anything else that is raised is a bug of ours.
     """
+
+    def __init__(self, message: str):
+        if len(message) > _LONGEST:
+            message = f'{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}'
+        super().__init__(message)
+
+
+def shown(value: Any, length: int = 60) -> str:
+    """A value as Python writes it, cut to about `length` characters, however long or deeply nested it is.
+
+    Texts have quotes, and characters that cannot be told apart on a screen are written as escapes.
+    """
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = length
+    short.maxlevel = 3
+    text = short.repr(value)
+    return text if len(text) <= length else f'{text[: length - 1]}…'

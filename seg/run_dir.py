@@ -20,8 +20,8 @@ from absl import logging
 from seg import config
 from seg.errors import UserError
 from seg.executor import hardware as hardware_module
-from seg.executor.records import write_json, write_text
 from seg.executor.run_config import RunConfig
+from seg.files import write_json, write_text
 from seg.structures import ClassHistogram, DatasetInfo, Hardware
 
 # All that a run writes; --fresh removes these and nothing else.

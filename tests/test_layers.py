@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PARTS = (
     'augments', 'backbones', 'datasets', 'decoders', 'heads', 'losses', 'metrics', 'optimizers', 'schedules',
 )  # fmt: skip
-BASE = {'errors', 'structures', 'ops', 'layers'}
+BASE = {'errors', 'files', 'structures', 'ops', 'layers'}
 
 # What a module or folder of seg/ may import from seg/, besides itself. Parts of two kinds meet through the registry
 # alone, and the executor and the tasks meet in experiment.py alone. Of the parts, the executor knows the optimizers,
@@ -21,16 +21,17 @@ BASE = {'errors', 'structures', 'ops', 'layers'}
 MAY_IMPORT = {
     '__init__': set(),
     'errors': set(),
+    'files': {'errors'},
     'structures': {'errors'},
     'pasting': {'errors', 'structures'},
     'drawing': {'errors', 'structures', 'pasting'},
     'ops': {'errors', 'structures'},
     'layers': {'errors', 'structures', 'ops'},
     'registry': {'errors', 'structures'},
-    'plugins': {'errors', 'structures', 'registry'},
+    'plugins': {'errors', 'files', 'structures', 'registry'},
     'unread': {'errors', 'structures', 'registry'},
-    'gin_files': {'errors', 'structures', 'registry'},
-    'config': {'errors', 'structures', 'registry', 'plugins', 'unread', 'gin_files'},
+    'gin_files': {'errors', 'files', 'structures', 'registry'},
+    'config': {'errors', 'files', 'structures', 'registry', 'plugins', 'unread', 'gin_files'},
     **{kind: BASE | {'registry'} for kind in PARTS},
     'augments': BASE | {'registry', 'datasets'},
     'metrics': BASE | {'registry', 'drawing', 'pasting'},
@@ -39,8 +40,8 @@ MAY_IMPORT = {
     'tasks': BASE | {'drawing', 'pasting', 'registry', *PARTS, 'models', 'weights'},
     'executor': BASE | {'registry', 'optimizers', 'weights'},
     'prediction': BASE | {'drawing', 'executor', 'pasting'},
-    'report': {'errors', 'structures', 'datasets', 'executor'},
-    'run_dir': {'errors', 'structures', 'config', 'executor'},
+    'report': {'errors', 'files', 'structures', 'datasets', 'executor'},
+    'run_dir': {'errors', 'files', 'structures', 'config', 'executor'},
 }
 MAY_IMPORT['experiment'] = set(MAY_IMPORT)
 MAY_IMPORT['seg_main'] = set(MAY_IMPORT)

@@ -29,10 +29,11 @@ from seg.executor.checkpoints import Checkpoint, Checkpoints
 from seg.executor.evaluator import Evaluation, Evaluator
 from seg.executor.predictor import Predictor
 from seg.executor.progress import Progress
-from seg.executor.records import Events, MetricsLog, write_json
+from seg.executor.records import Events, MetricsLog
 from seg.executor.run_config import OptimizerStep, RunConfig
 from seg.executor.train_loop import LoopResult, TrainLoop
 from seg.executor.train_step import TrainStep
+from seg.files import write_json
 from seg.structures import Hardware, Input
 
 

@@ -13,7 +13,7 @@ from absl import logging
 
 from seg import __version__
 from seg.errors import UserError
-from seg.executor.records import write_text
+from seg.files import write_text
 from seg.report import about, event_files, run_files, text
 from seg.report.charts import NUM_COLORS
 from seg.report.classes import class_table, confusion_of, confusion_table

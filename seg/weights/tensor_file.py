@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from seg import files
 from seg.errors import UserError
 
 
@@ -39,23 +40,13 @@ def write(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, A
     text = json.dumps(metadata)
     checksums = json.dumps({name: _checksum(name, value) for name, value in tensors.items()})
     header = {'metadata': text, 'crc32': checksums, 'header_crc32': str(_header_checksum(text, checksums))}
-    temporary = f'{path}.tmp-{os.getpid()}'
-    try:
-        save_file(tensors, temporary, header)
-        os.chmod(temporary, 0o666 & ~_umask())  # The library makes files that only their owner can read.
-        with open(temporary, 'rb+') as file:
-            os.fsync(file.fileno())
-        read(temporary)  # Some disks take what they cannot keep: look before the good file is replaced.
-        os.replace(temporary, path)
-        _sync_folder(os.path.dirname(path))
-    except (OSError, SafetensorError, DamagedFileError) as error:
-        raise UserError(
-            f'cannot write {path}: {error}. What was there before is unchanged; free space or choose another '
-            '--model_dir, then start the same command again.'
-        ) from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with files.replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, header)
+            os.chmod(temporary, 0o666 & ~_umask())  # The library makes files that only their owner can read.
+            read(temporary)  # Some disks take what they cannot keep: look before the good file is replaced.
+        except (SafetensorError, DamagedFileError) as error:
+            raise OSError(str(error)) from error
 
 
 def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -115,11 +106,3 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder or '.', os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

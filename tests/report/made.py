@@ -6,7 +6,8 @@ import os
 import numpy as np
 from PIL import Image
 
-from seg.executor.records import Events, MetricsLog, write_json
+from seg.executor.records import Events, MetricsLog
+from seg.files import write_json
 from seg.structures import Picture
 
 NAMES = ['background', 'cat', 'dog']

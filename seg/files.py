@@ -1,0 +1,140 @@
+"""Files on a local disk: which may be read, JSON from anywhere, and writing that leaves the old or the new content.
+
+Nothing of TensorFlow here: a report uses it, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from seg.errors import UserError
+
+_KINDS = {
+    stat.S_IFDIR: 'a folder',
+    stat.S_IFIFO: 'a FIFO',
+    stat.S_IFCHR: 'a device',
+    stat.S_IFBLK: 'a device',
+    stat.S_IFSOCK: 'a socket',
+}
+
+
+def irregular(path: str) -> str | None:
+    """What stands at a path in place of a regular file, links followed, such as 'a FIFO'; None for a file or nothing.
+
+    Opening a FIFO waits for ever, and some devices have no end.
+    """
+    try:
+        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+    except OSError:
+        return None
+
+
+def read_bytes(path: str) -> bytes:
+    """Reads a regular file.
+
+    Raises:
+      UserError: if there is none, or it cannot be read.
+    """
+    if kind := irregular(path):
+        raise UserError(f'{path!r} is {kind}, expected a file.')
+    try:
+        with open(path, 'rb') as file:
+            return file.read()
+    except OSError as error:
+        raise UserError(f'{path!r} cannot be read: {error.strerror}.') from error
+
+
+def parse_json(content: bytes) -> Any:
+    """Parses JSON in UTF-8, with or without a byte order mark. Whatever is wrong with it is told as text.
+
+    Raises:
+      ValueError: says what was found and where, in a few words, as the end of "… is no JSON: ".
+    """
+    try:
+        return json.loads(content.decode('utf-8-sig'))
+    except UnicodeDecodeError as error:
+        raise ValueError(f'expected UTF-8; byte {error.start} is not') from None
+    except json.JSONDecodeError as error:
+        if error.pos >= len(error.doc.rstrip()):
+            raise ValueError('the file is cut off or empty') from None
+        raise ValueError(f'line {error.lineno}, column {error.colno}: {error.msg}') from None
+    except RecursionError:
+        raise ValueError('lists or objects are nested too deep') from None
+    except ValueError:  # Python reads integers of at most 4,300 digits.
+        raise ValueError('a number in it has thousands of digits') from None
+
+
+def read_json(path: str, remedy: str) -> Any:
+    """Reads a JSON file.
+
+    Args:
+      path: the file.
+      remedy: a sentence that ends the message about a damaged one.
+
+    Raises:
+      UserError: if it cannot be read or holds no JSON.
+    """
+    try:
+        return parse_json(read_bytes(path))
+    except ValueError as error:
+        raise UserError(f'{path!r} is no JSON: {error}. {remedy}') from None
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[str]:
+    """Gives the name of a temporary file, which takes the place of `path` when the block ends without an error.
+
+    It reaches the disk first. A kill may leave it behind; `sweep` removes it.
+
+    Raises:
+      UserError: if the file cannot be written (a full or read-only disk, missing rights); `path` is then as it was.
+    """
+    temporary = f'{path}.tmp-{os.getpid()}'
+    try:
+        yield temporary
+        with open(temporary, 'rb+') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(os.path.dirname(path))
+    except OSError as error:
+        raise UserError(
+            f'cannot write {path!r}: {error.strerror or error}. What was there before is unchanged; free space or '
+            'choose another place, then start the same command again.'
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a text file whole or not at all; raises as `replacing` does."""
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+        file.write(text)
+
+
+def write_json(path: str, value: Any) -> None:
+    """Writes a JSON file whole or not at all; raises as `replacing` does."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + '\n')
+
+
+def sweep(folder: str) -> None:
+    """Removes the temporary files in a folder that processes of this machine left behind when they were killed."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            process = name.rpartition('.tmp-')[2]
+            if '.tmp-' in name and process.isdigit() and not os.path.exists(f'/proc/{process}'):
+                with contextlib.suppress(OSError):
+                    os.remove(os.path.join(folder, name))
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder or '.', os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
