@@ -7,10 +7,11 @@ file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,13 +55,11 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
     Raises:
       DamagedFileError: if the file is missing, truncated, or a checksum does not match.
+      UserError: if it cannot be opened, which says nothing of what is in it.
     """
-    try:
-        with safe_open(path, framework='numpy') as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise DamagedFileError(f'{path}: no readable tensor file: {error}') from error
+    with _opened(path) as file:
+        header = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
     metadata, checksums = _checked(path, header)
     for name, value in tensors.items():
         if checksums is not None and _checksum(name, value) != checksums.get(name):
@@ -73,13 +72,31 @@ def read_metadata(path: str) -> dict[str, Any]:
 
     Raises:
       DamagedFileError: if the file is missing or its header cannot be read.
+      UserError: if it cannot be opened, which says nothing of what is in it.
     """
-    try:
-        with safe_open(path, framework='numpy') as file:
-            header = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise DamagedFileError(f'{path}: no readable tensor file: {error}') from error
+    with _opened(path) as file:
+        header = file.metadata() or {}
     return _checked(path, header)[0]
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """The file for reading; tells damage from what passes, such as missing rights or too many open files."""
+    if kind := files.irregular(path):
+        raise DamagedFileError(f'{path!r} is {kind}, expected a tensor file.')
+    try:
+        open(path, 'rb').close()  # The library's own errors do not say which of the two it is.
+        with safe_open(path, framework='numpy') as file:
+            yield file
+    except FileNotFoundError:
+        raise DamagedFileError(f'{path!r}: there is no such file.') from None
+    except SafetensorError as error:
+        raise DamagedFileError(f'{path}: no readable tensor file: {error}') from error
+    except OSError as error:
+        raise UserError(
+            f'{path!r} cannot be opened: {error.strerror or error}. This says nothing of what is in it: mend the cause '
+            '(rights, a disk that is not there, too many open files), then start the same command again.'
+        ) from error
 
 
 def _checked(path: str, header: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, int] | None]:

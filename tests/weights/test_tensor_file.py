@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -151,3 +152,25 @@ def test_file_of_another_tool_without_checksums(tmp_path):
     save_file({'a': np.ones(3, np.float32)}, path)
     tensors, metadata = tensor_file.read(path)
     assert tensors['a'].tolist() == [1, 1, 1] and metadata == {}
+
+
+@pytest.mark.parametrize('reader', [tensor_file.read, tensor_file.read_metadata])
+def test_a_file_that_cannot_be_opened_is_not_damaged(tmp_path, reader):
+    path = str(tmp_path / 'weights.safetensors')
+    tensor_file.write(path, {'w': np.zeros(2, np.float32)}, {'step': 1})
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(UserError) as info:
+            reader(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not isinstance(info.value, tensor_file.DamagedFileError)
+    assert repr(path) in str(info.value) and 'Too many open files' in str(info.value)
+    assert reader(path)
+
+
+def test_a_fifo_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / 'fifo')
+    with pytest.raises(tensor_file.DamagedFileError, match='is a FIFO'):
+        tensor_file.read(str(tmp_path / 'fifo'))
