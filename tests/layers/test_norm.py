@@ -35,7 +35,8 @@ def test_sync_equals_keras(dtype, tolerance):
         results.append([*steps, *(v.value for v in layer.variables), layer(data(9, dtype=dtype), training=False)])
     for ours, theirs in zip(*results, strict=True):
         assert ours.dtype == theirs.dtype == dtype
-        np.testing.assert_allclose(ours, theirs, atol=tolerance)
+        # Sums of 120 values in another order differ by sqrt(120) units of theirs.
+        np.testing.assert_allclose(ours, theirs, rtol=120**0.5 * np.finfo(dtype).eps, atol=tolerance)
 
 
 def test_moving_variance_is_biased_for_one_value():
