@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import unicodedata
 from typing import Any
 
 _LONGEST = 8000  # Characters of a message: a screen or two.
@@ -30,4 +31,6 @@ def shown(value: Any, length: int = 60) -> str:
     short.maxstring = short.maxother = short.maxlong = length
     short.maxlevel = 3
     text = short.repr(value)
+    if unicodedata.normalize('NFC', text) != text:  # An accent of its own looks like one that belongs to its letter.
+        text = ''.join(ascii(c)[1:-1] if unicodedata.combining(c) else c for c in text)
     return text if len(text) <= length else f'{text[: length - 1]}…'

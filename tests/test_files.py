@@ -82,6 +82,7 @@ def test_shown_values_are_short():
         assert len(shown(value)) <= 60
     assert shown('disc ') == "'disc '"
     assert shown(1) != shown('1')
+    assert shown('e\u0301') == r"'e\u0301'" and shown('é') == "'é'"
 
 
 def test_messages_are_bounded():

@@ -1,4 +1,4 @@
-"""What the data sets' checks of files share: threads, and one message for many problems."""
+"""What the data sets' checks of files share: threads, listings, and one message for many problems."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from seg.datasets import image_files
-from seg.errors import UserError
+from seg.errors import UserError, shown
 
 SHOWN = 5  # So many offenders are named in one message.
 _LOG_SECONDS = 10.0
@@ -50,23 +50,69 @@ def raise_problems(where: str, problems: Sequence[str], count: int, things: str 
     raise UserError('\n  '.join([head, *problems[:SHOWN], *more]))
 
 
-def first_of(names: Sequence[Any]) -> str:
-    """The first five, for a message: 'a, b, c, d, e, …'."""
-    return ', '.join(map(str, names[:SHOWN])) + (', …' if len(names) > SHOWN else '')
+def first_of(values: Sequence[Any]) -> str:
+    """The first five, as Python writes them, for a message: "'a', 'b', 'c', 'd', 'e', …"."""
+    return ', '.join(map(shown, values[:SHOWN])) + (', …' if len(values) > SHOWN else '')
+
+
+def listed(folder: str) -> list[str]:
+    """Names of what a folder holds, in order; of nothing if there is no such folder.
+
+    Names that are no UTF-8 are passed over: no list of a data set can name them.
+    """
+    if not tf.io.gfile.isdir(folder):
+        return []
+    try:
+        names = tf.io.gfile.listdir(folder)
+    except UnicodeDecodeError:
+        names = [name for name in os.listdir(folder) if is_text(name)]
+    return sorted(name.rstrip('/') for name in names)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is a text, not empty, that UTF-8 can hold: JSON has halves of surrogate pairs, too."""
+    try:
+        return isinstance(value, str) and bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def holds(folder: str) -> str:
     """Tells what a folder holds, for a message about something that is not there."""
     if not tf.io.gfile.isdir(folder):
         return 'There is no such folder'
-    there = sorted(name.rstrip('/') for name in tf.io.gfile.listdir(folder))
-    return f'It holds {", ".join(there[:12])}{", …" if there[12:] else ""}' if there else 'It is empty'
+    there = listed(folder)
+    return f'It holds {", ".join(map(shown, there[:12]))}{", …" if there[12:] else ""}' if there else 'It is empty'
 
 
 def damage(path: str, error: tf.errors.OpError, remedy: str) -> str:
     """The problem with a file that cannot be decoded."""
-    reason = error.message.splitlines()[0].split('}} ')[-1]
-    return f'{path}: the file is cut off or damaged ({reason}). Fetch or make it again, or {remedy}.'
+    # TensorFlow's heading and the place in the graph come before the reason, the names of nodes around it.
+    reason = error.message.split('\n\t [[')[0].splitlines()[-1].split('}} ')[-1].split(' [Op:')[0]
+    return f'{path}: the file is cut off or damaged ({reason:.200}). Fetch or make it again, or {remedy}.'
+
+
+def need_objects(where: str, objects: int, crowds: int) -> None:
+    """Refuses a split of which nothing can be learnt, and on which nothing can be scored.
+
+    Args:
+      where: the split, for the message.
+      objects: number of objects that are no crowds.
+      crowds: number of those that are, from which no model learns and which no score counts.
+
+    Raises:
+      UserError: if there is no object.
+    """
+    if objects:
+        return
+    found = (
+        f'all of its {crowds} objects are crowds (iscrowd is 1), from which no model learns and which no score '
+        'counts. CVAT marks all masks that were painted with its brush so: set their iscrowd to 0 if each is one object'
+        if crowds
+        else 'there is not one object in it. Are these the right annotations?'
+        ' Pictures without annotations can be predicted by --mode=predict --input'
+    )
+    raise UserError(f'{where}: {found}.')
 
 
 def warn_of_turned(where: str, names: Sequence[str], headers: Sequence[image_files.ImageHeader]) -> None:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from seg.files import irregular
+
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _PNG_GREY, _PNG_PALETTE = 0, 3
 PNG_COLOR_TYPES = {0: 'greyscale', 2: 'RGB', 3: 'palette', 4: 'greyscale with alpha', 6: 'RGBA'}
@@ -35,8 +37,10 @@ def read_header(path: str) -> ImageHeader:
     """Reads the header of a JPEG or PNG file, and as few further bytes as that takes.
 
     Raises:
-      ValueError: if it is neither, or ends within the header; says what was found.
+      ValueError: if it is neither, or ends within the header, or is no regular file; says what was found.
     """
+    if kind := irregular(path):
+        raise ValueError(f'it is {kind}, not a file')
     with tf.io.gfile.GFile(path, 'rb') as file:
         head = file.read(16384)
         try:

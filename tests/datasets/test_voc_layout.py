@@ -139,7 +139,7 @@ def test_missing_folder(tmp_path):
     refused('It is empty', data_dir=tmp_path)
     (tmp_path / 'images').mkdir()
     (tmp_path / 'masks').mkdir()
-    refused('It holds images, masks', data_dir=tmp_path)
+    refused("It holds 'images', 'masks'", data_dir=tmp_path)
     refused("voc_layout.data_dir = ''", data_dir='')
 
 
@@ -161,8 +161,8 @@ def test_listed_without_picture_or_label(folder):
     stems = [f'gone{n}' for n in range(7)]
     with (folder / 'ImageSets/Segmentation/train.txt').open('a') as file:
         file.write('\n'.join(stems))
-    message = refused(r'7 of 12 listed names have no picture in .*JPEGImages: gone0\.jpg', data_dir=folder)
-    assert 'gone4.jpg, …' in message and 'gone5' not in message and 'train.txt' in message
+    message = refused(r'7 of 12 listed names have no picture in .*JPEGImages: .gone0\.jpg', data_dir=folder)
+    assert "'gone4.jpg', …" in message and 'gone5' not in message and 'train.txt' in message
     for stem in stems:
         smooth(8, 8).save(folder / f'JPEGImages/{stem}.jpg')
     smooth(8, 8).save(folder / 'SegmentationClass/gone0.bmp')
