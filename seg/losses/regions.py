@@ -24,8 +24,12 @@ def exact(x: Any) -> Any:
 
 
 def sigmoid_cross_entropy(logits: Any, targets: Any) -> Any:
-    """Cross-entropy of the probability sigmoid(logits) against targets 0..1, of any one shape."""
-    return ops.relu(logits) - logits * targets + ops.log1p(ops.exp(-ops.abs(logits)))
+    """Cross-entropy of the probability sigmoid(logits) against targets 0..1, of any one shape.
+
+    Its gradient is sigmoid(logits) - targets, also where a logit is exactly 0: softplus is smooth there, unlike the
+    relu and abs of the form `relu(x) - x t + log1p(exp(-|x|))`.
+    """
+    return targets * ops.softplus(-logits) + (1 - targets) * ops.softplus(logits)
 
 
 def smooth_l1(difference: Any, beta: float) -> Any:
