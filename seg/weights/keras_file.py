@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import h5py
 import numpy as np
 
-from seg.errors import UserError
-from seg.weights.tensor_file import DamagedFileError
+from seg import files
+from seg.errors import UserError, shown
+from seg.weights.tensor_file import DamagedFileError, parsing
+
+# Keras nests a few groups. HDF5 finds each thing by its path from the top, so a tower of groups takes quadratic time.
+_DEEPEST = 32
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -19,32 +24,46 @@ def read(path: str) -> dict[str, np.ndarray]:
 
     Raises:
       DamagedFileError: if the file is missing, truncated, or its data sets are not plain arrays of numbers.
-      UserError: if it is another kind of HDF5 file.
+      UserError: if it is another kind of HDF5 file, or none that can be read.
     """
+    if kind := files.irregular(path):
+        raise UserError(f'{path!r} is {kind}, expected an HDF5 file.')
+    with parsing(path, 'HDF5 file'), h5py.File(path, 'r') as file:
+        # There where the file holds the model as well. A link may lead to another file.
+        inside = isinstance(file.get('model_weights', getlink=True), h5py.HardLink)
+        return _weights(path, file['model_weights'] if inside else file)
+
+
+def _weights(path: str, group: h5py.Group) -> dict[str, np.ndarray]:
+    if 'layer_names' not in group.attrs and 'layer_names0' not in group.attrs:
+        raise UserError(
+            f'{path}: expected weights in the layout of Keras 2, which the .h5 files of Keras Applications have; this '
+            'file names no layers.'
+        )
+    left = os.path.getsize(path)  # Bytes that the data sets to come may have.
     tensors: dict[str, np.ndarray] = {}
-    try:
-        size = os.path.getsize(path)
-        with h5py.File(path, 'r') as file:
-            weights = file.get('model_weights', file)  # There where the file holds the model as well.
-            if 'layer_names' not in weights.attrs and 'layer_names0' not in weights.attrs:
-                raise UserError(
-                    f'{path}: expected weights in the layout of Keras 2, which the .h5 files of Keras Applications '
-                    'have; this file names no layers.'
-                )
 
-            def add(name: str | bytes, item: object) -> None:
-                if isinstance(name, bytes):
-                    raise DamagedFileError(f'{path}: the name {name!r} in it is no text.')
-                if not isinstance(item, h5py.Dataset):
-                    return
-                layer, _, weight = name.partition('/')
-                weight = weight.rpartition('/')[2].removesuffix(':0')
-                # A data set may claim any size, or values in another file: what Keras writes lies in this one.
-                if item.dtype.kind not in 'fiu' or item.external or item.is_virtual or item.nbytes > size:
-                    raise DamagedFileError(f'{path}: {name} is no plain array of numbers.')
-                tensors[f'{layer}/{weight}'] = item[()]
+    def add(name: str | bytes, item: object) -> None:
+        nonlocal left
+        if isinstance(name, bytes):
+            raise DamagedFileError(f'{path}: the name {shown(name)} in it is no text.')
+        if name.count('/') > _DEEPEST:
+            raise DamagedFileError(f'{path}: its groups lie more than {_DEEPEST} deep in each other.')
+        if not isinstance(item, h5py.Dataset):
+            return
+        # A data set may claim any size, or values in another file: what Keras writes lies in this one.
+        plain = item.dtype.kind in 'fiu' and item.shape is not None and not item.external and not item.is_virtual
+        if plain:
+            # Python's numbers do not overflow. A chunk is decompressed whole, however little of it is asked for.
+            left -= item.dtype.itemsize * max(math.prod(item.shape), math.prod(item.chunks or (0,)))
+        if not plain or left < 0:
+            raise DamagedFileError(
+                f'{path}: {shown(name, 200)} is no plain array of numbers'
+                + (': the arrays up to this one are larger than the file.' if plain else '.')
+            )
+        layer, _, weight = name.partition('/')
+        weight = weight.rpartition('/')[2].removesuffix(':0')
+        tensors[f'{layer}/{weight}'] = item[()]
 
-            weights.visititems(add)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise DamagedFileError(f'{path}: no readable HDF5 file: {error}') from error
+    group.visititems(add)
     return tensors

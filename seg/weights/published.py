@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from seg import files
 from seg.errors import UserError
 from seg.layers.norm import Norm
 from seg.registry import backbones
@@ -60,8 +61,16 @@ def arrays(parts: Mapping[str, Any], path: str | None = None) -> tuple[str, dict
             path, title = _find(published), f'{published.title}: '
     if not os.path.exists(path):
         raise UserError(f'init.weights = {path!r}: no such file (working directory {os.getcwd()}).')
-    tensors = READERS[os.path.splitext(path)[1]](path)
-    found = {name: part.published.convert(tensors) for name, part in parts.items()}
+    if kind := files.irregular(path):
+        raise UserError(f'init.weights = {path!r} is {kind}, expected a file.')
+    tensors = next(read for ending, read in READERS.items() if path.endswith(ending))(path)
+    try:
+        found = {name: part.published.convert(tensors) for name, part in parts.items()}
+    except (LookupError, ValueError) as error:  # A tensor with other axes than its name says, or without its bias.
+        raise UserError(
+            f'init.weights = {path!r}: its tensors have the names of this network, but not its layout: '
+            f'{str(error) or type(error).__name__}. Take a file that the library itself has written for it.'
+        ) from error
     found = {name: each for name, each in found.items() if each or name == 'backbone'}
     return f'{title}{path} ({len(tensors)} tensors)', found
 

@@ -14,16 +14,53 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from seg import files
-from seg.errors import UserError
+from seg.errors import UserError, shown
+
+# Types of other tools that numpy lacks: bfloat16, and those of eight bits by their exponent and mantissa.
+_SMALL = {
+    'BF16': ml_dtypes.bfloat16,
+    'F8_E4M3': ml_dtypes.float8_e4m3fn,
+    'F8_E4M3FNUZ': ml_dtypes.float8_e4m3fnuz,
+    'F8_E5M2': ml_dtypes.float8_e5m2,
+    'F8_E5M2FNUZ': ml_dtypes.float8_e5m2fnuz,
+    'F8_E8M0': ml_dtypes.float8_e8m0fnu,
+}
 
 
 class DamagedFileError(UserError):
     """A tensor file that cannot be read whole. The message names the file and what is wrong with it."""
+
+
+@contextlib.contextmanager
+def parsing(path: str, expected: str) -> Iterator[None]:
+    """The door of a reader of weights: whatever is raised on a file's content becomes one message.
+
+    Libraries raise anything on damaged or crafted content, and another thing in their next version.
+
+    Args:
+      path: the file, for the message.
+      expected: what it should be, such as 'HDF5 file'.
+
+    Raises:
+      DamagedFileError: with the reason that the library gives.
+      UserError: if the memory does not suffice, which says nothing of the content.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(
+            f'{path}: reading this {expected} takes more memory than there is. Free some, or take another file.'
+        ) from None
+    except Exception as error:
+        raise DamagedFileError(f'{path}: no readable {expected}: {str(error) or type(error).__name__}') from error
 
 
 def write(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
@@ -46,12 +83,14 @@ def write(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, A
             save_file(tensors, temporary, header)
             os.chmod(temporary, 0o666 & ~_umask())  # The library makes files that only their owner can read.
             read(temporary)  # Some disks take what they cannot keep: look before the good file is replaced.
-        except (SafetensorError, DamagedFileError) as error:
+        except (SafetensorError, UserError) as error:
             raise OSError(str(error)) from error
 
 
 def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Reads all tensors and the metadata.
+
+    Types that numpy lacks (bfloat16, float8), which files of other tools may have, become float32.
 
     Raises:
       DamagedFileError: if the file is missing, truncated, or a checksum does not match.
@@ -59,11 +98,11 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     with _opened(path) as file:
         header = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = _tensors(path, file)
     metadata, checksums = _checked(path, header)
     for name, value in tensors.items():
         if checksums is not None and _checksum(name, value) != checksums.get(name):
-            raise DamagedFileError(f'{path}: the checksum of {name!r} does not match: the file is damaged.')
+            raise DamagedFileError(f'{path}: the checksum of {shown(name)} does not match: the file is damaged.')
     return tensors, metadata
 
 
@@ -84,19 +123,41 @@ def _opened(path: str) -> Iterator[Any]:
     """The file for reading; tells damage from what passes, such as missing rights or too many open files."""
     if kind := files.irregular(path):
         raise DamagedFileError(f'{path!r} is {kind}, expected a tensor file.')
-    try:
-        open(path, 'rb').close()  # The library's own errors do not say which of the two it is.
-        with safe_open(path, framework='numpy') as file:
-            yield file
-    except FileNotFoundError:
-        raise DamagedFileError(f'{path!r}: there is no such file.') from None
-    except SafetensorError as error:
-        raise DamagedFileError(f'{path}: no readable tensor file: {error}') from error
-    except OSError as error:
-        raise UserError(
-            f'{path!r} cannot be opened: {error.strerror or error}. This says nothing of what is in it: mend the cause '
-            '(rights, a disk that is not there, too many open files), then start the same command again.'
-        ) from error
+    with parsing(path, 'tensor file'):
+        try:
+            open(path, 'rb').close()  # The library's own errors do not say which of the two it is.
+            with safe_open(path, framework='numpy') as file:
+                yield file
+        except FileNotFoundError:
+            raise DamagedFileError(f'{path!r}: there is no such file.') from None
+        except OSError as error:
+            raise UserError(
+                f'{path!r} cannot be opened: {error.strerror or error}. This says nothing of what is in it: mend the '
+                'cause (rights, a disk that is not there, too many open files), then start the same command again.'
+            ) from error
+
+
+def _tensors(path: str, file: Any) -> dict[str, np.ndarray]:
+    kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+    for name, kind in kinds.items():
+        if kind.startswith(('F4', 'F6_')):
+            raise UserError(
+                f'{path}: {shown(name)} has the type {kind}, which is not read. Write the file with float32, float16, '
+                'bfloat16 or float8.'
+            )
+    tensors = {name: file.get_tensor(name) for name, kind in kinds.items() if kind not in _SMALL}
+    if len(tensors) == len(kinds):
+        return tensors
+    # The library has compared what the header says with the file, but makes no arrays of these types.
+    with open(path, 'rb') as raw:
+        begin = int.from_bytes(raw.read(8), 'little')
+        header = files.parse_json(raw.read(begin))
+        for name in kinds.keys() - tensors.keys():
+            first, end = header[name]['data_offsets']
+            raw.seek(8 + begin + first)
+            values = np.frombuffer(raw.read(end - first), _SMALL[kinds[name]])
+            tensors[name] = values.reshape(header[name]['shape']).astype(np.float32)
+    return {name: tensors[name] for name in kinds}
 
 
 def _checked(path: str, header: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, int] | None]:
@@ -106,7 +167,13 @@ def _checked(path: str, header: Mapping[str, str]) -> tuple[dict[str, Any], dict
     text, checksums = header.get('metadata', ''), header.get('crc32', '')
     if header.get('header_crc32') != str(_header_checksum(text, checksums)):
         raise DamagedFileError(f'{path}: the checksum of its header does not match: the file is damaged.')
-    return json.loads(text), json.loads(checksums)
+    parsed = []
+    for value, what in ((text, 'metadata'), (checksums, 'list of checksums')):
+        with parsing(path, 'tensor file'):
+            parsed.append(files.parse_json(value.encode()))
+        if not isinstance(parsed[-1], dict):
+            raise DamagedFileError(f'{path}: its {what} is {shown(parsed[-1])}, expected an object of JSON.')
+    return parsed[0], parsed[1]
 
 
 def _checksum(name: str, value: np.ndarray) -> int:

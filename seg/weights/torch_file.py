@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from seg.errors import UserError
+from seg import files
+from seg.errors import UserError, shown
 from seg.weights import torch_pickle
-from seg.weights.tensor_file import DamagedFileError
+from seg.weights.tensor_file import parsing
 from seg.weights.torch_pickle import Storage, Tensor
 
 # Keys under which training scripts keep the state dict among other things.
@@ -39,22 +40,16 @@ def read(path: str) -> dict[str, np.ndarray]:
       They are views, not to be written to.
 
     Raises:
-      DamagedFileError: if the file is missing, truncated, in neither layout, or says of itself what cannot be.
-      UserError: if its pickle asks for more than tensors, or there is no tensor in it.
+      DamagedFileError: if the file is truncated, in neither layout, or says of itself what cannot be.
+      UserError: if the file cannot be read, its pickle asks for more than tensors, or there is no tensor in it.
     """
-    try:
-        with open(path, 'rb') as file:
-            content = file.read()
-    except OSError as error:
-        raise DamagedFileError(f'{path}: cannot be read: {error.strerror}.') from error
+    content = files.read_bytes(path)
     # An old file ends with raw values, in which the mark at the end of a zip archive may occur: look at the beginning.
     parse = _parse_zip if content.startswith(b'PK') else _parse_old
-    try:
+    with parsing(path, 'file of torch.save'):
         state, storage_bytes, order = parse(path, content)
         values = functools.cache(lambda storage: _values(storage, storage_bytes(storage), order))
         tensors = {name: _view(name, tensor, values) for name, tensor in _state_dict(state).items()}
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise DamagedFileError(f'{path}: damaged, or not written by torch.save: {error}.') from error
     if not tensors:
         raise UserError(
             f'{path}: there are no tensors in it. Expected a state dict, as torch.save(model.state_dict(), path) '
@@ -88,7 +83,7 @@ def _parse_zip(path: str, content: bytes) -> _Parsed:
     def storage_bytes(storage: Storage) -> memoryview:
         name = f'{folder}data/{storage.key}'
         if name not in names:
-            raise ValueError(f'the storage {storage.key} is missing')
+            raise ValueError(f'the storage {shown(storage.key)} is missing')
         return memoryview(archive.read(name))
 
     return state, storage_bytes, '<' if order == b'little' else '>'
@@ -111,13 +106,13 @@ def _parse_old(path: str, content: bytes) -> _Parsed:
     places, begin = {}, data.tell()
     for key in keys:
         if key not in storages:
-            raise ValueError(f'of the storage {key} only the key is there')
+            raise ValueError(f'of the storage {shown(key)} only the key is there')
         size = storages[key].size
         end = begin + 8 + size * _item_size(storages[key])
         if end > len(content):
             raise ValueError('it is cut off')
         if int.from_bytes(content[begin : begin + 8], 'little') != size:
-            raise ValueError(f'the storage {key} has not the {size} elements that the pickle says')
+            raise ValueError(f'the storage {shown(key)} has not the {size} elements that the pickle says')
         places[key] = memoryview(content)[begin + 8 : end]
         begin = end
     if begin != len(content):
@@ -144,7 +139,7 @@ def _values(storage: Storage, content: memoryview, order: str) -> np.ndarray:
     """Returns all elements of a storage, [storage.size]."""
     if len(content) != storage.size * _item_size(storage):
         raise ValueError(
-            f'the storage {storage.key} has {len(content)} bytes, not {storage.size} x {_item_size(storage)}'
+            f'the storage {shown(storage.key)} has {len(content)} bytes, not {storage.size} x {_item_size(storage)}'
         )
     values = np.frombuffer(content, np.dtype(torch_pickle.STORAGES[storage.kind]).newbyteorder(order))
     values = values.astype(values.dtype.newbyteorder('='), copy=False)
@@ -160,8 +155,8 @@ def _view(name: str, tensor: Tensor, values: Callable[[Storage], np.ndarray]) ->
     # More elements than the storage has would be an expanded view, which takes memory once it is copied.
     if count > storage.size or (count and last >= storage.size):
         raise ValueError(
-            f'{name} of shape {shape}, strides {strides} and offset {offset} does not fit its storage of '
-            f'{storage.size} elements'
+            f'{shown(name)} of shape {shown(shape)}, strides {shown(strides)} and offset {offset} does not fit its '
+            f'storage of {storage.size} elements'
         )
     elements = values(storage)
     if not count:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import pickletools
 from typing import Any, BinaryIO, NamedTuple
 
-from seg.errors import UserError
-from seg.weights.tensor_file import DamagedFileError
+from seg.errors import UserError, shown
 
 # Storage classes of torch, and the types of their elements. bfloat16 is no type of numpy: see torch_file.
 STORAGES = {
@@ -35,6 +34,7 @@ _LITERALS = {
     'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINSTRING',
     'SHORT_BINSTRING',
 }  # fmt: skip
+_MOST_AXES = 64  # Of numpy's arrays.
 _TUPLES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
 
 
@@ -73,18 +73,15 @@ def load(path: str, data: BinaryIO) -> tuple[Any, dict[str, Storage]]:
       key.
 
     Raises:
-      DamagedFileError: if it is no whole pickle, or its tensors make no sense.
       UserError: if it needs what a state dict does not: its name is in the message.
+      Exception: of any kind, if it is no whole pickle, or its tensors make no sense; for the caller's door.
     """
     machine = _Machine(path)
-    try:
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name == 'STOP':
-                return machine.stack.pop(), machine.storages
-            machine.step(opcode.name, argument)
-    except (LookupError, TypeError, ValueError) as error:  # An empty stack, a number for a list, half a string.
-        raise DamagedFileError(f'{path}: damaged, or not written by torch.save: {error}.') from error
-    raise DamagedFileError(f'{path}: its pickle has no end.')
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name == 'STOP':
+            return machine.stack.pop(), machine.storages
+        machine.step(opcode.name, argument)
+    raise ValueError('its pickle has no end')
 
 
 class _Machine:
@@ -143,7 +140,7 @@ class _Machine:
                 case 'BINPERSID':
                     storage = _storage(_expect(stack.pop(), tuple))
                     if self.storages.setdefault(storage.key, storage) != storage:
-                        raise ValueError(f'storage {storage.key} is said to be two things')
+                        raise ValueError(f'storage {shown(storage.key)} is said to be two things')
                     stack.append(storage)
                 case 'INST':
                     self._named(*argument.split(' ', 1))
@@ -158,7 +155,7 @@ class _Machine:
 
     def _named(self, module: str, name: str) -> _Name:
         if f'{module}.{name}' not in _NAMES:
-            self._refuse(f'{module}.{name}')
+            self._refuse(shown(f'{module}.{name}', 200))
         return _Name(f'{module}.{name}')
 
     def _refuse(self, what: str) -> None:
@@ -178,13 +175,15 @@ def _made(name: str, arguments: tuple) -> Any:
         return _expect(arguments[0], Tensor)
     if name == _TENSOR:
         storage, offset, shape, strides = arguments[:4]
-        for size in (offset, *_expect(shape, tuple), *_expect(strides, tuple)):
+        if max(len(_expect(shape, tuple)), len(_expect(strides, tuple))) > _MOST_AXES:
+            raise ValueError(f'a tensor of {len(shape)} axes and {len(strides)} strides, more than {_MOST_AXES}')
+        for size in (offset, *shape, *strides):
             if type(size) is not int or not 0 <= size < 1 << 62:
                 raise ValueError('a tensor with an offset, size or stride that is none')
         if len(shape) != len(strides):
             raise ValueError('a tensor with more sizes than strides')
         return Tensor(_expect(storage, Storage), offset, shape, strides)
-    raise ValueError(f'a call of {name}')
+    raise ValueError(f'a call of {shown(name)}')
 
 
 def _storage(arguments: tuple) -> Storage:

@@ -48,13 +48,14 @@ class Init:
         unknown = [name for name in self.parts if name not in parts]
         if unknown:
             raise UserError(f'init.parts: the model has no part {unknown[0]!r}; it has {", ".join(parts)}.')
-        foreign = self.weights == IMAGENET or self.weights.endswith(tuple(published.READERS))
+        weights = os.path.expanduser(self.weights)
+        foreign = weights == IMAGENET or weights.endswith(tuple(published.READERS))
         if not foreign:
             chosen = {name: parts[name] for name in self.parts or parts}
-            origin, source = _checkpoint(self.weights)
+            origin, source = _checkpoint(weights)
             advice = 'Name the parts that the checkpoint has in common with this model in init.parts'
         else:
-            readable = published.readable(parts, self.weights == IMAGENET)
+            readable = published.readable(parts, weights == IMAGENET)
             if not readable or not set(self.parts) <= set(readable):
                 named = ', '.join(map(repr, readable or ('backbone',)))
                 raise UserError(
@@ -62,7 +63,7 @@ class Init:
                     f'part{"s" if len(readable) > 1 else ""} {named} alone; this model has {", ".join(parts)}. Leave '
                     'init.parts out.'
                 )
-            path = None if self.weights == IMAGENET else self.weights
+            path = None if weights == IMAGENET else weights
             origin, found = published.arrays({name: parts[name] for name in self.parts or readable}, path)
             chosen = {name: parts[name] for name in found}
             source = {f'{part}/{name}': value for part, each in found.items() for name, value in each.items()}
@@ -91,15 +92,19 @@ def _assign(parts: Mapping[str, Any], source: Mapping[str, np.ndarray]) -> tuple
         for variable in layer.variables:
             name = f'{part}/{variable.path}'
             value = source.get(name)
-            if value is not None and value.shape == tuple(variable.shape):
+            if value is not None and value.shape == tuple(variable.shape) and value.dtype.kind != 'c':
                 variable.assign(value.astype(np.dtype(variable.dtype)))
                 loaded += 1
             else:
                 left.append(
                     f'{name} {tuple(variable.shape)}'
-                    + (f', {value.shape} in the file' if value is not None else ', not in the file')
+                    + (f', {_form(value)} in the file' if value is not None else ', not in the file')
                 )
     return loaded, left
+
+
+def _form(value: np.ndarray) -> str:
+    return f'{value.shape} of {value.dtype}' if value.dtype.kind == 'c' else f'{value.shape}'
 
 
 def _listed(intro: str, items: Sequence[str]) -> str:
@@ -109,7 +114,7 @@ def _listed(intro: str, items: Sequence[str]) -> str:
 def _checkpoint(weights: str) -> tuple[str, dict[str, np.ndarray]]:
     """Returns the checkpoint's path, and its arrays by part and path of the variable."""
     if os.path.isdir(weights):
-        found = sorted(glob.glob(os.path.join(weights, 'ckpt-*.safetensors')))
+        found = sorted(glob.glob(os.path.join(glob.escape(weights), 'ckpt-*.safetensors')))
         if not found:
             raise UserError(f'init.weights = {weights!r}: the folder holds no ckpt-*.safetensors.')
         weights = found[-1]

@@ -1,6 +1,7 @@
 """Weight files in the layout of Keras 2."""
 
 import os
+import time
 
 import h5py
 import keras
@@ -128,7 +129,7 @@ def test_no_plain_arrays(tmp_path, name):
     with h5py.File(path, 'w') as file:
         file.attrs['layer_names'] = [b'conv']
         MAKERS[name](file, tmp_path)
-    with pytest.raises(DamagedFileError, match='conv/conv/kernel:0 is no plain array of numbers'):
+    with pytest.raises(DamagedFileError, match="'conv/conv/kernel:0' is no plain array of numbers"):
         keras_file.read(path)
 
 
@@ -138,3 +139,55 @@ def test_links_to_other_files_are_not_followed(tmp_path):
         file.attrs['layer_names'] = [b'conv']
         linked(file, tmp_path)
     assert keras_file.read(path) == {}
+
+
+def test_sum_of_the_arrays_is_bounded(tmp_path):
+    """Each is smaller than the file, and all of them together are a hundred times larger."""
+    path = str(tmp_path / 'crafted.h5')
+    with h5py.File(path, 'w') as file:
+        file.attrs['layer_names'] = [b'conv']
+        for i in range(100):
+            file.create_dataset(f'conv/conv{i}/kernel:0', (1 << 16,), 'f4', chunks=(1 << 16,))
+        file['filler/filler/kernel:0'] = np.zeros(1 << 17, 'f4')
+    assert os.path.getsize(path) > 1 << 18
+    with pytest.raises(DamagedFileError, match=f'^{path}: .* larger than the file'):
+        keras_file.read(path)
+
+
+def test_chunk_larger_than_its_array(tmp_path):
+    path = str(tmp_path / 'crafted.h5')
+    with h5py.File(path, 'w') as file:
+        file.attrs['layer_names'] = [b'conv']
+        item = file.create_dataset('conv/conv/kernel:0', (4,), 'f4', maxshape=(None,), chunks=(1 << 22,), compression=9)
+        item[:] = 1
+    with pytest.raises(DamagedFileError, match='larger than the file'):
+        keras_file.read(path)
+
+
+def test_tower_of_groups_costs_no_time(tmp_path):
+    """Below it, HDF5 would go through all of the tower for every group."""
+    path = str(tmp_path / 'crafted.h5')
+    with h5py.File(path, 'w') as file:
+        file.attrs['layer_names'] = [b'conv']
+        group = file
+        for _ in range(3000):
+            group = group.create_group('g')
+    begin = time.process_time()
+    with pytest.raises(DamagedFileError, match='more than 32 deep'):
+        keras_file.read(path)
+    assert time.process_time() - begin < 2
+
+
+def test_a_model_in_another_file_is_not_followed(path, tmp_path):
+    other = str(tmp_path / 'crafted.h5')
+    with h5py.File(other, 'w') as file:
+        file['model_weights'] = h5py.ExternalLink(path, '/')
+    with pytest.raises(UserError, match='names no layers'):
+        keras_file.read(other)
+
+
+def test_no_regular_file(tmp_path):
+    os.mkfifo(tmp_path / 'fifo.h5')
+    for path, kind in ((tmp_path / 'fifo.h5', 'a FIFO'), (tmp_path, 'a folder'), ('/dev/zero', 'a device')):
+        with pytest.raises(UserError, match=f'{str(path)!r} is {kind}'):
+            keras_file.read(str(path))

@@ -248,8 +248,26 @@ def test_files_that_cannot_be_read(path):
     model = parts(convert=convert)
     assert 'none.pth' in message(model, weights='none.pth') and 'no such file' in message(model, weights='none.pth')
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DamagedFileError, match='net.pth: damaged'):
+    with pytest.raises(DamagedFileError, match='net.pth: no readable file of torch.save'):
         Init(weights=str(path)).apply(model)
+
+
+def test_what_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'folder.h5').mkdir()
+    write_zip(tmp_path / '.pth', STATE)
+    model = parts(convert=convert)
+    assert "init.weights = 'folder.h5' is a folder" in message(model, weights='folder.h5')
+    assert "init.weights = '': no such file" in message(model, weights='')
+    assert 'loaded 3 of 3' in Init(weights='.pth').apply(model)
+
+
+@pytest.mark.parametrize('changed', [{'body.weight': np.zeros(3, np.float32)}, {'stem.scale': np.zeros(4, np.float32)}])
+def test_tensors_of_another_layout(path, changed):
+    """The names are right, but an array has other axes; or the conversion does not know a name."""
+    write_zip(path, STATE | changed)
+    text = message(parts(convert=convert), weights=str(path))
+    assert text.startswith(f'init.weights = {str(path)!r}: its tensors have') and 'Take a file' in text
 
 
 def test_checksum_is_needed():

@@ -1,8 +1,12 @@
 """Tensor files: whole or not at all, and checked when read."""
 
 import errno
+import json
+import math
 import os
 import resource
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -174,3 +178,106 @@ def test_a_fifo_is_no_file(tmp_path):
     os.mkfifo(tmp_path / 'fifo')
     with pytest.raises(tensor_file.DamagedFileError, match='is a FIFO'):
         tensor_file.read(str(tmp_path / 'fifo'))
+
+
+def _other_tool(path, tensors, metadata=None):
+    """Writes {name: (type, shape, bytes)} as the format says, whatever the types are."""
+    header, begin = {'__metadata__': metadata} if metadata else {}, 0
+    for name, (kind, shape, content) in tensors.items():
+        header[name] = {'dtype': kind, 'shape': shape, 'data_offsets': [begin, begin + len(content)]}
+        begin += len(content)
+    text = json.dumps(header).encode()
+    with open(path, 'wb') as file:
+        file.write(struct.pack('<Q', len(text)) + text + b''.join(content for _, _, content in tensors.values()))
+
+
+def _value(code, exponents, mantissas, bias, negative_zero_is_nan, infinities):
+    """The number that the bits of a float stand for, by the definition of such types."""
+    sign = -1 if code >> exponents + mantissas else 1
+    exponent, mantissa = code >> mantissas & (1 << exponents) - 1, code & (1 << mantissas) - 1
+    if negative_zero_is_nan:
+        if sign < 0 and exponent == mantissa == 0:
+            return math.nan
+    elif exponent == (1 << exponents) - 1:
+        if infinities:
+            return math.nan if mantissa else sign * math.inf
+        if mantissa == (1 << mantissas) - 1:
+            return math.nan
+    if exponent == 0:
+        return sign * math.ldexp(mantissa, 1 - bias - mantissas)
+    return sign * math.ldexp((1 << mantissas) + mantissa, exponent - bias - mantissas)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'form'),
+    [
+        ('BF16', (8, 7, 127, False, True)),
+        ('F8_E4M3', (4, 3, 7, False, False)),
+        ('F8_E5M2', (5, 2, 15, False, True)),
+        ('F8_E4M3FNUZ', (4, 3, 8, True, False)),
+        ('F8_E5M2FNUZ', (5, 2, 16, True, False)),
+    ],
+)
+def test_small_floats_of_other_tools(tmp_path, kind, form):
+    """Every number of the type. The definitions of the eight-bit ones: Micikevicius 2022, Noune 2022."""
+    codes = np.arange(1 << 16 if kind == 'BF16' else 1 << 8, dtype='<u2' if kind == 'BF16' else 'u1').reshape(2, -1)
+    path = str(tmp_path / 'other.safetensors')
+    other = np.arange(3, dtype='<f4')
+    _other_tool(path, {'b': ('F32', [3], other.tobytes()), 'a': (kind, list(codes.shape), codes.tobytes())})
+    tensors, metadata = tensor_file.read(path)
+    expected = np.array([_value(int(code), *form) for code in codes.flat], np.float32).reshape(codes.shape)
+    assert tensors['a'].dtype == np.float32 and metadata == {}
+    np.testing.assert_array_equal(tensors['a'], expected)
+    np.testing.assert_array_equal(tensors['b'], other)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'shape', 'size', 'expected'),
+    [
+        ('F32', [1] * 65, 4, 'maximum supported dimension'),
+        ('F32', [0, 1 << 62], 0, 'no readable tensor file'),
+        ('BF16', [0, 1 << 62], 0, 'no readable tensor file'),
+        ('F4', [8], 4, "'a' has the type F4"),
+        ('F6_E2M3', [8], 6, "'a' has the type F6_E2M3"),
+        ('Q3', [8], 3, 'no readable tensor file'),
+    ],
+)
+def test_what_numpy_cannot_hold(tmp_path, kind, shape, size, expected):
+    path = str(tmp_path / 'other.safetensors')
+    _other_tool(path, {'a': (kind, shape, bytes(size))})
+    with pytest.raises(UserError, match=expected) as info:
+        tensor_file.read(path)
+    assert path in str(info.value)
+
+
+@pytest.mark.parametrize('name', ['metadata', 'crc32'])
+@pytest.mark.parametrize(
+    'text', ['', '{', '[' * 5000, '9' * 5000, '[]', '7', 'null', '"a"', '{"a": }'], ids=lambda text: text[:5] or 'empty'
+)
+def test_strange_metadata_with_sound_checksums(tmp_path, name, text):
+    path = str(tmp_path / 'crafted.safetensors')
+    metadata = {'metadata': '{}', 'crc32': '{}', name: text}
+    checksum = zlib.crc32(f'{metadata["metadata"]}\n{metadata["crc32"]}'.encode())
+    _other_tool(path, {}, metadata | {'header_crc32': str(checksum)})
+    for read in (tensor_file.read, tensor_file.read_metadata):
+        with pytest.raises(tensor_file.DamagedFileError, match=f'^{path}: ') as info:
+            read(path)
+        assert len(str(info.value)) < 400
+
+
+def test_no_regular_file(tmp_path):
+    os.mkfifo(tmp_path / 'fifo.safetensors')
+    for path, kind in ((tmp_path / 'fifo.safetensors', 'a FIFO'), (tmp_path, 'a folder'), ('/dev/zero', 'a device')):
+        for read in (tensor_file.read, tensor_file.read_metadata):
+            with pytest.raises(UserError, match=f'{str(path)!r} is {kind}'):
+                read(str(path))
+
+
+def test_too_little_memory_is_no_damage(path, monkeypatch):
+    def nothing_left(path, file):
+        raise MemoryError
+
+    monkeypatch.setattr(tensor_file, '_tensors', nothing_left)
+    with pytest.raises(UserError, match=f'^{path}: .* more memory') as info:
+        tensor_file.read(path)
+    assert not isinstance(info.value, tensor_file.DamagedFileError)

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import time
 import zipfile
 
 import numpy as np
@@ -167,7 +168,7 @@ def test_nonsense_pickle(path, write, name):
     if name == 'huge memo':  # A number as any other: no table of that length is made.
         assert list(torch_file.read(path)) == ['a']
         return
-    with pytest.raises(UserError, match='damaged, or not written by torch.save|refused'):
+    with pytest.raises(UserError, match='no readable file of torch.save|refused'):
         torch_file.read(path)
 
 
@@ -240,7 +241,55 @@ def test_other_files(path, content, reason):
 
 
 def test_missing_file(path):
-    with pytest.raises(DamagedFileError, match='weights.pth: cannot be read: No such file'):
+    with pytest.raises(UserError, match="weights.pth' cannot be read: No such file"):
+        torch_file.read(path)
+
+
+def test_no_regular_file(tmp_path):
+    os.mkfifo(tmp_path / 'fifo.pth')
+    for path, kind in ((tmp_path / 'fifo.pth', 'a FIFO'), (tmp_path, 'a folder'), ('/dev/zero', 'a device')):
+        with pytest.raises(UserError, match=f'{str(path)!r} is {kind}'):
+            torch_file.read(str(path))
+
+
+@WRITERS
+def test_long_shape_costs_no_time(path, write):
+    """The product of 100,000 sizes has millions of digits: their number is bounded before."""
+    write(path, {'a': Tensor(BASE, shape=(1 << 61,) * 100_000, strides=(1,) * 100_000)})
+    begin = time.process_time()
+    with pytest.raises(DamagedFileError, match='100000 axes') as info:
+        torch_file.read(path)
+    assert time.process_time() - begin < 3 and len(str(info.value)) < 400
+
+
+@WRITERS
+def test_messages_are_bounded(path, write):
+    write(path, {'a' * 100_000: Tensor(BASE, shape=(1 << 61,) * 64, strides=(1 << 61,) * 64)})
+    with pytest.raises(DamagedFileError, match="'aaa.*does not fit its storage of 24 elements") as info:
+        torch_file.read(path)
+    assert len(str(info.value)) < 600
+    write(path, {'a': global_('x' * 100_000, 'y')})
+    with pytest.raises(UserError, match='refused') as info:
+        torch_file.read(path)
+    assert len(str(info.value)) < 600
+
+
+def test_offset_of_a_record_beyond_the_numbers_of_the_system(path):
+    """In an archive of the 64-bit form, where an offset may be larger than any file."""
+    write_zip(path, {'a': BASE})
+    content = bytearray(open(path, 'rb').read())
+    name = b'archive/data/0'
+    entry = content.rindex(name) - 46  # In the archive's table of contents.
+    content[entry + 30 : entry + 32] = struct.pack('<H', 12)
+    content[entry + 42 : entry + 46] = b'\xff' * 4
+    place = entry + 46 + len(name)
+    content[place:place] = struct.pack('<HHQ', 1, 8, (1 << 63) + 5)
+    end = content.rindex(b'PK\x05\x06')
+    content[end + 12 : end + 16] = struct.pack('<I', struct.unpack('<I', content[end + 12 : end + 16])[0] + 12)
+    with open(path, 'wb') as file:
+        file.write(content)
+    assert zipfile.ZipFile(path).getinfo(name.decode()).header_offset > 1 << 63
+    with pytest.raises(DamagedFileError, match=f'^{path}: '):
         torch_file.read(path)
 
 
@@ -276,7 +325,7 @@ def test_record_of_a_size_that_it_has_not(path):
     [
         (lambda records: records.pop('data.pkl'), 'no data.pkl'),
         (lambda records: records.update({'x/data.pkl': b''}), 'or several'),
-        (lambda records: records.pop('data/0'), 'storage 0 is missing'),
+        (lambda records: records.pop('data/0'), "storage '0' is missing"),
         (lambda records: records.update({'data/0': b''}), '0 bytes, not 24 x 4'),
         (lambda records: records.update({'byteorder': b'middle'}), "byte order is b'middle'"),
     ],
@@ -293,7 +342,7 @@ def test_incomplete_archive(path, change, reason):
         ({'sizes': {'0': 23}}, 'has not the 24 elements'),
         ({'sizes': {'0': -1}}, 'has not the 24 elements'),
         ({'keys': []}, 'list of storages is not complete'),
-        ({'keys': ['0', '1']}, 'of the storage 1 only the key'),
+        ({'keys': ['0', '1']}, "of the storage '1' only the key"),
         ({'keys': 3}, 'list of storages'),
         ({'keys': [[]]}, 'list of storages'),
         ({'cut': -1}, 'cut off'),

@@ -113,6 +113,25 @@ def test_missing_file(tmp_path):
         Init(weights=str(tmp_path)).apply(model())
 
 
+def test_path_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    checkpoint(tmp_path / 'ckpt-00000007.safetensors')
+    assert 'loaded 6 of 6' in Init(weights='~/ckpt-00000007.safetensors').apply(model())
+
+
+def test_folder_whose_name_is_a_pattern(tmp_path):
+    (tmp_path / 'run[1]').mkdir()
+    checkpoint(tmp_path / 'run[1]' / 'ckpt-00000007.safetensors')
+    assert 'loaded 6 of 6' in Init(weights=str(tmp_path / 'run[1]')).apply(model())
+
+
+def test_complex_numbers_are_no_weights(tmp_path):
+    path = str(tmp_path / 'ckpt-00000007.safetensors')
+    tensor_file.write(path, {f'model/{name}': value.astype('c8') for name, value in values(model()).items()}, {})
+    with pytest.raises(UserError, match=r'\(2, 4\) of complex64 in the file'):
+        Init(weights=path).apply(model())
+
+
 def test_damaged_file(tmp_path):
     path = tmp_path / 'ckpt-00000001.safetensors'
     path.write_bytes(b'nothing of the kind')
