@@ -12,6 +12,7 @@ import keras
 from absl import logging
 
 from seg import config, plugins, registry, run_dir
+from seg.datasets import contract
 from seg.errors import UserError
 from seg.executor import hardware as hardware_module
 from seg.executor.executor import Executor
@@ -97,7 +98,9 @@ class Experiment:
         self.eval_data = eval_factory(**supplied) if evaluates else None
         for dataset in (self.train_data, self.eval_data):
             if dataset is not None:
-                dataset.verify()
+                contract.verify(dataset, factory.entry.builder.labels)
+        if self.train_data is not None and self.eval_data is not None:
+            contract.warn_of_shared(self.train_data, self.eval_data)
         if mode == 'overfit':
             self.train_data = FirstExamples(self.train_data, self._overfit.num_images)
         self.info = self.train_data.info if trains else run_dir.read_dataset_info(model_dir)

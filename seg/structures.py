@@ -236,6 +236,8 @@ class Input:
       image_name: from a position in the data set to the image's name.
       truth: from a position in the data set to the picture's objects, for metrics that compare on the host; None where
         the truth is in the batches.
+      why_unread: from a place in the stream (batch * batch_size + row) to the reason why the image there has weight 0.
+        Raises a `UserError` where the file is not to blame, but the data set's labels or an augmentation.
     """
 
     make: Callable[..., Any]
@@ -244,6 +246,7 @@ class Input:
     name: str
     image_name: Callable[[int], str]
     truth: Callable[[int], Annotations] | None = None
+    why_unread: Callable[[int], str] | None = None
 
     @property
     def num_batches(self) -> int | None:

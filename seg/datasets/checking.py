@@ -85,11 +85,21 @@ def holds(folder: str) -> str:
     return f'It holds {", ".join(map(shown, there[:12]))}{", …" if there[12:] else ""}' if there else 'It is empty'
 
 
+def reason(error: Exception) -> str:
+    """What an operation or a function says that failed, in a few words."""
+    if not isinstance(error, tf.errors.OpError):
+        return f'{type(error).__name__}: {error!s:.200}'
+    _, asserted, data = error.message.partition('Summarized data: ')  # Of an assertion that runs eagerly.
+    if asserted:
+        return ' '.join(data.split())[:200]
+    # TensorFlow's heading and the place in the graph come before the reason, the names of nodes around it.
+    lines = error.message.split('\n\t [[')[0].splitlines() or [type(error).__name__]
+    return lines[-1].split('}} ')[-1].split(' [Op:')[0][:200]
+
+
 def damage(path: str, error: tf.errors.OpError, remedy: str) -> str:
     """The problem with a file that cannot be decoded."""
-    # TensorFlow's heading and the place in the graph come before the reason, the names of nodes around it.
-    reason = error.message.split('\n\t [[')[0].splitlines()[-1].split('}} ')[-1].split(' [Op:')[0]
-    return f'{path}: the file is cut off or damaged ({reason:.200}). Fetch or make it again, or {remedy}.'
+    return f'{path}: the file is cut off or damaged ({reason(error)}). Fetch or make it again, or {remedy}.'
 
 
 def need_objects(where: str, objects: int, crowds: int) -> None:

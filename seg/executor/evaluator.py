@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from seg.errors import UserError
+from seg.executor import unread
 from seg.executor.gallery import Gallery
 from seg.executor.hardware import batches
 from seg.executor.progress import Progress
@@ -67,7 +67,8 @@ class Evaluator:
           num_pictures: how many images of each kind (fixed, worst, best) to draw; 0 for no pictures and no charts.
 
         Raises:
-          UserError: if no image could be read, or a metric compares with objects that the input does not tell.
+          UserError: if no image could be read, the data set's labels are none, or a metric compares with objects that
+            the input does not tell.
         """
         gathering = [metric for metric in self._metrics if _gathers(metric)]
         summing = [metric for metric in self._metrics if not _gathers(metric)]
@@ -80,7 +81,8 @@ class Evaluator:
             metric.reset()
         sums: dict[str, np.ndarray] = {}
         gallery = Gallery(num_pictures, source.num_examples)
-        unread: list[int] = []
+        stream: list[int] = []  # Indices of all images, as they come; -1 for padding.
+        missing: list[int] = []  # Places in it.
         examples = counted = 0
         start = first_done = time.perf_counter()
         progress = Progress(f'evaluating {source.name}', source.num_examples, 'images')
@@ -92,7 +94,8 @@ class Evaluator:
             sums = {key: sums.get(key, 0) + value.astype(np.float64) for key, value in losses.items()}
             host = self._to_host({key: batch[key] for key in ('index', 'weight')} | scores)
             real = host['index'] >= 0
-            unread += list(host['index'][real & (host['weight'] == 0)])
+            missing += list(len(stream) + np.flatnonzero(real & (host['weight'] == 0)))
+            stream += list(host['index'])
             counting = np.flatnonzero(host['weight'] > 0)
             examples += len(counting)
             indices = [int(index) for index in host['index'][counting]]
@@ -109,15 +112,7 @@ class Evaluator:
             progress.update(examples)
         end = time.perf_counter()
         progress.close()
-        if unread:
-            logging.warning(
-                '%s: %d image(s) could not be read and count nowhere: %s',
-                source.name,
-                len(unread),
-                source.names(unread),
-            )
-        if not examples:
-            raise UserError(f'{source.name}: none of its {source.num_examples} image(s) could be read.')
+        unread.report(source, 0, missing, stream)
         metrics = _losses(sums)
         for metric in self._metrics:
             metrics |= metric.result()

@@ -25,6 +25,7 @@ import tensorflow as tf
 from absl import logging
 
 from seg.errors import UserError
+from seg.executor import unread
 from seg.executor.checkpoints import Checkpoint, Checkpoints
 from seg.executor.evaluator import Evaluation, Evaluator
 from seg.executor.predictor import Predictor
@@ -241,7 +242,11 @@ class Executor:
         progress: Progress,
         source: Input,
     ) -> None:
-        """Writes one loop's means to metrics.jsonl and TensorBoard, and tells of images that could not be read."""
+        """Writes one loop's means to metrics.jsonl and TensorBoard, and tells of images that did not arrive.
+
+        Raises:
+          UserError: if none did, or an augmentation failed.
+        """
         images = len(result.losses) * source.batch_size
         if not self._first_loop:
             self._timed = [self._timed[0] + images, self._timed[1] + seconds]
@@ -262,14 +267,8 @@ class Executor:
         self._log.add('train', step, values)
         events.scalars(step, values)
         events.flush()
-        unread = result.index[result.weight == 0]
-        if unread.size:
-            logging.warning(
-                'Steps up to %d: %d image(s) could not be read and counted nowhere: %s',
-                step,
-                unread.size,
-                source.names(unread),
-            )
+        places = np.flatnonzero(result.weight == 0)
+        unread.report(source, (step - len(result.losses)) * source.batch_size, places, result.index.ravel())
         if hasattr(self._task, 'advice') and (
             advice := self._task.advice(dict(zip(loop.count_names, counts, strict=True)))
         ):

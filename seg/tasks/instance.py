@@ -87,9 +87,10 @@ class Instance:
         supplied = {'num_classes': num_classes, 'ignore_label': dataset_info.ignore_label}
         self._losses = build_losses(losses, 'tasks.instance.losses', self.labels, **supplied, class_histogram=None)
         self._train_data = None
+        slot, given = 'tasks.instance.augments', {'ignore_label': dataset_info.ignore_label, 'other': self._another}
         self._augments = [
-            augment(ignore_label=dataset_info.ignore_label, other=self._another)
-            for augment in augment_registry.check_each(augments, 'tasks.instance.augments')
+            pipeline.named(augment(**given), f'{slot}[{i}]: {augment.entry.reference}')
+            for i, augment in enumerate(augment_registry.check_each(augments, slot))
         ]
         self._metrics = [
             metric(**supplied, class_names=dataset_info.class_names)
@@ -186,9 +187,7 @@ class Instance:
 
     def _another(self, seed: tf.Tensor) -> Batch:
         """Some other example of the training data, as augmentations get theirs."""
-        count = self._train_data.info.num_examples or 2**31 - 1
-        index = tf.random.stateless_uniform([], seed, maxval=count, dtype=tf.int64, alg='philox')
-        return instances.begin(self._train_data.load(index), keras.config.floatx())
+        return instances.begin(pipeline.any_example(self._train_data, seed), keras.config.floatx())
 
     def _augmented(self, example: Batch, seed: tf.Tensor) -> Batch:
         example = instances.begin(example, keras.config.floatx())

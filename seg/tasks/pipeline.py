@@ -11,12 +11,44 @@ from typing import Any
 
 import tensorflow as tf
 
+from seg.datasets import checking, contract
+from seg.errors import UserError, shown
 from seg.structures import Input
 
 Example = dict[str, tf.Tensor]
 Prepare = Callable[[Example, tf.Tensor], Example]
 
 _PARALLEL = 8  # Images that are read and augmented at a time: enough for many cores, little memory.
+_TRIES = 8  # Examples that are tried where any will do.
+
+
+def named(augment: Callable, name: str) -> Callable:
+    """An augmentation whose errors tell its name where it runs eagerly; in a graph nothing is computed yet."""
+
+    def run(example: Example, seed: tf.Tensor) -> Example:
+        try:
+            return augment(example, seed)
+        except UserError:
+            raise
+        except Exception as error:
+            if not tf.executing_eagerly():
+                raise
+            raise UserError(f'{name} failed: {checking.reason(error)}') from error
+
+    return run
+
+
+def any_example(dataset, seed: tf.Tensor) -> Example:
+    """A loaded example, drawn by a seed (int32 [2]); where that cannot be read, the next one that can."""
+    count = dataset.info.num_examples or 2**31 - 1
+    first = tf.random.stateless_uniform([], seed, maxval=count, dtype=tf.int64, alg='philox')
+    examples = tf.data.Dataset.range(min(count, _TRIES)).map(lambda i: load(dataset, (first + i) % count))
+    return examples.ignore_errors().take(1).with_options(_options()).get_single_element()
+
+
+def load(dataset, index: tf.Tensor) -> Example:
+    """A loaded example; one with labels that the data set's contract excludes is an error of the graph."""
+    return contract.asserted(dataset.load(index), dataset.info)
 
 
 def training_input(dataset, prepare: Prepare, blank: Mapping[str, Any], batch_size: int, seed: int) -> Input:
@@ -52,12 +84,15 @@ def evaluation_input(dataset, prepare: Prepare, blank: Mapping[str, Any], batch_
 def _input(
     dataset, prepare: Prepare, blank: Mapping[str, Any], index, batch_size: int, count: int | None, seed: int
 ) -> Input:
-    def load(position: tf.Tensor, example_index: tf.Tensor) -> Example:
-        key = tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], tf.int32), position)
-        element = prepare(dataset.load(example_index), key)
+    def key_of(position: tf.Tensor) -> tf.Tensor:
+        return tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], tf.int32), position)
+
+    def prepared(position: tf.Tensor, example_index: tf.Tensor) -> Example:
+        key = key_of(position)
+        element = prepare(load(dataset, example_index), key)
         return element | {'weight': tf.ones([], tf.float32), 'seed': key}
 
-    spec = tf.data.Dataset.range(1).map(lambda i: load(i, i)).element_spec
+    spec = tf.data.Dataset.range(1).map(lambda i: prepared(i, i)).element_spec
     loose = [name for name, part in spec.items() if not part.shape.is_fully_defined()]
     if loose:
         raise ValueError(f'{dataset.info.name}: the prepared {", ".join(loose)} has no static shape.')
@@ -69,7 +104,7 @@ def _input(
             name: tf.broadcast_to(tf.cast(blank.get(name, 0), part.dtype), part.shape) for name, part in spec.items()
         }
         found = tf.data.Dataset.from_tensors(position).filter(lambda _: example_index >= 0)
-        found = found.map(lambda p: load(p, example_index)).ignore_errors()
+        found = found.map(lambda p: prepared(p, example_index)).ignore_errors()
         element = found.concatenate(tf.data.Dataset.from_tensors(stand_in)).take(1)
         return element.map(lambda e: e | {'index': tf.cast(example_index, tf.int32)})
 
@@ -79,9 +114,30 @@ def _input(
         end = 2**62 if count is None else -(-count // batch_size) * batch_size
         data = tf.data.Dataset.range(start * batch_size, end, output_type=tf.int64)
         data = data.interleave(one, cycle_length=_PARALLEL, num_parallel_calls=_PARALLEL, deterministic=True)
-        options = tf.data.Options()
-        # All parallelism is fixed above, and the tuner's thread would delay the end of the process by up to a minute.
-        options.autotune.enabled = False
-        return data.batch(per_replica, drop_remainder=True).prefetch(2 * replicas).with_options(options)
+        return data.batch(per_replica, drop_remainder=True).prefetch(2 * replicas).with_options(_options())
 
-    return Input(make, batch_size, count, dataset.info.name, dataset.image_name)
+    def why_unread(place: int) -> str:
+        position = tf.constant(place, tf.int64)
+        example_index = index(position)
+        name = dataset.image_name(int(example_index))
+        with tf.device('CPU:0'):
+            try:
+                example = dataset.load(example_index)
+            except Exception as error:  # Whatever a plugin's `load` raises.
+                return checking.reason(error)
+            contract.check(example, dataset.info, name)
+            try:
+                prepare(example, key_of(position))
+            except Exception as error:
+                text = str(error) if isinstance(error, UserError) else f'preparing it failed: {checking.reason(error)}'
+                raise UserError(f'{dataset.info.name}, image {shown(name)}: {text}') from error
+        return 'it can be read now, but could not a moment ago'
+
+    return Input(make, batch_size, count, dataset.info.name, dataset.image_name, why_unread=why_unread)
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    # All parallelism is fixed here, and the tuner's thread would delay the end of the process by up to a minute.
+    options.autotune.enabled = False
+    return options

@@ -75,9 +75,10 @@ class Semantic:
             losses, 'tasks.semantic.losses', self.labels, **supplied, class_histogram=class_histogram
         )
         self._auxiliary_weight = auxiliary_weight
+        slot = 'tasks.semantic.augments'
         self._augments = [
-            augment(ignore_label=dataset_info.ignore_label)
-            for augment in augment_registry.check_each(augments, 'tasks.semantic.augments')
+            pipeline.named(augment(ignore_label=dataset_info.ignore_label), f'{slot}[{i}]: {augment.entry.reference}')
+            for i, augment in enumerate(augment_registry.check_each(augments, slot))
         ]
         self._metrics = [
             metric(**supplied, class_names=dataset_info.class_names)

@@ -223,8 +223,6 @@ def test_label_values_out_of_range(folder):
     assert re.search(r'Classes are 0\.\.2 from .*class_names\.txt; 255 is ignored', message)
     with pytest.raises(UserError, match='out of range'):
         voc_layout(data_dir=str(folder), verify=False).class_histogram()
-    with pytest.raises(tf.errors.InvalidArgumentError, match='out of range'):
-        voc_layout(data_dir=str(folder), verify=False).load(tf.constant(1, tf.int64))
 
 
 def test_nearest_fix_of_labels_out_of_range(folder):

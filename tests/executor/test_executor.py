@@ -388,17 +388,23 @@ def test_unreadable_images_count_nowhere_and_shift_nothing(tmp_path, caplog):
         results = results.train_and_evaluate(
             training_input(Table(broken=[2, 5])), evaluation_input(Table(7, split='val', broken=[3]))
         )
-    assert '4 image(s) could not be read and counted nowhere: row-' in caplog.text
+    assert 'table/train: 4 image(s) could not be read and count nowhere: row-' in caplog.text
     assert 'row-2' in caplog.text and 'row-5' in caplog.text
-    assert 'table/val: 1 image(s) could not be read and count nowhere: row-3' in caplog.text
+    assert 'table/val: 1 image(s) could not be read and count nowhere: row-3. row-3: ' in caplog.text
     assert results['examples'] == 6 == results['metrics']['pixels']
 
 
 def test_no_readable_image_at_all(tmp_path):
     made = executor(tmp_path)
     made.train(sources()[0], max_steps=2)
-    with pytest.raises(UserError, match=r'table/val: none of its 3 image\(s\) could be read'):
+    with pytest.raises(UserError, match=r'table/val: none of 3 image\(s\) could be read: row-0, row-1, row-2. row-0: '):
         made.evaluate(evaluation_input(Table(3, split='val', broken=[0, 1, 2])))
+
+
+def test_a_loop_without_an_image_ends_the_run(tmp_path):
+    with pytest.raises(UserError, match=r'table/train: none of 8 image\(s\) could be read: .*JPEG'):
+        executor(tmp_path).train(training_input(Table(4, broken=range(4))))
+    assert Checkpoints(str(tmp_path), 5).steps() == []
 
 
 def test_full_disk(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seg.errors import UserError
 from seg.structures import DatasetInfo
 from seg.tasks import pipeline
 
@@ -129,6 +130,61 @@ def test_unreadable_examples_become_blanks():
     np.testing.assert_array_equal(joined(damaged, 'weight'), ~hit)
     np.testing.assert_array_equal(joined(damaged, 'value'), np.where(hit, -7, joined(whole, 'value')))
     np.testing.assert_array_equal(joined(damaged, 'seed')[~hit], joined(whole, 'seed')[~hit])
+
+
+def test_why_an_example_was_not_read():
+    source = training(broken=[3])
+    index = joined(read(source, 3), 'index')
+    assert 'no such number' in source.why_unread(int(np.flatnonzero(index == 3)[0]))
+    assert source.why_unread(int(np.flatnonzero(index != 3)[0])) == 'it can be read now, but could not a moment ago'
+
+
+def failing(example, seed):
+    """An augmentation that fails for values above 16."""
+    with tf.control_dependencies([tf.debugging.Assert(example['value'] <= 16, ['too large:', example['value']])]):
+        return {'value': tf.identity(example['value'])}
+
+
+def test_an_augmentation_that_fails_is_no_unreadable_file():
+    augment = pipeline.named(failing, 'augments[0]: @augments.failing')
+    source = pipeline.training_input(Numbers(10), lambda e, s: prepare(augment(e, s), s), {}, 10, SEED)
+    (batch,) = read(source, 1)
+    assert sorted(batch['index'][batch['weight'] == 0]) == [5, 6, 7, 8, 9]
+    place = int(np.flatnonzero(batch['index'] == 7)[0])
+    with pytest.raises(UserError, match=r"(?s)numbers/train, image '7': augments\[0\]: @augments.failing failed.*49"):
+        source.why_unread(place)
+    with pytest.raises(UserError, match="(?s)numbers/train, image '7': preparing it failed: .*too large"):
+        pipeline.training_input(Numbers(10), failing, {}, 10, SEED).why_unread(place)
+
+
+class Labels:
+    """Four pictures of 8 x 8 pixels; the label of number 2 holds a 52."""
+
+    info = DatasetInfo('labels/train', ('a', 'b'), 4, (8, 8))
+
+    def load(self, index):
+        label = tf.where(index == 2, 52, 1) * tf.one_hot(3, 64, dtype=tf.int32)
+        return {'image': tf.zeros([8, 8, 3], tf.uint8), 'label': tf.reshape(label, [8, 8])}
+
+    def image_name(self, index):
+        return f'picture {index}'
+
+
+def test_a_label_that_is_no_class_is_found_at_any_step():
+    source = pipeline.evaluation_input(Labels(), lambda example, seed: example, {}, 4)
+    (batch,) = read(source)
+    assert batch['weight'].tolist() == [1, 1, 0, 1]
+    with pytest.raises(UserError, match=r"labels/train, image 'picture 2': label holds 52 \(1 pixels\).* 0..1 "):
+        source.why_unread(2)
+
+
+def test_any_example_passes_over_what_cannot_be_read():
+    seed = tf.constant([1, 2], tf.int32)
+    drawn = int(pipeline.any_example(Numbers(10), seed)['value']) ** 0.5
+    broken = Numbers(10, [int(drawn)])
+    assert int(pipeline.any_example(broken, seed)['value']) == ((drawn + 1) % 10) ** 2
+    in_graph = tf.data.Dataset.from_tensors(seed).map(lambda s: pipeline.any_example(broken, s))
+    assert int(in_graph.get_single_element()['value']) == ((drawn + 1) % 10) ** 2
 
 
 def test_epoch_smaller_than_a_batch():

@@ -1,0 +1,38 @@
+"""Images that did not arrive: they count nowhere, which is told, and a loop without a single image ends the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+from seg.errors import UserError
+from seg.structures import Input
+
+_ASKED = 8  # So many images of a loop are read again, to learn what is wrong with them.
+
+
+def report(source: Input, first: int, missing: Sequence[int], indices: Sequence[int]) -> None:
+    """Warns of the images of a loop, or of an evaluation, that could not be read.
+
+    Args:
+      source: where the images come from.
+      first: place in its stream of the loop's first image.
+      missing: places in the loop of images with weight 0, padding left out.
+      indices: positions in the data set of all images of the loop; -1 for padding.
+
+    Raises:
+      UserError: if no image arrived, or the reason is not the file but the data set's labels or an augmentation.
+    """
+    if not len(missing):
+        return
+    indices = np.asarray(indices)
+    reasons = [source.why_unread(first + int(place)) if source.why_unread else '' for place in missing[:_ASKED]]
+    told = f'{source.names(indices[missing])}. {source.image_name(int(indices[missing[0]]))}: {reasons[0]}'
+    if len(missing) == np.count_nonzero(indices >= 0):
+        raise UserError(
+            f'{source.name}: none of {len(missing)} image(s) could be read: {told}. Nothing is learnt or scored so. '
+            'Mend the files, then start the same command again.'
+        )
+    logging.warning('%s: %d image(s) could not be read and count nowhere: %s.', source.name, len(missing), told)
