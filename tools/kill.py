@@ -1,0 +1,363 @@
+"""Kills and interrupts a training at chosen and random moments; each time the same command has to end as the base does.
+
+    python tools/kill.py [--kills 20] [--signals 10] [--seed 0] [--keep DIR]
+
+The experiment is a small network on procedural scenes, bit for bit the same in every run: 60 steps, saves every 5,
+evaluations every 20. The base is one run in one piece. Then every trial starts it, stops it (SIGKILL twice, or SIGTERM
+or SIGINT once), and starts the same command again until it ends by itself. Equal to the base have to be: every tensor
+of the last checkpoint and of `best/`, metrics.jsonl, results.json and the evaluations' files but for times, speed and
+memory. No temporary file may stay, and no checkpoint beyond `keep_checkpoint_max`. After SIGTERM and SIGINT the steps
+that were trained have to be saved. Ends with 1 where there are findings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import glob
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import preloaded
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+STEPS, SAVES, EVALUATIONS, KEPT = 60, 5, 20, 3
+SETTINGS = (
+    'BACKBONE=@backbones.tiny',
+    'backbones.tiny.channels=4',
+    'decoders.deeplab_v3plus.aspp_channels=8',
+    'decoders.deeplab_v3plus.decoder_channels=8',
+    'decoders.deeplab_v3plus.low_level_channels=4',
+    'CROP=(64, 64)',
+    'BATCH_SIZE=2',
+    'datasets.shapes.num_examples=12',
+    'datasets.shapes.min_object_size=12',
+    f'TRAIN_STEPS={STEPS}',
+    'RunConfig.iterations_per_loop=5',
+    f'RunConfig.save_checkpoints_steps={SAVES}',
+    f'RunConfig.eval_every={EVALUATIONS}',
+    f'RunConfig.keep_checkpoint_max={KEPT}',
+    'RunConfig.num_pictures=1',
+)
+# What differs between two runs of the same numbers.
+MEASURED = ('seconds', 'train_seconds', 'images_per_second', 'host_memory_mb', 'device_memory_mb')
+MEASURED += ('train_images_per_second', 'eval_images_per_second', 'data_wait', 'time', 'wall_time')
+_LIMIT = 400  # Seconds of one start on a busy machine.
+_GRACE = 30  # Seconds that a cluster leaves a process after SIGTERM.
+
+
+class Run:
+    """A `model_dir` and the processes that train there, one after the other."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        self.log = f'{folder}.log'
+        self.starts = 0
+        self._process: int | None = None
+        self.status: int | None = None
+
+    def start(self) -> None:
+        flags = ['--gin_file=gin/deeplab_shapes.gin', '--plugins=experiments/tiny_backbone/plugin.py']
+        flags += [f'--model_dir={self.folder}', '--deterministic', '--strategy=one', '--precision=float32']
+        flags += [f'--gin_param={setting}' for setting in SETTINGS]
+        self.starts += 1
+        self.status, self._process = None, preloaded.start(flags, self.log, str(ROOT))
+
+    def lives(self) -> bool:
+        if self.status is None:
+            process, status = os.waitpid(self._process, os.WNOHANG)
+            if process:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status is None
+
+    def send(self, number: int) -> None:
+        if self.lives():
+            os.kill(self._process, number)
+
+    def wait(self) -> float:
+        """Waits for the end, and kills what takes too long. Returns the seconds."""
+        start = time.monotonic()
+        while self.lives():
+            time.sleep(0.01)
+            if time.monotonic() - start > _LIMIT:
+                self.send(signal.SIGKILL)
+        return time.monotonic() - start
+
+    def until(self, moment: Callable[[Run], bool]) -> bool:
+        """Waits for a moment. Returns False if the process ended first."""
+        start = time.monotonic()
+        while self.lives() and time.monotonic() - start < _LIMIT:
+            if moment(self):
+                return True
+            time.sleep(0.0005)
+        return False
+
+    def names(self, pattern: str) -> list[str]:
+        return sorted(glob.glob(pattern, root_dir=self.folder, recursive=True))
+
+    def lines(self) -> list[dict[str, Any]]:
+        path = self.folder / 'metrics.jsonl'
+        text = path.read_text(encoding='utf-8') if path.exists() else ''
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith('\n')]
+
+    def reached(self, kind: str) -> int:
+        return max((line['step'] for line in self.lines() if line['kind'] == kind), default=0)
+
+    def saved(self) -> int:
+        return max((int(name[5:13]) for name in self.names('ckpt-????????.safetensors')), default=0)
+
+    def last_words(self) -> str:
+        return pathlib.Path(self.log).read_text(encoding='utf-8', errors='replace').strip().rpartition('\n')[2]
+
+
+# ---- Moments: when to stop a run -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Aim:
+    """A moment, and up to how many seconds after it the signal follows."""
+
+    name: str
+    moment: Callable[[Run], bool]
+    delay: float = 0.0
+
+
+def _described(run: Run) -> bool:
+    return bool(run.names('dataset_info.json'))
+
+
+def _half_written(step: int) -> Callable[[Run], bool]:
+    return lambda run: run.saved() >= step and bool(run.names('ckpt-*.tmp-*'))
+
+
+def _other_temporary(run: Run) -> bool:
+    return any(not name.startswith('ckpt-') for name in run.names('**/*.tmp-*'))
+
+
+def _evaluating(step: int) -> Callable[[Run], bool]:
+    return lambda run: run.saved() >= step and run.reached('eval') < step
+
+
+def _saved(step: int) -> Callable[[Run], bool]:
+    return lambda run: run.saved() >= step
+
+
+def _trained(step: int) -> Callable[[Run], bool]:
+    return lambda run: run.reached('train') >= step
+
+
+def _kills(number: int, seconds: float, chance: random.Random) -> list[list[Aim]]:
+    """The aims of `number` SIGKILLs: trials of two, the first one before the second in the run.
+
+    Args:
+      number: of kills.
+      seconds: from a start to the first line of training, in the base.
+      chance: draws the steps.
+    """
+    step = lambda low, high: SAVES * chance.randint(low // SAVES, high // SAVES)  # noqa: E731
+    first = [
+        lambda: Aim('start', lambda run: True, seconds),
+        lambda: Aim('half-written checkpoint', _half_written(step(0, 15))),
+        lambda: Aim('just after a save', _saved(step(5, 20)), 0.02),
+        lambda: Aim('checkpoint, not evaluated', _evaluating(20), 0.5),
+        lambda: Aim('training', _trained(step(5, 15)), 0.3),
+        lambda: Aim('half-written file beside', _other_temporary),
+    ]
+    second = [
+        lambda: Aim('checkpoint, not evaluated', _evaluating(40), 0.1),
+        lambda: Aim('half-written checkpoint', _half_written(step(25, 50))),
+        lambda: Aim('last checkpoint, not evaluated', _evaluating(60), 0.05),
+        lambda: Aim('just after a save', _saved(step(25, 55)), 0.01),
+        lambda: Aim('training', _trained(step(25, 55)), 0.1),
+    ]
+    aims = [(first, second)[i % 2][i // 2 % len((first, second)[i % 2])]() for i in range(number)]
+    return [aims[i : i + 2] for i in range(0, number, 2)]
+
+
+def _signals(number: int) -> list[tuple[int, Aim]]:
+    aims = [
+        Aim('training', _trained(5), 0.1),
+        Aim('evaluation of step 20', _evaluating(20), 0.3),
+        Aim('before the first step', _described, 0.3),
+        Aim('start', lambda run: run.folder.exists(), 0.3),
+        Aim('save of step 20', lambda run: run.saved() == 15 and bool(run.names('ckpt-*.tmp-*'))),
+    ]
+    return [((signal.SIGTERM, signal.SIGINT)[i % 2], aims[i // 2 % len(aims)]) for i in range(number)]
+
+
+# ---- Comparison with the base ----------------------------------------------------------------------------------------
+
+
+def _without_measures(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_measures(item) for key, item in value.items() if key not in MEASURED}
+    return value
+
+
+def _different_tensors(one: pathlib.Path, other: pathlib.Path) -> list[str]:
+    try:
+        a, b = load_file(one), load_file(other)
+    except (OSError, SafetensorError) as error:
+        return [str(error)]
+    if a.keys() != b.keys():
+        return [f'other names of tensors: {sorted(a.keys() ^ b.keys())[:3]}']
+    different = [name for name in a if a[name].tobytes() != b[name].tobytes()]
+    return [f'{len(different)} of {len(a)} tensors differ, such as {different[0]}'] if different else []
+
+
+def _json(path: pathlib.Path, folder: pathlib.Path) -> Any:
+    return _without_measures(json.loads(path.read_text(encoding='utf-8').replace(str(folder), 'RUN')))
+
+
+def differences(run: Run, base: Run) -> list[str]:
+    """In what a finished run differs from the base."""
+    found = [] if run.status == 0 else [f'status {run.status}: {run.last_words()[:200]}']
+    last = f'ckpt-{STEPS:08d}.safetensors'
+    found += _different_tensors(base.folder / last, run.folder / last)
+    if (best := run.names('best/*')) != base.names('best/*'):
+        found.append(f'best/ holds {best}, not {base.names("best/*")}')
+    else:
+        found += [
+            f'{name}: {text}' for name in best for text in _different_tensors(base.folder / name, run.folder / name)
+        ]
+    lines, wanted = run.lines(), base.lines()
+    keys = [(line['kind'], line['step']) for line in lines]
+    if len(set(keys)) < len(keys):
+        found.append('metrics.jsonl has a line twice')
+    if list(map(_without_measures, lines)) != list(map(_without_measures, wanted)):
+        found.append('metrics.jsonl differs')
+    for name in ('results.json', *base.names('eval/*.json')):
+        path = run.folder / name
+        if not path.exists() or _json(path, run.folder) != _json(base.folder / name, base.folder):
+            found.append(f'{name} differs')
+    if left := run.names('**/*.tmp-*'):
+        found.append(f'temporary files: {left}')
+    if (count := len(run.names('ckpt-*'))) > KEPT:
+        found.append(f'{count} files of checkpoints, at most {KEPT} are kept')
+    return found
+
+
+# ---- Trials ----------------------------------------------------------------------------------------------------------
+
+
+def _finish(run: Run) -> None:
+    run.start()
+    run.wait()
+
+
+def _state(run: Run) -> str:
+    partial = [name for name in run.names('**/*.tmp-*')]
+    return f'trained {run.reached("train")}, saved {run.saved()}, evaluated {run.reached("eval")}' + (
+        f', half {os.path.basename(partial[0]).partition(".tmp-")[0]}' if partial else ''
+    )
+
+
+def kill_trial(run: Run, aims: Iterable[Aim], chance: random.Random) -> tuple[int, list[str]]:
+    """Returns the number of kills that met their moment, and a line each on all of them."""
+    kills, told = 0, []
+    for aim in aims:
+        run.start()
+        if run.until(aim.moment):
+            time.sleep(chance.uniform(0, aim.delay))
+        met = run.lives()
+        run.send(signal.SIGKILL)
+        run.wait()
+        kills += met
+        told.append(f'{aim.name}: {_state(run) if met else "ended before"}')
+    _finish(run)
+    return kills, told
+
+
+def signal_trial(run: Run, number: int, aim: Aim, chance: random.Random) -> tuple[str, list[str]]:
+    """Returns what happened, and what was wrong with it before the same command is started again."""
+    run.start()
+    if run.until(aim.moment):
+        time.sleep(chance.uniform(0, aim.delay))
+    run.send(number)
+    seconds = run.wait()
+    status, found = run.status, []
+    if status not in _statuses(number, run.reached('train')):
+        found.append(f'status {status} after {signal.Signals(number).name}')
+    if seconds > _GRACE:
+        found.append(f'{seconds:.0f} s to the end')
+    if run.saved() < run.reached('train'):
+        found.append(f'trained to step {run.reached("train")}, saved step {run.saved()}')
+    told = f'{signal.Signals(number).name} at {aim.name}: status {status} after {seconds:.1f} s; {_state(run)}'
+    _finish(run)
+    return told, found
+
+
+def _statuses(number: int, trained: int) -> tuple[int, ...]:
+    """The exit statuses that are right. Before anything was trained, SIGTERM may end a process as it ends any."""
+    if number == signal.SIGINT:
+        return (130,)
+    return (0,) if trained else (0, -signal.SIGTERM)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--kills', type=int, default=20)
+    parser.add_argument('--signals', type=int, default=10)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--keep', type=pathlib.Path, help='folder for the runs and their logs, which then stay')
+    args = parser.parse_args()
+    chance = random.Random(args.seed)
+    scratch = pathlib.Path(args.keep or tempfile.mkdtemp(prefix='kill-')).resolve()
+    scratch.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    try:
+        base = Run(scratch / 'base')
+        base.start()
+        before = time.monotonic()
+        base.until(_trained(1))
+        first = time.monotonic() - before
+        base.wait()
+        if base.status != 0:
+            print(f'the base ended with {base.status}: {base.last_words()}')
+            return 1
+        print(f'base: {time.monotonic() - begin:.0f} s, first line after {first:.1f} s', flush=True)
+        kills = wrong = starts = 0
+        for i, aims in enumerate(_kills(args.kills, first, chance), 1):
+            run = Run(scratch / f'kill-{i:02d}')
+            met, told = kill_trial(run, aims, chance)
+            kills, starts = kills + met, starts + run.starts
+            wrong += _tell(run.folder.name, told, differences(run, base))
+        for i, (number, aim) in enumerate(_signals(args.signals), 1):
+            run = Run(scratch / f'signal-{i:02d}')
+            told, found = signal_trial(run, number, aim, chance)
+            starts += run.starts
+            wrong += _tell(run.folder.name, [told], found + differences(run, base))
+        print(
+            f'{kills} SIGKILLs, {args.signals} SIGTERM and SIGINT, {starts} starts: {wrong} trials with findings; '
+            f'{time.monotonic() - begin:.0f} s'
+        )
+    finally:
+        if not args.keep:
+            shutil.rmtree(scratch)
+    return int(wrong > 0)
+
+
+def _tell(name: str, told: Iterable[str], found: Iterable[str]) -> bool:
+    found = list(found)
+    print(f'{name}: {"FOUND" if found else "equal"}')
+    for line in told:
+        print(f'    {line}')
+    for line in found:
+        print(f'    -> {line}')
+    sys.stdout.flush()
+    return bool(found)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
