@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-COVERED = ('seg', 'tests', 'gin', 'experiments', 'benchmarks')
+COVERED = ('seg', 'tests', 'gin', 'experiments', 'benchmarks', 'tools')
 
 
 def source_files():

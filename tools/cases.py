@@ -191,7 +191,9 @@ def judge(case: str, commands: list[Command], expected: dict[tuple[str, int], Ex
     found = []
     for number, command in enumerate(commands, 1):
         row = expected.get((identity(case), number))
-        lines = [*command.faults(), *(row.misses(command) if row else ['not in the table'])]
+        allowed = 'bug of seg' if row and 1 in row.statuses else None  # A plugin's mistake may be told so.
+        lines = [fault for fault in command.faults() if fault != allowed]
+        lines += row.misses(command) if row else ['not in the table']
         if lines:
             found.append(f'command {number}: {"; ".join(lines)}' + (f'. Right: {row.right}' if row else ''))
     return found + [f'command {number} did not run' for number in sorted(listed) if number > len(commands)]

@@ -24,7 +24,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import preloaded
@@ -157,32 +157,38 @@ def _trained(step: int) -> Callable[[Run], bool]:
     return lambda run: run.reached('train') >= step
 
 
-def _kills(number: int, seconds: float, chance: random.Random) -> list[list[Aim]]:
-    """The aims of `number` SIGKILLs: trials of two, the first one before the second in the run.
+def _kill_trials(seconds: float, chance: random.Random) -> Iterator[tuple[Aim, Aim]]:
+    """Aims of trials with two SIGKILLs, without end.
 
     Args:
-      number: of kills.
       seconds: from a start to the first line of training, in the base.
       chance: draws the steps.
     """
-    step = lambda low, high: SAVES * chance.randint(low // SAVES, high // SAVES)  # noqa: E731
-    first = [
-        lambda: Aim('start', lambda run: True, seconds),
-        lambda: Aim('half-written checkpoint', _half_written(step(0, 15))),
-        lambda: Aim('just after a save', _saved(step(5, 20)), 0.02),
-        lambda: Aim('checkpoint, not evaluated', _evaluating(20), 0.5),
-        lambda: Aim('training', _trained(step(5, 15)), 0.3),
-        lambda: Aim('half-written file beside', _other_temporary),
-    ]
-    second = [
-        lambda: Aim('checkpoint, not evaluated', _evaluating(40), 0.1),
-        lambda: Aim('half-written checkpoint', _half_written(step(25, 50))),
-        lambda: Aim('last checkpoint, not evaluated', _evaluating(60), 0.05),
-        lambda: Aim('just after a save', _saved(step(25, 55)), 0.01),
-        lambda: Aim('training', _trained(step(25, 55)), 0.1),
-    ]
-    aims = [(first, second)[i % 2][i // 2 % len((first, second)[i % 2])]() for i in range(number)]
-    return [aims[i : i + 2] for i in range(0, number, 2)]
+
+    def step(low: int, high: int) -> int:
+        return SAVES * chance.randint(low // SAVES, high // SAVES)
+
+    while True:
+        yield (
+            Aim('start', lambda run: True, seconds / 2),
+            Aim('checkpoint, not evaluated', _evaluating(40), 0.1),
+        )
+        yield (
+            Aim('half-written checkpoint', _half_written(step(0, 15))),
+            Aim('half-written checkpoint', _half_written(step(25, 50))),
+        )
+        yield (
+            Aim('just after a save', _saved(step(5, 20)), 0.02),
+            Aim('last checkpoint, not evaluated', _evaluating(60), 0.05),
+        )
+        yield (
+            Aim('checkpoint, not evaluated', _evaluating(20), 0.5),
+            Aim('just after a save', _saved(step(25, 55)), 0.01),
+        )
+        yield (
+            Aim('half-written file beside', _other_temporary),
+            Aim('training', _trained(step(10, 40)), 0.2),
+        )
 
 
 def _signals(number: int) -> list[tuple[int, Aim]]:
@@ -228,16 +234,14 @@ def differences(run: Run, base: Run) -> list[str]:
     if (best := run.names('best/*')) != base.names('best/*'):
         found.append(f'best/ holds {best}, not {base.names("best/*")}')
     else:
-        found += [
-            f'{name}: {text}' for name in best for text in _different_tensors(base.folder / name, run.folder / name)
-        ]
+        found += _different_tensors(*(one.folder / one.names('best/*.safetensors')[0] for one in (base, run)))
     lines, wanted = run.lines(), base.lines()
     keys = [(line['kind'], line['step']) for line in lines]
     if len(set(keys)) < len(keys):
         found.append('metrics.jsonl has a line twice')
     if list(map(_without_measures, lines)) != list(map(_without_measures, wanted)):
         found.append('metrics.jsonl differs')
-    for name in ('results.json', *base.names('eval/*.json')):
+    for name in ('results.json', *base.names('eval/*.json'), *base.names('best/*.json')):
         path = run.folder / name
         if not path.exists() or _json(path, run.folder) != _json(base.folder / name, base.folder):
             found.append(f'{name} differs')
@@ -328,7 +332,9 @@ def main() -> int:
             return 1
         print(f'base: {time.monotonic() - begin:.0f} s, first line after {first:.1f} s', flush=True)
         kills = wrong = starts = 0
-        for i, aims in enumerate(_kills(args.kills, first, chance), 1):
+        for i, aims in enumerate(_kill_trials(first, chance), 1):
+            if kills >= args.kills:
+                break
             run = Run(scratch / f'kill-{i:02d}')
             met, told = kill_trial(run, aims, chance)
             kills, starts = kills + met, starts + run.starts
