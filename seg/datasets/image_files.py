@@ -177,6 +177,11 @@ def decode_label(contents: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.bitwise.right_shift(samples, tf.cast(16 - bit_depth, tf.uint16)), tf.int32)
 
 
+def label_bits(contents: tf.Tensor) -> tf.Tensor:
+    """Bits of each sample of a PNG file that `decode_label` has decoded; uint8."""
+    return tf.io.decode_raw(tf.strings.substr(contents, 24, 1), tf.uint8)[0]
+
+
 _BYTES = [bytes([value]) for value in range(256)]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from seg.datasets import checking
-from seg.errors import UserError
+from seg.errors import UserError, shown
+from seg.files import irregular
 
 IGNORE_LABEL = 255
 VOC_CLASS_NAMES = tuple(
@@ -42,10 +44,13 @@ def find_root(data_dir: str, needed: Sequence[str]) -> str:
 
 
 def _read_lines(path: str) -> list[str]:
-    with tf.io.gfile.GFile(path, 'rb') as file:
-        contents = file.read()
+    if kind := irregular(path):
+        raise UserError(f'{path!r} is {kind}, expected a text file in UTF-8.')
     try:
-        return [line.strip() for line in contents.decode('utf-8-sig').splitlines()]
+        with tf.io.gfile.GFile(path, 'rb') as file:
+            return [line.strip() for line in re.split('\r\n|\n|\r', file.read().decode('utf-8-sig'))]
+    except tf.errors.OpError as error:
+        raise UserError(f'{path!r} cannot be read: {checking.reason(error)}.') from error
     except UnicodeDecodeError as error:
         raise UserError(
             f'{path}: expected a text file in UTF-8; byte {error.start} is not. Save it as UTF-8.'
@@ -62,8 +67,8 @@ def read_split(root: str, split: str) -> list[str]:
     for path in split_paths(root, split):
         if not tf.io.gfile.exists(path):
             folder = posixpath.join(root, SPLITS)
-            splits = sorted(name[: -len('.txt')] for name in tf.io.gfile.listdir(folder) if name.endswith('.txt'))
-            there = f'{folder} lists {", ".join(splits)}' if splits else f'{folder} holds no .txt file'
+            splits = [name[: -len('.txt')] for name in checking.listed(folder) if name.endswith('.txt')]
+            there = f'{folder} lists {checking.first_of(splits)}' if splits else f'{folder} holds no .txt file'
             raise UserError(f'voc_layout.split = {split!r}: there is no {path}. {there}.')
         names = [line for line in _read_lines(path) if line]
         if not names:
@@ -91,7 +96,7 @@ def read_class_names(root: str) -> tuple[str, ...]:
     elif '' in names:
         trouble = f'has an empty line {names.index("") + 1}, which would shift all later ids'
     elif twice:
-        trouble = f'names {twice[0]!r} twice'
+        trouble = f'names {shown(twice[0])} twice'
     elif len(names) > IGNORE_LABEL:
         trouble = f'has {len(names)} names; the id {IGNORE_LABEL} means ignored, so that at most {IGNORE_LABEL} fit'
     if trouble:

@@ -22,8 +22,9 @@ def voc_layout(
     - `JPEGImages/<name>.jpg` (or .jpeg, .png),
     - `SegmentationClass/<name>.png`: the class id of each pixel, greyscale or indices into any palette; 255 is ignored,
     - for objects, `SegmentationObject/<name>.png`: the number of the object that each pixel belongs to, from 1 on; 0 is
-      background, 255 is ignored. An object's class is the most common one of its pixels in `SegmentationClass`,
-    - `ImageSets/Segmentation/<split>.txt`: the names of the split, one a line,
+      background, and in maps of 8 bits 255 is ignored (those of 16 bits have room for more objects). An object's class
+      is the most common one of its pixels in `SegmentationClass`,
+    - `ImageSets/Segmentation/<split>.txt`: the names of the split, one a line; `city/1` for files in folders `city`,
     - `class_names.txt`: the class names, one a line, id 0 first. Without it the classes are the 21 of PASCAL VOC.
 
     Pictures and labels are taken as stored: an EXIF orientation is not applied, for label tools write plain PNGs. Where

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import posixpath
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +11,6 @@ import tensorflow as tf
 from seg.datasets import checking, image_files, mask_runs, voc_folder
 from seg.datasets.voc_folder import IGNORE_LABEL
 from seg.datasets.voc_semantic import VocSemantic
-from seg.errors import UserError
 from seg.structures import Annotations
 
 _KIND = 'map of objects'
@@ -29,14 +27,11 @@ class VocObjects(VocSemantic):
 
     _first_class = 1
 
+    _too_few = 'which is the background of objects. Name at least one class after it'
+
     def __init__(self, root: str, split: str, class_names: Sequence[str], stems: Sequence[str], decode_all: bool):
         super().__init__(root, split, class_names, stems, decode_all)
         self._object_paths = self._find_files(voc_folder.OBJECTS, ('.png',), _KIND)
-        if len(self._class_names) < 2:
-            raise UserError(
-                f'{posixpath.join(root, voc_folder.NAMES)} names {self._class_names[0]!r} only, which is the '
-                'background of objects. Name at least one class after it.'
-            )
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads and decodes one example.
@@ -85,7 +80,7 @@ class VocObjects(VocSemantic):
 
     def _decode(self, index: int, check_image: bool):
         counts = super()._decode(index, check_image)
-        if isinstance(counts, str):
+        if isinstance(counts, str) or counts.unknown:
             return counts
         path, label_path = self._object_paths[index], self._label_paths[index]
         try:
@@ -96,7 +91,9 @@ class VocObjects(VocSemantic):
             return checking.damage(path, error, 'take its name out of the split')
         ids, shares = ids.numpy(), shares.numpy()
         most = shares.max(axis=1, initial=0)
-        wrong = np.flatnonzero((shares.argmax(axis=1) == 0) | (most < _LEAST_SHARE * shares.sum(axis=1)))
+        # A border may have the number 255 in a map of 16 bits as well, where all of it is ignored.
+        border = (ids == IGNORE_LABEL) & (most == 0)
+        wrong = np.flatnonzero(~border & ((shares.argmax(axis=1) == 0) | (most < _LEAST_SHARE * shares.sum(axis=1))))
         if not wrong.size:
             return counts
         named = ', '.join(self._class_names[n] for n in np.flatnonzero(shares[wrong[0]]))
@@ -108,11 +105,15 @@ class VocObjects(VocSemantic):
 
 
 def _decode_pair(label, owner):
-    """Decodes a label and a map of objects, int32 [H, W] each; 0 is no object."""
-    label, owner = image_files.decode_label(label), image_files.decode_label(owner)
-    fits = tf.reduce_all(tf.shape(label) == tf.shape(owner))
+    """Decodes a label and a map of objects, int32 [H, W] each; 0 is no object.
+
+    The number 255 is the ignored border in maps of up to 8 bits, as PASCAL VOC has them; deeper ones have more objects.
+    """
+    label, numbers = image_files.decode_label(label), image_files.decode_label(owner)
+    fits = tf.reduce_all(tf.shape(label) == tf.shape(numbers))
     with tf.control_dependencies([tf.debugging.Assert(fits, ['Label and objects differ in size.'])]):
-        return tf.identity(label), tf.where(owner == IGNORE_LABEL, 0, owner)
+        is_deep = image_files.label_bits(owner) > 8
+        return tf.identity(label), tf.where((numbers == IGNORE_LABEL) & ~is_deep, 0, numbers)
 
 
 def _objects_and_counts(label, owner, num_classes):

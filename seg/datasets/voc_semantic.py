@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import posixpath
 from collections.abc import Sequence
@@ -14,10 +15,11 @@ from absl import logging
 from seg.datasets import checking, image_files, voc_folder
 from seg.datasets.palette import voc_palette
 from seg.datasets.voc_folder import IGNORE_LABEL
-from seg.errors import UserError
+from seg.errors import UserError, shown
 from seg.structures import ClassHistogram, DatasetInfo
 
 _IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png')
+_DARK = 64  # A picture of 8 bits without a value of this or more is hardly to be seen.
 
 
 class VocSemantic:
@@ -30,10 +32,14 @@ class VocSemantic:
     """
 
     _first_class = 0  # Of the labels' ids; ids below are no class.
+    _too_few = 'which leaves nothing to tell apart. Name the background as well, and label it with an id of its own'
 
     def __init__(self, root: str, split: str, class_names: Sequence[str], stems: Sequence[str], decode_all: bool):
         self._root, self._split, self._stems, self._decode_all = root, split, tuple(stems), decode_all
         self._class_names = tuple(class_names)
+        if len(self._class_names) < 2:
+            names = posixpath.join(root, voc_folder.NAMES)
+            raise UserError(f'{names} names {shown(self._class_names[0])} only, {self._too_few}.')
         self._where = f'voc_layout, split {split!r} of {root}'
         self._image_paths = self._find_files(voc_folder.IMAGES, _IMAGE_ENDINGS, 'picture')
         self._label_paths = self._find_files(voc_folder.LABELS, ('.png',), 'label')
@@ -105,16 +111,23 @@ class VocSemantic:
     def _find_files(self, folder: str, endings: Sequence[str], kind: str) -> list[str]:
         """Returns the file of every listed name, the first of `endings` that is there."""
         files = {}
-        for name in tf.io.gfile.listdir(posixpath.join(self._root, folder)):
-            stem, ending = posixpath.splitext(name)
-            files.setdefault(stem, {})[ending.lower()] = name
+        for below in {posixpath.dirname(stem) for stem in self._stems}:
+            if below.startswith('/') or '..' in below.split('/'):
+                continue  # A path out of the folder is no name.
+            for name in checking.listed(posixpath.join(self._root, folder, below)):
+                stem, ending = posixpath.splitext(posixpath.join(below, name))
+                files.setdefault(stem, {})[ending.lower()] = f'{stem}{ending}'
         missing = [stem for stem in self._stems if not any(e in files.get(stem, ()) for e in endings)]
         if missing:
             named = checking.first_of([f'{stem}{endings[0]}' for stem in missing])
             others = {name for stem in missing for name in files.get(stem, {}).values()}
             there = f' There is {min(others)}, but a {kind} must end in {" or ".join(endings)}.' if others else ''
-            if posixpath.splitext(missing[0])[0] in files and posixpath.splitext(missing[0])[0] != missing[0]:
-                there = f' Names are listed without ending: {posixpath.splitext(missing[0])[0]}, not {missing[0]}.'
+            plain = _plain_name(missing[0])
+            if plain != missing[0] and self._is_there(folder, plain, endings):
+                there = (
+                    f' Names are listed one a line, without folder, ending or anything behind: {plain!r}, not '
+                    f'{shown(missing[0])}.'
+                )
             raise UserError(
                 f'{self._where}: {len(missing)} of {len(self._stems)} listed names have no {kind} in '
                 f'{posixpath.join(self._root, folder)}: {named}.{there} Add the files, or take the names out of '
@@ -124,6 +137,9 @@ class VocSemantic:
             posixpath.join(self._root, folder, next(files[stem][e] for e in endings if e in files[stem]))
             for stem in self._stems
         ]
+
+    def _is_there(self, folder: str, stem: str, endings: Sequence[str]) -> bool:
+        return any(tf.io.gfile.exists(posixpath.join(self._root, folder, stem + ending)) for ending in endings)
 
     @functools.cached_property
     def _headers(self) -> list[image_files.ImageHeader]:
@@ -176,59 +192,110 @@ class VocSemantic:
     def _count(self, check_images: bool) -> ClassHistogram:
         """Decodes the split and counts its pixels by class."""
         check = functools.partial(self._decode, check_image=check_images)
-        num_classes = len(self._class_names)
-        pixels, present, ignored = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64), 0
-        problems = []
-        for item in checking.in_threads(check, len(self._stems), f'{self._where}: checking files'):
-            if isinstance(item, str):
-                problems.append(item)
-                continue
-            pixels += item.classes
-            present += (item.classes > 0) * item.classes.sum()
-            ignored += item.ignored
-        self._raise_problems(problems)
-        if ignored and num_classes > 1 and np.count_nonzero(pixels) < 2:
-            found = ''.join(f'{class_id} and ' for class_id in np.flatnonzero(pixels))
-            raise UserError(
-                f'{self._where}: all labels hold {found}{IGNORE_LABEL} only, and {IGNORE_LABEL} is ignored, so that '
-                f'there is nothing to tell apart. If {IGNORE_LABEL} marks a class, write its id instead, such as 1 for '
-                f'{self._class_names[1]!r}.'
-            )
-        total = max(int(pixels.sum()), 1)
-        shares = ', '.join(f'{n} {name} {100 * pixels[n] / total:.2f} %' for n, name in enumerate(self._class_names))
+        found = list(checking.in_threads(check, len(self._stems), f'{self._where}: checking files'))
+        counts = [item for item in found if isinstance(item, _Counts)]
+        total = _Counts(
+            sum(item.classes for item in counts),
+            sum(item.ignored for item in counts),
+            sum((item.unknown for item in counts), collections.Counter()),
+        )
+        self._raise_problems(
+            [
+                item if isinstance(item, str) else self._out_of_range(path, item, total)
+                for path, item in zip(self._label_paths, found, strict=True)
+                if isinstance(item, str) or item.unknown
+            ]
+        )
+        self._check_values(total, counts)
+        pixels = total.classes
+        labelled = max(int(pixels.sum()), 1)
+        shares = ', '.join(f'{n} {name} {100 * pixels[n] / labelled:.2f} %' for n, name in enumerate(self._class_names))
         logging.info(
             '%s: %d examples are sound. Labelled pixels by class: %s; %.2f %% of all pixels are ignored.',
-            *(self._where, len(self._stems), shares, 100 * ignored / (total + ignored)),
+            *(self._where, len(self._stems), shares, 100 * total.ignored / (labelled + total.ignored)),
         )
-        return ClassHistogram(pixels, present)
+        return ClassHistogram(pixels, sum((item.classes > 0) * item.classes.sum() for item in counts))
+
+    def _check_values(self, total: _Counts, counts: Sequence[_Counts]) -> None:
+        """Refuses labels of which nothing can be learnt; hints at what looks like a mistake."""
+        pixels = total.classes
+        occurring, absent = np.flatnonzero(pixels), np.flatnonzero(pixels == 0)
+        if len(occurring) < 2:
+            values = [*occurring.tolist(), *([IGNORE_LABEL] if total.ignored else [])]
+            mend = 'Label the pixels of each class with its id'
+            if total.ignored:
+                mend = (
+                    f'{IGNORE_LABEL} is ignored. If it marks a class, write its id instead, such as {absent[0]} for '
+                    f'{shown(self._class_names[absent[0]])}'
+                )
+            raise UserError(
+                f'{self._where}: all labels hold {" and ".join(map(str, values))} only, so that there is nothing to '
+                f'tell apart. {mend}.'
+            )
+        two = [
+            stem
+            for stem, item in zip(self._stems, counts, strict=True)
+            if item.ignored and item.classes[0] and not item.classes[1:].any()
+        ]
+        if two:
+            logging.warning(
+                '%s: %d of %d labels hold 0 and %d only, such as %s. %d is ignored; if it marks a class there, write '
+                'its id instead.',
+                *(self._where, len(two), len(counts), IGNORE_LABEL, checking.first_of(two), IGNORE_LABEL),
+            )
+        names = posixpath.join(self._root, voc_folder.NAMES)
+        if absent.size and not tf.io.gfile.exists(names):
+            logging.warning(
+                '%s: there is no %s, so the classes are the %d of PASCAL VOC, of which %s do not occur. If yours are '
+                'others, name them there, one a line.',
+                *(self._where, names, len(pixels), checking.first_of(absent.tolist())),
+            )
+        dark = [
+            stem
+            for stem, item in zip(self._stems, counts, strict=True)
+            if item.greatest is not None and item.greatest < _DARK
+        ]
+        if dark:
+            logging.warning(
+                '%s: %d of %d pictures are nearly black, such as %s: no value is above %d of 255. Pictures of 16 bits '
+                'are read by their 8 highest ones: where a camera gave 12, stretch the values to all 16.',
+                *(self._where, len(dark), len(counts), checking.first_of(dark), _DARK - 1),
+            )
 
     def _decode(self, index: int, check_image: bool) -> _Counts | str:
         """Decodes as `load` does, so that what passes here can't fail there."""
-        path = self._image_paths[index]
+        path, greatest = self._image_paths[index], None
         try:
             if check_image:
-                checking.decoded_shape(tf.io.read_file(path))
+                greatest = int(_greatest(tf.io.read_file(path)))
             path = self._label_paths[index]
             counts = _count_samples(tf.io.read_file(path)).numpy()
         except tf.errors.OpError as error:
             return checking.damage(path, error, 'take its name out of the split')
-        num_classes = len(self._class_names)
-        ignored = int(counts[IGNORE_LABEL])
+        num_classes, ignored = len(self._class_names), int(counts[IGNORE_LABEL])
         counts[IGNORE_LABEL] = 0
-        wrong = np.flatnonzero(counts[num_classes:]) + num_classes
-        if not wrong.size:
-            return _Counts(counts[:num_classes], ignored)
-        values = ', '.join(f'{value} ({counts[value]} pixels)' for value in wrong[: checking.SHOWN])
+        unknown = np.flatnonzero(counts[num_classes:]) + num_classes
+        return _Counts(
+            counts[:num_classes],
+            ignored,
+            collections.Counter({int(value): int(counts[value]) for value in unknown}),
+            greatest,
+        )
+
+    def _out_of_range(self, path: str, item: _Counts, total: _Counts) -> str:
+        """What is wrong with a label that holds values beyond the classes, and what to do, by what the others hold."""
+        num_classes, unknown = len(self._class_names), sorted(total.unknown)
+        found = [f'{value} ({pixels} pixels)' for value, pixels in sorted(item.unknown.items())]
         names = posixpath.join(self._root, voc_folder.NAMES)
         origin = names if tf.io.gfile.exists(names) else f'PASCAL VOC, since there is no {names}'
         mend = 'Change the labels, or name the missing classes there'
-        if num_classes == 2 and len(wrong) == 1:
-            mend = f'If {wrong[0]} marks {self._class_names[1]!r}, write 1 instead'
-        elif wrong.max() == num_classes and not counts[0]:
+        if unknown == [num_classes] and not total.classes[0]:
             mend = 'The labels seem to begin at 1: subtract 1 from each but 255, or name class 0 there'
+        elif num_classes == 2 and len(unknown) == 1 and total.classes[0] and not total.classes[1]:
+            mend = f'If {unknown[0]} marks {shown(self._class_names[1])}, write 1 instead'
         return (
-            f'{path}: label values out of range: {values}. Classes are 0..{num_classes - 1} from {origin}; '
-            f'{IGNORE_LABEL} is ignored. {mend}.'
+            f'{path}: label values out of range: {", ".join(found[: checking.SHOWN])}. Classes are '
+            f'0..{num_classes - 1} from {origin}; {IGNORE_LABEL} is ignored. {mend}.'
         )
 
     def _raise_problems(self, problems: Sequence[str]) -> None:
@@ -236,8 +303,22 @@ class VocSemantic:
 
 
 class _Counts(NamedTuple):
-    classes: np.ndarray  # int64 [num_classes]
+    classes: np.ndarray  # int64 [num_classes], pixels of each class.
     ignored: int
+    unknown: collections.Counter[int]  # Pixels by value, of values that are no class.
+    greatest: int | None = None  # Of the picture's values; None if it was not decoded.
+
+
+def _plain_name(line: str) -> str:
+    """A name without the path, the ending and the labels that lists of other tools have beside it."""
+    words = line.split()
+    return posixpath.splitext(posixpath.basename(words[0]))[0] if words else line
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+def _greatest(contents):
+    """Greatest value of a picture, 0 to 255, which is decoded as `load` does."""
+    return tf.reduce_max(image_files.decode_image(contents))
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])

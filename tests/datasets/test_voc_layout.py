@@ -1,6 +1,7 @@
 """Folders in VOC's layout: examples as stored, and every mistake found before a step is wasted."""
 
 import io
+import os
 import re
 
 import numpy as np
@@ -152,7 +153,9 @@ def test_union_of_splits_has_every_picture_once(folder):
 
 
 def test_missing_and_empty_split(folder):
-    refused(r"voc_layout.split = 'test': there is no .*test\.txt.*lists train, val\.", data_dir=folder, split='test')
+    refused(
+        r"voc_layout.split = 'test': there is no .*test\.txt.*lists 'train', 'val'\.", data_dir=folder, split='test'
+    )
     (folder / 'ImageSets/Segmentation/none.txt').write_text('\n \n')
     refused(r"voc_layout.split = 'none': .*none\.txt is empty", data_dir=folder, split='none')
 
@@ -169,9 +172,65 @@ def test_listed_without_picture_or_label(folder):
     refused(r'7 of 12 .* no label .*gone0\.png.*There is gone0\.bmp, but a label must end in \.png', data_dir=folder)
 
 
-def test_names_listed_with_their_ending(folder):
-    (folder / 'ImageSets/Segmentation/train.txt').write_text('img0.jpg\n')
-    refused(r'Names are listed without ending: img0, not img0\.jpg', data_dir=folder)
+@pytest.mark.parametrize('line', ['img0.jpg', 'img0  1', '/JPEGImages/img0.jpg /SegmentationClass/img0.png'])
+def test_names_listed_with_more_than_the_name(folder, line):
+    """With the ending, with the flags of VOC's lists of classes, or in pairs of paths."""
+    (folder / 'ImageSets/Segmentation/train.txt').write_text(f'{line}\n')
+    assert f"'img0', not '{line}'" in refused('without folder, ending', data_dir=folder)
+
+
+def test_names_in_folders(folder):
+    for name, ending in (('JPEGImages', 'jpg'), ('SegmentationClass', 'png')):
+        (folder / name / 'aachen').mkdir()
+        (folder / name / f'img1.{ending}').rename(folder / name / f'aachen/img1.{ending}')
+    (folder / 'ImageSets/Segmentation/train.txt').write_text('img0\naachen/img1\n')
+    dataset = voc_layout(data_dir=str(folder))
+    dataset.verify()
+    assert dataset.image_name(1) == 'aachen/img1'
+    assert dataset.load(tf.constant(1, tf.int64))['label'].shape == (31, 42)
+    (folder / 'ImageSets/Segmentation/train.txt').write_text(f'../{folder.name}/JPEGImages/img0\n')
+    refused('have no picture', data_dir=folder)
+
+
+@pytest.mark.parametrize('name', ['class_names.txt', 'ImageSets/Segmentation/train.txt'])
+def test_a_fifo_in_place_of_a_text_file(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    refused(f"{name}' is a FIFO", data_dir=folder)
+
+
+@pytest.mark.parametrize('name', ['JPEGImages/img2.jpg', 'SegmentationClass/img2.png'])
+def test_a_fifo_or_a_device_among_the_pictures(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    refused(f'{name}: .* a FIFO', data_dir=folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to('/dev/zero')
+    refused(f'{name}: .* a device', data_dir=folder)
+
+
+def test_lists_of_any_bytes(folder):
+    """Each ends in a data set or in one message."""
+    random = np.random.default_rng(0)
+    for name in ('class_names.txt', 'ImageSets/Segmentation/train.txt'):
+        sound = (folder / name).read_bytes()
+        for _ in range(150):
+            content = bytearray(sound)
+            for place in random.integers(0, len(content), random.integers(1, 9)):
+                content[place] = random.choice([*b'\0\n\r/. ', 0x85, 0xED, 0xFF, random.integers(0, 256)])
+            (folder / name).write_bytes(content)
+            try:
+                assert voc_layout(data_dir=str(folder)).info.num_examples
+            except UserError as error:
+                assert len(str(error)) < 8100
+        (folder / name).write_bytes(sound)
+
+
+def test_stray_names_that_are_no_utf8(folder):
+    for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
+        (folder / os.fsdecode(name.encode() + b'/caf\xe9.txt')).touch()
+    voc_layout(data_dir=str(folder)).verify()
+    refused("lists 'train', 'val'", data_dir=folder, split='test')
 
 
 def test_truncated_and_damaged_files_are_found(folder):
@@ -226,7 +285,10 @@ def test_label_values_out_of_range(folder):
 
 
 def test_nearest_fix_of_labels_out_of_range(folder):
-    save_label(folder / 'SegmentationClass/img1.png', np.random.default_rng(0).integers(1, 4, [31, 42]))
+    for n in range(5):
+        save_label(
+            folder / f'SegmentationClass/img{n}.png', np.random.default_rng(n).integers(1, 4, [30 + n, 40 + 2 * n])
+        )
     refused(r'img1\.png.*seem to begin at 1: subtract 1', data_dir=folder)
     (folder / 'class_names.txt').write_text('ground\ncell\n')
     for n in range(5):
@@ -236,10 +298,50 @@ def test_nearest_fix_of_labels_out_of_range(folder):
     refused(r'Classes are 0\.\.20 from PASCAL VOC, since there is no .*class_names\.txt', data_dir=folder)
 
 
-def test_a_mask_of_0_and_255_is_no_label(folder):
+def test_a_remedy_keeps_the_classes_apart(folder):
+    """Two classes numbered 1 and 2: written as 1, number 2 would be one with the background."""
+    (folder / 'class_names.txt').write_text('ground\ncell\n')
     for n in range(5):
-        save_label(folder / f'SegmentationClass/img{n}.png', np.eye(30 + n, 40 + 2 * n) * 255)
-    refused(r"all labels hold 0 and 255 only, and 255 is ignored.*such as 1 for 'road'", data_dir=folder)
+        save_label(folder / f'SegmentationClass/img{n}.png', 1 + np.eye(30 + n, 40 + 2 * n))
+    assert 'write 1' not in refused(r'2 \(30 pixels\).*subtract 1', data_dir=folder)
+    save_label(folder / 'SegmentationClass/img0.png', np.eye(30, 40))
+    message = refused(r'2 \(31 pixels\)', data_dir=folder)
+    assert 'write 1' not in message and 'subtract' not in message
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ((0, 0), 'all labels hold 0 only'),
+        ((2, 2), 'all labels hold 2 only'),
+        ((255, 255), "all labels hold 255 only.*such as 0 for 'sky'"),
+        ((0, 255), "all labels hold 0 and 255 only.*255 is ignored.*such as 1 for 'road'"),
+        ((1, 255), "all labels hold 1 and 255 only.*such as 0 for 'sky'"),
+    ],
+)
+def test_labels_of_one_class(folder, values, message):
+    for n in range(5):
+        save_label(folder / f'SegmentationClass/img{n}.png', np.where(np.eye(30 + n, 40 + 2 * n), *values))
+    refused(message, data_dir=folder)
+
+
+def test_one_class_name(folder):
+    (folder / 'class_names.txt').write_text('object\n')
+    refused(r"class_names\.txt names 'object' only.*background", data_dir=folder)
+
+
+def test_hints(folder, caplog):
+    """Things that may be right, and are told: a mask of 0 and 255 among labels, forgotten names, dark pictures."""
+    save_label(folder / 'SegmentationClass/img2.png', np.eye(32, 44) * 255)
+    (folder / 'class_names.txt').unlink()
+    Image.fromarray(np.full([30, 40], 4095, np.uint16)).save(folder / 'JPEGImages/img0.png')
+    (folder / 'JPEGImages/img0.jpg').unlink()
+    with caplog.at_level('WARNING'):
+        voc_layout(data_dir=str(folder)).verify()
+    mask, names, dark = (record.getMessage() for record in caplog.records)
+    assert "2 of 5 labels hold 0 and 255 only, such as 'img0', 'img2'" in mask
+    assert 'class_names.txt, so the classes are the 21 of PASCAL VOC' in names and '3, 4, 5, 6, 7, …' in names
+    assert "1 of 5 pictures are nearly black, such as 'img0'" in dark
 
 
 def test_labels_that_are_no_ids(folder):

@@ -137,3 +137,22 @@ def test_objects_without_a_class_of_their_own(folder):
 def test_background_alone_is_no_class(folder):
     (folder / 'class_names.txt').write_text('ground\n')
     refused(r"class_names\.txt names 'ground' only, which is the background", folder)
+
+
+def test_maps_of_16_bits_have_an_object_255(folder):
+    """300 objects, each of two pixels; 255 is ignored in maps of 8 bits only."""
+    numbers = np.repeat(np.arange(300), 2).reshape(SIZE) + 1
+    Image.fromarray(numbers.astype(np.uint16)).save(folder / 'SegmentationObject/img0.png')
+    Image.fromarray(np.ones(SIZE, np.uint8)).save(folder / 'SegmentationClass/img0.png')
+    dataset = voc_layout(data_dir=str(folder), labels='instance')
+    dataset.verify()
+    assert len(dataset.load(tf.constant(0, tf.int64))['classes']) == 300 == len(dataset.annotations(0).classes)
+
+
+def test_a_border_in_maps_of_16_bits(folder):
+    """All of it ignored by the label, too: no object."""
+    _, objects = maps()
+    Image.fromarray(objects[0].astype(np.uint16)).save(folder / 'SegmentationObject/img0.png')
+    dataset = voc_layout(data_dir=str(folder), labels='instance')
+    dataset.verify()
+    assert dataset.annotations(0).classes.tolist() == [1, 0, 0]
