@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import posixpath
-from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from seg.datasets import checking, coco_json, image_files, mask_runs
+from seg.datasets import checking, coco_json, coco_layout, coco_masks, image_files, mask_runs
 from seg.datasets.palette import object_palette
 from seg.errors import UserError
 from seg.registry import datasets
@@ -30,7 +29,8 @@ def coco(
 ) -> Coco:
     """Objects with masks from a COCO JSON file and a folder of pictures, as published or exported by a label tool.
 
-    The file is `annotations/instances_<split>.json`, the pictures are in `<split>`. Polygons of any number of parts
+    The file is `annotations/instances_<split>.json`, the pictures are in `<split>`; or, as Roboflow has it, both are
+    in `<split>`, the file as `_annotations.coco.json`. Polygons of any number of parts
     and run-length encodings, compressed or not, are read; crowds keep their mark; pictures without objects stay.
     Objects without a usable mask are dropped, and counted in the log. Classes are numbered by ascending category id,
     which may have gaps. Pictures are taken as stored: an EXIF orientation is not applied.
@@ -54,8 +54,8 @@ def coco(
             'Set it in the gin file or by --gin_param="coco.data_dir=\'/path/to/coco\'".'
         )
     root = os.path.expanduser(str(data_dir))
-    path = _find_annotations(root, split, annotations)
-    return Coco(path, _find_folder(root, split, images), split, decode_all=verify)
+    path = coco_layout.find_annotations(root, split, annotations)
+    return Coco(path, coco_layout.find_folder(root, split, images), split, decode_all=verify)
 
 
 class Coco:
@@ -70,16 +70,17 @@ class Coco:
     """
 
     def __init__(self, path: str, folder: str, split: str, decode_all: bool):
-        self._path, self._folder, self._decode_all = path, folder, decode_all
+        self._path, self._decode_all = path, decode_all
         self._where = f'coco, split {split!r} of {path}'
         contents = coco_json.read(path)
-        self._names, self._image_ids = contents.file_names, contents.image_ids
-        self._check_files()
+        self._image_ids = contents.image_ids
+        self._names = coco_layout.find_pictures(self._where, folder, contents.file_names, self._image_ids)
+        self._files = [posixpath.join(folder, name) for name in self._names]
         # Kept once, as tensors: eager ones are captured by a graph, not copied into it.
         with tf.init_scope(), tf.device('CPU:0'):
             self._sizes = tf.constant(contents.sizes)
-            self._objects = coco_json.Objects(*map(tf.constant, contents.objects))
-            self._paths = tf.constant(self._names)
+            self._objects = coco_masks.Objects(*map(tf.constant, contents.objects))
+            self._paths = tf.constant(self._files)
         self.info = DatasetInfo(
             name=f'coco/{split}',
             class_names=contents.class_names,
@@ -96,7 +97,7 @@ class Coco:
         )
 
     def image_name(self, index: int) -> str:
-        """Name of a picture's file without its ending."""
+        """Name of a picture's file without its ending, relative to the folder of the pictures and within it."""
         return posixpath.splitext(self._names[index])[0]
 
     def image_id(self, index: int) -> int | str:
@@ -116,7 +117,7 @@ class Coco:
           tf.errors.OpError: from within the graph, if the file is missing or damaged, or of another size than stated.
         """
         objects = self._objects
-        path = tf.strings.join([self._folder, tf.gather(self._paths, index)], '/')
+        path = tf.gather(self._paths, index)
         image = image_files.decode_image(tf.io.read_file(path))
         size = tf.gather(self._sizes, index)
         fits = tf.reduce_all(tf.shape(image)[:2] == size)
@@ -163,8 +164,11 @@ class Coco:
         """Checks every picture of the split, by decoding it unless the setting `verify` is off.
 
         Raises:
-          UserError: names the first five pictures that can't be used, what is wrong with each, and what to do.
+          UserError: names the first five pictures that can't be used, what is wrong with each, and what to do; also if
+            there is no object but crowds.
         """
+        crowds = int(self._arrays.is_crowd.sum())
+        checking.need_objects(self._where, len(self._arrays.is_crowd) - crowds, crowds)
         count = len(self._names)
         headers = list(checking.in_threads(self._check_header, count, f'{self._where}: reading headers'))
         checking.raise_problems(self._where, [item for item in headers if isinstance(item, str)], count, 'pictures')
@@ -174,12 +178,12 @@ class Coco:
             checking.raise_problems(self._where, [problem for problem in decoded if problem], count, 'pictures')
 
     @functools.cached_property
-    def _arrays(self) -> coco_json.Objects:
+    def _arrays(self) -> coco_masks.Objects:
         """The objects as numpy sees them, in the same memory."""
-        return coco_json.Objects(*(np.asarray(memoryview(part)) for part in self._objects))
+        return coco_masks.Objects(*(np.asarray(memoryview(part)) for part in self._objects))
 
     def _check_header(self, index: int) -> image_files.ImageHeader | str:
-        path = posixpath.join(self._folder, self._names[index])
+        path = self._files[index]
         try:
             header = image_files.read_header(path)
         except (ValueError, tf.errors.OpError) as error:
@@ -201,67 +205,9 @@ class Coco:
         )
 
     def _check_pixels(self, index: int) -> str | None:
-        path = posixpath.join(self._folder, self._names[index])
+        path = self._files[index]
         try:
             checking.decoded_shape(tf.io.read_file(path))
         except tf.errors.OpError as error:
             return checking.damage(path, error, f'take it out of {self._path}')
         return None
-
-    def _check_files(self) -> None:
-        """Looks whether all pictures are there, by listing their folders."""
-        folders = {posixpath.dirname(name) for name in self._names}
-        there = {folder: _listed(posixpath.join(self._folder, folder)) for folder in folders}
-        missing = [n for n in self._names if posixpath.basename(n) not in there[posixpath.dirname(n)]]
-        if not missing:
-            return
-        hint = ''
-        if any(posixpath.basename(name) in _listed(self._folder) for name in missing if '/' in name):
-            hint = ' Some are in that folder itself: set coco.images to the folder that the names begin from.'
-        raise UserError(
-            f'{self._where}: {len(missing)} of {len(self._names)} pictures are not in {self._folder}: '
-            f'{checking.first_of(missing)}. {checking.holds(self._folder)}.{hint} Add the files, or set coco.images to '
-            'their folder.'
-        )
-
-
-def _listed(folder: str) -> set[str]:
-    return set(tf.io.gfile.listdir(folder)) if tf.io.gfile.isdir(folder) else set()
-
-
-def _find_annotations(root: str, split: str, annotations: str | None) -> str:
-    path = posixpath.join(root, annotations or f'annotations/instances_{split}.json')
-    if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
-        return path
-    if not tf.io.gfile.isdir(root):
-        raise UserError(
-            f'coco.data_dir = {root!r}: there is no such folder. Set coco.data_dir (in most gin files the macro '
-            'DATA_DIR) to the folder that holds annotations and pictures.'
-        )
-    folders = [posixpath.join(root, 'annotations'), root]
-    found = sorted(f'{folder}/{name}' for folder in folders for name in _listed(folder) if name.endswith('.json'))
-    begin = f'{folders[0]}/instances_'
-    splits = [name[len(begin) : -len('.json')] for name in found if name.startswith(begin)]
-    if annotations:
-        setting = f'coco.annotations = {annotations!r}'
-        remedy = (
-            f'JSON files there: {checking.first_of(found)}.' if found else 'No JSON file is there or in annotations.'
-        )
-    else:
-        setting = f'coco.split = {split!r}'
-        remedy = f'Splits there: {", ".join(splits)}.' if splits else f'{checking.holds(root)}.'
-        remedy += ' Set coco.split to one of them, or coco.annotations to your JSON file.'
-    raise UserError(f'{setting}: there is no {path}. {remedy}')
-
-
-def _find_folder(root: str, split: str, images: str | None) -> str:
-    candidates: Sequence[str] = [images] if images else [split, f'images/{split}', 'images']
-    for candidate in candidates:
-        folder = posixpath.join(root, candidate)
-        if tf.io.gfile.isdir(folder):
-            return folder.rstrip('/')
-    setting = f'coco.images = {images!r}' if images else f'coco.split = {split!r}'
-    raise UserError(
-        f'{setting}: looked for the folder of the pictures at {", ".join(candidates)} in {root}. '
-        f'{checking.holds(root)}. Set coco.images to it.'
-    )

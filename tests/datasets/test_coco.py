@@ -15,67 +15,10 @@ from pycocotools.coco import COCO
 from seg.datasets.coco import coco
 from seg.datasets.palette import object_palette
 from seg.errors import UserError
+from tests.datasets import coco_files
+from tests.datasets.coco_files import SIZES, SQUARE, annotation, contents, refused, runs, write
 
-SIZES = ((30, 40), (34, 28), (25, 25))  # (height, width)
-SQUARE = [4, 5, 14, 5, 14, 17, 4, 17]
-
-
-def annotation(number, picture, segmentation, category=7, **more):
-    return {
-        'id': number, 'image_id': 100 + picture, 'category_id': category, 'segmentation': segmentation, 'iscrowd': 0,
-        'bbox': [4, 5, 10, 12], 'area': 120.0, **more,
-    }  # fmt: skip
-
-
-def runs(picture, seed=0):
-    """A random mask as COCO's compressed and uncompressed runs."""
-    height, width = SIZES[picture]
-    counts = np.random.default_rng(seed).integers(1, 9, 40)
-    counts = [*counts.tolist(), height * width - int(counts.sum())]
-    return coco_mask.frPyObjects({'size': [height, width], 'counts': counts}, height, width), counts
-
-
-def contents():
-    """Three pictures, the last without objects; polygons, runs of both kinds, a crowd; sparse category ids, id 0."""
-    compressed, counts = runs(1)
-    text = {'size': [34, 28], 'counts': compressed['counts'].decode()}
-    return {
-        'images': [
-            {'id': 100 + n, 'file_name': f'img{n}.png', 'height': height, 'width': width}
-            for n, (height, width) in enumerate(SIZES)
-        ],
-        'categories': [{'id': 90, 'name': 'zebra'}, {'id': 7, 'name': 'ant'}, {'id': 13, 'name': 'bee'}],
-        'annotations': [
-            annotation(0, 0, [SQUARE]),
-            annotation(5, 1, text, 90, bbox=[0.5, 0, 20.5, 34]),
-            annotation(3, 0, [SQUARE, [20.5, 3.2, 33.3, 8.1, 25, 28.9], [1, 1, 2, 2]], 13, bbox=[4, 3, 29.3, 25.9]),
-            annotation(8, 1, {'size': [34, 28], 'counts': counts}, 90, iscrowd=1, bbox=[0, 0, 21, 34], area=7.5),
-        ],
-    }
-
-
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / 'train').mkdir()
-    for n, (height, width) in enumerate(SIZES):
-        pixels = np.random.default_rng(n).integers(0, 256, [height, width, 3], dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f'train/img{n}.png')
-    (tmp_path / 'annotations').mkdir()
-    write(tmp_path, contents())
-    return tmp_path
-
-
-def write(folder, data, name='annotations/instances_train.json'):
-    (folder / name).write_text(data if isinstance(data, str) else json.dumps(data))
-
-
-def refused(message, folder, data=None, **settings):
-    """Writes the file, builds, verifies, and returns the text of the error."""
-    if data is not None:
-        write(folder, data)
-    with pytest.raises(UserError, match=message) as caught:
-        coco(data_dir=str(folder), **settings).verify()
-    return str(caught.value)
+folder = coco_files.folder
 
 
 def examples(dataset):
@@ -158,9 +101,7 @@ def test_other_places(folder, tmp_path_factory):
     assert found.info.name == 'coco/x' and found.info.num_examples == 3
     message = refused(r"coco.split = 'train': there is no .*instances_train\.json", folder)
     assert 'coco.annotations' in message and 'mine.json' in message
-    refused(
-        r"coco.annotations = 'no.json': there is no .*JSON files there: .*mine\.json", folder, annotations='no.json'
-    )
+    refused(r"coco.annotations = 'no.json': there is no .*JSON files in .*mine\.json", folder, annotations='no.json')
     refused(r"coco.images = 'photos': looked .* at photos in ", folder, images='photos', annotations='mine.json')
     (folder / 'images').mkdir()
     (other / 'photos').rename(folder / 'images/train')
@@ -169,7 +110,7 @@ def test_other_places(folder, tmp_path_factory):
 
 def test_missing_folder_and_splits(folder):
     refused(r'coco.data_dir = .*nowhere.*no such folder.*DATA_DIR', folder / 'nowhere')
-    refused(r"coco.split = 'val': .*Splits there: train\.", folder, split='val')
+    refused(r"coco.split = 'val': .*Splits there: .train.\.", folder, split='val')
     with pytest.raises(UserError, match="coco.data_dir = ''"):
         coco(data_dir='')
     refused("labels 'semantic' are asked for", folder, labels='semantic')
@@ -182,14 +123,14 @@ def test_files_that_are_not_coco(folder):
     refused(r'is no complete JSON file: line 1, column 2', folder, '{images: 3}')
     refused('is a list, as .* results', folder, [{'image_id': 1, 'bbox': [1, 2, 3, 4]}])
     message = refused(
-        'There is no list annotations; it has categories, images', folder, {'images': [], 'categories': []}
+        "There is no list annotations; it has 'categories', 'images'", folder, {'images': [], 'categories': []}
     )
     assert "COCO's instance annotations" in message
     refused('no list images and no list annotations', folder, {'shapes': []})
     refused(r'annotations\[0\] is 5', folder, {'images': [], 'annotations': [5]})
     refused('images is empty', folder, {'images': [], 'annotations': []})
     (folder / 'annotations/instances_train.json').write_bytes(b'{"images": "l\xe4ke"}')
-    refused('expected JSON in UTF-8; byte 13', folder)
+    refused('no complete JSON file: expected UTF-8; byte 13', folder)
 
 
 def test_missing_pictures_are_named_and_counted(folder):
@@ -209,7 +150,7 @@ def test_file_names_with_folders(folder):
     dataset.verify()
     assert dataset.image_name(1) == 'sub/img1' and len(examples(dataset)) == 3
     data['images'][0]['file_name'] = 'train/img0.png'
-    refused('1 of 3 pictures are not in .*Some are in that folder itself: set coco.images', folder, data)
+    refused("1 of 3 pictures are not in .*write 'img0.png', without folders, as file_name", folder, data)
 
 
 @pytest.mark.parametrize('verify', [True, False])
@@ -242,10 +183,10 @@ def test_damaged_pictures_are_found(folder):
 def test_entries_of_images(folder):
     data = contents()
     data['images'][1]['id'] = 100
-    refused(r'images\[1\], img1\.png: the id 100 is that of img0\.png as well', folder, data)
+    refused(r"images\[1\], 'img1\.png': the id 100 is that of 'img0\.png' as well", folder, data)
     for change, message in (
         ({'file_name': None}, r'images\[1\], id 101: file_name is None'),
-        ({'height': None}, r'images\[1\], img1\.png: height is None and width 28'),
+        ({'height': None}, r'images\[1\], .img1\.png.: height is None and width 28'),
         ({'width': -4}, r'width -4'),
         ({'height': 9000, 'width': 9000}, r'expected pixels, and at most 67108864 in all'),
         ({'id': None}, r'images\[1\]: id is None'),
@@ -270,9 +211,9 @@ def test_unknown_pictures_and_classes(folder):
 def test_categories(folder):
     data = contents()
     data['categories'][1]['name'] = 'zebra'
-    refused(r'categories\[1\]: the name occurs twice', folder, data)
+    refused("the ids 90 and 7 both have the name 'zebra'", folder, data)
     data['categories'][1] = {'id': 90, 'name': 'ant'}
-    refused(r'categories\[1\]: the id occurs twice', folder, data)
+    refused(r"categories\[1\], 'ant': the id 90 is that of 'zebra' as well", folder, data)
     data['categories'][1] = {'name': 'ant'}
     refused(r"categories\[1\] is \{'name': 'ant'\}: expected", folder, data)
     del data['categories']
@@ -288,6 +229,9 @@ def test_categories(folder):
     assert info.class_names == ('cell',) and info.original_ids == (0,)
 
 
+NOT_COVERING = "run lengths whose sum is not the picture's height times its width"
+
+
 def unusable():
     """Segmentations that no mask can be made from, and the reason given for each."""
     compressed, counts = runs(0)
@@ -295,23 +239,37 @@ def unusable():
     return [
         ([], 'an empty segmentation'),
         (None, 'a box only, no segmentation'),
-        ([[1, 2, 3, 4]], 'polygons of fewer than three points'),
-        ([[1, 2, 3, 4, 5, 6, 7]], 'polygons of fewer than three points'),
-        ([[]], 'polygons of fewer than three points'),
+        ([[1, 2, 3, 4]], 'a polygon of four numbers, which are two points or a box'),
+        ([[1, 2, 3, 4, 5, 6, 7]], 'a polygon of an odd number of values'),
+        ([[]], 'an empty polygon'),
+        ([[1, 2]], 'a polygon of a single point'),
+        ('1 2 3 4 5 6', 'a segmentation that is neither polygons nor run lengths'),
+        (5, 'a segmentation that is neither polygons nor run lengths'),
         ([['a', 2, 3, 4, 5, 6]], 'a polygon that is no list of numbers'),
+        ([[{'x': 1, 'y': 2}]], 'a polygon that is no list of numbers'),
+        ([[[[1, 2, 3, 4, 5, 6]]]], 'a polygon that is no list of numbers'),
+        ([[1, 2, 3, 4, 5, 10**400]], 'a polygon that is no list of numbers'),
         ([[1, 2, 3, 4, 5, float('nan')]], 'a polygon that reaches far out of the picture'),
         ([[1, 2, 3, 4, 5, 1e12]], 'a polygon that reaches far out of the picture'),
+        ([[1, 2, 3, 4, 5, 1e308]], 'a polygon that reaches far out of the picture'),
+        ([[0.1, 0.2, 0.7, 0.2, 0.7, 1]], 'coordinates from 0 to 1, where COCO has pixels'),
         ([[50, 50, 60, 50, 60, 60]], 'a mask without a single pixel in the picture'),
         ({'size': [30, 40], 'counts': empty['counts'].decode()}, 'a mask without a single pixel in the picture'),
         ({'size': [30, 40], 'counts': [1, 0, 1199]}, 'a mask without a single pixel in the picture'),
         ({'size': [40, 30], 'counts': counts}, 'a run-length encoding of another size than the picture'),
-        ({'size': [30, 40], 'counts': compressed['counts'].decode()[:-3]}, 'a damaged run-length encoding'),
+        ({'size': 5, 'counts': counts}, 'a run-length encoding of another size than the picture'),
+        ({'size': [30, 40], 'counts': compressed['counts'].decode()[:-3]}, NOT_COVERING),
         ({'size': [30, 40], 'counts': 'läke'}, 'a damaged run-length encoding'),
         ({'size': [30, 40], 'counts': ''}, 'a damaged run-length encoding'),
-        ({'size': [30, 40], 'counts': [3, -3, 1200]}, 'a damaged run-length encoding'),
-        ({'size': [30, 40], 'counts': [3, 5]}, 'a damaged run-length encoding'),
-        ({'size': [30, 40]}, 'a damaged run-length encoding'),
-        ({}, 'a damaged run-length encoding'),
+        ({'size': [30, 40], 'counts': '0' * 10_000}, 'a damaged run-length encoding'),
+        ({'size': [30, 40], 'counts': [3, -3, 1200]}, 'run lengths that are no whole numbers'),
+        ({'size': [30, 40], 'counts': [0.5, 1199.5]}, 'run lengths that are no whole numbers'),
+        ({'size': [30, 40], 'counts': [[600], [600]]}, 'run lengths that are no whole numbers'),
+        ({'size': [30, 40], 'counts': [2**64, None]}, 'run lengths that are no whole numbers'),
+        ({'size': [30, 40], 'counts': [3, 5]}, NOT_COVERING),
+        ({'size': [30, 40], 'counts': [2**62] * 4 + [1200]}, NOT_COVERING),
+        ({'size': [30, 40]}, 'a run-length encoding without counts'),
+        ({}, 'a run-length encoding without counts'),
     ]
 
 
@@ -321,13 +279,16 @@ def test_objects_without_a_usable_mask_are_dropped_and_counted_in_one_line(folde
     write(folder, data)
     with caplog.at_level(logging.WARNING):
         dataset = coco(data_dir=str(folder))
-    (line,) = [record.getMessage() for record in caplog.records]
+    line, noted = [record.getMessage() for record in caplog.records]
     count = len(unusable())
-    assert f'{count} of {count + 4} objects have no usable mask and are dropped: 7 with a damaged' in line
+    assert f'{count} of {count + 4} objects have no usable mask and are dropped: ' in line
     for _, reason in unusable():
         assert f'{sum(r == reason for _, r in unusable())} with {reason}' in line
-    assert 'the first: annotation 50 of img0.png (an empty segmentation), annotation 51 of img0.png (a box' in line
+    assert "the first: annotation 50 of 'img0.png' (an empty segmentation), annotation 51 of 'img0.png' (a box" in line
     assert 'annotation 54' in line and 'annotation 55' not in line
+    assert (
+        f'1 of {count + 4} objects are kept, but' in noted and "annotation 3 of 'img0.png' (a polygon of four" in noted
+    )
     assert [len(example['boxes']) for example in examples(dataset)] == [2, 2, 0]
     whole = coco(data_dir=str(folder)).annotations(0)
     write(folder, contents())

@@ -1,0 +1,192 @@
+"""Where the files of a data set in COCO's format lie: its annotations, and each picture that they list."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import unicodedata
+import urllib.parse
+from collections.abc import Sequence
+
+import tensorflow as tf
+from absl import logging
+
+from seg.datasets import checking
+from seg.errors import UserError, shown
+
+_COCO, _ROBOFLOW = 'annotations/instances_{}.json', '{}/_annotations.coco.json'
+
+
+def find_annotations(root: str, split: str, annotations: str | None) -> str:
+    """Returns the path of the annotation file: COCO's place, Roboflow's, or the one that is set.
+
+    Raises:
+      UserError: if it is not there.
+    """
+    wanted = [annotations] if annotations else [place.format(split) for place in (_COCO, _ROBOFLOW)]
+    for name in wanted:
+        path = posixpath.join(root, name)
+        if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+            return path
+    if not tf.io.gfile.isdir(root):
+        raise UserError(
+            f'coco.data_dir = {root!r}: there is no such folder. Set coco.data_dir (in most gin files the macro '
+            'DATA_DIR) to the folder that holds annotations and pictures.'
+        )
+    found = [name for name in checking.listed(root) if name.endswith('.json')]
+    for folder in checking.listed(root):
+        inside = checking.listed(posixpath.join(root, folder))
+        found += [f'{folder}/{name}' for name in inside if name.endswith('.json')]
+    if annotations:
+        remedy = f'JSON files in {root}: {checking.first_of(found)}.' if found else f'{root} holds no JSON file.'
+        raise UserError(
+            f'coco.annotations = {annotations!r}: there is no {posixpath.join(root, annotations)}. {remedy}'
+        )
+    patterns = [re.compile(re.escape(place).replace(r'\{\}', '([^/]+)')) for place in (_COCO, _ROBOFLOW)]
+    splits = [match[1] for name in found for pattern in patterns if (match := pattern.fullmatch(name))]
+    there = f'Splits there: {checking.first_of(splits)}.' if splits else f'{checking.holds(root)}.'
+    if found and not splits:
+        there += f' JSON files: {checking.first_of(found)}.'
+    raise UserError(
+        f'coco.split = {split!r}: there is no {wanted[0]} and no {wanted[1]} in {root}. {there} Set coco.split to one '
+        'of them, or coco.annotations to your JSON file.'
+    )
+
+
+def find_folder(root: str, split: str, images: str | None) -> str:
+    """Returns the folder of the pictures.
+
+    Raises:
+      UserError: if it is not there.
+    """
+    candidates = [images] if images else [split, f'images/{split}', 'images']
+    for candidate in candidates:
+        folder = posixpath.join(root, candidate)
+        if tf.io.gfile.isdir(folder):
+            return posixpath.normpath(folder)
+    setting = f'coco.images = {images!r}' if images else f'coco.split = {split!r}'
+    raise UserError(
+        f'{setting}: looked for the folder of the pictures at {", ".join(candidates)} in {root}. '
+        f'{checking.holds(root)}. Set coco.images to it.'
+    )
+
+
+def find_pictures(where: str, folder: str, names: Sequence[str], ids: Sequence[int | str]) -> tuple[str, ...]:
+    """Looks for all listed pictures.
+
+    Names may have Windows' separators, or begin from the root where they lead into the folder. A name that is not there
+    may have another spelling: web tools write `%20` for a blank, and macOS takes accents off their letters.
+
+    Args:
+      where: the split, for messages.
+      folder: of the pictures.
+      names: as the annotation file has them.
+      ids: of the pictures, for messages.
+
+    Returns:
+      The name of each picture's file, relative to the folder and within it.
+
+    Raises:
+      UserError: if a picture is not there, is listed twice, or its name leads out of the folder.
+    """
+    relative = [_within(folder, name) for name in names]
+    outside = [name for name, inner in zip(names, relative, strict=True) if inner is None]
+    if outside:
+        hint = _hint(folder, outside, len(names)) or 'Set coco.images to the folder that holds all.'
+        raise UserError(
+            f'{where}: {len(outside)} of {len(names)} file names lead out of the folder of the pictures, {folder}: '
+            f'{checking.first_of(outside)}. {hint}'
+        )
+    shelf = _Shelf(folder)
+    found = [name if shelf.has(name) else shelf.other_spelling(name) for name in relative]
+    missing = [name for name, file in zip(names, found, strict=True) if file is None]
+    if missing:
+        hint = _hint(folder, missing, len(names)) or 'Add the files, or set coco.images to their folder.'
+        raise UserError(
+            f'{where}: {len(missing)} of {len(names)} pictures are not in {folder}: {checking.first_of(missing)}. '
+            f'{checking.holds(folder)}. {hint}'
+        )
+    respelt = [pair for pair in zip(relative, found, strict=True) if pair[0] != pair[1]]
+    if respelt:
+        logging.warning(
+            '%s: %d pictures are found by another spelling of their names, such as %s for %s.',
+            *(where, len(respelt), shown(respelt[0][1]), shown(respelt[0][0])),
+        )
+    _refuse_twice(where, found, ids)
+    return tuple(found)
+
+
+def _within(folder: str, name: str) -> str | None:
+    """A name relative to the folder; None if it leads out of it."""
+    name = posixpath.normpath(name.replace('\\', '/'))
+    if name.startswith('/'):
+        for base in (os.path.abspath(folder), os.path.realpath(folder)):
+            if name.startswith(base.rstrip('/') + '/'):
+                return name[len(base.rstrip('/')) + 1 :]
+        return None
+    leads_out = name in ('.', '..') or name.startswith('../') or re.match('[A-Za-z]:/', name)
+    return None if leads_out else name
+
+
+class _Shelf:
+    """What a folder and those below it hold; each is listed once, when it is asked for."""
+
+    def __init__(self, folder: str):
+        self._folder, self._listed, self._composed = folder, {}, {}
+
+    def _names(self, folder: str) -> set[str]:
+        if folder not in self._listed:
+            self._listed[folder] = set(checking.listed(posixpath.join(self._folder, folder)))
+        return self._listed[folder]
+
+    def has(self, name: str) -> bool:
+        return posixpath.basename(name) in self._names(posixpath.dirname(name))
+
+    def other_spelling(self, name: str) -> str | None:
+        """The name of the file that is meant, if there is one."""
+        plain = urllib.parse.unquote(name)
+        for spelling in (name, plain) if _within(self._folder, plain) == plain and '\0' not in plain else (name,):
+            if self.has(spelling):
+                return spelling
+            folder, base = posixpath.split(spelling)
+            if folder not in self._composed:
+                self._composed[folder] = {_composed(there): there for there in self._names(folder)}
+            file = self._composed[folder].get(_composed(base))
+            if file:
+                return posixpath.join(folder, file)
+        return None
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize('NFC', name)
+
+
+def _hint(folder: str, names: Sequence[str], count: int) -> str:
+    """What to do about names that are not in the folder, of so many in all; '' where nothing is known."""
+    parts = [[part for part in re.split(r'[/\\]', name) if part] for name in names]
+    above = posixpath.dirname(folder)
+    shelf = _Shelf(above)
+    if len(names) == count and all(len(path) > 1 and '..' not in path and shelf.has('/'.join(path)) for path in parts):
+        return f'They are in {above or "."}: set coco.images to it.'
+    shelf = _Shelf(folder)
+    there = [path[-1] for path in parts if path and shelf.has(path[-1])]
+    if not there:
+        return ''
+    return (
+        f'{len(there)} of them are in {folder} by the last part of their names: write {shown(there[0])}, without '
+        'folders, as file_name.'
+    )
+
+
+def _refuse_twice(where: str, files: Sequence[str], ids: Sequence[int | str]) -> None:
+    first, problems = {}, []
+    for file, image_id in zip(files, ids, strict=True):
+        if file in first:
+            problems.append(
+                f'{shown(file)} is the picture of the ids {shown(first[file])} and {shown(image_id)}. A picture needs '
+                'one entry of images with all of its objects: take the later one out, and set the image_id of its '
+                f'annotations to {shown(first[file])}.'
+            )
+        first.setdefault(file, image_id)
+    checking.raise_problems(where, problems, len(files), 'entries of images')

@@ -1,0 +1,333 @@
+"""The objects of COCO's annotation files: masks, boxes and areas, turned into flat arrays."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+from pycocotools import mask as coco_mask
+
+from seg.datasets import checking, mask_runs
+from seg.errors import UserError
+
+_CHUNK = 8192  # Objects that are turned into runs at a time, …
+_CHUNK_BYTES = 2**22  # … or so much of their compressed form, which takes some 50 times as much while it is read.
+_FAR = 20_000  # Pixels outside of the picture beyond which a polygon is nonsense.
+# Pixels along an outline. pycocotools keeps five steps a pixel, 40 bytes in all, and dies where they have no place.
+_LONGEST = 4_000_000
+_POINT = 'a polygon of a single point'
+
+
+class Objects(NamedTuple):
+    """All objects of a data set in flat arrays, those of one picture after those of another.
+
+    Attributes:
+      splits: int64 [images + 1]: the objects of picture i are number `splits[i]` to `splits[i + 1]` - 1.
+      boxes: float32 [N, 4], y0, x0, y1, x1 in pixels, within the picture.
+      classes: int32 [N], 0 to K - 1.
+      is_crowd: bool [N].
+      area: float32 [N], in pixels.
+      ends: int32, the runs of all masks, see `mask_runs.Runs`.
+      run_splits: int64 [N + 1].
+    """
+
+    splits: Any
+    boxes: Any
+    classes: Any
+    is_crowd: Any
+    area: Any
+    ends: Any
+    run_splits: Any
+
+
+class _Unusable(ValueError):
+    """An object, or a part of one, without a usable mask; the text says why."""
+
+
+@np.errstate(over='ignore', invalid='ignore')  # What overflows is found by its value.
+def read(
+    path: str,
+    annotations: list,
+    pictures: np.ndarray,
+    classes: np.ndarray,
+    is_crowd: np.ndarray,
+    sizes: np.ndarray,
+    title: Callable[[int], str],
+) -> Objects:
+    """Turns annotations into arrays.
+
+    Those without a usable mask are dropped. A line of the log counts them by reason and names the first five; another
+    one does so for objects that lose a part of their mask, or have it in another form than COCO's.
+
+    Args:
+      path: the file, for messages.
+      annotations: as read from it. They are let go: lists of numbers take much more memory than the arrays.
+      pictures: int64 [annotations], the picture of each.
+      classes: int32 [annotations].
+      is_crowd: bool [annotations].
+      sizes: int32 [pictures, 2], (height, width).
+      title: the name of an annotation by its number, for messages.
+
+    Raises:
+      UserError: if there are annotations, and none has a usable mask.
+    """
+    dropped, noted, replaced = _Tally(), _Tally(), _Tally()
+    # Of nothing, so that a file without objects has arrays, too.
+    parts = [(np.zeros(0, np.int64), np.zeros([0, 4], np.float32), *(np.zeros(0, t) for t in ('f', 'i', 'q')))]
+    order = np.argsort(pictures, kind='stable')
+    for chunk, strings in _drawn_chunks(annotations, order, sizes[pictures], dropped, noted, title):
+        size = sizes[pictures[chunk]].astype(np.int64)
+        runs, covered = mask_runs.from_strings(strings, size[:, 0] * size[:, 1])
+        mask_boxes, pixels = mask_runs.host_boxes_and_areas(runs, size[:, 0])
+        for place in np.flatnonzero(pixels == 0):
+            reason = 'a mask without a single pixel in the picture'
+            if covered[place] != size[place].prod():
+                reason = 'a damaged run-length encoding' if covered[place] < 0 else _NOT_COVERING
+            dropped.add(reason, title(chunk[place]))
+        kept = np.flatnonzero(pixels > 0)
+        entries = [annotations[number] for number in chunk[kept]]
+        boxes, wrong = _boxes(entries, mask_boxes[kept], size[kept])
+        for place in np.flatnonzero(wrong):
+            replaced.add(wrong[place], title(chunk[kept[place]]))
+        area = np.array([_number(entry.get('area')) for entry in entries], np.float64)
+        sound = (area >= np.finfo(np.float32).tiny) & (area <= size[kept].prod(axis=1))
+        area = np.where(sound, area, pixels[kept]).astype(np.float32)
+        lengths = np.diff(runs.splits)
+        ends = runs.ends[np.repeat(pixels > 0, lengths)]
+        parts.append((chunk[kept], boxes, area, ends, lengths[kept]))
+        for number in chunk:
+            annotations[number] = None
+    if dropped.total and dropped.total == len(annotations):
+        raise UserError(
+            f'{path}: none of its {len(annotations)} objects has a usable mask: {dropped.text()}. Masks are polygons '
+            '(lists x0, y0, x1, y1, … in pixels) or run-length encodings under the key segmentation.'
+        )
+    where = f'{path}: %d of {len(annotations)} objects'
+    dropped.log(f'{where} have no usable mask and are dropped')
+    noted.log(f'{where} are kept, but their masks are not as COCO has them')
+    replaced.log(f"{where} have no box that fits; their mask's is taken")
+    numbers, boxes, area, ends, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Objects(
+        splits=np.searchsorted(pictures[numbers], np.arange(len(sizes) + 1)),
+        boxes=boxes,
+        classes=classes[numbers],
+        is_crowd=is_crowd[numbers],
+        area=area,
+        ends=ends,
+        run_splits=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+    )
+
+
+def _drawn_chunks(annotations, order, sizes, dropped, noted, title):
+    """Yields numbers of annotations in this order, int64 [N], and the masks of each, in COCO's compressed form."""
+    numbers, strings, stored = [], [], 0
+    for number in order.tolist():
+        height, width = sizes[number].tolist()
+        try:
+            string, note = _compressed(annotations[number].get('segmentation'), height, width)
+        except _Unusable as error:
+            dropped.add(str(error), title(number))
+            annotations[number] = None
+            continue
+        if note:
+            noted.add(note, title(number))
+        numbers.append(number)
+        strings.append(string)
+        stored += len(string)
+        if len(strings) == _CHUNK or stored > _CHUNK_BYTES:
+            yield np.array(numbers, np.int64), strings
+            numbers, strings, stored = [], [], 0
+    yield np.array(numbers, np.int64), strings
+
+
+class _Tally:
+    """Counts by reason, and the first five by name."""
+
+    def __init__(self):
+        self._counts, self._named = collections.Counter(), []
+
+    @property
+    def total(self) -> int:
+        return self._counts.total()
+
+    def add(self, reason: str, name: str) -> None:
+        self._counts[reason] += 1
+        if len(self._named) < checking.SHOWN:
+            self._named.append(f'{name} ({reason})')
+
+    def text(self) -> str:
+        counted = ', '.join(f'{count} with {reason}' for reason, count in self._counts.most_common())
+        return f'{counted}; {"the first: " if self.total > 1 else ""}{", ".join(self._named)}'
+
+    def log(self, what: str) -> None:
+        if self.total:
+            logging.warning('%s: %s.', what % self.total, self.text())
+
+
+# ---- Segmentations ---------------------------------------------------------------------------------------------------
+
+_NOT_COVERING = "run lengths whose sum is not the picture's height times its width"
+_NO_NUMBERS = 'a polygon that is no list of numbers'
+
+
+def _compressed(segmentation: Any, height: int, width: int) -> tuple[bytes, str]:
+    """A mask in COCO's compressed form, and what is odd about its own; '' for nothing.
+
+    Raises:
+      _Unusable: if there is none, or it is damaged beyond use.
+    """
+    if segmentation is None:
+        raise _Unusable('a box only, no segmentation')
+    if isinstance(segmentation, Mapping):
+        return _compressed_runs(segmentation, height, width), ''
+    if not isinstance(segmentation, list):
+        raise _Unusable('a segmentation that is neither polygons nor run lengths')
+    if not segmentation:
+        raise _Unusable('an empty segmentation')
+    note, polygons = '', segmentation
+    if isinstance(segmentation[0], (int, float)):
+        polygons = [segmentation]  # Some tools write one polygon without the list around it.
+    elif len(segmentation) >= 3 and all(_is_pair(point) for point in segmentation):
+        note, polygons = 'pairs [x, y] in one list, taken as one polygon', [segmentation]
+    outlines, reasons, reach = [], [], 0.0
+    for polygon in polygons:
+        try:
+            outline = _outline(polygon)
+            if len(polygons) == 1 and _are_run_lengths(outline, height, width):
+                note = 'run lengths in the place of a polygon, taken as such'
+                return _compressed_runs({'counts': outline}, height, width), note
+            reach = max(reach, _reach(outline, height, width))
+            outlines.append(outline)
+        except _Unusable as error:
+            reasons.append(str(error))
+    if not outlines:
+        raise _Unusable(reasons[0])
+    longest = min(100 * (height + width), _LONGEST) + 4 * _FAR
+    # First a bound that costs nothing.
+    if sum(map(len, outlines)) * reach > longest and sum(map(_length, outlines)) > longest:
+        raise _Unusable('outlines of more than a hundred times around the picture')
+    lost = [reason for reason in reasons if reason != _POINT]  # A point covers nothing.
+    if lost:
+        note = f'{lost[0]}, a part that is left out'
+    return _merged(coco_mask.frPyObjects(outlines, height, width))['counts'], note
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, (int, float)) for part in value)
+
+
+def _outline(polygon: Any) -> np.ndarray:
+    """The numbers x0, y0, x1, y1, … of a polygon, float64; of pairs, too."""
+    try:
+        outline = np.asarray(polygon, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise _Unusable(_NO_NUMBERS) from None
+    if outline.ndim == 2 and outline.shape[1] == 2:
+        outline = outline.reshape(-1)
+    if outline.ndim != 1:
+        raise _Unusable(_NO_NUMBERS)
+    return outline
+
+
+def _are_run_lengths(outline: np.ndarray, height: int, width: int) -> bool:
+    """Whether these are the lengths of runs that cover the picture, one of them longer than any coordinate can be."""
+    return outline.sum() == height * width and outline.max() > max(height, width) and not (outline % 1).any()
+
+
+def _reach(outline: np.ndarray, height: int, width: int) -> float:
+    """The greatest coordinate of an outline, after what makes it one was checked."""
+    count = len(outline)
+    if count % 2:
+        raise _Unusable('a polygon of an odd number of values')
+    if count == 2:
+        raise _Unusable(_POINT)
+    if count == 4:
+        raise _Unusable('a polygon of four numbers, which are two points or a box')
+    if not count:
+        raise _Unusable('an empty polygon')
+    reach = np.abs(outline).max()
+    if not reach < max(height, width) + _FAR:  # Catches NaN, too.
+        raise _Unusable('a polygon that reaches far out of the picture')
+    if reach <= 1 and (outline % 1).any():
+        raise _Unusable('coordinates from 0 to 1, where COCO has pixels')
+    return reach
+
+
+def _length(outline: np.ndarray) -> float:
+    """Pixels along an outline, the longer of both directions for each edge."""
+    points = outline.reshape(-1, 2)
+    return np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
+
+
+def _merged(masks: list) -> dict[str, Any]:
+    """The union of compressed masks, in time that hardly grows with their number."""
+    while len(masks) > 1:
+        masks = [coco_mask.merge(masks[n : n + 8]) for n in range(0, len(masks), 8)]
+    return masks[0]
+
+
+def _compressed_runs(segmentation: Mapping, height: int, width: int) -> bytes:
+    counts, size = segmentation.get('counts'), segmentation.get('size')
+    if size is not None and (not isinstance(size, list) or size != [height, width]):
+        raise _Unusable('a run-length encoding of another size than the picture')
+    if isinstance(counts, str):
+        if len(counts) > 8 * (height * width + 2):  # A number has up to 8 characters.
+            raise _Unusable('a damaged run-length encoding')
+        return counts.encode('ascii', 'replace')
+    if not isinstance(counts, (list, np.ndarray)):
+        raise _Unusable('a run-length encoding without counts')
+    try:
+        runs = np.asarray(counts, np.float64)  # Some tools write them as 12.0.
+    except (TypeError, ValueError, OverflowError):
+        runs = np.full(1, np.nan)
+    if runs.ndim != 1 or not ((runs >= 0) & (runs % 1 == 0)).all():
+        raise _Unusable('run lengths that are no whole numbers')
+    if runs.sum() != height * width:
+        raise _Unusable(_NOT_COVERING)
+    counts = runs.astype(np.int64).tolist()
+    return coco_mask.frPyObjects({'size': [height, width], 'counts': counts}, height, width)['counts']
+
+
+# ---- Boxes -----------------------------------------------------------------------------------------------------------
+
+
+def _number(value: Any) -> float:
+    """A number as a float; NaN for all else, and where it is too large."""
+    try:
+        return float(value) if isinstance(value, (int, float)) else np.nan
+    except OverflowError:
+        return np.nan
+
+
+def _boxes(entries: list, mask_boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes from the annotations where they make sense, else from the masks.
+
+    Returns:
+      float32 [N, 4], and why a box is the mask's, object [N]; '' where it is not.
+    """
+    given = np.full([len(entries), 4], np.nan)
+    for place, entry in enumerate(entries):
+        box = entry.get('bbox')
+        if isinstance(box, Sequence) and len(box) == 4:
+            given[place] = [_number(value) for value in box]
+    limit = np.concatenate([sizes, sizes], axis=1)
+    x, y, width, height = given.T
+    boxes = np.clip(np.stack([y, x, y + height, x + width], axis=1), 0, limit)
+    as_corners = np.clip(np.stack([y, x, height, width], axis=1), 0, limit)
+    overlap, swapped = _iou(boxes, mask_boxes), _iou(as_corners, mask_boxes)
+    wrong = np.full(len(entries), '', object)
+    wrong[~(overlap > 0)] = 'a box beside its mask'
+    wrong[(overlap < 0.5) & (swapped > 0.9)] = 'a box of two corners, where COCO has x, y, width, height'
+    wrong[~((width > 0) & (height > 0) & np.isfinite(given).all(axis=1))] = 'no box, or an empty one'
+    return np.where((wrong == '')[:, None], boxes, mask_boxes).astype(np.float32), wrong
+
+
+def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes, row by row; 0 where one has no area or is no box."""
+    side = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
+    shared = np.where((side > 0).all(axis=1), side.prod(axis=1), 0)
+    whole = sum((box[:, 2:] - box[:, :2]).prod(axis=1) for box in (first, second)) - shared
+    return np.where(shared > 0, shared / np.where(whole > 0, whole, 1), 0)

@@ -1,0 +1,131 @@
+"""Names of pictures as tools write them: found, or refused by a message that says where they are."""
+
+import logging
+import os
+import unicodedata
+
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from seg.datasets.coco import coco
+from tests.datasets import coco_files
+from tests.datasets.coco_files import contents, refused, write
+
+folder = coco_files.folder
+
+
+def renamed(number, name):
+    """The contents with another name for one picture."""
+    data = contents()
+    data['images'][number]['file_name'] = name
+    return data
+
+
+def loads(dataset):
+    return [example['image'].shape[:2] for example in tf.data.Dataset.range(3).map(dataset.load)]
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['../img0.png', 'train/../../img0.png', '..\\..\\x\\img0.png', '/elsewhere/img0.png', 'C:\\x\\img0.png', '..', '.'],
+)
+def test_names_that_lead_out_of_the_folder_are_refused(folder, name):
+    Image.new('RGB', (40, 30)).save(folder / 'img0.png')
+    message = refused('1 of 3 file names lead out of the folder of the pictures, .*/train', folder, renamed(0, name))
+    assert repr(name) in message
+    if name.endswith('img0.png'):
+        assert "write 'img0.png', without folders" in message
+
+
+def test_names_from_the_root_and_detours_within_the_folder(folder, monkeypatch):
+    sizes = loads(coco(data_dir=str(folder)))
+    names = [str(folder / 'train/img0.png'), 'train/../img0.png', '../train/img0.png', './img0.png', 'img0.png']
+    for name in names:
+        if name.startswith('../'):
+            refused('lead out', folder, renamed(0, name))
+            continue
+        write(folder, renamed(0, name))
+        dataset = coco(data_dir=str(folder))
+        dataset.verify()
+        assert dataset.image_name(0) == 'img0' and loads(dataset) == sizes
+    # A relative data_dir, and one by way of a link.
+    write(folder, renamed(0, names[0]))
+    monkeypatch.chdir(folder.parent)
+    assert loads(coco(data_dir=folder.name)) == sizes
+    (folder.parent / 'link').symlink_to(folder)
+    assert loads(coco(data_dir=str(folder.parent / 'link'))) == sizes
+
+
+def test_other_spellings_of_a_name_are_found(folder, caplog):
+    composed, apart = (unicodedata.normalize(form, 'Prüfung é.png') for form in ('NFC', 'NFD'))
+    (folder / 'train/img0.png').rename(folder / 'train' / apart)
+    (folder / 'train/img1.png').rename(folder / 'train/Écran 1.png')
+    data = renamed(0, composed)
+    data['images'][1]['file_name'] = '%C3%89cran%201.png'
+    write(folder, data)
+    with caplog.at_level(logging.WARNING):
+        dataset = coco(data_dir=str(folder))
+    dataset.verify()
+    assert dataset.image_name(0) == apart[:-4] and dataset.image_name(1) == 'Écran 1'
+    assert '2 pictures are found by another spelling' in caplog.text and r'e\u0301' in caplog.text
+    for name in ('%2e%2e%2fimg0.png', 'img0.png%00'):
+        refused(r'\d of 3 pictures are not in .*%', folder, renamed(0, name))
+
+
+def test_names_that_no_file_can_have(folder):
+    for name in ('img0.png\0', '\ud800.png', '', 7, ['img0.png'], None):
+        refused(r'images\[0\], id 100: file_name is ', folder, renamed(0, name))
+    data = contents()
+    data['images'][0] = {'id': 100, 'height': 30, 'width': 40, 'coco_url': 'http://x.org/train2017/1.jpg'}
+    refused("there is no file_name. LVIS .*'http://x.org/train2017/1.jpg'", folder, data)
+
+
+def test_where_the_pictures_are_is_told(folder):
+    data = contents()
+    for image in data['images']:
+        image['file_name'] = 'train/' + image['file_name']
+    refused(f'3 of 3 pictures are not in .*/train: .*They are in {folder}: set coco.images to it', folder, data)
+    coco(data_dir=str(folder), images='.').verify()
+
+
+def test_a_picture_that_is_listed_twice(folder):
+    data = contents()
+    data['images'].append({**data['images'][1], 'id': 9, 'file_name': './img1.png'})
+    refused("1 of 4 entries of images .*\n.*'img1.png' is the picture of the ids 101 and 9", folder, data)
+
+
+def test_stray_names_that_are_no_utf8(folder):
+    for place in ('train', 'annotations', '.'):
+        (folder / place / os.fsdecode(b'gr\xfc\xdfe.png')).touch()
+    coco(data_dir=str(folder)).verify()
+    refused('Splits there', folder, split='val')
+
+
+def test_roboflow_layout(folder):
+    for split in ('valid', 'test'):
+        (folder / split).mkdir()
+        (folder / 'annotations/instances_train.json').rename(folder / split / '_annotations.coco.json')
+        write(folder, contents())
+    for n in range(3):
+        (folder / f'train/img{n}.png').rename(folder / f'valid/img{n}.png')
+    dataset = coco(data_dir=str(folder), split='valid')
+    dataset.verify()
+    assert dataset.info.num_examples == 3
+    message = refused(
+        "coco.split = 'val': there is no annotations/instances_val.json and no val/_annot", folder, split='val'
+    )
+    assert "Splits there: 'train', 'test', 'valid'." in message
+
+
+def test_what_is_no_regular_file(folder):
+    (folder / 'train/img1.png').unlink()
+    os.mkfifo(folder / 'train/img1.png')
+    (folder / 'train/img2.png').unlink()
+    (folder / 'train/img2.png').symlink_to('/dev/zero')
+    message = refused('2 of 3 pictures cannot be used', folder)
+    assert 'it is a FIFO' in message and 'it is a device' in message
+    path = folder / 'annotations/instances_train.json'
+    path.unlink()
+    os.mkfifo(path)
+    refused('instances_train.json. is a FIFO, expected a file', folder)
