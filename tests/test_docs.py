@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import shlex
+import sys
 
 import numpy as np
 import pytest
@@ -143,7 +144,9 @@ def test_plugins_page(workplace, capsys):
         mask[20:40, 30:60], mask[0] = 1, 255
         image = random.integers(0, 99, (*mask.shape, 3), np.uint8) + 100 * (mask == 1)[..., None].astype(np.uint8)
         Image.fromarray(image).save(workplace / 'my_data' / 'images' / f'{i:02}.png')
-        Image.fromarray(mask).save(workplace / 'my_data' / 'masks' / f'{i:02}.png')
+        stored = Image.frombytes('P', mask.shape[::-1], mask.tobytes())
+        stored.putpalette([0, 90, 40, 250, 7, 128])  # Colours whose luminance is no class.
+        stored.save(workplace / 'my_data' / 'masks' / f'{i:02}.png')
     small = ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'backbones.plain.channels=8']
     small += ['decoders.deeplab_v3plus.aspp_channels=16', 'decoders.deeplab_v3plus.decoder_channels=16']
     params = [f'--gin_param={param}' for param in [*small, 'losses.dice.weight=0.5']]
@@ -152,6 +155,13 @@ def test_plugins_page(workplace, capsys):
     assert '"loss/poly1"' in shown.out and '"iou/nucleus"' in shown.out
     snapshot = (workplace / 'runs' / 'lab' / 'config.gin').read_text()
     assert [f'import lab.{name}' in snapshot for name in ('nets', 'losses', 'data')] == [True] * 3
+    # The same data set with masks read as luminance: refused before anything is built.
+    path = workplace / 'lab' / 'data.py'
+    label = 'tf.cast(tf.io.decode_png(tf.io.read_file(path), channels=1)[..., 0], tf.int32)'
+    path.write_text(path.read_text().replace('decode_label(tf.io.read_file(path))', label))
+    del sys.modules['lab.data']
+    assert seg_main.main(['seg_main', '--gin_file=run.gin', '--validate', *params]) == 2
+    assert re.search(r"two_folders/train, image '01': label holds \d+ \(\d+ pixels\).* 0..1 ", capsys.readouterr().err)
 
 
 def test_pages_about_a_run(workplace):

@@ -229,7 +229,8 @@ class VocSemantic:
                     f'{shown(self._class_names[absent[0]])}'
                 )
             raise UserError(
-                f'{self._where}: all labels hold {" and ".join(map(str, values))} only, so that there is nothing to '
+                f'{self._where}: all labels hold {" and ".join(map(str, values))} only'
+                f'{"".join(f" (class {shown(self._class_names[n])})" for n in occurring)}, so that there is nothing to '
                 f'tell apart. {mend}.'
             )
         two = [
