@@ -22,6 +22,18 @@ class UserError(Exception):
         super().__init__(message)
 
 
+class UnsavedError(UserError):
+    """Results that were computed and cannot be written. `seg_main` prints them.
+
+    Attributes:
+      results: values that JSON can hold.
+    """
+
+    def __init__(self, message: str, results: dict[str, Any]):
+        super().__init__(message)
+        self.results = results
+
+
 def shown(value: Any, length: int = 60) -> str:
     """A value as Python writes it, cut to about `length` characters, however long or deeply nested it is.
 

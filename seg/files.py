@@ -86,6 +86,22 @@ def read_json(path: str, remedy: str) -> Any:
 
 
 @contextlib.contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Tells what the system has against writing a file or folder.
+
+    Raises:
+      UserError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f'cannot write {path!r}: {error.strerror or error}. Free space or choose another place, then start the '
+            'same command again.'
+        ) from error
+
+
+@contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
     """Gives the name of a temporary file, which takes the place of `path` when the block ends without an error.
 
@@ -123,13 +139,26 @@ def write_json(path: str, value: Any) -> None:
 
 
 def sweep(folder: str) -> None:
-    """Removes the temporary files in a folder that processes of this machine left behind when they were killed."""
+    """Removes the temporary files in a folder that processes of this machine left behind when they were killed.
+
+    Not while this process writes there: in a container, the one that was killed often had the same number.
+    """
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             process = name.rpartition('.tmp-')[2]
-            if '.tmp-' in name and process.isdigit() and not os.path.exists(f'/proc/{process}'):
+            if '.tmp-' in name and process.isdigit() and (int(process) == os.getpid() or not _runs(process)):
                 with contextlib.suppress(OSError):
                     os.remove(os.path.join(folder, name))
+
+
+def _runs(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _sync_folder(folder: str) -> None:

@@ -21,7 +21,7 @@ from seg import config
 from seg.errors import UserError
 from seg.executor import hardware as hardware_module
 from seg.executor.run_config import RunConfig
-from seg.files import write_json, write_text
+from seg.files import write_json, write_text, writing
 from seg.structures import ClassHistogram, DatasetInfo, Hardware
 
 # All that a run writes; --fresh removes these and nothing else.
@@ -80,9 +80,10 @@ def locked(model_dir: str) -> Iterator[None]:
                 f'--model_dir={model_dir}: process {lock.read().strip() or "unknown"} is training there. Wait for it, '
                 'stop it, or choose another --model_dir.'
             ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        with writing(lock.name):
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
         yield
 
 
@@ -223,7 +224,9 @@ def check_resumable(model_dir: str, values: Mapping[str, str], difference: Calla
 
 
 def _has_checkpoint(model_dir: str) -> bool:
-    return bool(glob.glob(os.path.join(glob.escape(model_dir), 'ckpt-*.safetensors')))
+    """Whether there was a run, be its checkpoints set aside as damaged."""
+    found = (glob.glob(os.path.join(glob.escape(model_dir), f'ckpt-*.safetensors{end}')) for end in ('', '.damaged'))
+    return any(found)
 
 
 def _dataset_info_path(model_dir: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shlex
@@ -15,7 +16,22 @@ from logging import Formatter
 
 from absl import flags, logging
 
-from seg.errors import UserError
+from seg.errors import UnsavedError, UserError
+from seg.executor import stopping
+
+# What the system refuses, wherever it does: a full or read-only disk, missing rights, too many open files.
+_NOT_OURS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EFBIG,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ESTALE,
+}
 
 # A set of our own: TensorFlow and absl keep some hundred in the global one.
 _FLAGS = flags.FlagValues()
@@ -82,7 +98,8 @@ def main(argv: Sequence[str]) -> int:
 
     Returns:
       The exit status: 0, 2 for a mistake of the user's, 1 for a bug of ours or where some pictures could not be
-      predicted, 130 when interrupted.
+      predicted, 130 when interrupted by Ctrl-C. After SIGTERM 0 for a training, which goes on when it is started again,
+      and 143 otherwise.
     """
     try:
         for name in _FLAGS:
@@ -98,18 +115,34 @@ def main(argv: Sequence[str]) -> int:
         logging.use_absl_handler()
         logging.get_absl_handler().setFormatter(Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
         logging.set_verbosity(logging.INFO)
-        return _report() if _MODE.value == 'report' else _run(argv)
+        trains = _MODE.value not in ('eval', 'predict', 'report')
+        with stopping.listening(command=True, trains=trains) as signals:
+            return _told_when_stopped(argv, signals)
     except flags.Error as error:
         return _tell(f'{error}\nseg_main --help lists the flags.')
+    except UnsavedError as error:
+        print(json.dumps(error.results, indent=2))
+        return _tell(str(error))
     except UserError as error:
         return _tell(str(error))
-    except SystemExit as ended:  # After SIGTERM: the state is saved.
-        return int(ended.code or 0)
     except KeyboardInterrupt:
-        trains = _MODE.value not in ('eval', 'predict', 'report')
-        return _tell('Interrupted.' + (' The same command goes on from the last checkpoint.' if trains else ''), 130)
+        return _tell('Interrupted.', 130)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NOT_OURS:
+            return _tell(
+                f'{error.filename or "a file"}: {error.strerror}. Mend that, then start the same command again.'
+            )
         return _report_bug(argv, error)
+
+
+def _told_when_stopped(argv: Sequence[str], signals: stopping.Stopping) -> int:
+    """What the mode does; a signal that ends it is told, with what is on disk."""
+    try:
+        return _report() if _MODE.value == 'report' else _run(argv)
+    except SystemExit as ended:
+        return _tell(f'Asked to terminate. {signals.state()}', int(ended.code or 0))
+    except KeyboardInterrupt:
+        return _tell(f'Interrupted. {signals.state()}', 130)
 
 
 def run() -> None:
@@ -119,7 +152,10 @@ def run() -> None:
     several logical CPU devices for ever, so it is not taken.
     """
     status = main(sys.argv)
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        status = _tell(f'cannot write to standard output: {error.strerror}.')
     sys.stderr.flush()
     os._exit(status)
 
@@ -214,9 +250,10 @@ def _report_bug(argv: Sequence[str], error: Exception) -> int:
             raise FileNotFoundError('no run, hence no model_dir')
         folder = experiment.directory(_GIN_FILE.value, _MODEL_DIR.value, _MODE.value)
         os.makedirs(folder, exist_ok=True)
-        place = os.path.join(folder, 'error.log')
-        with open(place, 'a', encoding='utf-8') as file:
+        log = os.path.join(folder, 'error.log')
+        with open(log, 'a', encoding='utf-8') as file:
             file.write(f'{time.strftime("%Y-%m-%d %H:%M:%S")} {shlex.join(argv)}\n{text}\n')
+        place = log
     except (OSError, ImportError):
         print(text, file=sys.stderr)
     summary = f'{type(error).__name__}: {error}'.splitlines()[0]
@@ -228,7 +265,12 @@ def _quiet_start() -> Iterator[None]:
     """Keeps TensorFlow's start-up lines away: it writes them to descriptor 2 before any log level counts."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as kept:
+    try:
+        kept = tempfile.TemporaryFile()
+    except OSError:  # No room for temporary files: then the lines are shown.
+        yield
+        return
+    with kept:
         terminal = os.dup(2)
         os.dup2(kept.fileno(), 2)
         try:

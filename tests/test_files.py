@@ -66,11 +66,11 @@ def test_a_folder_in_place_of_the_file_is_told(tmp_path):
 
 
 def test_only_what_dead_processes_left_is_swept(tmp_path):
-    names = ['a.json.tmp-999999999', f'a.json.tmp-{os.getpid()}', 'a.tmp-notes', 'a.json']
+    names = ['a.json.tmp-999999999', f'b.json.tmp-{os.getpid()}', f'a.json.tmp-{os.getppid()}', 'a.tmp-notes', 'a.json']
     for name in names:
         (tmp_path / name).write_text('x')
     files.sweep(str(tmp_path))
-    assert sorted(os.listdir(tmp_path)) == sorted(names[1:])
+    assert sorted(os.listdir(tmp_path)) == sorted(names[2:])
     files.sweep(str(tmp_path / 'nowhere'))
 
 

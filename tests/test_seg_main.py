@@ -1,5 +1,6 @@
 """The command line: one readable message for every mistake, help, lists, and nothing on stderr that is not ours."""
 
+import errno
 import json
 import os
 import pathlib
@@ -7,11 +8,13 @@ import pty
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
 
 from seg import experiment, seg_main
+from seg.errors import UnsavedError
 from seg.executor.progress import Progress
 from tests.executor import runs
 from tests.report import made
@@ -272,7 +275,43 @@ def test_interrupted(call, monkeypatch):
 
     monkeypatch.setattr(experiment, 'run', interrupt)
     status, _, err = call(SHAPES)
-    assert status == 130 and 'The same command goes on' in err
+    assert status == 130 and 'No step was taken. The same command starts again.' in err
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EMFILE])
+def test_what_the_system_refuses_is_no_bug(call, monkeypatch, number):
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number), '/some/place')
+
+    monkeypatch.setattr(experiment, 'run', fail)
+    message = refused(call(SHAPES, '--model_dir=run'))
+    assert '/some/place' in message and os.strerror(number) in message
+
+
+def test_results_that_cannot_be_written_are_printed(call, monkeypatch):
+    def fail(*args, **kwargs):
+        raise UnsavedError("cannot write 'run/results.json': No space left on device.", {'step': 3})
+
+    monkeypatch.setattr(experiment, 'run', fail)
+    status, out, err = call(SHAPES)
+    assert status == 2 and json.loads(out) == {'step': 3} and 'run/results.json' in err
+
+
+def test_no_error_log_where_none_can_be_made(call, monkeypatch, tmp_path):
+    """The message names a place only if the traceback is there."""
+    monkeypatch.setattr(experiment, 'run', lambda *args, **kwargs: 1 / 0)
+    (tmp_path / 'run' / 'error.log').mkdir(parents=True)
+    status, _, err = call(SHAPES, '--model_dir=run')
+    assert status == 1 and 'Traceback (most recent' in err and err.endswith('Traceback: above\n')
+
+
+def test_a_start_without_room_for_temporary_files(monkeypatch):
+    def full(*args, **kwargs):
+        raise FileNotFoundError(errno.ENOENT, 'No usable temporary directory found')
+
+    monkeypatch.setattr(tempfile, 'TemporaryFile', full)
+    with seg_main._quiet_start():
+        pass
 
 
 def test_progress_in_a_log(monkeypatch, caplog):

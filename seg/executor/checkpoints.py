@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from seg.errors import UserError
+from seg import files
+from seg.errors import UserError, shown
 from seg.weights import tensor_file
 
 _NAME = re.compile(r'ckpt-(\d+)\.safetensors')
@@ -39,31 +40,49 @@ class Checkpoints:
         return os.path.join(self._dir, f'ckpt-{step:08d}.safetensors')
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints on disk, oldest first."""
+        """Steps of the checkpoints on disk, oldest first; those that were set aside as damaged do not count."""
         return sorted(_step(name) for name in _files(self._dir))
+
+    def exist(self) -> bool:
+        """Whether there was a run: there are checkpoints, be they damaged."""
+        return bool(self.steps() or self._set_aside())
+
+    def _set_aside(self) -> list[str]:
+        return glob.glob(os.path.join(glob.escape(self._dir), 'ckpt-*.safetensors.damaged'))
 
     def save(self, step: int, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
         """Writes a checkpoint whole, then removes the oldest beyond `keep_max`. Returns its path."""
         tensor_file.write(self.path(step), tensors, {**metadata, 'step': step})
-        for old in self.steps()[: -self._keep_max]:
-            os.remove(self.path(old))
-        for left in glob.glob(os.path.join(glob.escape(self._dir), 'ckpt-*.safetensors.tmp-*')):
-            os.remove(left)  # By a kill in the middle of a write.
+        self._prune()
         return self.path(step)
+
+    def clear_up(self) -> None:
+        """Removes what a kill in the middle of a save left: half-written files, and checkpoints beyond `keep_max`."""
+        for folder in (self._dir, self._best_dir):
+            files.sweep(folder)
+        self._prune()
+
+    def _prune(self) -> None:
+        for old in self.steps()[: -self._keep_max]:
+            with files.writing(self.path(old)):
+                os.remove(self.path(old))
 
     def keep_best(self, step: int) -> str:
         """Makes the checkpoint of `step` the one under `best/`. Returns its path there."""
-        os.makedirs(self._best_dir, exist_ok=True)
         source = self.path(step)
         target = os.path.join(self._best_dir, os.path.basename(source))
-        temporary = f'{target}.tmp'
-        _link_or_copy(source, temporary)
-        os.replace(temporary, target)
-        # The temporary name as well: replacing one hard link by another to the same file does nothing.
-        for name in os.listdir(self._best_dir):
-            if name != os.path.basename(target) and name.startswith('ckpt-'):
+        with files.writing(self._best_dir):
+            os.makedirs(self._best_dir, exist_ok=True)
+        with files.replacing(target) as temporary:
+            _link_or_copy(source, temporary)
+        for name in _files(self._best_dir):
+            if name != os.path.basename(target):
                 os.remove(os.path.join(self._best_dir, name))
         return target
+
+    def best_step(self) -> int | None:
+        """The step of the checkpoint under `best/`, None if there is none."""
+        return max(map(_step, _files(self._best_dir)), default=None)
 
     def best_path(self) -> str | None:
         """The checkpoint under `best/`, None if there is none."""
@@ -78,22 +97,23 @@ class Checkpoints:
             that cannot be read may just have been pruned.
 
         Raises:
-          UserError: if there are some, and all are damaged.
+          UserError: if there are some, and all are damaged, now or since an earlier start; if one cannot be opened.
         """
-        steps = self.steps()
-        for step in reversed(steps):
+        for step in reversed(self.steps()):
             path = self.path(step)
             try:
                 return self.read(path)
             except tensor_file.DamagedFileError as error:
                 logging.warning('%s Falling back to the checkpoint before it.', error)
                 if set_aside:
-                    os.replace(path, f'{path}.damaged')
+                    with files.writing(f'{path}.damaged'):
+                        os.replace(path, f'{path}.damaged')
                     logging.warning('It stays as %s.damaged.', path)
-        if steps:
+        aside = self._set_aside()
+        if damaged := len(aside) + len(self.steps()):
             raise UserError(
-                f'{self._dir}: none of its {len(steps)} checkpoints can be read'
-                + ('; they stay there with the ending .damaged' if set_aside else '')
+                f'{self._dir}: none of its {damaged} checkpoints can be read'
+                + ('; they stay there with the ending .damaged' if aside else '')
                 + '. Start over with --fresh, or take another --model_dir.'
             )
         return None
@@ -118,9 +138,12 @@ class Checkpoints:
 
     def read(self, path: str) -> Checkpoint:
         tensors, metadata = tensor_file.read(path)
-        if 'step' not in metadata:
-            raise tensor_file.DamagedFileError(f'{path} is no checkpoint of a run: it does not say its step.')
-        return Checkpoint(path, metadata['step'], tensors, metadata)
+        step = metadata.get('step')
+        if type(step) is not int or step < 0:
+            raise tensor_file.DamagedFileError(
+                f'{path} is no checkpoint of a run: its step is {shown(step)}, expected a number.'
+            )
+        return Checkpoint(path, step, tensors, metadata)
 
 
 def _files(folder: str) -> list[str]:

@@ -10,11 +10,8 @@ The device runs `iterations_per_loop` steps at a time. Between two loops the hos
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,9 +21,11 @@ import psutil
 import tensorflow as tf
 from absl import logging
 
-from seg.errors import UserError
-from seg.executor import unread
+from seg import files
+from seg.errors import UnsavedError, UserError
+from seg.executor import stopping, unread
 from seg.executor.checkpoints import Checkpoint, Checkpoints
+from seg.executor.evaluation_records import EvaluationRecords
 from seg.executor.evaluator import Evaluation, Evaluator
 from seg.executor.predictor import Predictor
 from seg.executor.progress import Progress
@@ -34,7 +33,6 @@ from seg.executor.records import Events, MetricsLog
 from seg.executor.run_config import OptimizerStep, RunConfig
 from seg.executor.train_loop import LoopResult, TrainLoop
 from seg.executor.train_step import TrainStep
-from seg.files import write_json
 from seg.structures import Hardware, Input
 
 
@@ -73,18 +71,17 @@ class Executor:
         self._config_text = config_text
         self._checkpoints = Checkpoints(config.model_dir, config.keep_checkpoint_max)
         self._log = MetricsLog(os.path.join(config.model_dir, 'metrics.jsonl'))
+        self._records = EvaluationRecords(config, self._checkpoints, self._log)
         self._evaluator: Evaluator | None = None
         self.step: TrainStep | None = None
         self._train_seconds = 0.0
         self._timed = [0, 0.0]  # Images and seconds of all loops but each process' first, which holds the tracing.
         self._first_loop = True
-        self._evaluations: dict[int, Evaluation] = {}
-        self._eval_events: Events | None = None
-        self._terminated = self._stopped = False
+        self._last: tuple[int, Evaluation] | None = None  # Step and evaluation.
 
     def has_checkpoint(self) -> bool:
-        """Whether training would go on from a checkpoint."""
-        return bool(self._checkpoints.steps())
+        """Whether there was a run: training goes on from its last checkpoint, or refuses if all are damaged."""
+        return self._checkpoints.exist()
 
     # ---- The three verbs ---------------------------------------------------------------------------------------------
 
@@ -103,26 +100,15 @@ class Executor:
           stop: looks at each evaluation and may end the training early.
         """
         step = self._train(source, eval_source, self._config.train_steps, stop)
-        if self._stopped:
-            raise SystemExit(0)
         path = os.path.join(self._config.model_dir, 'results.json')
-        if step not in self._evaluations and os.path.exists(path):
+        if self._last is None and (results := _kept_results(path)):
             logging.info('These are the results of %s; --mode=eval evaluates under other settings.', path)
-            with open(path, encoding='utf-8') as file:
-                return json.load(file)
-        evaluation = self._evaluations[step] if step in self._evaluations else self._evaluate_now(eval_source, step)
-        results = self._results(step, evaluation, self._checkpoints.path(step), bool(self.step.state.ema))
-        best = self._best()
-        results['best'] = (
-            {
-                'step': best['step'],
-                self._config.best_metric: best[self._config.best_metric],
-                'checkpoint': self._checkpoints.best_path(),
-            }
-            if best
-            else None
-        )
-        write_json(path, results)
+            return results
+        if self._last is None or self._last[0] != step:
+            self._evaluate_now(eval_source, step)
+        results = self._results(*self._last, self._checkpoints.path(step), bool(self.step.state.ema))
+        results['best'] = self._records.best()
+        _write_results(path, results)
         return results
 
     def evaluate(self, source: Input, checkpoint: str = 'latest', settings: Sequence[str] = ()) -> dict[str, Any]:
@@ -135,15 +121,21 @@ class Executor:
           checkpoint: `latest`, `best` or a path.
           settings: in what this evaluation differs from those of the training, one `key = value` each. The files say
             so, and are called `…<split>-<step>-<mark>.json`, so that they do not take the place of the others.
+
+        Raises:
+          UnsavedError: with what was computed, if it cannot be written.
         """
         found, ema = self._load_model(checkpoint)
         self._read_times(found)
         evaluation = self._the_evaluator.evaluate(source)
         results = self._results(found.step, evaluation, found.path, ema) | {'settings': list(settings)}
         mark = '-' + hashlib.sha256('\n'.join(settings).encode()).hexdigest()[:6] if settings else ''
-        self._write_for_programs(source, f'{found.step}{mark}', evaluation.details)
-        path = self._eval_path(source, f'{found.step}{mark}')
-        write_json(path, results)
+        try:
+            self._records.write_details(source.name, f'{found.step}{mark}', evaluation.details)
+            path = self._records.path(source.name, f'{found.step}{mark}')
+        except UserError as error:
+            raise UnsavedError(str(error), results) from error
+        _write_results(path, results)
         logging.info('Scores: %s', path)
         return results
 
@@ -163,35 +155,52 @@ class Executor:
     def _train(
         self, source: Input, eval_source: Input | None, last: int, stop: Callable[[Evaluation], bool] | None = None
     ) -> int:
-        config = self._config
         done = self.prepare()
-        if eval_source and done and self._evaluation_is_due(done, last) and not self._was_evaluated(done):
-            self._evaluate_now(eval_source, done)  # A kill came between the checkpoint and its evaluation.
-        if done >= last:
-            logging.info('Training is complete: step %d of %d.', done, last)
-            return done
-        loop = TrainLoop(self.step, self.hardware, source, done)
+        with stopping.listening() as signals:
+            signals.saved = done
+            if eval_source and done and self._evaluation_is_due(done, last) and not self._records.has(done):
+                self._evaluate_now(eval_source, done)  # A kill came between the checkpoint and its evaluation.
+            if done >= last:
+                logging.info('Training is complete: step %d of %d.', done, last)
+                return done
+            return self._loops(signals, source, eval_source, done, last, stop)
+
+    def _loops(
+        self,
+        signals: stopping.Stopping,
+        source: Input,
+        eval_source: Input | None,
+        done: int,
+        last: int,
+        stop: Callable[[Evaluation], bool] | None,
+    ) -> int:
+        """Takes the steps from `done` to `last`. Returns the step reached."""
+        config = self._config
+        loop = TrainLoop(self.step, self.hardware, source, done, signals.save_first)
         events = Events(os.path.join(config.model_dir, 'train'), done)
         if text := self._config_text():
             events.text(done, 'config', text)
         progress = Progress('training', last, 'steps', done)
-        with _terminations(self._terminate):
-            while done < last and not self._stopped:
-                steps = min(config.iterations_per_loop - done % config.iterations_per_loop, last - done)
-                done = self.advance(loop, done, steps, events, progress, source)
-                self._stopped = self._terminated  # Asked once per loop: what stops is saved.
-                due = eval_source is not None and self._evaluation_is_due(done, last)
-                if due or done % config.save_checkpoints_steps == 0 or done == last or self._stopped:
-                    self._save(done)
-                if due:
-                    events.flush()
+        while done < last and not signals.asked:
+            steps = min(config.iterations_per_loop - done % config.iterations_per_loop, last - done)
+            done = self.advance(loop, done, steps, events, progress, source)
+            due = eval_source is not None and self._evaluation_is_due(done, last)
+            if due or done % config.save_checkpoints_steps == 0 or done == last:
+                self._save(done)
+                signals.saved = done
+            if due and not signals.asked:
+                events.flush()
+                with signals.at_once():
                     evaluation = self._evaluate_now(eval_source, done)
-                    if stop and stop(evaluation):
-                        break
+                if stop and stop(evaluation):
+                    break
+        if signals.asked and signals.saved < done:
+            self._save(done)
+            signals.saved = done
         progress.close()
         events.close()
-        if self._stopped:
-            logging.warning('Asked to terminate: saved step %d. The same command goes on from there.', done)
+        if signals.asked:
+            signals.leave()
         return done
 
     def advance(self, loop: TrainLoop, done: int, steps: int, events: Events, progress: Progress, source: Input) -> int:
@@ -205,12 +214,16 @@ class Executor:
 
     def prepare(self) -> int:
         """Builds the training state and restores the newest checkpoint. Returns the step to go on from."""
-        os.makedirs(self._config.model_dir, exist_ok=True)
+        with files.writing(self._config.model_dir):
+            os.makedirs(self._config.model_dir, exist_ok=True)
         if self.step is None:
             if self._optimizer is None:
                 raise ValueError('This executor was made without an optimizer: it evaluates and predicts only.')
             self.step = TrainStep(self._task, self._optimizer, self._settings, self.hardware.strategy)
+        files.sweep(self._config.model_dir)
+        self._records.clear_up()
         found = self._checkpoints.latest()
+        self._checkpoints.clear_up()
         if found is None:
             self._log.cut(0)
             return 0
@@ -221,8 +234,12 @@ class Executor:
         return found.step
 
     def _read_times(self, found: Checkpoint) -> None:
-        self._train_seconds = found.metadata.get('train_seconds', 0.0)
-        self._timed = found.metadata.get('timed', [0, 0.0])
+        try:
+            images, seconds = found.metadata.get('timed', [0, 0.0])
+            self._timed = [int(images), float(seconds)]
+            self._train_seconds = float(found.metadata.get('train_seconds', 0.0))
+        except (TypeError, ValueError, OverflowError):
+            logging.warning('%s does not tell the times of its training: they count from here on.', found.path)
 
     def _save(self, step: int) -> None:
         metadata = {
@@ -296,9 +313,6 @@ class Executor:
             'gradients.'
         )
 
-    def _terminate(self, *_) -> None:
-        self._terminated = True
-
     # ---- Evaluation --------------------------------------------------------------------------------------------------
 
     @property
@@ -310,50 +324,14 @@ class Executor:
     def _evaluation_is_due(self, step: int, last: int) -> bool:
         return step % self._config.eval_every == 0 or step == last
 
-    def _was_evaluated(self, step: int) -> bool:
-        return any(line['kind'] == 'eval' and line['step'] == step for line in self._log.read())
-
     def _evaluate_now(self, source: Input, step: int) -> Evaluation:
         """Evaluates the weights in memory, makes the checkpoint of `step` the best if it is, and records the result."""
         with self.step.state.averaged():
             evaluation = self._the_evaluator.evaluate(source, self._config.num_pictures)
-        metric = self._config.best_metric
-        if metric not in evaluation.metrics:
-            raise UserError(
-                f'RunConfig.best_metric = {metric!r}: the evaluation gives {", ".join(evaluation.metrics)}.'
-            )
-        best = self._best()
-        if best is None or evaluation.metrics[metric] > best[metric]:
-            self._checkpoints.keep_best(step)
-        self._evaluations[step] = evaluation
-        if not self._was_evaluated(step):  # It was if a kill came between the last evaluation and results.json.
-            self._log.add(
-                'eval',
-                step,
-                {**evaluation.metrics, 'examples': evaluation.examples, 'seconds': round(evaluation.seconds, 3)},
-            )
-        if self._eval_events is None:
-            self._eval_events = Events(os.path.join(self._config.model_dir, 'eval'), max(step - 1, 0))
-        self._eval_events.scalars(step, evaluation.metrics)
-        self._eval_events.pictures(step, evaluation.pictures)
-        self._eval_events.flush()
-        self._write_for_programs(source, step, evaluation.details)
         logging.info('step %d: %s', step, self._task.summary(evaluation.metrics))
-        return evaluation
-
-    def _write_for_programs(self, source: Input, step: int | str, details: dict[str, Any]) -> None:
-        for name, value in details.items():
-            write_json(self._eval_path(source, step, f'{name}-'), value)
-
-    def _eval_path(self, source: Input, step: int | str, prefix: str = '') -> str:
-        folder = os.path.join(self._config.model_dir, 'eval')
-        os.makedirs(folder, exist_ok=True)
-        return os.path.join(folder, f'{prefix}{source.name.rpartition("/")[2]}-{step}.json')
-
-    def _best(self) -> dict[str, Any] | None:
-        metric = self._config.best_metric
-        lines = [line for line in self._log.read() if line['kind'] == 'eval' and line.get(metric) is not None]
-        return max(lines, key=lambda line: line[metric]) if lines else None
+        self._records.add(step, evaluation, source.name)
+        self._last = step, evaluation._replace(pictures=[], details={})  # Many megabytes, which are written by now.
+        return self._last[1]
 
     def _load_model(self, which: str) -> tuple[Checkpoint, bool]:
         """Sets the model's variables from a checkpoint, to averages if it has some. Returns it, and whether it has."""
@@ -390,15 +368,23 @@ class Executor:
         }
 
 
-@contextlib.contextmanager
-def _terminations(handler: Callable[..., None]) -> Iterator[None]:
-    """Calls `handler` on SIGTERM, which is how clusters announce that they take a machine back."""
+def _kept_results(path: str) -> dict[str, Any] | None:
+    """What results.json holds; None if it is not there, or damaged: the evaluation is then made again."""
+    if not os.path.exists(path):
+        return None
     try:
-        before = signal.signal(signal.SIGTERM, handler)
-    except ValueError:  # Not the main thread, as in some notebooks: then nothing can be caught.
-        yield
-        return
+        results = files.read_json(path, 'It is written again.')
+    except UserError as error:
+        logging.warning('%s', error)
+        return None
+    if isinstance(results, dict) and type(results.get('step')) is int and isinstance(results.get('metrics'), dict):
+        return results
+    logging.warning('%s holds no results. It is written again.', path)
+    return None
+
+
+def _write_results(path: str, results: dict[str, Any]) -> None:
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        files.write_json(path, results)
+    except UserError as error:
+        raise UnsavedError(str(error), results) from error

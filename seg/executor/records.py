@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import json
 import os
+import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import tensorflow as tf
+from absl import logging
 from PIL import Image
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from seg.files import write_text
+from seg.errors import shown
+from seg.files import parse_json, read_bytes, write_text, writing
 from seg.structures import Picture
+
+_numbers = itertools.count()  # Two event files of one second want two names.
 
 
 class MetricsLog:
@@ -26,29 +33,49 @@ class MetricsLog:
         self._path = path
 
     def add(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        with open(self._path, 'a', encoding='utf-8') as file:
-            file.write(json.dumps({'kind': kind, 'step': step, **values}, ensure_ascii=False) + '\n')
+        """Appends a line.
+
+        Raises:
+          UserError: if it cannot be written. What there is of it then counts for nothing.
+        """
+        line = json.dumps({'kind': kind, 'step': step, **values}, ensure_ascii=False) + '\n'
+        with writing(self._path), open(self._path, 'a', encoding='utf-8') as file:
+            file.write(line)
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines; a last one that a kill cut short is left out."""
-        lines = []
-        if os.path.exists(self._path):
-            with open(self._path, encoding='utf-8') as file:
-                for line in file:
-                    try:
-                        lines.append(json.loads(line))
-                    except json.JSONDecodeError:
-                        break
-        return lines
+        """All whole lines, in their order; damaged ones are left out."""
+        return [line for line, _ in self._lines() if line is not None]
 
     def cut(self, step: int) -> None:
-        """Forgets what came after `step`."""
-        kept = [line for line in self.read() if line['step'] <= step]
+        """Forgets what came after `step`, and what is damaged, which is told. A kill may have cut the last line."""
+        lines = self._lines()
+        kept = [line for line, _ in lines if line is not None and line['step'] <= step]
+        for number, (line, text) in enumerate(lines, 1):
+            if line is None and text.endswith(b'\n'):
+                logging.warning('%s: line %d is damaged, and left out: %s', self._path, number, shown(text))
         write_text(self._path, ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in kept))
+
+    def _lines(self) -> list[tuple[dict[str, Any] | None, bytes]]:
+        """Each line as it was meant, None if it is damaged, and as it stands there."""
+        if not os.path.exists(self._path):
+            return []
+        return [(_parsed(text), text) for text in read_bytes(self._path).splitlines(keepends=True) if text.strip()]
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = parse_json(text)
+    except ValueError:
+        return None
+    sound = isinstance(line, dict) and isinstance(line.get('kind'), str) and type(line.get('step')) is int
+    return line if sound else None
 
 
 class Events:
-    """A TensorBoard event file. Written by the host alone, without TensorFlow ops."""
+    """A TensorBoard event file. Written by the host alone, without TensorFlow ops, and in the caller's thread.
+
+    All methods raise UserError if it cannot be written.
+    """
 
     def __init__(self, folder: str, start: int):
         """Opens a new event file.
@@ -57,10 +84,16 @@ class Events:
           folder: made if need be.
           start: the step that the run goes on from; TensorBoard forgets what an earlier file says of later ones.
         """
-        self._writer = EventFileWriter(folder)
+        name = f'events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}'
+        self._path = os.path.join(folder, name)
+        with self._writing():
+            os.makedirs(folder, exist_ok=True)
+            self._writer = tf.io.TFRecordWriter(self._path)
+        self._write(event_pb2.Event(file_version='brain.Event:2', wall_time=time.time()))
         if start:
             session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._writer.add_event(event_pb2.Event(session_log=session, step=start + 1, wall_time=time.time()))
+            self._write(event_pb2.Event(session_log=session, step=start + 1, wall_time=time.time()))
+        self.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for tag, value in values.items():
@@ -81,14 +114,27 @@ class Events:
             self._add(step, summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, image=image)]))
 
     def flush(self) -> None:
-        self._writer.flush()
+        with self._writing():
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with self._writing():
+            self._writer.close()
 
     def _add(self, step: int, summary) -> None:
         # Through bytes: TensorBoard's own protos and TensorFlow's may be two classes of one message.
-        event = event_pb2.Event(
-            summary=summary_pb2.Summary.FromString(summary.SerializeToString()), step=step, wall_time=time.time()
-        )
-        self._writer.add_event(event)
+        summary = summary_pb2.Summary.FromString(summary.SerializeToString())
+        self._write(event_pb2.Event(summary=summary, step=step, wall_time=time.time()))
+
+    def _write(self, event) -> None:
+        with self._writing():
+            self._writer.write(event.SerializeToString())
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """TensorFlow has exceptions of its own for what the system says."""
+        with writing(self._path):
+            try:
+                yield
+            except tf.errors.OpError as error:
+                raise OSError(error.message.rpartition('; ')[2]) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,11 +43,28 @@ _DTYPES = (tf.float64, tf.float64, tf.float64, tf.int32, tf.float32, tf.float64,
 class TrainLoop:
     """Runs training steps on the device, with input from a fixed position on."""
 
-    def __init__(self, step: TrainStep, hardware: Hardware, source: Input, start: int):
+    def __init__(
+        self,
+        step: TrainStep,
+        hardware: Hardware,
+        source: Input,
+        start: int,
+        traced: Callable[[], None] = lambda: None,
+    ):
+        """Makes the graph ready for tracing.
+
+        Args:
+          step: one training step.
+          hardware: where.
+          source: training data.
+          start: steps that were taken before.
+          traced: is called within the first loop, between the tracing and the first step.
+        """
         strategy = hardware.strategy
         self._step = step
         self._strategy = strategy
         self._clock = (lambda: tf.constant(np.nan, tf.float64)) if hardware.deterministic else tf.timestamp
+        self._traced = traced
         self._iterator = batches(source, strategy, start)
         replica_step = tf.function(step, jit_compile=True) if hardware.jit_compile else step
         self._run = tf.function(lambda n: self._steps(replica_step, n), autograph=False)
@@ -75,6 +93,7 @@ class TrainLoop:
             )
 
         _, arrays = tf.while_loop(lambda i, _: i < num_steps, body, (0, arrays), parallel_iterations=1)
+        self._traced()
         return [array.stack() for array in arrays]
 
     def _one_step(self, replica_step) -> list[Any]:

@@ -1,12 +1,14 @@
 """The checkpoints of a run on disk."""
 
 import os
+import resource
 
 import numpy as np
 import pytest
 
 from seg.errors import UserError
 from seg.executor.checkpoints import Checkpoints
+from seg.weights import tensor_file
 
 
 def save(checkpoints: Checkpoints, *steps: int) -> None:
@@ -106,6 +108,50 @@ def test_all_damaged(tmp_path):
     with pytest.raises(UserError, match='none of its 2 checkpoints') as info:
         checkpoints.latest()
     assert '--fresh' in str(info.value) and '.damaged' in str(info.value)
+    assert checkpoints.steps() == [] and checkpoints.exist()
+    for which in (checkpoints.latest, lambda: checkpoints.find('latest')):
+        with pytest.raises(UserError, match='none of its 2 checkpoints'):  # Again and again: that is no empty folder.
+            which()
+
+
+@pytest.mark.parametrize('step', [None, '4', -1, 1.5])
+def test_a_step_that_is_none(tmp_path, step):
+    path = str(tmp_path / 'ckpt-00000004.safetensors')
+    tensor_file.write(path, {'w': np.zeros(2, np.float32)}, {'step': step})
+    with pytest.raises(UserError) as info:
+        Checkpoints(str(tmp_path), 5).find('latest')
+    assert 'none of its 1 checkpoints' in str(info.value)
+
+
+def test_what_cannot_be_opened_stays_where_it_is(tmp_path):
+    """A file that cannot be opened today is not set aside, and training does not go back behind it."""
+    checkpoints = Checkpoints(str(tmp_path), 5)
+    save(checkpoints, 4, 8)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    steps = checkpoints.steps
+
+    def too_many_open():
+        found = steps()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        return found
+
+    checkpoints.steps = too_many_open
+    try:
+        with pytest.raises(UserError) as info:
+            checkpoints.latest()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert checkpoints.path(8) in str(info.value) and 'Too many open files' in str(info.value)
+    assert sorted(os.listdir(tmp_path)) == ['ckpt-00000004.safetensors', 'ckpt-00000008.safetensors']
+
+
+def test_a_kill_before_the_pruning(tmp_path):
+    save(Checkpoints(str(tmp_path), 9), 4, 8, 12)
+    checkpoints = Checkpoints(str(tmp_path), 2)
+    os.makedirs(tmp_path / 'best')
+    (tmp_path / 'best' / 'ckpt-00000004.safetensors.tmp-999999999').write_bytes(b'half')
+    checkpoints.clear_up()
+    assert checkpoints.steps() == [8, 12] and os.listdir(tmp_path / 'best') == []
 
 
 def test_by_path(tmp_path):
@@ -132,9 +178,10 @@ def test_unfinished_write_is_no_checkpoint(tmp_path):
     """What a kill leaves behind is never taken for a checkpoint."""
     checkpoints = Checkpoints(str(tmp_path), 5)
     save(checkpoints, 4)
-    (tmp_path / 'ckpt-00000008.safetensors.tmp-123').write_bytes(b'half')
+    (tmp_path / 'ckpt-00000008.safetensors.tmp-999999999').write_bytes(b'half')
     (tmp_path / 'ckpt-notes.txt').write_text('mine')
     assert checkpoints.steps() == [4] and checkpoints.latest().step == 4
+    checkpoints.clear_up()
     save(checkpoints, 12)
     left = ['ckpt-00000004.safetensors', 'ckpt-00000012.safetensors', 'ckpt-notes.txt']
-    assert sorted(os.listdir(tmp_path)) == left, 'the next save takes away what a kill left'
+    assert sorted(os.listdir(tmp_path)) == left, 'the next start takes away what a kill left'

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from seg.errors import UserError
+from seg.errors import UnsavedError, UserError
 from seg.executor import hardware
 from seg.executor.checkpoints import Checkpoints
+from seg.executor.progress import Progress
 from seg.executor.records import MetricsLog
 from seg.executor.run_config import OptimizerStep
 from seg.weights import tensor_file
@@ -101,7 +102,7 @@ def test_results(finished):
         assert results[name] > 0, name
     best = max(lines(folder, 'eval'), key=lambda line: line['miou'])
     assert results['best']['step'] == best['step'] and results['best']['miou'] == best['miou']
-    assert os.listdir(folder / 'best') == [os.path.basename(results['best']['checkpoint'])]
+    assert set(os.listdir(folder / 'best')) == {os.path.basename(results['best']['checkpoint']), 'metrics.json'}
 
 
 def test_tensorboard(finished):
@@ -203,7 +204,7 @@ def test_best_is_the_first_of_the_highest(tmp_path):
         'checkpoint': str(tmp_path / 'best' / 'ckpt-00000008.safetensors'),
     }
     assert results['metrics']['miou'] == 0.7 and results['step'] == 10
-    assert os.listdir(tmp_path / 'best') == ['ckpt-00000008.safetensors']
+    assert sorted(os.listdir(tmp_path / 'best')) == ['ckpt-00000008.safetensors', 'metrics.json']
     assert Checkpoints(str(tmp_path), 1).steps() == [10]
 
 
@@ -264,7 +265,7 @@ def test_goes_on_as_if_nothing_had_happened(finished, tmp_path, monkeypatch, kin
     assert_same_run(tmp_path, finished[0], 11)
     assert results['metrics'] == finished[1]['metrics']
     assert results['best']['miou'] == finished[1]['best']['miou']
-    assert os.listdir(tmp_path / 'best') == os.listdir(finished[0] / 'best')
+    assert set(os.listdir(tmp_path / 'best')) == set(os.listdir(finished[0] / 'best'))
 
 
 def test_log_is_cut_at_the_restored_step(tmp_path):
@@ -304,8 +305,10 @@ def test_checkpoint_of_another_model(tmp_path):
     assert 'ema/net' in str(info.value) and '--fresh' in str(info.value)
 
 
-@pytest.mark.parametrize('at', [3, 6])
-def test_sigterm_saves_and_exits_with_0(tmp_path, finished, monkeypatch, at):
+@pytest.mark.parametrize(
+    'number, at, status', [(signal.SIGTERM, 3, 0), (signal.SIGTERM, 6, 0), (signal.SIGINT, 3, None)]
+)
+def test_a_signal_saves_first(tmp_path, finished, monkeypatch, number, at, status):
     """Also at a step that no period names (loops of 3, evaluation after 6)."""
     add = MetricsLog.add
     settings = dict(step=EMA, train_steps=11, iterations_per_loop=3, eval_every=6, save_checkpoints_steps=6)
@@ -313,14 +316,14 @@ def test_sigterm_saves_and_exits_with_0(tmp_path, finished, monkeypatch, at):
     def terminated(self, kind, step, values):
         add(self, kind, step, values)
         if step == at:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     with monkeypatch.context() as patch:
         patch.setattr(MetricsLog, 'add', terminated)
-        with pytest.raises(SystemExit) as info:
+        with pytest.raises(KeyboardInterrupt if status is None else SystemExit) as info:
             run(tmp_path, **settings)
-    assert info.value.code == 0 and signal.getsignal(signal.SIGTERM) == before
+    assert getattr(info.value, 'code', None) == status and signal.getsignal(number) == before
     assert Checkpoints(str(tmp_path), 5).steps() == [at] and not (tmp_path / 'results.json').exists()
     run(tmp_path, **settings)
     assert steps(tmp_path, 'train') == [3, 6, 9, 11] and steps(tmp_path, 'eval') == [6, 11]
@@ -444,3 +447,170 @@ def test_learns(tmp_path):
     ).train_and_evaluate(training_input(table, 12), evaluation_input(table, 12))
     losses = [line['loss/square'] for line in lines(tmp_path, 'train')]
     assert losses[-1] < 0.01 < losses[0] and results['metrics']['miou'] > 0.99
+
+
+# ---- Damaged, full and read-only -------------------------------------------------------------------------------------
+
+DAMAGED_LINES = {
+    'cut': b'{"kind": "eval", "step": 4, "mi',
+    'no UTF-8': b'{"kind": "train", "step": 2, "lo\xff": 1}',
+    'no object': b'[1, 2]',
+    'no step': b'{"kind": "eval", "miou": 1}',
+    'step as text': b'{"kind": "eval", "step": "4"}',
+    'nested': b'[' * 100_000,
+    'long number': b'{"kind": "eval", "step": ' + b'9' * 5000 + b'}',
+    'no bytes': b'\x00\x00',
+}
+
+
+@pytest.mark.parametrize('name', DAMAGED_LINES)
+def test_a_damaged_line_costs_that_line(tmp_path, caplog, name):
+    log = MetricsLog(str(tmp_path / 'metrics.jsonl'))
+    log.add('eval', 4, {'miou': 0.5})
+    with open(tmp_path / 'metrics.jsonl', 'ab') as file:
+        file.write(DAMAGED_LINES[name] + b'\n')
+    log.add('train', 6, {'loss': 0.1})
+    log.add('train', 8, {'loss': 0.1})
+    assert [line['step'] for line in log.read()] == [4, 6, 8]
+    with caplog.at_level('WARNING'):
+        log.cut(6)
+    assert 'metrics.jsonl: line 2 is damaged' in caplog.text and len(caplog.text) < 500
+    assert steps(tmp_path, None) == [4, 6]
+
+
+@pytest.fixture
+def evaluated_twice(tmp_path):
+    """A finished run whose best step is the first evaluated one."""
+    run(tmp_path, scores=[0.9, 0.5], train_steps=8)
+    os.remove(tmp_path / 'results.json')
+    return tmp_path
+
+
+def damage_lines(folder, *steps):
+    path = folder / 'metrics.jsonl'
+    kept = path.read_text().splitlines()
+    for i, line in enumerate(map(json.loads, list(kept))):
+        if line['kind'] == 'eval' and line['step'] in steps:
+            kept[i] = kept[i][:20]
+    path.write_text('\n'.join(kept) + '\n')
+
+
+def test_best_stays_though_its_line_is_damaged(evaluated_twice):
+    damage_lines(evaluated_twice, 4, 8)
+    results = run(evaluated_twice, scores=[0.6], train_steps=8)
+    assert results['metrics']['miou'] == 0.6, 'made again, for its line was lost'
+    assert results['best']['step'] == 4 and results['best']['miou'] == 0.9
+    assert os.path.exists(results['best']['checkpoint'])
+
+
+@pytest.mark.parametrize('record', [None, '{"step": 4, "met', '[]'])
+def test_best_stays_though_nothing_tells_its_scores(evaluated_twice, caplog, record):
+    damage_lines(evaluated_twice, 4, 8)
+    os.remove(evaluated_twice / 'best' / 'metrics.json')
+    if record:
+        (evaluated_twice / 'best' / 'metrics.json').write_text(record)
+    with caplog.at_level('WARNING'):
+        results = run(evaluated_twice, scores=[0.99], train_steps=8)
+    assert results['best']['step'] == 4 and results['best']['miou'] is None
+    assert 'best/ckpt-00000004.safetensors' in caplog.text and 'not known' in caplog.text
+
+
+def test_best_of_a_run_without_a_record_of_it(evaluated_twice):
+    """As runs of earlier versions left it: the line in metrics.jsonl tells."""
+    os.remove(evaluated_twice / 'best' / 'metrics.json')
+    assert run(evaluated_twice, train_steps=8)['best']['miou'] == 0.9
+
+
+def test_a_score_that_is_not_finite_is_beaten(tmp_path):
+    assert run(tmp_path, scores=[float('nan'), 0.1], train_steps=8)['best']['step'] == 8
+
+
+@pytest.mark.parametrize('content', ['{"step": 8, "met', '[]', '{}', ''])
+def test_damaged_results_are_made_again(evaluated_twice, content):
+    (evaluated_twice / 'results.json').write_text(content)
+    results = run(evaluated_twice, train_steps=8)
+    assert results['step'] == 8 and json.loads((evaluated_twice / 'results.json').read_text()) == results
+
+
+def test_all_checkpoints_damaged_is_no_fresh_start(evaluated_twice):
+    for step in Checkpoints(str(evaluated_twice), 20).steps():
+        with open(evaluated_twice / f'ckpt-{step:08d}.safetensors', 'rb+') as file:
+            file.truncate(100)
+    before = (evaluated_twice / 'metrics.jsonl').read_bytes()
+    for _ in range(3):
+        made = executor(evaluated_twice)
+        assert made.has_checkpoint()
+        with pytest.raises(UserError, match='none of its 4 checkpoints'):
+            made.train(sources()[0])
+    assert (evaluated_twice / 'metrics.jsonl').read_bytes() == before
+    assert (evaluated_twice / 'best' / 'ckpt-00000004.safetensors').exists()
+
+
+def test_stray_files_are_swept_at_the_start(tmp_path):
+    for folder in ('.', 'best', 'eval'):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / 'any.json.tmp-999999999').write_text('half')
+    executor(tmp_path).train(sources()[0], max_steps=2)
+    assert not list(tmp_path.rglob('*.tmp-*'))
+
+
+@pytest.mark.parametrize('place', ['metrics.jsonl', 'train', 'eval', 'best', 'results.json'])
+def test_a_place_that_cannot_be_written(tmp_path, place):
+    """One message that names it; the state saved so far is whole, and the same command goes on once it is mended."""
+    (tmp_path / 'mended').mkdir()
+    wrong = tmp_path / place
+    wrong.mkdir() if '.' in place else wrong.write_text('a file')
+    with pytest.raises(UserError) as info:
+        run(tmp_path, train_steps=4)
+    assert place in str(info.value)
+    saved = Checkpoints(str(tmp_path), 5).steps()
+    wrong.rmdir() if '.' in place else wrong.unlink()
+    assert all(np.isfinite(value).all() for step in saved for value in tensors(tmp_path, step).values())
+    assert run(tmp_path, train_steps=4)['step'] == 4
+
+
+def test_scores_that_cannot_be_written_are_handed_over(evaluated_twice):
+    for path in (evaluated_twice / 'eval').iterdir():
+        path.unlink()
+    (evaluated_twice / 'eval').rmdir()
+    (evaluated_twice / 'eval').write_text('a file')
+    with pytest.raises(UnsavedError) as info:
+        executor(evaluated_twice).evaluate(sources()[1])
+    assert info.value.results['step'] == 8 and info.value.results['metrics']['miou'] > 0
+    assert 'eval' in str(info.value)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_an_evaluation(tmp_path, monkeypatch, number):
+    """It ends there, for the state is saved; the evaluation is made at the next start."""
+    batches = []
+    update = Progress.update
+
+    def interrupted(self, done, *args, **kwargs):
+        update(self, done, *args, **kwargs)
+        if self._what.startswith('evaluating'):
+            batches.append(done)
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, 'update', interrupted)
+        with pytest.raises((SystemExit, KeyboardInterrupt)):
+            run(tmp_path)
+    assert batches == [4], 'not a batch more'
+    assert steps(tmp_path, 'train') == [2, 4] and steps(tmp_path, 'eval') == []
+    assert run(tmp_path)['step'] == 10 and steps(tmp_path, 'eval') == [4, 8, 10]
+
+
+def test_the_second_interrupt_leaves_at_once(tmp_path, monkeypatch):
+    add = MetricsLog.add
+
+    def twice(self, kind, step, values):
+        add(self, kind, step, values)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsLog, 'add', twice)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    assert Checkpoints(str(tmp_path), 5).steps() == [] and signal.getsignal(signal.SIGINT) is not None

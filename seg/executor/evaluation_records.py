@@ -1,0 +1,113 @@
+"""What a run keeps of its evaluations: lines of metrics.jsonl, TensorBoard, `eval/`, and the best checkpoint."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+
+from seg import files
+from seg.errors import UserError
+from seg.executor.checkpoints import Checkpoints
+from seg.executor.evaluator import Evaluation
+from seg.executor.records import Events, MetricsLog
+from seg.executor.run_config import RunConfig
+
+
+class EvaluationRecords:
+    """Of one run. What is under `best/` is told by `best/metrics.json` or, if need be, by its line in metrics.jsonl."""
+
+    def __init__(self, config: RunConfig, checkpoints: Checkpoints, log: MetricsLog):
+        self._config, self._checkpoints, self._log = config, checkpoints, log
+        self._events: Events | None = None
+
+    def has(self, step: int) -> bool:
+        """Whether the evaluation of a step was recorded."""
+        return self._line(step) is not None
+
+    def add(self, step: int, evaluation: Evaluation, split: str) -> None:
+        """Makes the checkpoint of `step` the best if it is, and records the evaluation.
+
+        Raises:
+          UserError: if there is no such metric as `best_metric`, or something cannot be written.
+        """
+        metric = self._config.best_metric
+        if metric not in evaluation.metrics:
+            raise UserError(
+                f'RunConfig.best_metric = {metric!r}: the evaluation gives {", ".join(evaluation.metrics)}.'
+            )
+        if self._is_best(step, evaluation.metrics):
+            self._checkpoints.keep_best(step)
+            files.write_json(self._scores_path(), {'step': step, 'metrics': evaluation.metrics})
+        if not self.has(step):  # It was if a kill came between the last evaluation and results.json.
+            numbers = {'examples': evaluation.examples, 'seconds': round(evaluation.seconds, 3)}
+            self._log.add('eval', step, {**evaluation.metrics, **numbers})
+        if self._events is None:
+            self._events = Events(os.path.join(self._config.model_dir, 'eval'), max(step - 1, 0))
+        self._events.scalars(step, evaluation.metrics)
+        self._events.pictures(step, evaluation.pictures)
+        self._events.flush()
+        self.write_details(split, step, evaluation.details)
+
+    def best(self) -> dict[str, Any] | None:
+        """`step`, the value of `best_metric` (None if nothing tells it) and `checkpoint` of what is under `best/`."""
+        step = self._checkpoints.best_step()
+        if step is None:
+            return None
+        metric = self._config.best_metric
+        value = (self._scores(step) or {}).get(metric)
+        return {'step': step, metric: value, 'checkpoint': self._checkpoints.best_path()}
+
+    def write_details(self, split: str, step: int | str, details: Mapping[str, Any]) -> None:
+        """Keeps what metrics tell beside numbers, as `eval/<name>-<split>-<step>.json`."""
+        for name, value in details.items():
+            files.write_json(self.path(split, step, f'{name}-'), value)
+
+    def path(self, split: str, step: int | str, prefix: str = '') -> str:
+        """Path of a file in `eval/`, which is made if need be."""
+        folder = os.path.join(self._config.model_dir, 'eval')
+        with files.writing(folder):
+            os.makedirs(folder, exist_ok=True)
+        return os.path.join(folder, f'{prefix}{split.rpartition("/")[2]}-{step}.json')
+
+    def clear_up(self) -> None:
+        """Removes the half-written files that a kill left."""
+        files.sweep(os.path.join(self._config.model_dir, 'eval'))
+
+    def _is_best(self, step: int, metrics: Mapping[str, float]) -> bool:
+        best = self._checkpoints.best_step()
+        if best is None:
+            return True
+        scores = self._scores(best)
+        if scores is None:
+            if best == step:  # A kill came between the copy and its record.
+                return True
+            logging.warning(
+                '%s: its scores are not known, so it stays the best one. Remove it to let a later one take its place.',
+                self._checkpoints.best_path(),
+            )
+            return False
+        value = scores.get(self._config.best_metric)
+        known = isinstance(value, int | float) and math.isfinite(value)
+        return not known or metrics[self._config.best_metric] > value
+
+    def _scores(self, step: int) -> dict[str, Any] | None:
+        """The metrics of the checkpoint of `step` under `best/`; None if nothing tells them."""
+        if os.path.exists(self._scores_path()):
+            try:
+                kept = files.read_json(self._scores_path(), 'It counts as missing.')
+            except UserError as error:
+                logging.warning('%s', error)
+            else:
+                if isinstance(kept, dict) and kept.get('step') == step and isinstance(kept.get('metrics'), dict):
+                    return kept['metrics']
+        return self._line(step)
+
+    def _line(self, step: int) -> dict[str, Any] | None:
+        return next((line for line in self._log.read() if (line['kind'], line['step']) == ('eval', step)), None)
+
+    def _scores_path(self) -> str:
+        return os.path.join(self._config.model_dir, 'best', 'metrics.json')

@@ -1,0 +1,155 @@
+"""SIGTERM and Ctrl-C: a training that is asked to stop saves what it has, and says what is on disk.
+
+While steps run, the main thread is within TensorFlow, where Python calls no signal handler. The command line therefore
+has a thread that hears of a signal at once: it answers the first one, and leaves at the second Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+from absl import logging
+
+_GRACE = 1.0  # Seconds that the main thread has to clear up after the second Ctrl-C.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopping:
+    """Whether this process was asked to stop.
+
+    Attributes:
+      asked: the first signal that came; None before.
+      saves_first: whether there may be steps that are not saved: a signal is then only noted. Else it ends the process
+        at once, by an exception in the main thread.
+      saved: the last step on disk; None as long as that is not known.
+    """
+
+    def __init__(self, command: bool = False, trains: bool = True):
+        """Makes one that listens to nothing yet.
+
+        Args:
+          command: whether this process is a command of its own, which may end at any moment.
+          trains: whether it trains; the message then tells what is saved, and SIGTERM ends it with status 0.
+        """
+        self.asked: int | None = None
+        self.saves_first = False
+        self.saved: int | None = None
+        self._command, self._trains = command, trains
+        self._ended = threading.Event()
+
+    def save_first(self) -> None:
+        """From now on there may be steps that are not saved."""
+        self.saves_first = True
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A stretch in which nothing is lost by leaving, such as an evaluation of what was saved."""
+        self.saves_first = False
+        if self.asked:
+            self.leave()
+        yield
+        self.saves_first = True
+
+    def leave(self) -> None:
+        """Raises what ends the process: KeyboardInterrupt for Ctrl-C, SystemExit for SIGTERM."""
+        self.saves_first = False
+        if not self._command:
+            logging.warning('Asked to stop. %s', self.state())
+        if self.asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(0 if self._trains else 128 + signal.SIGTERM)
+
+    def state(self) -> str:
+        """A sentence on what is on disk; empty where nothing is trained."""
+        if not self._trains:
+            return ''
+        if self.saved is None:
+            return 'No step was taken. The same command starts again.'
+        if not self.saved:
+            return 'Nothing was saved, for there was no checkpoint yet. The same command starts again.'
+        return f'Step {self.saved} is saved. The same command goes on from there.'
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hears signals; the handlers that were there before return in the end."""
+        before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        watcher = threading.Thread(target=self._watch, args=(reader,), name='signals', daemon=True)
+        if self._command:
+            wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+            watcher.start()
+        try:
+            yield
+        finally:
+            self.saves_first = False
+            self._ended.set()
+            if self._command:
+                signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            os.close(writer)
+            if self._command:
+                watcher.join()
+            os.close(reader)
+
+    def _handle(self, number: int, _) -> None:
+        """In the main thread, as soon as it runs Python again."""
+        first, self.asked = self.asked is None, self.asked or number
+        if number == signal.SIGINT and not first:
+            raise KeyboardInterrupt
+        if first and not self.saves_first:
+            self.leave()
+        if first and not self._command:
+            self._answer(number)
+
+    def _watch(self, reader: int) -> None:
+        """In a thread of its own."""
+        heard: list[int] = []
+        while numbers := os.read(reader, 1):
+            number = numbers[0]
+            if number == signal.SIGINT and heard and not self._ended.wait(_GRACE):
+                _say(f'Interrupted again. {self.state()}')
+                os._exit(128 + signal.SIGINT)
+            if number in _SIGNALS and not heard and self.saves_first:
+                self._answer(number)
+            heard.append(number)
+
+    def _answer(self, number: int) -> None:
+        again = ' Ctrl-C again leaves at once.' if number == signal.SIGINT else ''
+        _say(f'Asked to stop: the steps that run are ended and saved first.{again}')
+
+
+_active: Stopping | None = None
+
+
+@contextlib.contextmanager
+def listening(command: bool = False, trains: bool = True) -> Iterator[Stopping]:
+    """Hears SIGTERM and Ctrl-C, for the whole command or, where that does not, for a training; see `Stopping`.
+
+    Outside of the main thread, as in some notebooks, nothing can be heard.
+    """
+    global _active
+    if _active is not None:
+        yield _active
+        return
+    stop = Stopping(command, trains)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    _active = stop
+    try:
+        with stop.listening():
+            yield stop
+    finally:
+        _active = None
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f'{os.linesep if sys.stderr.isatty() else ""}seg_main: {text.strip()}\n'.encode())
