@@ -122,7 +122,7 @@ class Stopping:
 
     def _answer(self, number: int) -> None:
         again = ' Ctrl-C again leaves at once.' if number == signal.SIGINT else ''
-        _say(f'Asked to stop: the steps that run are ended and saved first.{again}')
+        _say(f'Asked to stop: the steps under way are finished and saved first.{again}')
 
 
 _active: Stopping | None = None
