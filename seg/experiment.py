@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 from absl import logging
 
-from seg import config, plugins, registry, run_dir
+from seg import checks, config, dataset_info, plugins, registry, run_dir
 from seg.datasets import contract
 from seg.errors import UserError
 from seg.executor import hardware as hardware_module
@@ -21,7 +21,7 @@ from seg.executor.run_config import OptimizerStep, RunConfig
 from seg.prediction import data_set, kinds, pipeline
 from seg.prediction.request import Request
 from seg.prediction.settings import Predict
-from seg.structures import ClassHistogram, DatasetInfo, Hardware
+from seg.structures import ClassHistogram, Hardware
 from seg.weights.warm_start import Init
 
 MODES = ('train_and_eval', 'train', 'eval', 'predict', 'overfit', 'report')
@@ -77,7 +77,7 @@ class Experiment:
           eval_data: reference to the data set to evaluate on.
           optimizer: reference to an optimizer.
         """
-        self.mode, self.model_dir = mode, model_dir
+        self.mode, self.model_dir, self._fresh = mode, model_dir, fresh
         trains = mode in _TRAINING_MODES
         self._overfit: Overfit = config.injected('overfit')()
         self.settings: Predict | None = config.injected('predict')() if mode == 'predict' else None
@@ -103,15 +103,15 @@ class Experiment:
             contract.warn_of_shared(self.train_data, self.eval_data)
         if mode == 'overfit':
             self.train_data = FirstExamples(self.train_data, self._overfit.num_images)
-        self.info = self.train_data.info if trains else run_dir.read_dataset_info(model_dir)
+        self.info = self.train_data.info if trains else dataset_info.read(model_dir)
         if self.eval_data is not None:
-            _check_same_classes(self.info, self.eval_data.info)
+            checks.same_classes(self.info, self.eval_data.info)
 
         self._histogram: ClassHistogram | None = None
 
         def class_histogram() -> ClassHistogram:
-            if self._histogram is None and not fresh:
-                self._histogram = run_dir.read_class_histogram(model_dir, self.info)
+            if self._histogram is None and not fresh and run_dir.has_checkpoint(model_dir):
+                self._histogram = dataset_info.read_class_histogram(model_dir, self.info)
             if self._histogram is None:
                 self._histogram = make_train_data().class_histogram()
             return self._histogram
@@ -134,17 +134,42 @@ class Experiment:
             config_text=lambda: config.markdown(config.operative()),
         )
 
-    def initialise(self, fresh: bool) -> None:
-        """Sets the weights that a new run starts from (`init.weights`); one that goes on takes its checkpoint's.
+    def check(self) -> None:
+        """Refuses what cannot run or would mean nothing, and makes all ready to run. Nothing on disk changes.
 
-        Args:
-          fresh: whether this is a new run whatever `model_dir` holds.
+        The one list for runs and for `--validate`.
+
+        Raises:
+          UserError: for the first thing that is wrong.
         """
-        if fresh or not self.executor.has_checkpoint():
-            self._init.apply(self.task.checkpoint_items)
+        run, task, executor = self.run_config, self.task, self.executor
+        if self.mode not in _TRAINING_MODES:
+            return  # What is wrong with the checkpoint is told when it is loaded, and nothing is written before.
+        goes_on = not self._fresh and executor.has_checkpoint()
+        if goes_on:
+            executor.check_classes()
+            run_dir.check_settings(self.model_dir)
+        if self.mode != 'train':
+            checks.best_metric(run.best_metric, task.metrics())
+        if self.mode == 'overfit':
+            self._inputs = task.overfit_inputs(self.train_data, run.batch_size)
+        else:
+            self._inputs = (task.training_input(self.train_data, run.batch_size),)
+        if self.mode == 'train_and_eval':
+            self._inputs += (task.evaluation_input(self.eval_data, run.evaluation_batch_size),)
+        if self.mode != 'train' and hasattr(task, 'self_test'):
+            task.self_test(self.train_data if self.mode == 'overfit' else self.eval_data)
+        if not goes_on:  # A run that goes on takes the weights of its checkpoint.
+            self._init.apply(task.checkpoint_items)
+        executor.build_step()
 
     def execute(self, checkpoint: str = 'latest', request: Request | None = None) -> dict[str, Any] | None:
-        """Does what the mode says. Returns the results where the mode has some. `predict` needs a request."""
+        """Does what the mode says, after `check`. Returns the results where the mode has some.
+
+        Args:
+          checkpoint: for `eval` and `predict`: `latest`, `best` or a path.
+          request: for `predict`.
+        """
         run, task = self.run_config, self.task
         if self.mode in _TRAINING_MODES:
             replicas = self.executor.hardware.num_replicas
@@ -153,20 +178,14 @@ class Experiment:
             )
             describe = getattr(self.optimizer._learning_rate, 'describe', None)  # Any Keras schedule may stand here.
             logging.info('Learning rate %s', describe() if describe else type(self.optimizer._learning_rate).__name__)
-        if self.mode in ('train_and_eval', 'overfit') and hasattr(task, 'self_test'):
-            task.self_test(self.train_data if self.mode == 'overfit' else self.eval_data)
         if self.mode == 'train':
-            self.executor.train(task.training_input(self.train_data, run.batch_size))
+            self.executor.train(*self._inputs)
             return None
         if self.mode == 'train_and_eval':
-            return self.executor.train_and_evaluate(
-                task.training_input(self.train_data, run.batch_size),
-                task.evaluation_input(self.eval_data, run.evaluation_batch_size),
-            )
+            return self.executor.train_and_evaluate(*self._inputs)
         if self.mode == 'overfit':
             return self.executor.train_and_evaluate(
-                *task.overfit_inputs(self.train_data, run.batch_size),
-                stop=lambda evaluation: evaluation.metrics[run.best_metric] >= self._overfit.target,
+                *self._inputs, stop=lambda evaluation: evaluation.metrics[run.best_metric] >= self._overfit.target
             )
         if self.mode == 'predict':
             return self._predict(request, checkpoint)
@@ -197,9 +216,6 @@ class Experiment:
 
         Args:
           command: the command line that this process runs; empty for none.
-
-        Raises:
-          UserError: if `model_dir` holds a run with other training settings.
         """
         run_dir.write_settings(
             self.model_dir,
@@ -209,7 +225,7 @@ class Experiment:
             command=command,
             parts=self.task.checkpoint_items,
         )
-        run_dir.write_dataset_info(self.model_dir, self.info, self._histogram)
+        dataset_info.write(self.model_dir, self.info, self._histogram)
 
     def overfit_failure(self, results: dict[str, Any]) -> str | None:
         """What to tell of an overfit run that missed its target; None if it reached it."""
@@ -280,23 +296,12 @@ def run(
         given |= {'input': input, 'probabilities': probabilities, 'checkpoint': checkpoint != 'latest'}
         page.run_mode(model_dir, output, [name for name, value in given.items() if value])
         return None
-    hardware = hardware or hardware_module.set_up()
-    model_dir = load_settings(gin_files, gin_params, plugin_specs, model_dir, mode)
-    trains = mode in _TRAINING_MODES
-    if fresh and not trains:
-        raise UserError(f'--fresh would remove the run in {model_dir}, which --mode={mode} needs. Leave --fresh out.')
-    if trains and checkpoint != 'latest':
-        raise UserError(
-            f'--checkpoint={checkpoint} is for --mode=eval and predict: training goes on from the latest one. To start '
-            'a new run from other weights, bind init.weights.'
-        )
-    request = Request.of(mode, model_dir, input, output, probabilities)
-    with run_dir.locked(model_dir) if trains else contextlib.nullcontext():
-        fresh = fresh or mode == 'overfit'
-        experiment = build(model_dir, mode, hardware, fresh, request)
-        if trains:
-            experiment.initialise(fresh)
-        if fresh:  # Not before the new settings have proved sound, and the weights to start from are there.
+    asked, trains = (input, output, probabilities), mode in _TRAINING_MODES
+    settings = (gin_files, gin_params, plugin_specs, model_dir, mode)
+    with _checked(settings, fresh, checkpoint, asked, hardware) as (experiment, request):
+        model_dir = experiment.model_dir
+        # Not before the new settings have proved sound, and the weights to start from are there.
+        if fresh or mode == 'overfit':
             run_dir.clear(model_dir)
         if trains:
             experiment.describe(command)
@@ -309,6 +314,69 @@ def run(
     if mode == 'overfit' and (failure := experiment.overfit_failure(results)):
         raise UserError(failure)
     return results
+
+
+def validate(
+    gin_files: Sequence[str] = (),
+    *,
+    model_dir: str | None = None,
+    mode: str = 'train_and_eval',
+    gin_params: Sequence[str] = (),
+    plugin_specs: Sequence[str] = (),
+    fresh: bool = False,
+    checkpoint: str = 'latest',
+    input: str | Sequence[str] = (),
+    output: str | None = None,
+    probabilities: bool = False,
+    hardware: Hardware | None = None,
+) -> str:
+    """Builds everything and refuses what `run` refuses before its first step; runs nothing and leaves no file.
+
+    Arguments as `run` has them.
+
+    Returns:
+      What was found, in a line.
+
+    Raises:
+      UserError: for every mistake in the settings or the data.
+    """
+    asked, settings = (input, output, probabilities), (gin_files, gin_params, plugin_specs, model_dir, mode)
+    with _checked(settings, fresh, checkpoint, asked, hardware, keep=False) as (experiment, _):
+        if mode not in _TRAINING_MODES:
+            experiment.executor.predictor(checkpoint)
+        weights = run_dir.model_info(experiment.task.checkpoint_items).splitlines()[0]
+    return f'Valid: {experiment.info.name}, {experiment.info.num_classes} classes, {weights}; nothing was run.'
+
+
+@contextlib.contextmanager
+def _checked(
+    settings: tuple, fresh: bool, checkpoint: str, asked: tuple, hardware: Hardware | None, keep: bool = True
+) -> Iterator[tuple[Experiment, Request | None]]:
+    """The way that runs and `--validate` have in common: an experiment that may begin, its directory held meanwhile.
+
+    Args:
+      settings: what `load_settings` is given, the mode last.
+      fresh: as in `run`.
+      checkpoint: as in `run`.
+      asked: what `predict` is asked for: input, output, probabilities.
+      hardware: as in `run`.
+      keep: whether the directory stays where it was not there before.
+    """
+    hardware = hardware or hardware_module.set_up()
+    model_dir, mode = load_settings(*settings), settings[-1]
+    trains = mode in _TRAINING_MODES
+    if fresh and not trains:
+        raise UserError(f'--fresh would remove the run in {model_dir}, which --mode={mode} needs. Leave --fresh out.')
+    if trains and checkpoint != 'latest':
+        raise UserError(
+            f'--checkpoint={checkpoint} is for --mode=eval and predict: training goes on from the latest one. To start '
+            'a new run from other weights, bind init.weights.'
+        )
+    request = Request.of(mode, model_dir, *asked)
+    with run_dir.locked(model_dir, keep) if trains else contextlib.nullcontext():
+        experiment = build(model_dir, mode, hardware, fresh or mode == 'overfit', request)
+        experiment.check()
+        yield experiment, request
 
 
 def load_settings(
@@ -356,34 +424,6 @@ def load_parts(plugin_specs: Sequence[str] = ()) -> None:
     plugins.load(plugin_specs)
 
 
-def validate(
-    gin_files: Sequence[str] = (),
-    *,
-    model_dir: str | None = None,
-    mode: str = 'train_and_eval',
-    gin_params: Sequence[str] = (),
-    plugin_specs: Sequence[str] = (),
-    input: str | Sequence[str] = (),
-    output: str | None = None,
-    probabilities: bool = False,
-    hardware: Hardware | None = None,
-) -> str:
-    """Builds everything, checks settings and data, runs nothing. Arguments as `run` has them.
-
-    Returns:
-      What was found, in a line.
-
-    Raises:
-      UserError: for every mistake in the settings or the data.
-    """
-    hardware = hardware or hardware_module.set_up()
-    model_dir = load_settings(gin_files, gin_params, plugin_specs, model_dir, mode)
-    request = Request.of(mode, model_dir, input, output, probabilities)
-    experiment = build(model_dir, mode, hardware, request=request)
-    weights = run_dir.model_info(experiment.task.checkpoint_items).splitlines()[0]
-    return f'Valid: {experiment.info.name}, {experiment.info.num_classes} classes, {weights}; nothing was run.'
-
-
 def build(
     model_dir: str, mode: str, hardware: Hardware, fresh: bool = False, request: Request | None = None
 ) -> Experiment:
@@ -406,12 +446,3 @@ def build(
     if note := config.report_unused((*_IDLE[mode], *(_NO_DATA if own_pictures else ()))):
         logging.info('%s', note)
     return experiment
-
-
-def _check_same_classes(train: DatasetInfo, evaluation: DatasetInfo) -> None:
-    if train.class_names != evaluation.class_names:
-        raise UserError(
-            f'The classes of the training data ({train.name}: {", ".join(train.class_names)}) are not those of the '
-            f'evaluation data ({evaluation.name}: {", ".join(evaluation.class_names)}). Class id = place in the list, '
-            'so both have to be equal.'
-        )

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from seg.errors import UserError
+from seg.errors import UserError, shown
 
 _KINDS = {
     stat.S_IFDIR: 'a folder',
@@ -83,6 +83,14 @@ def read_json(path: str, remedy: str) -> Any:
         return parse_json(read_bytes(path))
     except ValueError as error:
         raise UserError(f'{path!r} is no JSON: {error}. {remedy}') from None
+
+
+def read_object(path: str, remedy: str) -> dict[str, Any]:
+    """Reads a JSON file that holds an object; arguments and errors as `read_json` has them."""
+    value = read_json(path, remedy)
+    if not isinstance(value, dict):
+        raise UserError(f'{path!r} holds {shown(value)}, expected an object in braces. {remedy}')
+    return value
 
 
 @contextlib.contextmanager

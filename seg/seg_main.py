@@ -194,13 +194,14 @@ def _run(argv: Sequence[str]) -> int:
         input=_INPUT.value,
         output=_OUTPUT.value,
         probabilities=_PROBABILITIES.value,
+        fresh=_FRESH.value,
+        checkpoint=_CHECKPOINT.value,
         hardware=hardware,
     )
     if _VALIDATE.value:
         print(experiment.validate(_GIN_FILE.value, **settings))
         return 0
-    asked = dict(fresh=_FRESH.value, checkpoint=_CHECKPOINT.value, command=['seg_main', *argv[1:]])
-    results = experiment.run(_GIN_FILE.value, **settings, **asked)
+    results = experiment.run(_GIN_FILE.value, **settings, command=['seg_main', *argv[1:]])
     if results is not None:
         print(json.dumps(results, indent=2))
     if _MODE.value == 'predict' and results['failed']:

@@ -214,7 +214,7 @@ def test_fresh_removes_the_run_and_nothing_else(tmp_path, monkeypatch):
 def test_classes_of_training_and_evaluation_differ(tmp_path):
     voc = ('experiment.eval_data=@eval/datasets.voc_layout', f"datasets.voc_layout.data_dir='{voc_folder(tmp_path)}'")
     text = message(tmp_path / 'run', [GIN_FILE], (*PARAMS, *voc, "eval/datasets.voc_layout.split='val'"))
-    for part in ('shapes/train: background, disc', 'background, aeroplane', 'voc_layout/val', 'equal'):
+    for part in ("shapes/train: 'background', 'disc'", "'background', 'aeroplane'", 'voc_layout/val', 'same names'):
         assert part in text
     assert not (tmp_path / 'run' / 'config.gin').exists()
 

@@ -41,7 +41,9 @@ MAY_IMPORT = {
     'executor': BASE | {'registry', 'optimizers', 'weights'},
     'prediction': BASE | {'drawing', 'executor', 'pasting'},
     'report': {'errors', 'files', 'structures', 'datasets', 'executor'},
+    'dataset_info': {'errors', 'files', 'structures'},
     'run_dir': {'errors', 'files', 'structures', 'config', 'executor'},
+    'checks': {'errors', 'structures', 'registry'},
 }
 MAY_IMPORT['experiment'] = set(MAY_IMPORT)
 MAY_IMPORT['seg_main'] = set(MAY_IMPORT)

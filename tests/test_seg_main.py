@@ -131,11 +131,11 @@ MISTAKES = {
     ),
     'damaged dataset_info.json': (
         ['--mode=eval', '--model_dir=damaged'],
-        ['damaged/dataset_info.json', 'is damaged', 'Remove it'],
+        ['damaged/dataset_info.json', 'is no JSON', 'Remove the file'],
     ),
     'incomplete dataset_info.json': (
         ['--mode=predict', '--model_dir=incomplete'],
-        ['incomplete/dataset_info.json', 'is damaged', 'num_examples'],
+        ['incomplete/dataset_info.json', "'num_examples'", 'Remove the file'],
     ),
     'model_dir is a file': ([SHAPES, '--model_dir=unknown.gin'], ['--model_dir=unknown.gin', 'it is a file']),
     'model_dir cannot be made': (

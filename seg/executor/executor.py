@@ -22,7 +22,7 @@ import tensorflow as tf
 from absl import logging
 
 from seg import files
-from seg.errors import UnsavedError, UserError
+from seg.errors import UnsavedError, UserError, shown
 from seg.executor import stopping, unread
 from seg.executor.checkpoints import Checkpoint, Checkpoints
 from seg.executor.evaluation_records import EvaluationRecords
@@ -216,10 +216,7 @@ class Executor:
         """Builds the training state and restores the newest checkpoint. Returns the step to go on from."""
         with files.writing(self._config.model_dir):
             os.makedirs(self._config.model_dir, exist_ok=True)
-        if self.step is None:
-            if self._optimizer is None:
-                raise ValueError('This executor was made without an optimizer: it evaluates and predicts only.')
-            self.step = TrainStep(self._task, self._optimizer, self._settings, self.hardware.strategy)
+        self.build_step()
         files.sweep(self._config.model_dir)
         self._records.clear_up()
         found = self._checkpoints.latest()
@@ -232,6 +229,32 @@ class Executor:
         self._log.cut(found.step)
         logging.info('Going on from step %d (%s).', found.step, found.path)
         return found.step
+
+    def build_step(self) -> None:
+        """Makes the optimizer's state and the averages, from the weights that the model has now."""
+        if self.step is None:
+            if self._optimizer is None:
+                raise ValueError('This executor was made without an optimizer: it evaluates and predicts only.')
+            self.step = TrainStep(self._task, self._optimizer, self._settings, self.hardware.strategy)
+
+    def check_classes(self) -> None:
+        """Refuses to go on from a checkpoint that has learnt other classes. Nothing on disk changes.
+
+        Raises:
+          UserError: with both lists.
+        """
+        if found := self._checkpoints.latest(set_aside=False):
+            self._refuse_other_classes(found)
+
+    def _refuse_other_classes(self, found: Checkpoint) -> None:
+        learnt, names = found.metadata.get('class_names'), list(self._task.class_names)
+        if learnt is not None and learnt != names:
+            before, now = (', '.join(map(shown, each)) for each in (learnt, names))
+            raise UserError(
+                f'{found.path} has learnt other classes than these data have.\n  learnt: {before}\n  now: {now}\n'
+                'Class id = place in the list. Give the data the names and the order that were learnt, or train anew: '
+                'in another --model_dir, or with --fresh.'
+            )
 
     def _read_times(self, found: Checkpoint) -> None:
         try:
@@ -336,6 +359,7 @@ class Executor:
     def _load_model(self, which: str) -> tuple[Checkpoint, bool]:
         """Sets the model's variables from a checkpoint, to averages if it has some. Returns it, and whether it has."""
         found = self._checkpoints.find(which)
+        self._refuse_other_classes(found)
         averages = any(name.startswith('ema/') for name in found.tensors)
         for part, layer in self._task.checkpoint_items.items():
             for variable in layer.variables:

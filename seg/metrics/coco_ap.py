@@ -43,6 +43,7 @@ class CocoAP:
     """
 
     gathers = True
+    labels = 'instance'
 
     def __init__(self, *, num_classes: int, class_names: Sequence[str], max_detections: int = 100):
         if len(class_names) != num_classes or len(set(class_names)) != num_classes:
@@ -172,6 +173,14 @@ class CocoAP:
             )
 
     # ---- Results -----------------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """What `result` may give."""
+        limits = [limit for limit in (1, 10) if limit < self.max_detections] + [self.max_detections]
+        each = ['ap', 'ap50', 'ap75', *(f'ap_{area}' for area in AREAS), *(f'ar{limit}' for limit in limits)]
+        each += [*(f'ar_{area}' for area in AREAS), *(f'ap/{name}' for name in self.class_names)]
+        shared = ['precision', 'recall', 'f1', 'best_threshold', 'threat_score', 'max_detections', 'objects']
+        return [f'{kind}_{name}' for kind in ('box', 'mask') for name in each] + [*shared, 'detections']
 
     def result(self) -> dict[str, float]:
         """The scores of all pictures added so far, as fractions.

@@ -38,6 +38,8 @@ class MeanIoU:
       ignore_label: supplied; label value of pixels that count nowhere.
     """
 
+    labels = 'semantic'
+
     def __init__(self, *, num_classes: int, class_names: Sequence[str], ignore_label: int):
         if len(class_names) != num_classes or len(set(class_names)) != num_classes:
             raise UserError(
@@ -115,6 +117,17 @@ class MeanIoU:
         found = ', '.join(f'{names[i]} ({counts[i]:,} pixels)' for i in np.flatnonzero(counts)[:8])
         raise UserError(f'metrics.mean_iou: {counts.sum():,} {problem}: {found}. {advice}')
 
+    def names(self) -> list[str]:
+        """What `result` may give."""
+        names = ['miou', 'miou_classes', 'pixel_accuracy', 'mean_accuracy', 'pixels']
+        if self._has_background:
+            names.append('miou_without_background')
+        return names + [f'iou/{name}' for name in self.class_names]
+
+    @property
+    def _has_background(self) -> bool:
+        return self.class_names[0].lower() == 'background'
+
     def result(self) -> dict[str, float]:
         """The scores of all batches added so far, as fractions.
 
@@ -143,7 +156,7 @@ class MeanIoU:
 
         scores = {'miou': float(np.mean(list(ious.values()))), 'miou_classes': len(ious)}
         others = [iou for c, iou in ious.items() if c]
-        if self.class_names[0].lower() == 'background' and others:
+        if self._has_background and others:
             scores['miou_without_background'] = float(np.mean(others))
         scores['pixel_accuracy'] = float(right.sum() / pixels)
         scores['mean_accuracy'] = float(np.mean(right[truth > 0] / truth[truth > 0]))

@@ -65,7 +65,7 @@ def deeplab_v3plus(
     aux = None
     if aux_head is not None:
         aux = heads.build(aux_head, f'{slot}.aux_head', num_classes=num_classes, norm=maker)
-    return DeepLabV3Plus(net, neck, main, aux, spec)
+    return DeepLabV3Plus(net, neck, main, aux, spec, num_classes)
 
 
 class DeepLabV3Plus(keras.Model):
@@ -83,6 +83,7 @@ class DeepLabV3Plus(keras.Model):
         head: keras.layers.Layer,
         aux_head: keras.layers.Layer | None,
         spec: BackboneSpec,
+        num_classes: int,
     ):
         # Without autocast: the backbone normalises pixels in full precision.
         super().__init__(name='deeplab_v3plus', autocast=False)
@@ -92,7 +93,7 @@ class DeepLabV3Plus(keras.Model):
         self.aux_head = aux_head
         self.aux_stride = spec['c4'].stride
         self.output_stride = spec['c5'].stride
-        self.stride = self._build_parts(spec)
+        self.stride = self._build_parts(spec, num_classes)
         self.built = True
 
     @property
@@ -123,12 +124,19 @@ class DeepLabV3Plus(keras.Model):
             outputs['aux_logits'] = upsample_bilinear(logits, resolution, self.aux_stride)
         return outputs
 
-    def _build_parts(self, spec: BackboneSpec) -> int:
+    def _build_parts(self, spec: BackboneSpec, num_classes: int) -> int:
         """Creates the variables of decoder and heads on symbolic maps; returns the stride of the decoder's map."""
         features = spec.symbolic(self.backbone.compute_dtype)
         pair = keras.KerasTensor((1, 2), dtype='int32')
         maps = self.decoder(features, size=pair, seed=pair, training=True)
-        self.head(maps['features'], seed=pair, training=True)
+        logits = {'head': self.head(maps['features'], seed=pair, training=True)}
         if self.aux_head is not None:
-            self.aux_head(features['c4'], seed=pair, training=True)
+            logits['aux_head'] = self.aux_head(features['c4'], seed=pair, training=True)
+        for slot, made in logits.items():
+            if made.shape[-1] != num_classes:
+                name, channels = getattr(self, slot).name, made.shape[-1]
+                raise UserError(
+                    f'deeplab_v3plus.{slot}: {name!r} returned logits of {channels} channels; expected {num_classes}, '
+                    'one for each class.'
+                )
         return SYMBOLIC_SIDE // maps['features'].shape[1]

@@ -19,11 +19,10 @@ from seg.drawing.instances import InstanceComparison
 from seg.errors import UserError
 from seg.ops.boxes import iou
 from seg.registry import augments as augment_registry
-from seg.registry import metrics as metric_registry
 from seg.registry import models, tasks
 from seg.structures import PAD_PIXEL, Annotations, DatasetInfo, Input, LossTerm
 from seg.tasks import pipeline
-from seg.tasks.references import build_losses
+from seg.tasks.references import build_losses, build_metrics, check_stages
 
 Batch = dict[str, tf.Tensor]
 
@@ -88,14 +87,14 @@ class Instance:
         self._losses = build_losses(losses, 'tasks.instance.losses', self.labels, **supplied, class_histogram=None)
         self._train_data = None
         slot, given = 'tasks.instance.augments', {'ignore_label': dataset_info.ignore_label, 'other': self._another}
+        self._augment_factories = augment_registry.check_each(augments, slot)
         self._augments = [
             pipeline.named(augment(**given), f'{slot}[{i}]: {augment.entry.reference}')
-            for i, augment in enumerate(augment_registry.check_each(augments, slot))
+            for i, augment in enumerate(self._augment_factories)
         ]
-        self._metrics = [
-            metric(**supplied, class_names=dataset_info.class_names)
-            for metric in metric_registry.check_each(metrics, 'tasks.instance.metrics')
-        ]
+        self._metrics = build_metrics(
+            metrics, 'tasks.instance.metrics', self.labels, **supplied, class_names=dataset_info.class_names
+        )
         self._advised: set[str] = set()
         self.checkpoint_items = dict(self._model.parts)
         self.class_names = dataset_info.class_names
@@ -189,22 +188,24 @@ class Instance:
         """Some other example of the training data, as augmentations get theirs."""
         return instances.begin(pipeline.any_example(self._train_data, seed), keras.config.floatx())
 
+    def _stages(self, example: Batch, seed: tf.Tensor) -> tuple[Batch, ...]:
+        return pipeline.stages(instances.begin(example, keras.config.floatx()), self._augments, seed)
+
     def _augmented(self, example: Batch, seed: tf.Tensor) -> Batch:
-        example = instances.begin(example, keras.config.floatx())
-        for i, augment in enumerate(self._augments):
-            example = augment(example, tf.random.experimental.stateless_fold_in(seed, i))
-        return example
+        return self._stages(example, seed)[-1]
 
     def _crop(self, dataset) -> tuple[int, int]:
         """The size of a training image."""
         zero = tf.constant([0, 0], tf.int32)
-        images = tf.data.Dataset.range(1).map(lambda i: self._augmented(dataset.load(i), zero)['image'])
-        if not images.element_spec.shape.is_fully_defined():
+        examples = tf.data.Dataset.range(1).map(lambda i: self._stages(dataset.load(i), zero))
+        check_stages(examples.element_spec, self._augment_factories, 'tasks.instance.augments')
+        shape = examples.element_spec[-1]['image'].shape
+        if not shape.is_fully_defined():
             raise UserError(
                 f'tasks.instance.augments: the images of {dataset.info.name} have different sizes after these '
                 'augmentations. Let the last one give them one size, as @augments.scale_crop_flip does.'
             )
-        return tuple(images.element_spec.shape[:2])
+        return tuple(shape[:2])
 
     def _packed(self, example: Batch, canvas: tuple[int, int]) -> Batch:
         """Pads image and objects to static shapes. Crowds are nothing to learn; the largest objects come first."""

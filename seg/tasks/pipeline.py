@@ -6,7 +6,7 @@ to be saved, and a restart goes on with the very next image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -49,6 +49,15 @@ def any_example(dataset, seed: tf.Tensor) -> Example:
 def load(dataset, index: tf.Tensor) -> Example:
     """A loaded example; one with labels that the data set's contract excludes is an error of the graph."""
     return contract.asserted(dataset.load(index), dataset.info)
+
+
+def stages(example: Example, augments: Sequence[Callable], seed: tf.Tensor) -> tuple[Example, ...]:
+    """The example, and what each augmentation makes of it; ends early at a value that is no example."""
+    made = [example]
+    for i, augment in enumerate(augments):
+        if isinstance(made[-1], dict):
+            made.append(augment(made[-1], tf.random.experimental.stateless_fold_in(seed, i)))
+    return tuple(made)
 
 
 def training_input(dataset, prepare: Prepare, blank: Mapping[str, Any], batch_size: int, seed: int) -> Input:

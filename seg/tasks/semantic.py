@@ -15,11 +15,10 @@ from seg.errors import UserError
 from seg.metrics.mean_iou import image_mean_iou
 from seg.ops.resize import resize_bilinear
 from seg.registry import augments as augment_registry
-from seg.registry import metrics as metric_registry
 from seg.registry import models, tasks
 from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, Input, LossTerm
 from seg.tasks import pipeline
-from seg.tasks.references import build_losses
+from seg.tasks.references import build_losses, build_metrics, check_stages
 
 Batch = dict[str, tf.Tensor]
 
@@ -76,14 +75,14 @@ class Semantic:
         )
         self._auxiliary_weight = auxiliary_weight
         slot = 'tasks.semantic.augments'
+        self._augment_factories = augment_registry.check_each(augments, slot)
         self._augments = [
             pipeline.named(augment(ignore_label=dataset_info.ignore_label), f'{slot}[{i}]: {augment.entry.reference}')
-            for i, augment in enumerate(augment_registry.check_each(augments, slot))
+            for i, augment in enumerate(self._augment_factories)
         ]
-        self._metrics = [
-            metric(**supplied, class_names=dataset_info.class_names)
-            for metric in metric_registry.check_each(metrics, 'tasks.semantic.metrics')
-        ]
+        self._metrics = build_metrics(
+            metrics, 'tasks.semantic.metrics', self.labels, **supplied, class_names=dataset_info.class_names
+        )
         self.checkpoint_items = dict(self._model.parts)
         self.class_names = dataset_info.class_names
         self.colors = dataset_info.colors or tuple(map(tuple, voc_palette(dataset_info.num_classes)))
@@ -189,15 +188,17 @@ class Semantic:
         return {'image': image, 'label': example['label'], 'size': tf.shape(image)[:2]}
 
     def _augmented(self, example: Batch, seed: tf.Tensor) -> Batch:
-        example = self._plain(example)
-        for i, augment in enumerate(self._augments):
-            example = augment(example, tf.random.experimental.stateless_fold_in(seed, i))
+        example = pipeline.stages(self._plain(example), self._augments, seed)[-1]
         return {key: example[key] for key in ('image', 'label', 'size')}
 
     def _crop(self, dataset) -> tuple[int, int]:
         """The size of a training image."""
         zero = tf.constant([0, 0], tf.int32)
-        spec = tf.data.Dataset.range(1).map(lambda i: self._augmented(dataset.load(i), zero)).element_spec['image']
+        examples = tf.data.Dataset.range(1).map(
+            lambda i: pipeline.stages(self._plain(dataset.load(i)), self._augments, zero)
+        )
+        check_stages(examples.element_spec, self._augment_factories, 'tasks.semantic.augments')
+        spec = examples.element_spec[-1]['image']
         if not spec.shape.is_fully_defined():
             raise UserError(
                 f'tasks.semantic.augments: the images of {dataset.info.name} have different sizes after these '

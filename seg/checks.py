@@ -1,0 +1,52 @@
+"""Whether the parts of a run fit each other: asked before anything is trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from seg import registry
+from seg.errors import UserError, shown
+from seg.structures import DatasetInfo
+
+
+def same_classes(train: DatasetInfo, evaluation: DatasetInfo) -> None:
+    """Refuses data sets whose classes differ in a name or in their order.
+
+    Raises:
+      UserError: with both lists.
+    """
+    if train.class_names != evaluation.class_names:
+        lists = '\n'.join(f'  {info.name}: {listed(info.class_names)}' for info in (train, evaluation))
+        raise UserError(
+            f'The classes of the training data are not those of the evaluation data:\n{lists}\n'
+            'Class id = place in the list: write both with the same names, in the same order.'
+        )
+
+
+def best_metric(name: str, metrics: Sequence[Any]) -> None:
+    """Refuses a `RunConfig.best_metric` that no evaluation will give.
+
+    Metrics say by `names()` what their results are called. Where one does not, the first evaluation finds it out.
+
+    Args:
+      name: the setting.
+      metrics: of the task.
+
+    Raises:
+      UserError: with near misses and the names that there are.
+    """
+    if name == 'loss' or name.startswith('loss/') or not all(hasattr(metric, 'names') for metric in metrics):
+        return
+    known = [known for metric in metrics for known in metric.names()]
+    if name not in known:
+        hints = ''.join(f' Did you mean {near!r}?' for near in registry.near_misses(name, known)[:1])
+        raise UserError(
+            f'RunConfig.best_metric = {shown(name)}: no metric of this task gives it.{hints} There are '
+            f'{", ".join(known)}.'
+        )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Class names for a message, in quotes: a blank at the end of one tells it from another."""
+    return ', '.join(map(shown, names))

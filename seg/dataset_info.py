@@ -1,0 +1,109 @@
+"""`dataset_info.json` in a run's directory: what evaluation and prediction have to know of the training data."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+
+from seg.errors import UserError, shown
+from seg.files import read_object, write_json
+from seg.structures import ClassHistogram, DatasetInfo
+
+_REMEDY = 'Remove the file; the same training command writes it again when it starts.'
+_MOST_PIXELS = 2**30  # Of `max_size`: a canvas beyond that fits into no memory.
+
+
+def write(model_dir: str, info: DatasetInfo, histogram: ClassHistogram | None) -> None:
+    """Writes the file; the histogram only where a loss asked for it."""
+    counts = {} if histogram is None else {'class_histogram': [np.asarray(counts).tolist() for counts in histogram]}
+    write_json(_path(model_dir), dataclasses.asdict(info) | counts)
+
+
+def read(model_dir: str) -> DatasetInfo:
+    """Reads what `write` wrote.
+
+    Raises:
+      UserError: if there is none, or it is damaged: with the file, the key and its value.
+    """
+    if not os.path.exists(_path(model_dir)):
+        raise UserError(f'{model_dir} holds no dataset_info.json: train there first, or check --model_dir.')
+    return _checked(_path(model_dir), read_object(_path(model_dir), _REMEDY))
+
+
+def read_class_histogram(model_dir: str, info: DatasetInfo) -> ClassHistogram | None:
+    """Pixels per class that the run has counted at its start; None if it has not, or counted other data.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
+    path = _path(model_dir)
+    if not os.path.exists(path):
+        return None
+    values = read_object(path, _REMEDY)
+    same = (values.get('name'), values.get('class_names')) == (info.name, list(info.class_names))
+    if not same or 'class_histogram' not in values:
+        return None
+    counts, k = values['class_histogram'], info.num_classes
+    if not (_is_list(counts, 2) and all(_is_list(each, k, int) and min(each) >= 0 for each in counts)):
+        raise _wrong(path, 'class_histogram', counts, f'two lists of {k} counts')
+    return ClassHistogram(*(np.asarray(each, np.int64) for each in counts))
+
+
+def _checked(path: str, values: dict[str, Any]) -> DatasetInfo:
+    """The one place that knows what each key may hold."""
+    defaults = {f.name: f.default for f in dataclasses.fields(DatasetInfo) if f.default is not dataclasses.MISSING}
+    values = defaults | values
+    names = values.get('class_names')
+    k = len(names) if isinstance(names, list) else 0
+    pairs = values.get('max_size')
+    ids, colors = values['original_ids'], values['colors']
+    tests = {
+        'name': ('a text', lambda name: isinstance(name, str)),
+        'class_names': ('a list of texts', lambda _: k > 0 and _is_list(names, k, str)),
+        'num_examples': ('a whole number, or null', lambda n: n is None or (type(n) is int and n >= 0)),
+        'max_size': (
+            f'[height, width] in pixels, at most {_MOST_PIXELS:,} in all',
+            lambda _: _is_list(pairs, 2, int) and min(pairs) > 0 and pairs[0] * pairs[1] <= _MOST_PIXELS,
+        ),
+        'ignore_label': ('a whole number', lambda label: type(label) is int and abs(label) < 2**31),
+        'original_ids': (f'{k} whole numbers, or null', lambda _: ids is None or _is_list(ids, k, int)),
+        'colors': (
+            f'{k} lists of 3 numbers from 0 to 255, or none',
+            lambda _: not colors or (_is_list(colors, k) and all(map(_is_color, colors))),
+        ),
+    }
+    for key, (expected, fits) in tests.items():
+        if key not in values:
+            raise UserError(f'{path!r} has no {key!r}, expected {expected}. {_REMEDY}')
+        if not fits(values[key]):
+            raise _wrong(path, key, values[key], expected)
+    return DatasetInfo(
+        name=values['name'],
+        class_names=tuple(names),
+        num_examples=values['num_examples'],
+        max_size=tuple(pairs),
+        ignore_label=values['ignore_label'],
+        original_ids=None if ids is None else tuple(ids),
+        colors=tuple(map(tuple, colors or ())),
+    )
+
+
+def _is_list(value: Any, length: int, kind: type = list) -> bool:
+    """Whether a JSON value is a list of so many values of one type; true and false are no numbers."""
+    in_range = lambda item: kind is not int or abs(item) < 2**63  # noqa: E731
+    return isinstance(value, list) and len(value) == length and all(type(v) is kind and in_range(v) for v in value)
+
+
+def _is_color(value: Any) -> bool:
+    return _is_list(value, 3, int) and all(0 <= level <= 255 for level in value)
+
+
+def _wrong(path: str, key: str, value: Any, expected: str) -> UserError:
+    return UserError(f'{path!r}: {key} is {shown(value)}, expected {expected}. {_REMEDY}')
+
+
+def _path(model_dir: str) -> str:
+    return os.path.join(model_dir, 'dataset_info.json')
