@@ -20,7 +20,7 @@ from typing import Any
 
 from seg import plugins, registry, unread
 from seg.errors import UserError
-from seg.gin_files import Place, Source, find_file, syntax_hint
+from seg.gin_files import Place, Source, find_file, read_text, syntax_hint
 
 import gin  # isort: skip  After the registry, which prepares it.
 from gin import config_parser
@@ -79,7 +79,8 @@ def scope(name: str) -> contextlib.AbstractContextManager:
 def parse(gin_files: Iterable[str] = (), gin_params: Iterable[str] = ()) -> None:
     """Parses gin files, then single bindings, and locks the configuration. A later binding replaces an earlier one.
 
-    Files, and those they include, are looked for in the working directory, in the package and in the checkout.
+    Files are looked for in the working directory, in the package and in the checkout; those that one includes also
+    beside it.
 
     Args:
       gin_files: paths, such as `gin/deeplab_voc.gin`.
@@ -102,15 +103,11 @@ def parse(gin_files: Iterable[str] = (), gin_params: Iterable[str] = ()) -> None
 
 
 def _parse_file(name: str, place: str, stack: tuple[str, ...]) -> None:
-    path = find_file(name, place)
+    path = find_file(name, place, stack[-1] if stack else None)
     real = os.path.realpath(path)
     if real in stack:
         raise UserError(f'{place}: {name!r} includes itself: {" -> ".join([*stack, real])}')
-    try:
-        text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{place}: cannot read {path}: {error}') from error
-    _parse(Source(registry.shown_path(path), text, command_line=False), (*stack, real))
+    _parse(Source(registry.shown_path(path), read_text(path, place), command_line=False), (*stack, real))
 
 
 def _parse(source: Source, stack: tuple[str, ...]) -> None:
@@ -150,7 +147,7 @@ def _apply(statement: Any, source: Source, stack: tuple[str, ...]) -> None:
             raise _Problem('dynamic registration is not supported: register the part and import its module.')
         plugins.load_module(statement.module, place.text)
     elif statement.filename.endswith('.py'):  # So a snapshot names a plugin file.
-        plugins.load_file(statement.filename, place.text)
+        plugins.load_file(statement.filename, place.text, stack[-1] if stack else None)
     else:
         _parse_file(statement.filename, place.text, stack)
 

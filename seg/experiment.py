@@ -393,6 +393,7 @@ def load_settings(
     if mode == 'report':
         raise UserError('--mode=report has no settings: it tells what the files in --model_dir say.')
     load_parts(plugin_specs)
+    model_dir = model_dir and os.path.expanduser(model_dir)
     if not gin_files:
         need = 'No settings: give --gin_file=…, such as --gin_file=gin/deeplab_shapes.gin.'
         if mode in _TRAINING_MODES:

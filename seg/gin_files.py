@@ -9,7 +9,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from seg import registry
+from seg import files, registry
 from seg.errors import UserError
 
 _SEG = pathlib.Path(__file__).resolve().parent
@@ -41,26 +41,56 @@ class Source:
         return UserError(f'{self.place(line).text}: {problem}{quoted}')
 
 
-def find_file(name: str, place: str) -> pathlib.Path:
+def find_file(name: str, place: str, beside: str | None = None) -> pathlib.Path:
     """Finds a gin file in the working directory, the package's data or the checkout; never in gin, the library.
+
+    Args:
+      name: as it was written; '~' is the home directory.
+      place: where it was written, for messages.
+      beside: the file that includes it, whose folder is looked in after the working directory.
 
     Raises:
       UserError: if there is none; it lists the places looked in and near misses.
     """
     roots = [pathlib.Path.cwd(), _SEG / '_files', _SEG.parent]
-    paths = [path for path in (root / name for root in roots) if _GIN_LIBRARY not in path.resolve().parents]
+    near_by = [pathlib.Path(beside).parent] if beside else []
+    paths = [root / os.path.expanduser(name) for root in [roots[0], *near_by, *roots[1:]]]
+    paths = [path for path in paths if _GIN_LIBRARY not in path.resolve().parents]
     for path in paths:
         if path.is_file():
             return path
+        if kind := files.irregular(str(path)):
+            raise UserError(f'{place}: {str(path)!r} is {kind}, expected a gin file.')
     folders = [(root, root / 'gin') for root in roots[1:] if (root / 'gin').resolve() != _GIN_LIBRARY]
     known = {str(file.relative_to(root)) for root, folder in folders for file in folder.glob('**/*.gin')}
-    known |= {registry.shown_path(file) for file in (roots[0] / os.path.dirname(name)).glob('*.gin')}
+    near_by += [roots[0] / os.path.dirname(os.path.expanduser(name))]
+    known |= {registry.shown_path(file) for folder in near_by for file in folder.glob('*.gin')}
     by_name = {os.path.basename(file): file for file in sorted(known)}
     near = registry.near_misses(name, known)
     near += [by_name[other] for other in registry.near_misses(os.path.basename(name), by_name)]
     hints = ''.join(f'\n  Did you mean {file}?' for file in list(dict.fromkeys(near))[:3])
     looked = '\n  '.join(dict.fromkeys(str(path) for path in paths))
     raise UserError(f'{place}: no gin file {name!r}. Looked for\n  {looked}{hints}')
+
+
+def read_text(path: str | os.PathLike, place: str) -> str:
+    """Reads a text in UTF-8, with or without the byte order mark that some editors write.
+
+    Raises:
+      UserError: if the file cannot be read or is no such text.
+    """
+    content = files.read_bytes(str(path))
+    try:
+        text = content.decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = content.count(b'\n', 0, error.start) + 1
+        raise UserError(
+            f'{place}: {str(path)!r} is no text in UTF-8: line {line} holds the byte {content[error.start]:#04x}. Save '
+            'it as UTF-8.'
+        ) from None
+    if '\0' in text:
+        raise UserError(f'{place}: {str(path)!r} holds a zero byte, so it is no text. Check which file this is.')
+    return text
 
 
 def syntax_hint(source: Source, line: int, message: str) -> str:
@@ -71,16 +101,21 @@ def syntax_hint(source: Source, line: int, message: str) -> str:
         return f'{message} Expected NAME = value, part.parameter = value, a block `part:`, import or include.'
     name, value = match[1], match[2]
     constants = {'true': 'True', 'false': 'False', 'none': 'None', 'null': 'None'}
-    names = [entry for entry in registry.ENTRIES.values() if entry.kind and value in (entry.key, entry.name)]
     quoted = f'--gin_param="{name}=\'{value}\'"' if source.command_line else f"{name} = '{value}'"
+    parts = [entry for entry in registry.ENTRIES.values() if entry.kind]
+    names = [entry for entry in parts if value in (entry.key, entry.name)]
+    bare = [e for e in parts if re.search(rf'(?<![\w.@/\'"]){re.escape(e.key)}(?!\w)', value)]
     if value.lower() in constants:
         return f'write {constants[value.lower()]}, as in Python.'
     if names:
         return f'a reference starts with @: {name} = {names[0].reference} (and a string needs quotes: {quoted})'
+    if bare:
+        return f'a reference starts with @: write {bare[0].reference} in place of {bare[0].key}.'
     if not value:
         return f'{name} has no value.'
     if re.fullmatch(r'[-+*/\d\s.e_()]+', value):
         return f'{value!r} is not a single number; there is no arithmetic here, so write the result.'
     if value[0] not in '\'"([{@%-' and not value[0].isdigit():
         return f'strings need quotes: {quoted}'
+    message = 'this is no value.' if 'malformed node' in message else message
     return f'{message} Values are Python literals, @references and %MACROS.'

@@ -19,7 +19,7 @@ import sys
 import traceback
 from collections.abc import Iterable
 
-from seg import registry
+from seg import files, registry
 from seg.errors import UserError
 
 ENTRY_POINT_GROUP = 'seg.plugins'
@@ -93,18 +93,23 @@ def load_module(name: str, place: str) -> str:
     return _record(f'import {name}')
 
 
-def load_file(path: str, place: str) -> str:
+def load_file(path: str, place: str, beside: str | None = None) -> str:
     """Runs a plugin file once, as a module named after its path; returns the line recorded for it.
 
-    A path is looked for in the working directory, then in the checkout. Where a snapshot names a file that has moved,
+    A path is looked for in the working directory, beside the gin file `beside` that includes it, then in the checkout;
+    '~' is the home directory. Where a snapshot names a file that has moved,
     a plugin of the same file name that is loaded already takes its place.
     """
-    candidates = [pathlib.Path.cwd() / path, CHECKOUT / path]
+    folders = [pathlib.Path.cwd(), *([pathlib.Path(beside).parent] if beside else []), CHECKOUT]
+    candidates = [folder / os.path.expanduser(path) for folder in folders]
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
         moved = [loaded for loaded in _files if os.path.basename(loaded) == os.path.basename(path)]
         if moved:
             return _record(f'include {moved[-1]!r}')
+        for candidate in candidates:
+            if kind := files.irregular(str(candidate)):
+                raise UserError(f'{place}: {str(candidate)!r} is {kind}, expected a plugin file.')
         raise UserError(_no_file(path, place))
     real = os.path.realpath(found)
     if os.getcwd() not in sys.path:
@@ -141,7 +146,8 @@ def _describe(error: Exception) -> str:
     if isinstance(error, UserError):
         return f'  {error}'
     if isinstance(error, SyntaxError):
-        return f'  {type(error).__name__}: {error.msg} ({registry.shown_path(error.filename)}:{error.lineno})'
+        where = f' ({registry.shown_path(error.filename)}:{error.lineno})' if error.filename else ''
+        return f'  {type(error).__name__}: {error.msg}{where}'
     ours = (__file__, importlib.__file__, importlib.metadata.__file__)
     frames = [
         frame

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -111,6 +112,132 @@ def test_other_settings_are_refused(trained):
     text = message(model_dir, [GIN_FILE], (*PARAMS, 'OptimizerStep.clip_norm=2.0'))
     assert 'OptimizerStep.clip_norm: 1.0 -> 2.0' in text and '--fresh' in text
     assert contents(model_dir) == before
+
+
+def reversed_classes(monkeypatch):
+    monkeypatch.setattr(shapes.outlines, 'NAMES', shapes.outlines.NAMES[::-1])
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {},  # Finished.
+        {'params': ['TRAIN_STEPS=6']},
+        {'stopped': True},
+        {'stopped': True, 'dataset_info': False},
+        {'mode': 'eval'},
+        {'mode': 'predict'},
+    ],
+)
+def test_other_classes_are_refused(trained, tmp_path, monkeypatch, change):
+    """In whatever state the run is, with both lists, and before anything is written."""
+    model_dir = tmp_path / 'run'
+    shutil.copytree(trained[0], model_dir)
+    if change.get('stopped'):
+        for path in (model_dir / 'ckpt-00000004.safetensors', model_dir / 'results.json'):
+            path.unlink()
+        shutil.rmtree(model_dir / 'best')
+    if not change.get('dataset_info', True):
+        (model_dir / 'dataset_info.json').unlink()
+    reversed_classes(monkeypatch)
+    before = contents(model_dir)
+    params = (*PARAMS, *change.get('params', ()))
+    text = message(model_dir, [GIN_FILE], params, mode=change.get('mode', 'train_and_eval'))
+    first, last = (f"'background', '{name}'" for name in (shapes.outlines.NAMES[-1], shapes.outlines.NAMES[0]))
+    assert first in text and last in text
+    assert contents(model_dir) == before
+
+
+def test_a_checkpoint_of_other_classes_is_not_evaluated(trained, tmp_path):
+    """Where the file that says the classes was changed, with pictures of one's own."""
+    model_dir = tmp_path / 'run'
+    shutil.copytree(trained[0], model_dir)
+    info = read_json(model_dir / 'dataset_info.json')
+    (model_dir / 'dataset_info.json').write_text(json.dumps(info | {'class_names': info['class_names'][::-1]}))
+    Image.new('RGB', (20, 20)).save(tmp_path / 'own.png')
+    text = message(model_dir, mode='predict', input=str(tmp_path / 'own.png'), output=str(tmp_path / 'out'))
+    assert 'ckpt-00000004.safetensors' in text and ', '.join(map(repr, info['class_names'])) in text
+    assert not (tmp_path / 'out').exists()
+
+
+def test_overfit_starts_anew_with_other_classes(trained, tmp_path, monkeypatch):
+    """In a folder of its own; the run itself keeps what it says of its classes."""
+    model_dir = tmp_path / 'run'
+    shutil.copytree(trained[0], model_dir)
+    before = contents(model_dir)
+    reversed_classes(monkeypatch)
+    run(model_dir, [GIN_FILE], (*OVERFIT, 'overfit.target=0.0'), mode='overfit')
+    after = contents(model_dir)
+    assert all(after[path] == before[path] for path in before)
+    assert read_json(model_dir / 'overfit' / 'dataset_info.json')['class_names'][1] == shapes.outlines.NAMES[0]
+
+
+# Mistakes that a run and --validate refuse alike, before anything is written: bindings, and what the message holds.
+REFUSED = {
+    'best metric': (["RunConfig.best_metric='mIoU'"], ['RunConfig.best_metric', "'mIoU'", "Did you mean 'miou'?"]),
+    'best metric of the other task': (["RunConfig.best_metric='mask_ap'"], ["'mask_ap'", 'miou', 'iou/disc']),
+    'metric of the other task': (
+        ['tasks.semantic.metrics=[@metrics.mean_iou, @metrics.coco_ap]'],
+        ['tasks.semantic.metrics[1]', '@metrics.coco_ap', 'instance', 'semantic'],
+    ),
+    'missing weights': (["init.weights='nowhere.h5'"], ['init.weights', 'nowhere.h5']),
+    'damaged weights': (["init.weights='damaged.safetensors'"], ['damaged.safetensors']),
+    'part that is not there': (["OptimizerStep.part_rates={'bakbone': 0.1}"], ["'bakbone'", 'backbone']),
+}
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_a_run_and_validate_refuse_alike(tmp_path, monkeypatch, name):
+    params, parts = REFUSED[name]
+    params = [*PARAMS, *params]
+    monkeypatch.syspath_prepend(str(pathlib.Path.cwd()))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'damaged.safetensors').write_bytes(b'{"a": 1}')
+    told = set()
+    for act in (run, validated):
+        with pytest.raises(UserError) as caught:
+            act(tmp_path / 'runs' / act.__name__, [GIN_FILE], params)
+        told.add(str(caught.value))
+    (text,) = told
+    assert all(part in text for part in parts), text
+    assert {path.name for path in (tmp_path / 'runs').rglob('*') if path.is_file()} == {'.lock'}
+
+
+def validated(model_dir, gin_files=(), params=(), **settings):
+    hardware = hardware_module.set_up('one', 'float32', 'off')
+    return experiment.validate(gin_files, model_dir=str(model_dir), gin_params=params, hardware=hardware, **settings)
+
+
+def test_validate_looks_at_the_run_in_the_directory(trained):
+    model_dir, _ = trained
+    before = contents(model_dir)
+    assert 'Valid: shapes/train' in validated(model_dir, [GIN_FILE], PARAMS)
+    changed = (*PARAMS, 'OptimizerStep.clip_norm=2.0')
+    with pytest.raises(UserError, match='clip_norm: 1.0 -> 2.0'):
+        validated(model_dir, [GIN_FILE], changed)
+    assert 'Valid' in validated(model_dir, [GIN_FILE], changed, fresh=True)
+    assert 'Valid' in validated(model_dir, mode='eval')
+    with pytest.raises(UserError, match='ckpt-7'):
+        validated(model_dir, mode='eval', checkpoint=str(model_dir / 'ckpt-7.safetensors'))
+    assert contents(model_dir) == before
+
+
+def test_validate_of_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / 'afile').touch()
+    for place in ('/proc/run', tmp_path / 'afile', tmp_path / 'afile' / 'run'):
+        with pytest.raises(UserError, match=f'--model_dir={place}: cannot write there'):
+            validated(place, [GIN_FILE], PARAMS)
+
+
+def test_validate_leaves_no_directory(tmp_path):
+    assert 'Valid' in validated(tmp_path / 'runs' / 'mine', [GIN_FILE], PARAMS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_metric_of_label_maps_in_a_run_of_objects(tmp_path):
+    params = (*runs.SMALL, *runs.SMALL_PARTS[runs.INSTANCES], 'tasks.instance.metrics=[@metrics.mean_iou]')
+    text = message(tmp_path / 'run', [runs.INSTANCES], params)
+    assert 'tasks.instance.metrics[0]: @metrics.mean_iou' in text and 'semantic' in text
 
 
 def test_eval_reads_the_settings_of_the_run(trained, monkeypatch):
