@@ -156,11 +156,12 @@ class _Tally:
     def add(self, reason: str, name: str) -> None:
         self._counts[reason] += 1
         if len(self._named) < checking.SHOWN:
-            self._named.append(f'{name} ({reason})')
+            self._named.append((name, reason))
 
     def text(self) -> str:
         counted = ', '.join(f'{count} with {reason}' for reason, count in self._counts.most_common())
-        return f'{counted}; {"the first: " if self.total > 1 else ""}{", ".join(self._named)}'
+        named = [name if len(self._counts) == 1 else f'{name} ({reason})' for name, reason in self._named]
+        return f'{counted}; {"the first: " if self.total > 1 else ""}{", ".join(named)}'
 
     def log(self, what: str) -> None:
         if self.total:

@@ -178,7 +178,7 @@ def test_a_part_that_is_lost_is_told(folder, caplog):
         found = truth(folder, [SQUARE, [20, 2, 30, 2, 30, 9, 20, 9, 20]])
     np.testing.assert_array_equal(decoded(found), wanted)
     assert '1 of 2 objects are kept, but' in caplog.text
-    assert "annotation 0 of 'img0.png' (a polygon of an odd number of values, a part that is left out)" in caplog.text
+    assert "a polygon of an odd number of values, a part that is left out; annotation 0 of 'img0.png'" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         found = truth(folder, [[9, 9], SQUARE])  # A stray point covers nothing.
