@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +14,7 @@ from seg.prediction.sources import Source
 
 
 def pictures(dataset) -> list[Source]:
-    """All pictures of a data set, in its order and under its names.
+    """All pictures of a data set, in its order and under its names; where two have one name, their outputs do not.
 
     Args:
       dataset: with `info`, `load(index)`, `image_name(index)` and, where its files number the pictures,
@@ -31,8 +33,23 @@ def pictures(dataset) -> list[Source]:
             text = re.sub(r'\{\{.*?\}\}', '', error.message).strip()  # Names of nodes.
             raise PictureError(text.splitlines()[0] if text else type(error).__name__) from None
 
-    def source(index: int) -> Source:
-        name = dataset.image_name(index)
-        return Source(name, name, lambda: info.max_size, lambda: image(index), number(index))
+    names = [dataset.image_name(index) for index in range(info.num_examples)]
+    return [
+        Source(name, output, lambda: info.max_size, lambda index=index: image(index), number(index))
+        for index, (name, output) in enumerate(zip(names, _distinct(names), strict=True))
+    ]
 
-    return [source(index) for index in range(info.num_examples)]
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names of outputs: the second picture of a name gets `-2` at its end, and so on; `a/b` and `a//b` are one name."""
+    taken, found = set(map(os.path.normpath, names)), []
+    seen: set[str] = set()
+    for name in names:
+        unique, number = name, 1
+        while os.path.normpath(unique) in (taken if number > 1 else seen):
+            number += 1
+            unique = f'{name}-{number}'
+        seen.add(os.path.normpath(unique))
+        taken.add(os.path.normpath(unique))
+        found.append(unique)
+    return found

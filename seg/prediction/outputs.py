@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from seg import drawing
-from seg.errors import UserError
+from seg.errors import UserError, shown
 from seg.prediction.canvas import Plan, Size
 from seg.prediction.reading import PictureError
 from seg.prediction.sources import LEGEND, Source
@@ -55,17 +55,22 @@ class Outputs:
         # Half-written files live here; being in the folder, they can be moved into place without being copied.
         self._scratch = os.path.join(folder, f'.partial-{socket.gethostname()}-{os.getpid()}')
         self._lines: IO[str] | None = None
+        self._may_replace = True  # What is there already.
+        self._own: set[str] = set()  # Written by this run, as far as that has to be known.
 
     def __enter__(self) -> Outputs:
         try:
             with self._writing(self.folder):
                 os.makedirs(self.folder, exist_ok=True)
                 self._sweep()
-                os.makedirs(self._scratch, exist_ok=True)
+                os.mkdir(self._scratch)
+                lines = os.path.join(self.folder, 'predictions.jsonl')
+                # Files that no earlier run wrote may be anybody's, such as the labels of a data set.
+                self._may_replace = os.path.lexists(lines)
+                if os.path.islink(lines):
+                    os.remove(lines)  # What it leads to stays.
                 # A name that is no text in the file system's encoding has half characters, which JSON can escape.
-                self._lines = open(
-                    os.path.join(self.folder, 'predictions.jsonl'), 'w', encoding='utf-8', errors='backslashreplace'
-                )
+                self._lines = open(lines, 'w', encoding='utf-8', errors='backslashreplace')
             with self._file(LEGEND) as file:
                 legend = Image.fromarray(drawing.legend(self._info.class_names, self._colors))
                 file.write(encoded(legend, 'JPEG', **_JPEG))
@@ -123,8 +128,13 @@ class Outputs:
 
     @contextlib.contextmanager
     def _file(self, name: str) -> Iterator[IO[bytes]]:
-        """A file that takes its place when the context ends well."""
-        path = os.path.join(self.folder, name)
+        """A file that takes its place when the context ends well.
+
+        Raises:
+          PictureError: if the name leads out of the folder, or is too long.
+          UserError: if nothing can be written any more, or a file would be lost that no prediction wrote.
+        """
+        path = self._path_of(name)
         temporary = os.path.join(self._scratch, str(next(self._numbers)))
         with self._writing(path):
             try:
@@ -132,6 +142,8 @@ class Outputs:
                     yield file
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 os.replace(temporary, path)
+                if not self._may_replace:
+                    self._own.add(path)
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise
@@ -139,6 +151,20 @@ class Outputs:
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.remove(temporary)
+
+    def _path_of(self, name: str) -> str:
+        """The one place where names from data sets and files become paths."""
+        path = os.path.join(self.folder, name)
+        inside = os.path.realpath(self.folder)
+        if '\0' in name or os.path.commonpath([inside, os.path.realpath(os.path.dirname(path))]) != inside:
+            raise PictureError(f'its outputs would be called {shown(name)}, which leads out of the output folder')
+        if not self._may_replace and path not in self._own and os.path.lexists(path):
+            with contextlib.suppress(OSError):  # Else the next run would take what is there for that of an earlier one.
+                os.remove(self._lines.name)
+            raise UserError(
+                f'--output={self.folder}: {path} is there, and no earlier prediction wrote it. Choose another --output.'
+            )
+        return path
 
     @contextlib.contextmanager
     def _writing(self, path: str) -> Iterator[None]:
@@ -155,8 +181,11 @@ class Outputs:
         prefix = f'.partial-{socket.gethostname()}-'
         for name in os.listdir(self.folder):
             process = name.removeprefix(prefix)
-            if name.startswith(prefix) and process.isdigit() and not _is_running(int(process)):
-                shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
+            path = os.path.join(self.folder, name)
+            if not (name.startswith(prefix) and process.isdigit()):
+                continue
+            if int(process) == os.getpid() or not _is_running(int(process)):
+                os.remove(path) if os.path.islink(path) else shutil.rmtree(path, ignore_errors=True)
 
 
 def _drawable(pixels: np.ndarray) -> Image.Image:

@@ -169,8 +169,14 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def _check_overwriting(files: dict[str, str], names: Sequence[str], output: str) -> None:
-    folder = os.path.abspath(output)
+    """Compares places with links on the way followed, but not the last one: that would be replaced itself."""
+    places = {_place(path): file for path, file in files.items()}
     outputs = (name + ending for name in names for ending in (CLASS_MAP, OVERLAY, PROBABILITIES))
-    for path in (os.path.join(folder, written) for written in (LEGEND, DETECTIONS, *outputs)):
-        if path in files:
-            raise UserError(f'--output={output}: {files[path]} would be overwritten. Choose another folder.')
+    for path in (_place(os.path.join(output, written)) for written in (LEGEND, DETECTIONS, *outputs)):
+        if path in places:
+            raise UserError(f'--output={output}: {places[path]} would be overwritten. Choose another folder.')
+
+
+def _place(path: str) -> str:
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)

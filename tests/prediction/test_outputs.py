@@ -142,6 +142,56 @@ def test_a_second_run_overwrites_its_own_files_only(tmp_path):
 # ---- What goes wrong -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize('name', ['../victim', '/{outside}/victim', 'link/victim', 'deep/../../victim', 'a\0b'])
+def test_nothing_is_written_outside_of_the_folder(tmp_path, name):
+    """Whatever a data set calls its pictures, and through links as well."""
+    outside, folder = tmp_path / 'outside', tmp_path / 'out'
+    outside.mkdir()
+    folder.mkdir()
+    (outside / 'victim.png').write_text('precious')
+    (tmp_path / 'victim.png').write_text('precious')
+    (folder / 'link').symlink_to('../outside')
+    name = name.replace('/{outside}', str(outside))
+    picture = fakes.noise(4, 4)
+    with outputs(folder) as made:
+        with pytest.raises(reading.PictureError, match='leads out of the output folder'):
+            made.picture(fakes.source(name, None), picture.copy(), bands(picture))
+        made.picture(fakes.source('..\\back', None), picture.copy(), bands(picture))  # A name like any other here.
+    assert files(outside) == ['victim.png'] and (outside / 'victim.png').read_text() == 'precious'
+    assert (tmp_path / 'victim.png').read_text() == 'precious' and sorted(os.listdir(tmp_path)) == [
+        'out', 'outside', 'victim.png'
+    ]  # fmt: skip
+    assert '..\\back.png' in files(folder)
+
+
+@pytest.mark.parametrize('name', ['predictions.jsonl', 'legend.jpg', 'a.png'])
+def test_a_link_is_replaced_and_not_followed(tmp_path, name):
+    folder, picture = tmp_path / 'out', fakes.noise(4, 4)
+    for _ in range(2):
+        with outputs(folder) as made:
+            made.picture(fakes.source('a', None), picture.copy(), bands(picture))
+            made.line({'file': 'a'})
+        (tmp_path / 'precious').write_text('precious')
+        (folder / name).unlink()
+        (folder / name).symlink_to('../precious')
+        (folder / 'predictions.jsonl').touch()
+    with outputs(folder) as made:
+        made.picture(fakes.source('a', None), picture.copy(), bands(picture))
+    assert (tmp_path / 'precious').read_text() == 'precious' and not (folder / name).is_symlink()
+
+
+@pytest.mark.parametrize('name', ['a.png', 'legend.jpg'])
+def test_what_no_prediction_wrote_is_not_overwritten(tmp_path, name):
+    """Such as the labels of a data set, again and again."""
+    (tmp_path / name).write_text('label')
+    picture = fakes.noise(4, 4)
+    for _ in range(2):
+        with pytest.raises(UserError) as info, outputs(tmp_path) as made:
+            made.picture(fakes.source('a', None), picture.copy(), bands(picture))
+        assert f'--output={tmp_path}' in str(info.value) and 'no earlier prediction wrote it' in str(info.value)
+        assert (tmp_path / name).read_text() == 'label'
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / 'file').touch()
     for folder in (tmp_path / 'file', tmp_path / 'file' / 'deeper'):

@@ -210,3 +210,17 @@ def test_a_data_set():
     with pytest.raises(reading.PictureError) as caught:
         found[2].load()
     assert '\n' not in str(caught.value) and 'no such picture' in str(caught.value) and '{{' not in str(caught.value)
+
+
+def test_pictures_of_one_name_in_a_data_set():
+    names = ['a', 'b', 'a', 'x/y', 'x//y', 'a-2', 'a']
+    assert data_set._distinct(names) == ['a', 'b', 'a-3', 'x/y', 'x//y-2', 'a-2', 'a-4']
+    assert data_set._distinct(['2007_000001', '2007_000002']) == ['2007_000001', '2007_000002']
+
+
+def test_no_picture_is_overwritten_through_a_link(files):
+    files('in/a.png')
+    os.symlink('in', 'link')
+    with pytest.raises(UserError) as info:
+        sources.from_files('in/a.png', 'link')
+    assert '--output=link' in str(info.value) and 'in/a.png' in str(info.value)
