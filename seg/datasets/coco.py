@@ -100,6 +100,10 @@ class Coco:
         """Name of a picture's file without its ending, relative to the folder of the pictures and within it."""
         return posixpath.splitext(self._names[index])[0]
 
+    def image_path(self, index: int) -> str:
+        """The file of a picture."""
+        return self._files[index]
+
     def image_id(self, index: int) -> int | str:
         """The file's own id of a picture, by which results name it."""
         return self._image_ids[index]

@@ -5,6 +5,9 @@ docs/plugins.md tells it to those who write one.
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,7 +89,10 @@ def verify(dataset, labels: str) -> None:
 
 
 def warn_of_shared(train, evaluation) -> None:
-    """Warns of pictures that are learnt from and scored on, as far as their names tell: the same name and pixels.
+    """Warns of pictures that are learnt from and scored on.
+
+    They are the same where their files hold the same bytes (`image_path`), or, of data sets without files, where name
+    and pixels are.
 
     Args:
       train: the data set to learn from.
@@ -94,19 +100,48 @@ def warn_of_shared(train, evaluation) -> None:
     """
     if None in (train.info.num_examples, evaluation.info.num_examples):
         return
-    learnt = {train.image_name(index): index for index in range(train.info.num_examples)}
-    scored = {evaluation.image_name(index): index for index in range(evaluation.info.num_examples)}
-    common = [name for name in scored if name in learnt]
-    same = [name for name in common[: checking.SHOWN] if _same_picture(train, learnt[name], evaluation, scored[name])]
+    has_files = hasattr(train, 'image_path') and hasattr(evaluation, 'image_path')
+    same = (_same_files if has_files else _same_pictures)(train, evaluation)
     if same:
         logging.warning(
-            '%d of the %d pictures of %s have the name of one of %s, and %s look the same, too: a score on pictures '
-            'that were learnt is worth nothing. Let each picture belong to one of the two only.',
-            *(len(common), len(scored), evaluation.info.name, train.info.name, checking.first_of(same)),
+            '%d of the %d pictures of %s are the same as pictures of %s, such as %s: a score on pictures that were '
+            'learnt is worth nothing. Let each picture belong to one of the two only.',
+            *(len(same), evaluation.info.num_examples, evaluation.info.name, train.info.name, checking.first_of(same)),
         )
 
 
-def _same_picture(one, index: int, other, place: int) -> bool:
+def _same_files(train, evaluation) -> list[str]:
+    """Names of pictures to score on whose files are copies of files to learn from."""
+    by_size: dict[int, list[str]] = {}
+    for path in map(train.image_path, range(train.info.num_examples)):
+        by_size.setdefault(_size(path), []).append(path)
+    same = []
+    for index in range(evaluation.info.num_examples):
+        path = evaluation.image_path(index)
+        candidates = by_size.get(_size(path), []) if _size(path) else []
+        with contextlib.suppress(OSError):
+            if path in candidates or any(filecmp.cmp(path, other, shallow=False) for other in candidates):
+                same.append(evaluation.image_name(index))
+    return same
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # Not there, or not on a local disk.
+        return 0
+
+
+def _same_pictures(train, evaluation) -> list[str]:
+    """Names that occur in both, if the first few of them stand for the same pixels."""
+    learnt = {train.image_name(index): index for index in range(train.info.num_examples)}
+    scored = {evaluation.image_name(index): index for index in range(evaluation.info.num_examples)}
+    common = [name for name in scored if name in learnt]
+    pairs = [(learnt[name], scored[name]) for name in common[: checking.SHOWN]]
+    return common if any(_is_same(train, index, evaluation, place) for index, place in pairs) else []
+
+
+def _is_same(one, index: int, other, place: int) -> bool:
     try:
         with tf.device('CPU:0'):
             pictures = [d.load(tf.constant(i, tf.int64))['image'].numpy() for d, i in ((one, index), (other, place))]

@@ -67,6 +67,10 @@ class VocSemantic:
         """Name of a picture's file without its ending, as listed in the split."""
         return self._stems[index]
 
+    def image_path(self, index: int) -> str:
+        """The file of a picture."""
+        return self._image_paths[index]
+
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads and decodes one example.
 

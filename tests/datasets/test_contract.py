@@ -133,4 +133,24 @@ def test_pictures_that_are_learnt_and_scored(caplog):
     assert not caplog.records
     with caplog.at_level('WARNING'):
         contract.warn_of_shared(Semantic(), Semantic())
-    assert '5 of the 5 pictures of mine/train have the name' in caplog.text and "'picture 0'" in caplog.text
+    assert '5 of the 5 pictures of mine/train are the same' in caplog.text and "'picture 0'" in caplog.text
+
+
+def test_files_that_are_learnt_and_scored(tmp_path, caplog):
+    """Copies under other names are told; other files of the same length or name are not."""
+
+    class Files(Semantic):
+        def image_path(self, index):
+            return str(tmp_path / self._changes['folder'] / f'{index}')
+
+    for folder in 'ab':
+        (tmp_path / folder).mkdir()
+        for n in range(5):
+            (tmp_path / folder / f'{n}').write_text(f'{n}{folder}')
+    with caplog.at_level('WARNING'):
+        contract.warn_of_shared(Files(folder='a'), Files(folder='b'))
+    assert not caplog.records
+    (tmp_path / 'b' / '3').write_text('1a')
+    with caplog.at_level('WARNING'):
+        contract.warn_of_shared(Files(folder='a'), Files(folder='b'))
+    assert '1 of the 5 pictures' in caplog.text and "such as 'picture 3'" in caplog.text
