@@ -32,6 +32,17 @@ class VocObjects(VocSemantic):
     def __init__(self, root: str, split: str, class_names: Sequence[str], stems: Sequence[str], decode_all: bool):
         super().__init__(root, split, class_names, stems, decode_all)
         self._object_paths = self._find_files(voc_folder.OBJECTS, ('.png',), _KIND)
+        self._has_objects = False  # Known when the maps were decoded.
+
+    def verify(self) -> None:
+        """As `VocSemantic.verify`, which decodes the maps of objects as well.
+
+        Raises:
+          UserError: also if no map that was decoded has an object.
+        """
+        super().verify()
+        if self._decode_all:
+            checking.need_objects(self._where, int(self._has_objects), 0)
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads and decodes one example.
@@ -95,6 +106,7 @@ class VocObjects(VocSemantic):
         border = (ids == IGNORE_LABEL) & (most == 0)
         wrong = np.flatnonzero(~border & ((shares.argmax(axis=1) == 0) | (most < _LEAST_SHARE * shares.sum(axis=1))))
         if not wrong.size:
+            self._has_objects = self._has_objects or not border.all()
             return counts
         named = ', '.join(self._class_names[n] for n in np.flatnonzero(shares[wrong[0]]))
         return (

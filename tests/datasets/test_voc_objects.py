@@ -156,3 +156,9 @@ def test_a_border_in_maps_of_16_bits(folder):
     dataset = voc_layout(data_dir=str(folder), labels='instance')
     dataset.verify()
     assert dataset.annotations(0).classes.tolist() == [1, 0, 0]
+
+
+def test_maps_without_an_object(folder):
+    for n in range(2):
+        Image.fromarray(np.zeros(SIZE, np.uint8)).save(folder / f'SegmentationObject/img{n}.png')
+    refused("voc_layout, split 'train' of .*there is not one object in it", folder)
