@@ -1,0 +1,98 @@
+"""What a task's losses and augmentations return is held against their contract before anything runs."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seg import registry
+from seg.errors import UserError
+from seg.metrics.coco_ap import CocoAP
+from seg.metrics.mean_iou import MeanIoU
+from seg.registry import augments, losses
+from seg.structures import LossTerm
+from seg.tasks import pipeline
+from seg.tasks.references import build_losses, check_stages
+
+SUPPLIED = {'num_classes': 3, 'ignore_label': 255, 'class_histogram': None}
+EXAMPLE = {
+    'image': tf.TensorSpec((8, 8, 3), tf.float32),
+    'label': tf.TensorSpec((8, 8), tf.int32),
+    'size': tf.TensorSpec((2,), tf.int32),
+}
+
+
+def build(loss):
+    with registry.temporary():
+
+        @losses.register('mine')
+        def mine(*, num_classes):
+            """Mine."""
+            return loss
+
+        return build_losses([mine], 'tasks.semantic.losses', 'semantic', **SUPPLIED)
+
+
+def per_image(labels, logits, step):
+    total = keras.ops.sum(logits, (1, 2, 3))
+    return LossTerm(total, keras.ops.ones_like(total), {'pixels': total})
+
+
+def test_a_loss_that_keeps_the_contract():
+    assert list(build(per_image)) == ['mine']
+
+
+@pytest.mark.parametrize(
+    ('loss', 'found'),
+    [
+        (lambda labels, logits, step: keras.ops.mean(logits), 'a tensor of shape ()'),
+        (lambda labels, logits, step: LossTerm(logits[..., 0], logits[..., 0]), 'total (2, 16, 16)'),
+        (lambda labels, logits, step: LossTerm(logits[:, 0, 0, 0], 1.0), 'weight ()'),
+        (lambda labels, logits, step: None, 'None'),
+        (keras.losses.SparseCategoricalCrossentropy(from_logits=True), 'a tensor of shape ()'),
+        (lambda labels, logits, step: per_image(labels, logits, step)._replace(counts={'n': 3.0}), 'n ()'),
+    ],
+)
+def test_a_loss_that_does_not(loss, found):
+    with pytest.raises(UserError) as caught:
+        build(loss)
+    text = str(caught.value)
+    assert 'tasks.semantic.losses[0]: @losses.mine' in text and 'test_references.py:' in text
+    assert f'returned {found}' in text and 'total [B] and weight [B]' in text
+
+
+@pytest.mark.parametrize(
+    ('change', 'found'),
+    [
+        (lambda e: e | {'image': tf.cast(e['image'], tf.uint8)}, 'image as uint8'),
+        (lambda e: e | {'image': tf.image.resize(e['image'], [4, 4])}, '(4, 4, 3)'),
+        (lambda e: e | {'label': e['label'][..., None]}, 'label as int32'),
+        (lambda e: {'image': e['image']}, 'a dict with image'),
+        (lambda e: e['image'], 'a tensor of shape (8, 8, 3)'),
+        (lambda e: None, 'None'),
+    ],
+)
+def test_an_augmentation_that_breaks_the_example(change, found):
+    with registry.temporary():
+
+        @augments.register('mine')
+        def mine(*, ignore_label):
+            """Mine."""
+
+        factories = augments.check_each([mine, mine], 'tasks.semantic.augments')
+    zeros = {key: tf.zeros(spec.shape, spec.dtype) for key, spec in EXAMPLE.items()}
+    functions = [lambda example, seed: example, lambda example, seed: change(example)]
+    data = tf.data.Dataset.range(1).map(lambda i: pipeline.stages(zeros, functions, tf.constant([0, 0])))
+    with pytest.raises(UserError) as caught:
+        check_stages(data.element_spec, factories, 'tasks.semantic.augments')
+    text = str(caught.value)
+    assert 'tasks.semantic.augments[1]: @augments.mine' in text and found in text and 'expected' in text
+
+
+def test_metrics_know_their_names():
+    names = ('background', 'disc')
+    metric = MeanIoU(num_classes=2, class_names=names, ignore_label=255)
+    metric.confusion = np.array([[5, 1], [2, 3]])
+    assert set(metric.result()) == set(metric.names())
+    expected = {'box_ap', 'mask_ap50', 'mask_ar_small', 'box_ar20', 'f1', 'mask_ap/disc'}
+    assert expected <= set(CocoAP(num_classes=2, class_names=names, max_detections=20).names())
