@@ -291,8 +291,13 @@ def _run(folder: pathlib.Path) -> Format:
     from tests.report import made
 
     run = made.run(folder)
+    made.edit(folder / 'run.json', lambda values: values.update(training={}, free={}))  # As no settings are parsed.
     info = DatasetInfo(
-        name='pets/train', class_names=made.NAMES, num_examples=9, max_size=(24, 32), colors=((0, 0, 0), (9, 0, 0))
+        name='pets/train',
+        class_names=made.NAMES,
+        num_examples=9,
+        max_size=(24, 32),
+        colors=((0, 0, 0), (9, 0, 0), (0, 9, 0)),
     )
     dataset_info.write(run, info, None)
     made.events(folder, 300, [made.photo('1_fixed/a'), made.picture('confusion')])

@@ -25,7 +25,9 @@ def rows(done):
     return {line[0]: list(map(int, line[1:4])) for line in lines[start + 1 :]}
 
 
-@pytest.mark.parametrize('names', ['pth,safetensors,h5', 'coco', 'image,label', 'run'])
+@pytest.mark.parametrize(
+    'names', ['pth,safetensors,h5', 'coco', 'image,label', pytest.param('run', marks=pytest.mark.slow)]
+)
 def test_a_hundred_mutations(tmp_path, names):
     done = fuzz('--mutations', 100, '--formats', names, '--keep', tmp_path / 'kept')
     assert done.returncode == 0, done.stdout + done.stderr
