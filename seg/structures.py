@@ -100,12 +100,12 @@ class BackboneSpec:
         return self.features[name]
 
     def symbolic(self, dtype: str) -> dict[str, Any]:
-        """The maps of one image of `SYMBOLIC_SIDE` pixels as Keras tensors without values, to build layers on."""
+        """The maps of two images of `SYMBOLIC_SIDE` pixels as Keras tensors without values, to build layers on."""
         import keras
 
         def tensor(stride: int, channels: int) -> keras.KerasTensor:
             cells = SYMBOLIC_SIDE // stride
-            return keras.KerasTensor((1, cells, cells, channels), dtype=dtype)
+            return keras.KerasTensor((2, cells, cells, channels), dtype=dtype)
 
         return {name: tensor(*features) for name, features in self.features.items()}
 

@@ -28,6 +28,7 @@ from seg.backbones.stages import plan
 from seg.errors import UserError
 from seg.layers.conv import ConvNorm
 from seg.layers.norm import Norm
+from seg.layers.outside import ZeroOutside
 from seg.layers.pixel_norm import PixelNorm
 from seg.registry import backbones
 
@@ -156,6 +157,7 @@ def _resnet(
     x = _stem(x, stem, norm, scaled)
     outputs = {'c1': x}
     # ReLU came before, so that zeros are as good a padding as minus infinity.
+    x = ZeroOutside(name='stem_pool_outside')(x)
     x = layers.ZeroPadding2D(1, name='stem_pool_pad')(x)
     x = layers.MaxPooling2D(3, strides=2, name='stem_pool')(x)
 

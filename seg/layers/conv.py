@@ -10,6 +10,7 @@ from keras import ops
 from seg.layers.norm import BatchNorm, Norm
 from seg.ops import dispatch
 from seg.ops.conv import conv2d, depthwise_conv2d
+from seg.ops.pictures import zero_outside
 
 ACTIVATIONS = {'relu': ops.relu, 'relu6': dispatch.relu6, None: lambda x: x}
 
@@ -50,7 +51,8 @@ class Conv2D(_ExactKernel, keras.layers.Conv2D):
         )
 
     def convolve(self, x: Any, kernel: Any) -> Any:
-        """Convolves [B, H, W, C] with a kernel of the layer's shape, in x's dtype."""
+        """Convolves [B, H, W, C], zero outside of the pictures, with a kernel of the layer's shape, in x's dtype."""
+        x = x if self.kernel_size == (1, 1) else zero_outside(x)
         return conv2d(x, ops.cast(kernel, x.dtype), self.strides[0], self.dilation_rate[0])
 
     def scaled_kernel(self, scale: Any) -> Any:
@@ -80,7 +82,8 @@ class DepthwiseConv2D(_ExactKernel, keras.layers.DepthwiseConv2D):
         )
 
     def convolve(self, x: Any, kernel: Any) -> Any:
-        """Convolves [B, H, W, C] with a kernel of the layer's shape, in x's dtype."""
+        """Convolves [B, H, W, C], zero outside of the pictures, with a kernel of the layer's shape, in x's dtype."""
+        x = zero_outside(x)
         return depthwise_conv2d(x, ops.cast(kernel, x.dtype), self.strides[0], self.dilation_rate[0])
 
     def scaled_kernel(self, scale: Any) -> Any:

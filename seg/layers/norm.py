@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from keras import ops
 
 from seg.errors import UserError
 from seg.ops import dispatch
+from seg.ops.pictures import valid_cells
 
 KINDS = {
     'sync': 'batch normalisation over all replicas',
@@ -65,13 +67,13 @@ class Norm:
 class BatchNorm(keras.layers.Layer):
     """Batch normalisation with the same statistics on one and on many replicas.
 
-    Statistics are those of the global batch: the mean, and the biased variance both to normalise and in the moving
-    average (Keras' definition; cuDNN's average takes the unbiased one, which depends on the replica's batch). On one
-    replica a fused kernel computes them where there is one. On several, each replica adds sums of `x - pivot` and of
-    its square, with the moving mean as the pivot: one reduction, and no cancellation once the pivot is near the mean.
-    Statistics are float32 or better in every precision.
+    Statistics are those of the global batch, whose n values per channel are all its cells, those of padding included:
+    the mean, and the variance, biased (sum / n) to normalise and unbiased (sum / (n - 1)) in the moving average, as the
+    paper and torch have it. On one replica a fused kernel computes them where there is one. On several, each replica
+    adds sums of `x - pivot` and of its square, with the moving mean as the pivot: one reduction, and no cancellation
+    once the pivot is near the mean. Statistics are float32 or better in every precision.
 
-    Ioffe and Szegedy, "Batch Normalization", ICML 2015.
+    Ioffe and Szegedy, "Batch Normalization", ICML 2015, algorithms 1 and 2.
     """
 
     def __init__(
@@ -107,12 +109,18 @@ class BatchNorm(keras.layers.Layer):
         return not training or self.frozen or not self.trainable
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """Normalises [B, ..., C], by the batch's statistics when training and not frozen."""
+        """Normalises [B, ..., C], by the batch's statistics when training and not frozen.
+
+        Raises:
+          UserError: if these would be of one value per channel.
+        """
         if self.frozen or not self.trainable:
             # Not the fused kernel: its gradient by stored statistics has no deterministic form on a GPU.
             return self._scale(x, *self.affine())
         dtype = keras.backend.standardize_dtype(x.dtype)
         replicas = dispatch.num_replicas() if training else 1
+        if training:
+            self._check_values(x, replicas)
         if replicas == 1 and len(x.shape) == 4 and dispatch.has_fused_batch_norm(dtype):
             weights = (self.gamma, self.beta, self.moving_mean, self.moving_variance)
             gamma, beta, *moving = (ops.convert_to_tensor(weight) for weight in weights)
@@ -120,12 +128,25 @@ class BatchNorm(keras.layers.Layer):
         elif training:
             mean, variance = self._moments(x, replicas)
             y = self._scale(x, *self._affine(mean, variance))
+            count = replicas * ops.cast(ops.size(x) // x.shape[-1], variance.dtype)
+            variance = variance * (count / (count - 1))
         else:
             return self._scale(x, *self.affine())
         if training:
             self._update(self.moving_mean, mean)
             self._update(self.moving_variance, variance)
         return y
+
+    def _check_values(self, x: Any, replicas: int) -> None:
+        """Refuses a single value per channel: its variance is 0, and an evaluation by that would be meaningless."""
+        if None not in x.shape and replicas * math.prod(x.shape[:-1]) == 1:
+            error = UserError(
+                f"norm = 'sync': the batch normalisation {self.path!r} gets one value per channel, "
+                f'{tuple(x.shape)!r}, in a global batch of 1 image. It needs at least 2 to have a variance. Take '
+                "norm = 'group' or norm = 'frozen', or a batch of 2 images or more (RunConfig.batch_size)."
+            )
+            error._keras_call_info_injected = True  # Or else Keras would add the layer's arguments to the message.
+            raise error
 
     def _moments(self, x: Any, replicas: int) -> tuple[Any, Any]:
         """Returns mean and biased variance of the global batch, [C] each."""
@@ -155,7 +176,7 @@ class BatchNorm(keras.layers.Layer):
 
 
 class GroupNorm(keras.layers.GroupNormalization):
-    """Group normalisation with at most so many groups, as divide the channels.
+    """Group normalisation with at most so many groups, as divide the channels; over the cells of the picture only.
 
     Wu and He, "Group Normalization", ECCV 2018.
     """
@@ -164,3 +185,19 @@ class GroupNorm(keras.layers.GroupNormalization):
         channels = input_shape[-1]
         self.groups = max(g for g in range(1, min(self.groups, channels) + 1) if channels % g == 0)
         super().build(input_shape)
+
+    def call(self, x: Any) -> Any:
+        """Normalises [B, ..., C]."""
+        exact = keras.backend.result_type(x.dtype, 'float32')
+        cells = valid_cells(x, exact)
+        if cells is None:
+            return super().call(x)
+        height, width, channels = x.shape[1:]
+        cells = ops.reshape(cells, (-1, height * width, 1, 1))
+        grouped = ops.reshape(ops.cast(x, exact), (-1, height * width, self.groups, channels // self.groups))
+        count = ops.sum(cells, axis=1, keepdims=True) * (channels // self.groups)
+        mean = ops.sum(grouped * cells, axis=(1, 3), keepdims=True) / count
+        centred = grouped - mean
+        variance = ops.sum(ops.square(centred) * cells, axis=(1, 3), keepdims=True) / count
+        normed = ops.reshape(centred * ops.rsqrt(variance + self.epsilon), (-1, height, width, channels))
+        return ops.cast(normed * ops.cast(self.gamma, exact) + ops.cast(self.beta, exact), self.compute_dtype)

@@ -16,8 +16,8 @@ IMAGENET_STD = (58.395, 57.12, 57.375)  # RGB, 0..255; its mean is PAD_PIXEL.
 class PixelNorm(keras.layers.Layer):
     """Subtracts a mean pixel and divides by a deviation, in float32 or better, then casts.
 
-    Pixels of `structures.PAD_PIXEL` become 0 whatever the mean: convolutions pad with 0, so that an image on a larger
-    canvas gives what it gives by itself. No pixel of a file is one of them: they are no whole numbers.
+    Pixels of `structures.PAD_PIXEL` become 0 whatever the mean, as convolutions pad. No pixel of a file is one of them:
+    they are no whole numbers. Later layers see to what lies outside of a picture by `seg.ops.pictures`.
     """
 
     def __init__(self, mean: Sequence[float] = PAD_PIXEL, std: Sequence[float] = IMAGENET_STD, *, name: str):

@@ -9,6 +9,7 @@ import keras
 
 from seg.errors import UserError
 from seg.layers.norm import Norm
+from seg.ops.pictures import pictures
 from seg.ops.resize import upsample_bilinear
 from seg.registry import backbones, decoders, heads, models
 from seg.structures import SYMBOLIC_SIDE, BackboneSpec
@@ -115,6 +116,10 @@ class DeepLabV3Plus(keras.Model):
         """
         seed = batch.get('seed')
         resolution = tuple(batch['image'].shape[1:3])
+        with pictures(batch['size'], resolution):
+            return self._outputs(batch, resolution, seed, training)
+
+    def _outputs(self, batch: dict[str, Any], resolution: tuple[int, int], seed: Any, training: bool) -> dict[str, Any]:
         features = self.backbone(batch['image'], training=training)
         maps = self.decoder(features, size=batch['size'], seed=seed, training=training)
         logits = self.head(maps['features'], seed=seed, training=training)
@@ -127,7 +132,7 @@ class DeepLabV3Plus(keras.Model):
     def _build_parts(self, spec: BackboneSpec, num_classes: int) -> int:
         """Creates the variables of decoder and heads on symbolic maps; returns the stride of the decoder's map."""
         features = spec.symbolic(self.backbone.compute_dtype)
-        pair = keras.KerasTensor((1, 2), dtype='int32')
+        pair = keras.KerasTensor((2, 2), dtype='int32')
         maps = self.decoder(features, size=pair, seed=pair, training=True)
         logits = {'head': self.head(maps['features'], seed=pair, training=True)}
         if self.aux_head is not None:

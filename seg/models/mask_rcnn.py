@@ -130,6 +130,9 @@ class MaskRCNN(keras.Model):
 
     With several box heads it is Cascade R-CNN: each head starts from the boxes that the one before has moved.
 
+    Padding goes through the layers like a picture, as in torchvision and detectron2, whose batches are padded so: what is
+    found near a picture's right and lower ends depends a little on how far its canvas goes on.
+
     Attributes:
       parts: backbone, decoder, rpn, box_head (box_head_2, …) and mask_head, by name.
       stride: what the sides of a canvas are best divided by. Other canvases work as well.
@@ -263,7 +266,7 @@ class MaskRCNN(keras.Model):
     def _build_parts(self, spec: BackboneSpec) -> dict[str, int]:
         """Creates the variables of decoder and heads; returns the strides of the pyramid's maps, the finest first."""
         features = spec.symbolic(self.backbone.compute_dtype)
-        pair = keras.KerasTensor((1, 2), dtype='int32')
+        pair = keras.KerasTensor((2, 2), dtype='int32')
         pyramid = self.decoder(features, size=pair, seed=pair, training=True)
         if not {*ROI_LEVELS} <= set(pyramid):
             raise UserError(

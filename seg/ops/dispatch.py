@@ -60,7 +60,7 @@ def fused_batch_norm(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, ep
 
     Returns:
       `(y [B, H, W, C] in x's dtype, mean [C], variance [C])`. When training, the last two are the batch's, the variance
-      being the biased one (the sum of squares divided by the count), which the kernel itself does not return.
+      being the unbiased one (the sum of squares divided by the count minus 1); `y` is made with the biased one.
     """
     import tensorflow as tf
 
@@ -74,11 +74,7 @@ def fused_batch_norm(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, ep
         epsilon=epsilon,
         is_training=training,
     )
-    if not training:
-        return y, mean, variance
-    # The kernel's variance is sum / max(count - 1, 1), also for a single value per channel.
-    count = tf.cast(tf.size(x) // tf.shape(x)[-1], gamma.dtype)
-    return y, batch_mean, batch_variance * (tf.maximum(count - 1, 1) / count)
+    return (y, batch_mean, batch_variance) if training else (y, mean, variance)
 
 
 @functools.cache

@@ -7,8 +7,8 @@ against 9 for [2, 33, 33, 256] -> 129 x 129. (Gathers: 38 and 28 ms.)
 
 Three conventions differ in where output pixel p reads the input:
 
-- half pixel (`align_corners=False`): (p + 1/2) * in / out - 1/2. The images' outer edges coincide.
-- `align_corners=True`: p * (in - 1) / (out - 1). The centres of the corner pixels coincide.
+- half pixel (`resize_pictures`): (p + 1/2) * in / out - 1/2. The images' outer edges coincide.
+- torch's `align_corners=True`: p * (in - 1) / (out - 1). The centres of the corner pixels coincide.
 - `upsample_bilinear`: p / factor. The grids coincide.
 
 The last is the one for feature maps. Every strided convolution here pads symmetrically (`seg.ops.conv`), so that cell i
@@ -17,8 +17,8 @@ The published recipe makes all sizes k * s + 1, where `align_corners=True` is ex
 For other sizes it is not (512 pixels at stride 16: 32 cells, a scale of 31 / 511 instead of 1 / 16, off by up to 15
 pixels at the far end), nor is the half-pixel rule (off by 7.5 pixels everywhere, and by a factor that depends on the
 size where the stride does not divide it). With p / s a model trained on crops of one size means the same on a canvas
-of any other, and what it computes for a pixel does not depend on how far the canvas was padded. Pixels past the last
-cell (at most s - 1 of them) read that cell.
+of any other, and what it computes for a pixel does not depend on how far the canvas was padded. Pixels past a picture's
+last cell (at most s - 1 of them) read that cell, where the map ends there and where it goes on (`seg.ops.pictures`).
 """
 
 from __future__ import annotations
@@ -30,26 +30,35 @@ import numpy as np
 from keras import ops
 
 from seg.ops import dispatch
+from seg.ops.pictures import extended
 
 
-def resize_bilinear(x: Any, size: tuple[int, int], align_corners: bool = False) -> Any:
-    """Resizes maps bilinearly, without an antialiasing filter.
+def resize_pictures(x: Any, size: Any, new_size: Any, canvas: tuple[int, int]) -> Any:
+    """Resizes the pictures at the top left of each map, each as if it were alone: half a pixel at its outer edges.
 
     Args:
-      x: [B, H, W, C] float; H and W may be unknown while a Keras model is built.
-      size: (height, width) of the result.
-      align_corners: see the module's docstring.
+      x: [B, H, W, C] float.
+      size: [B, 2] int32, height and width of each picture.
+      new_size: [B, 2] int32, what they become.
+      canvas: (height, width) of the result.
 
     Returns:
-      [B, *size, C] in x's dtype.
+      [B, *canvas, C] in x's dtype. Past the pictures' new ends, their last rows and columns go on.
     """
+    exact = keras.backend.result_type(x.dtype, 'float32')
 
-    def sources(positions: Any, length: Any, out: int) -> Any:
-        if align_corners:
-            return positions * ((length - 1) / max(out - 1, 1))
-        return (positions + 0.5) * (length / out) - 0.5
+    def matrices(axis: int) -> Any:
+        """[B, out, in], as `_Interpolate` has them, of each picture."""
+        old, new = (ops.cast(sizes[:, axis, None], exact) for sizes in (size, new_size))
+        source = (ops.arange(canvas[axis], dtype=exact) + 0.5) * (old / new) - 0.5
+        source = ops.minimum(ops.maximum(source, 0), old - 1)
+        cells = ops.arange(x.shape[axis + 1], dtype=exact)
+        return ops.cast(ops.maximum(0, 1 - ops.abs(source[:, :, None] - cells)), x.dtype)
 
-    return _Interpolate(size, sources)(x)
+    height, _, channels = x.shape[1:]
+    x = ops.matmul(matrices(1)[:, None], x)
+    x = ops.matmul(matrices(0), ops.reshape(x, (-1, height, canvas[1] * channels)))
+    return ops.reshape(x, (-1, *canvas, channels))
 
 
 def upsample_bilinear(x: Any, size: tuple[int, int], factor: int) -> Any:
@@ -65,19 +74,20 @@ def upsample_bilinear(x: Any, size: tuple[int, int], factor: int) -> Any:
     """
     if factor == 1 and tuple(x.shape[1:3]) == tuple(size):
         return x
-    products = _Interpolate(size, lambda positions, length, out: positions / factor)
+    x = extended(x)
+    products = _Interpolate(size, factor)
     if all(side is not None and side * factor == out for side, out in zip(x.shape[1:3], size, strict=True)):
         return dispatch.interpolate(x, tuple(size), products)
     return products(x)
 
 
 class _Interpolate(keras.Operation):
-    """Interpolation between neighbours, one axis after the other; positions past either end read the end."""
+    """Interpolation between neighbours, one axis after the other; positions past the end read the end."""
 
-    def __init__(self, size: tuple[int, int], sources: Any):
+    def __init__(self, size: tuple[int, int], factor: int):
         super().__init__()
         self.size = tuple(int(length) for length in size)
-        self.sources = sources
+        self.factor = factor
 
     def compute_output_spec(self, x: Any) -> keras.KerasTensor:
         return keras.KerasTensor((x.shape[0], *self.size, x.shape[3]), dtype=x.dtype)
@@ -94,9 +104,9 @@ class _Interpolate(keras.Operation):
     def _matrix(self, length: Any, out: int, dtype: Any) -> Any:
         """Returns [out, length]: row p holds the weights 1 - |source(p) - j| of the two cells j next to its source."""
         if isinstance(length, int):
-            source = np.clip(self.sources(np.arange(out), length, out), 0, length - 1)
+            source = np.minimum(np.arange(out) / self.factor, length - 1)
             weights = np.maximum(0, 1 - np.abs(source[:, None] - np.arange(length)))
             return ops.convert_to_tensor(weights, dtype=dtype)
         span = ops.cast(length, dtype)
-        source = ops.clip(self.sources(ops.arange(out, dtype=dtype), span, out), 0, span - 1)
+        source = ops.minimum(ops.arange(out, dtype=dtype) / self.factor, span - 1)
         return ops.maximum(0, 1 - ops.abs(source[:, None] - ops.arange(length, dtype=dtype)))

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
+from seg.ops.sizes import fitted_size
+
 # Bytes of probabilities at a time: about what a core's cache holds.
 _BAND_BYTES = 4 * 2**20
 
@@ -80,7 +82,7 @@ def fitted(picture: np.ndarray, canvas: Size) -> tuple[np.ndarray, float]:
     """Scales a picture, up or down, so that it fills a canvas as far as its shape allows. Returns it and the scale."""
     size = picture.shape[:2]
     scale = min(side / own for side, own in zip(canvas, size, strict=True))
-    height, width = (min(max(round(own * scale), 1), side) for own, side in zip(size, canvas, strict=True))
+    height, width = fitted_size(size, canvas)
     # Pillow's bilinear filter widens with the reduction, so that every pixel of the picture counts.
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)), scale
 

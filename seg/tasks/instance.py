@@ -18,6 +18,7 @@ from seg.datasets.palette import object_palette
 from seg.drawing.instances import InstanceComparison
 from seg.errors import UserError
 from seg.ops.boxes import iou
+from seg.ops.sizes import fitted_size
 from seg.registry import augments as augment_registry
 from seg.registry import models, tasks
 from seg.structures import PAD_PIXEL, Annotations, DatasetInfo, Input, LossTerm
@@ -348,8 +349,9 @@ def _padded_image(example: Batch, canvas: tuple[int, int]) -> Batch:
 
 def _fit(example: Batch, size: tuple[int, int]) -> Batch:
     """Scales an example so that it fills `size` as far as its shape allows."""
-    shape = tf.cast(tf.shape(example['image'])[:2], tf.float32)
-    target = tf.maximum(tf.round(shape * tf.reduce_min(tf.constant(size, tf.float32) / shape)), 1)
-    image = tf.image.resize(example['image'], tf.cast(target, tf.int32), antialias=True)
-    fitted = example | {'image': tf.cast(image, example['image'].dtype), 'size': tf.cast(target, tf.int32)}
-    return instances.move(fitted, shape / target, tf.zeros([2]), fitted['size'])
+    shape = tf.shape(example['image'], out_type=tf.int64)[:2]
+    target = tf.cast(tf.stack(fitted_size(tf.unstack(shape), size, tf.clip_by_value)), tf.int32)
+    image = tf.image.resize(example['image'], target, antialias=True)
+    fitted = example | {'image': tf.cast(image, example['image'].dtype), 'size': target}
+    scale = tf.cast(shape, tf.float32) / tf.cast(target, tf.float32)
+    return instances.move(fitted, scale, tf.zeros([2]), target)

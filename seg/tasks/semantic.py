@@ -13,7 +13,8 @@ from seg import drawing
 from seg.datasets.palette import voc_palette
 from seg.errors import UserError
 from seg.metrics.mean_iou import image_mean_iou
-from seg.ops.resize import resize_bilinear
+from seg.ops.resize import resize_pictures
+from seg.ops.sizes import fitted_size, rounded
 from seg.registry import augments as augment_registry
 from seg.registry import models, tasks
 from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, Input, LossTerm
@@ -137,16 +138,18 @@ class Semantic:
     def _logits(self, batch: Batch, scale: float, flip: bool):
         """Logits at the batch's own resolution, from a scaled or mirrored view of it."""
         image, size = batch['image'], batch['size']
-        height, width = image.shape[1:3]
+        canvas = tuple(image.shape[1:3])
         if scale != 1.0:
-            image = resize_bilinear(image, (round(height * scale), round(width * scale)))
-            size = tf.cast(tf.math.ceil(tf.cast(size, tf.float32) * scale), tf.int32)
+            scaled = tuple(int(max(rounded(side * scale), 1)) for side in canvas)
+            size = tf.cast(tf.maximum(rounded(tf.cast(size, tf.float64) * scale), 1), tf.int32)
+            image = resize_pictures(image, batch['size'], size, scaled)
+            image = tf.where(_inside(size, scaled)[..., None], image, tf.constant(PAD_PIXEL, image.dtype))
         if flip:
-            image, size = _mirror(image, size)
+            image = _mirror(image, size)
         logits = self._model({'image': image, 'size': size}, training=False)['logits']
         if flip:
-            logits, _ = _mirror(logits, size)
-        return logits if scale == 1.0 else resize_bilinear(logits, (height, width))
+            logits = _mirror(logits, size)
+        return logits if scale == 1.0 else resize_pictures(logits, size, batch['size'], canvas)
 
     # ---- Input -------------------------------------------------------------------------------------------------------
 
@@ -154,9 +157,9 @@ class Semantic:
         """Shuffled, augmented examples without end.
 
         Raises:
-          UserError: if the augmented images have no common size.
+          UserError: if the augmented images have no common size, or are too few for the model's normalisation.
         """
-        self._crop(dataset)
+        self._check_statistics(self._crop(dataset), batch_size)
         return pipeline.training_input(dataset, self._augmented, self._blank, batch_size, self._seed)
 
     def evaluation_input(self, dataset, batch_size: int) -> Input:
@@ -173,6 +176,7 @@ class Semantic:
     def overfit_inputs(self, dataset, batch_size: int) -> tuple[Input, Input]:
         """The same few images for training and evaluation, shrunk to the training size, without augmentation."""
         size = self._crop(dataset)
+        self._check_statistics(size, batch_size)
         prepare = lambda example, seed: self._pad(_fit(self._plain(example), size), size)  # noqa: E731
         return (
             pipeline.training_input(dataset, prepare, self._blank, batch_size, self._seed),
@@ -205,6 +209,17 @@ class Semantic:
                 'augmentations. Let the last one give them one size, as @augments.scale_crop_flip does.'
             )
         return spec.shape[0], spec.shape[1]
+
+    def _check_statistics(self, size: tuple[int, int], batch_size: int) -> None:
+        """Lets a batch normalisation refuse a global batch of which it would get one value per channel (a UserError).
+
+        Only one image can be so little: it goes through the model as a graph, of which nothing is computed.
+        """
+        if batch_size == 1:
+            image = tf.TensorSpec((1, *size, 3), keras.config.floatx())
+            pair = tf.TensorSpec((1, 2), tf.int32)
+            step = tf.function(lambda batch: self._model(batch, training=True), autograph=False)
+            step.get_concrete_function({'image': image, 'size': pair, 'seed': pair})
 
     def _pad(self, example: Batch, size: tuple[int, int]) -> Batch:
         """Pads at the bottom and the right with the mean pixel and the ignore label."""
@@ -260,13 +275,19 @@ def _mirror(image, size):
     columns = tf.range(width)[None]
     valid = size[:, 1:]
     source = tf.where(columns < valid, valid - 1 - columns, columns)
-    return tf.gather(image, source, axis=2, batch_dims=1), size
+    return tf.gather(image, source, axis=2, batch_dims=1)
+
+
+def _inside(size, canvas: tuple[int, int]) -> tf.Tensor:
+    """Bool [B, H, W]: the pixels of the pictures on a canvas."""
+    rows, columns = (tf.range(side) < size[:, axis, None] for axis, side in enumerate(canvas))
+    return rows[:, :, None] & columns[:, None, :]
 
 
 def _fit(example: Batch, size: tuple[int, int]) -> Batch:
     """Scales an example so that it fills `size` as far as its shape allows."""
-    shape = tf.cast(tf.shape(example['image'])[:2], tf.float32)
-    target = tf.cast(tf.round(shape * tf.reduce_min(tf.constant(size, tf.float32) / shape)), tf.int32)
+    shape = tf.unstack(tf.shape(example['image'], out_type=tf.int64)[:2])
+    target = tf.cast(tf.stack(fitted_size(shape, size, tf.clip_by_value)), tf.int32)
     image = tf.image.resize(example['image'], target, antialias=True)
     label = tf.image.resize(example['label'][..., None], target, 'nearest')[..., 0]
     return {'image': tf.cast(image, example['image'].dtype), 'label': label, 'size': target}

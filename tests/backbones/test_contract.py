@@ -10,8 +10,10 @@ import pytest
 
 import seg.backbones
 from seg.layers.norm import Norm
+from seg.ops.pictures import pictures
 from seg.registry import backbones
 from seg.structures import PAD_PIXEL, BackboneSpec
+from tests.models import small_deeplab
 
 for module in pkgutil.iter_modules(seg.backbones.__path__, 'seg.backbones.'):
     importlib.import_module(module.name)
@@ -82,7 +84,26 @@ def test_what_trains(name, kind):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_padding_pixels_are_zero_inside(name):
-    """A picture of the padding pixel gives the same as zeros after the backbone's own normalisation: constant maps."""
+    """A picture of the padding pixel is zeros after the normalisation of pixels; untrained layers keep them."""
     image = np.broadcast_to(np.float32(PAD_PIXEL), (1, 32, 32, 3))
     for features in built(name)(image, training=False).values():
         np.testing.assert_allclose(features, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', ['sync', 'group'])
+@pytest.mark.parametrize('name', [name for name in NAMES if name != 'resnet101'])
+def test_maps_do_not_depend_on_the_canvas(name, kind):
+    """Neither on how far it is padded, nor on what is there: by statistics that make something of zeros."""
+    model = build(name, 16, kind)
+    small_deeplab.randomize(model)
+    rng = np.random.default_rng(1)
+    image = rng.uniform(0, 255, (2, 96, 80, 3)).astype('float32')
+    size = np.int32([[40, 33], [61, 80]])
+    strides = {key: feature.stride for key, feature in BackboneSpec.of(model).features.items()}
+    with pictures(size, (96, 80)):
+        maps = model(image, training=False)
+    for i, (height, width) in enumerate(size):
+        alone = model(image[i : i + 1, :height, :width], training=False)
+        for key, stride in strides.items():
+            valid = maps[key][i, : -(-height // stride), : -(-width // stride)]
+            np.testing.assert_allclose(valid, alone[key][0], atol=1e-5 * np.abs(alone[key]).max())

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from seg.errors import UserError
 from seg.layers.norm import Norm
+from seg.ops.pictures import pictures
 
 
 def data(seed=0, shape=(4, 6, 5, 8), dtype='float32'):
@@ -19,7 +20,10 @@ def keras_layer(**settings):
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 2e-5), ('float64', 1e-12)])
 def test_sync_equals_keras(dtype, tolerance):
-    """Outputs, gradients and moving statistics over three steps; the float64 one takes the neutral path."""
+    """Outputs, gradients and moving statistics over three steps; the float64 one takes the neutral path.
+
+    Keras' moving variance is the biased one.
+    """
     layers = [Norm('sync', momentum=0.9, epsilon=1e-3)(name='norm'), keras_layer()]
     results = []
     for layer in layers:
@@ -32,6 +36,9 @@ def test_sync_equals_keras(dtype, tolerance):
                 y = layer(x, training=True)
                 loss = tf.reduce_sum(tf.sin(y))
             steps += [y, *tape.gradient(loss, [x, *(v.value for v in layer.trainable_variables)])]
+        if isinstance(layer, keras.layers.BatchNormalization):
+            start, count = 0.9**3, 4 * 6 * 5
+            layer.moving_variance.assign(start + (layer.moving_variance - start) * count / (count - 1))
         results.append([*steps, *(v.value for v in layer.variables), layer(data(9, dtype=dtype), training=False)])
     for ours, theirs in zip(*results, strict=True):
         assert ours.dtype == theirs.dtype == dtype
@@ -39,10 +46,59 @@ def test_sync_equals_keras(dtype, tolerance):
         np.testing.assert_allclose(ours, theirs, rtol=120**0.5 * np.finfo(dtype).eps, atol=tolerance)
 
 
-def test_moving_variance_is_biased_for_one_value():
-    layer = Norm('sync', momentum=0.0)(name='norm')
-    layer(data(shape=(1, 1, 1, 3)), training=True)
-    np.testing.assert_array_equal(layer.moving_variance.value, [0, 0, 0])
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-5), ('float64', 1e-9)])
+@pytest.mark.parametrize('shape', [(2, 1, 1, 8), (1, 2, 1, 8), (8, 1, 1, 8), (4, 6, 5, 8)])
+@pytest.mark.parametrize('compiled', [False, True])
+def test_moving_variance_is_unbiased(shape, dtype, tolerance, compiled):
+    """As torch.nn.BatchNorm2d has it: sum / (n - 1) is stored, sum / n normalises."""
+    layer = Norm('sync', momentum=0.75, epsilon=1e-3)(name='norm')
+    layer.dtype_policy = dtype
+    x = data(shape=shape, dtype=dtype)
+    y = tf.function(lambda x: layer(x, training=True), jit_compile=compiled)(x)
+    values = tf.cast(x, 'float64').numpy().reshape(-1, 8)
+    expected = (values - values.mean(0)) / np.sqrt(values.var(0) + 1e-3)
+    np.testing.assert_allclose(tf.reshape(y, (-1, 8)), expected, atol=10 * tolerance)
+    np.testing.assert_allclose(layer.moving_mean.value, 0.25 * values.mean(0), atol=tolerance)
+    stored = 0.75 + 0.25 * values.var(0, ddof=1)
+    np.testing.assert_allclose(layer.moving_variance.value, stored, rtol=tolerance)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+@pytest.mark.parametrize('graph', [False, True])
+def test_one_value_per_channel_is_refused(dtype, graph):
+    """It has no variance. One message, as it is: no arguments of layers, no lines of code."""
+    layer = Norm('sync')(name='norm')
+    layer.dtype_policy = dtype
+    run = lambda x: layer(x, training=True)  # noqa: E731
+    run = tf.function(run, autograph=False) if graph else run
+    with pytest.raises(UserError) as caught:
+        run(data(shape=(1, 1, 1, 3), dtype=dtype))
+    message = str(caught.value)
+    for part in ("norm = 'sync'", "'norm'", '(1, 1, 1, 3)', "'group'", "'frozen'", 'batch'):
+        assert part in message
+    assert 'Exception' not in message and '\n' not in message
+
+
+@pytest.mark.parametrize(('kind', 'training'), [('sync', False), ('frozen', True), ('group', True)])
+def test_one_value_per_channel_is_enough_without_batch_statistics(kind, training):
+    assert np.all(np.isfinite(Norm(kind)(name='norm')(data(shape=(1, 1, 1, 3)), training=training)))
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-4), ('float64', 1e-10)])
+def test_group_statistics_are_those_of_the_picture(dtype, tolerance):
+    layer = Norm('group', groups=4)(name='norm')
+    layer.dtype_policy = dtype
+    x = data(dtype=dtype)
+    layer.build(x.shape)
+    layer.gamma.assign(np.arange(1, 9))
+    layer.beta.assign(np.arange(8))
+    size = np.int32([[21, 20], [1, 9], [12, 1], [24, 20]])  # Of 24 x 20 pixels, at stride 4.
+    with pictures(tf.constant(size), (24, 20)):
+        y = layer(x)
+    assert y.dtype == dtype
+    for i, (rows, columns) in enumerate(-(-size // 4)):
+        alone = layer(x[i : i + 1, :rows, :columns])
+        np.testing.assert_allclose(y[i, :rows, :columns], alone[0], atol=tolerance)
 
 
 def test_frozen_never_moves_but_trains():

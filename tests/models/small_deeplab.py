@@ -14,7 +14,7 @@ from seg.models.deeplab_v3plus import deeplab_v3plus
 from seg.registry import backbones, decoders, heads, temporary
 
 
-def make(**settings):
+def make(decoder_settings=None, **settings):
     """Builds it through the registries, from parts whose settings are bound as gin would bind them."""
     with temporary():
 
@@ -26,13 +26,14 @@ def make(**settings):
         @decoders.register('narrow')
         def narrow_decoder(*, backbone, output_stride, norm):
             """The decoder with few channels."""
-            few = {'aspp_channels': 16, 'low_level_channels': 8, 'decoder_channels': 16}
+            few = {'aspp_channels': 16, 'low_level_channels': 8, 'decoder_channels': 16, **(decoder_settings or {})}
             return decoder(backbone=backbone, output_stride=output_stride, norm=norm, **few)
 
         @heads.register('narrow')
         def narrow_head(*, num_classes, norm):
             """The auxiliary head with few channels."""
-            return fcn(num_classes=num_classes, norm=norm, channels=16)
+            dropout = (decoder_settings or {}).get('dropout', 0.1)
+            return fcn(num_classes=num_classes, norm=norm, channels=16, dropout=dropout)
 
         parts = {'backbone': narrow, 'decoder': narrow_decoder, 'head': semantic, 'aux_head': narrow_head}
         return deeplab_v3plus(num_classes=7, **{**parts, **settings})

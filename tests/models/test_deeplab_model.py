@@ -88,16 +88,50 @@ def test_result_does_not_depend_on_the_batch(model):
     np.testing.assert_allclose(whole, tf.concat(alone, 0), atol=1e-4)
 
 
-def test_size_reaches_the_pooling_and_nothing_else(model):
+DECODERS = [{}, {'separable': True}, {'detail_channels': 8}, {'image_pooling': False}]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'training', 'decoder'),
+    [
+        *(({}, False, decoder) for decoder in DECODERS),
+        ({'output_stride': 8}, False, {}),
+        ({'norm': 'group'}, True, {}),
+        ({'norm': 'frozen'}, True, {'separable': True}),
+    ],
+    ids=str,
+)
+def test_logits_do_not_depend_on_the_canvas(settings, training, decoder):
+    """With statistics that make something of zeros, whatever lies around the pictures, in training as well."""
+    decoder = {'dropout': 0.0, **decoder}
+    model = small_deeplab.make(**settings, decoder_settings=decoder)
     small_deeplab.randomize(model)
-    batch = small_deeplab.batch(2, (48, 40))
-    full = model(batch, training=False)['logits']
-    # 33..48 rows are the same three cells of stride 16; 32 are two.
-    for rows, same in ((33, True), (32, False)):
-        size = np.int32([[rows, 40], [48, 40]])
-        logits = model({**batch, 'size': size}, training=False)['logits']
-        assert np.allclose(logits[0], full[0], atol=1e-5) == (same or bool(np.all(batch['size'][0] == size[0])))
-        np.testing.assert_allclose(logits[1], full[1], atol=1e-5)
+    run = tf.function(lambda batch: model(batch, training=training))
+    batch = small_deeplab.batch(2, (112, 96))
+    batch['size'] = size = np.int32([[60, 50], [49, 96]])
+    found = run(as_tensors(batch))
+    for i, (height, width) in enumerate(size):
+        for canvas in ((height, width), (64, 96)):
+            alone = {key: value[i : i + 1] for key, value in batch.items()}
+            alone['image'] = alone['image'][:, : canvas[0], : canvas[1]]
+            for name, value in run(as_tensors(alone)).items():
+                expected = value[0, :height, :width].numpy()
+                got = found[name][i, :height, :width]
+                # A head of logits is float32 and there are up to 40 layers before it.
+                np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max(), err_msg=name)
+
+
+def test_padded_training_crops_have_zeros_around_the_picture():
+    """Under the batch's own statistics, too, no pixel value of the padding counts."""
+    model = small_deeplab.make(decoder_settings={'dropout': 0.0})
+    small_deeplab.randomize(model)
+    batch = small_deeplab.batch(2, (64, 64))
+    batch['size'] = np.int32([[40, 64], [64, 33]])
+    first = model(as_tensors(batch), training=True)['logits']
+    batch['image'][0, 40:], batch['image'][1, :, 33:] = 7, -1000
+    second = model(as_tensors(batch), training=True)['logits']
+    np.testing.assert_allclose(first[0, :40], second[0, :40], atol=1e-5)
+    np.testing.assert_allclose(first[1, :, :33], second[1, :, :33], atol=1e-5)
 
 
 @pytest.mark.parametrize('training', [False, True])

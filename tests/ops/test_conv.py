@@ -133,7 +133,7 @@ def test_depthwise_of_unknown_sides():
 
 @pytest.mark.parametrize('compiled', [False, True])
 @pytest.mark.parametrize('training', [False, True])
-@pytest.mark.parametrize('shape', [(2, 5, 6, 4), (2, 1, 1, 4), (1, 1, 1, 4)])
+@pytest.mark.parametrize('shape', [(2, 5, 6, 4), (2, 1, 1, 4)])
 def test_fused_batch_norm_equals_the_neutral_form(shape, training, compiled):
     rng = np.random.default_rng(3)
     x = tf.constant(rng.normal(3, 2, size=shape), tf.float32)
@@ -144,7 +144,8 @@ def test_fused_batch_norm_equals_the_neutral_form(shape, training, compiled):
 
     def neutral(x, gamma, beta):
         m, v = ops.moments(x, [0, 1, 2]) if training else (mean, variance)
-        return (x - m) / ops.sqrt(v + 1e-2) * gamma + beta, m, v
+        unbiased = np.prod(shape[:3]) / (np.prod(shape[:3]) - 1) if training else 1
+        return (x - m) / ops.sqrt(v + 1e-2) * gamma + beta, m, v * unbiased
 
     def gradients(function):
         with tf.GradientTape() as tape:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seg.ops.resize import resize_bilinear, upsample_bilinear
+from seg.ops.pictures import pictures
+from seg.ops.resize import resize_pictures, upsample_bilinear
 
 
 def read(image, y, x):
@@ -44,13 +45,19 @@ def corners(p, length, out):
 SIZES = [((5, 4), (13, 9)), ((5, 4), (5, 4)), ((7, 9), (3, 4)), ((1, 1), (4, 3)), ((3, 2), (1, 1))]
 
 
-@pytest.mark.parametrize('align', [False, True])
+@pytest.mark.parametrize('margin', [0, 3])
 @pytest.mark.parametrize(('size', 'target'), SIZES)
-def test_equals_reference(size, target, align):
-    x = np.random.default_rng(0).normal(size=(2, *size, 3))
-    got = resize_bilinear(tf.constant(x), target, align_corners=align)
-    assert got.dtype == tf.float64
-    np.testing.assert_allclose(got, resized(x, target, corners if align else half_pixel), atol=1e-12)
+def test_pictures_equal_the_reference_on_any_canvas(size, target, margin):
+    """Two pictures, the second one of another size; what lies around them is not read."""
+    rng = np.random.default_rng(0)
+    sizes, targets = (np.array([side, [max(1, length - 1) for length in side]]) for side in (size, target))
+    x = rng.normal(size=(2, *(length + margin for length in size), 3))
+    canvas = tuple(length + margin for length in target)
+    got = resize_pictures(tf.constant(x), tf.constant(sizes), tf.constant(targets), canvas)
+    assert got.dtype == tf.float64 and got.shape == (2, *canvas, 3)
+    for image, result, (h, w), (rows, columns) in zip(x, got.numpy(), sizes, targets, strict=True):
+        expected = resized(image[None, :h, :w], (rows, columns), half_pixel)[0]
+        np.testing.assert_allclose(result[:rows, :columns], expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +70,9 @@ def test_upsample_reads_the_grid(size, target, factor):
 
 
 def test_upsample_is_align_corners_on_published_sizes():
-    x = tf.constant(np.random.default_rng(2).normal(size=(1, 5, 9, 2)))
+    x = np.random.default_rng(2).normal(size=(1, 5, 9, 2))
     size = (4 * 16 + 1, 8 * 16 + 1)
-    np.testing.assert_allclose(upsample_bilinear(x, size, 16), resize_bilinear(x, size, align_corners=True), atol=1e-12)
+    np.testing.assert_allclose(upsample_bilinear(tf.constant(x), size, 16), resized(x, size, corners), atol=1e-12)
 
 
 def test_upsample_does_not_depend_on_the_canvas():
@@ -77,42 +84,50 @@ def test_upsample_does_not_depend_on_the_canvas():
     np.testing.assert_allclose(small, large[:, :13, :13], atol=1e-12)
 
 
+@pytest.mark.parametrize('size', [(13, 16), (16, 9), (1, 4), (17, 20)])
+def test_upsample_ends_with_the_picture(size):
+    """A picture's last pixels read its last cells, as on a map that ends there."""
+    x = np.random.default_rng(3).normal(size=(1, 6, 6, 2))
+    rows, columns = (-(-side // 4) for side in size)
+    alone = upsample_bilinear(tf.constant(x[:, :rows, :columns]), size, 4)
+    with pictures(tf.constant([size]), (24, 24)):
+        got = upsample_bilinear(tf.constant(x), (24, 24), 4)
+    np.testing.assert_allclose(got[:, : size[0], : size[1]], alone, atol=1e-12)
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'float64', 'bfloat16'])
 def test_keeps_dtype(dtype):
     x = tf.ones([1, 3, 3, 2], dtype)
-    assert resize_bilinear(x, (7, 5)).dtype == dtype
+    size = tf.constant([[3, 3]])
+    assert resize_pictures(x, size, 2 * size, (7, 6)).dtype == dtype
     assert upsample_bilinear(x, (6, 6), 2).dtype == dtype
 
 
-@pytest.mark.parametrize('align', [False, True])
-def test_unknown_sides_and_xla(align):
+def test_unknown_sides_and_xla():
     x = np.random.default_rng(4).normal(size=(2, 5, 4, 3)).astype('float32')
-    expected = resize_bilinear(tf.constant(x), (11, 9), align)
-    loose = tf.function(
-        lambda x: resize_bilinear(x, (11, 9), align), input_signature=[tf.TensorSpec([None, None, None, 3])]
-    )
-    np.testing.assert_allclose(loose(x), expected, atol=1e-6)
-    compiled = tf.function(lambda x: resize_bilinear(x, (11, 9), align), jit_compile=True)
-    np.testing.assert_allclose(compiled(x), expected, atol=1e-6)
+    expected = upsample_bilinear(tf.constant(x), (18, 16), 4)
+    for settings in ({'input_signature': [tf.TensorSpec([None, None, None, 3])]}, {'jit_compile': True}):
+        run = tf.function(lambda x: upsample_bilinear(x, (18, 16), 4), **settings)
+        np.testing.assert_allclose(run(x), expected, atol=1e-6)
 
 
 def test_in_a_functional_model_of_unknown_sides():
     image = keras.Input((None, None, 2))
-    model = keras.Model(image, resize_bilinear(image, (6, 8)))
+    model = keras.Model(image, upsample_bilinear(image, (6, 8), 2))
     assert model.output_shape == (None, 6, 8, 2)
     x = np.random.default_rng(5).normal(size=(1, 3, 4, 2)).astype('float32')
-    np.testing.assert_allclose(model(x), resize_bilinear(tf.constant(x), (6, 8)), atol=1e-6)
+    np.testing.assert_allclose(model(x), upsample_bilinear(tf.constant(x), (6, 8), 2), atol=1e-6)
 
 
 def test_gradient_is_the_transpose():
-    """<resize(x), y> = <x, gradient at y>, and twice the same bits."""
+    """<upsample(x), y> = <x, gradient at y>, and twice the same bits."""
     rng = np.random.default_rng(6)
-    x, y = tf.constant(rng.normal(size=(1, 5, 6, 2))), tf.constant(rng.normal(size=(1, 17, 11, 2)))
+    x, y = tf.constant(rng.normal(size=(1, 5, 3, 2))), tf.constant(rng.normal(size=(1, 17, 11, 2)))
 
     def gradient():
         with tf.GradientTape() as tape:
             tape.watch(x)
-            out = resize_bilinear(x, (17, 11))
+            out = upsample_bilinear(x, (17, 11), 4)
         return out, tape.gradient(out, x, y)
 
     out, first = gradient()

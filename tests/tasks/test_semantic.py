@@ -10,7 +10,9 @@ from seg.errors import UserError
 from seg.executor.evaluator import Evaluator
 from seg.executor.overfit import FirstExamples
 from seg.structures import PAD_PIXEL
+from seg.tasks.semantic import Semantic
 from tests.executor import runs
+from tests.models import small_deeplab
 
 ONE = tf.distribute.InputContext()
 SIZES = ((61, 50), (40, 64), (33, 47), (64, 41), (52, 52), (61, 64))
@@ -201,26 +203,63 @@ def mirrored(values, size):
 
 
 def test_views_by_hand(views):
+    """Of each picture by itself, without a canvas."""
     (batch,) = read(views.task.evaluation_input(Ragged(views.eval_data), 6))
-    probabilities = []
-    for scale in (0.5, 1.0):
-        side = round(64 * scale)
-        size = np.ceil(batch['size'] * scale).astype(np.int32)
-        image = tf.image.resize(batch['image'], (side, side)).numpy()
-        for view in (lambda x, size: x, mirrored):
-            values = view(logits(views, {'image': view(image, size), 'size': size}), size)
-            probabilities.append(tf.nn.softmax(tf.image.resize(values, (64, 64))).numpy())
-    mean = np.mean(probabilities, 0)
     found = views.task.predict(batch)
-    inside = batch['label'] != 255
-    np.testing.assert_allclose(found['confidence'].numpy()[inside], mean.max(-1)[inside], atol=1e-5)
-    clear = inside & (np.diff(np.sort(mean, -1)[..., -2:])[..., 0] > 1e-4)
-    np.testing.assert_array_equal(found['classes'].numpy()[clear], mean.argmax(-1)[clear])
-    assert clear.sum() > 0.9 * inside.sum()
+    for i, (height, width) in enumerate(SIZES):
+        picture = batch['image'][i : i + 1, :height, :width]
+        probabilities = []
+        for scale in (0.5, 1.0):
+            size = np.int32([[int(side * scale + 0.5) for side in (height, width)]])
+            image = tf.image.resize(picture, size[0]).numpy()
+            for step in (1, -1):
+                values = logits(views, {'image': image[:, :, ::step], 'size': size})[:, :, ::step]
+                probabilities.append(tf.nn.softmax(tf.image.resize(values, (height, width)))[0].numpy())
+        mean = np.mean(probabilities, 0)
+        np.testing.assert_allclose(found['confidence'][i, :height, :width], mean.max(-1), atol=1e-5)
+        clear = np.diff(np.sort(mean, -1)[..., -2:])[..., 0] > 1e-4
+        np.testing.assert_array_equal(found['classes'][i, :height, :width][clear], mean.argmax(-1)[clear])
+        assert clear.mean() > 0.9
+
+
+@pytest.mark.parametrize(('width', 'scale'), [(48, 0.9), (64, 1.1), (80, 0.6), (7, 0.05)])
+def test_views_at_scales_without_a_whole_width(width, scale):
+    """A model whose logits are its pixels gives them back, scaled and mirrored, on any canvas."""
+
+    class Pixels:
+        def __call__(self, batch, training):
+            assert np.all(batch['size'] >= 1) and np.all(batch['size'] <= batch['image'].shape[1:3])
+            return {'logits': batch['image']}
+
+    task = Semantic.__new__(Semantic)
+    task._model = Pixels()
+    size = np.int32([[16, width], [9, width - 3]])
+    for canvas in ((16, width), (32, width + 40)):
+        image = np.zeros((2, *canvas, 3), np.float32)
+        image[..., 0] = np.arange(canvas[1])
+        found = task._logits({'image': tf.constant(image), 'size': tf.constant(size)}, scale, True).numpy()
+        for i, (height, own) in enumerate(size):
+            margin = int(1 / scale) + 1  # Half a pixel of the smaller picture at either end.
+            inner = np.s_[i, :height, margin : own - margin, 0]
+            np.testing.assert_allclose(found[inner], image[inner], atol=1e-3)
+
+
+@pytest.mark.parametrize(('scale', 'flip'), [(1.0, True), (0.7, False), (1.3, True)])
+def test_views_do_not_depend_on_the_canvas(plain, scale, flip):
+    small_deeplab.randomize(plain.task.model)
+    picture = np.random.default_rng(0).uniform(0, 255, (37, 50, 3)).astype('float32')
+    found = []
+    for canvas in ((37, 50), (48, 64), (96, 112)):
+        image = np.tile(np.float32(PAD_PIXEL), (1, *canvas, 1))
+        image[0, :37, :50] = picture
+        batch = {'image': tf.constant(image), 'size': tf.constant([[37, 50]])}
+        found.append(plain.task._logits(batch, scale, flip)[0, :37, :50].numpy())
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=1e-5 * np.abs(found[0]).max())
 
 
 def test_mirrored_images_have_mirrored_predictions(views):
-    """Where both views count, left and right are the same, as far as scaling does not mix in the padding."""
+    """Where both views count, left and right are the same."""
     (batch,) = read(views.task.evaluation_input(views.eval_data, 6))
     found = views.task.predict(batch)
     flipped = views.task.predict(batch | {'image': mirrored(batch['image'], batch['size'])})

@@ -1,0 +1,24 @@
+"""Zeros outside of the pictures, in front of Keras' own layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from seg.ops.pictures import zero_outside
+
+
+class ZeroOutside(keras.layers.Layer):
+    """Sets the cells outside of the pictures to zero, where a model tells the pictures' sizes (`seg.ops.pictures`).
+
+    It belongs in front of every layer of Keras that mixes neighbouring cells: convolutions with kernels larger than
+    1 x 1, and pooling. The convolutions of `seg.layers.conv` do it themselves.
+    """
+
+    def call(self, x: Any) -> Any:
+        """Maps [B, h, w, C] to the same shape and dtype."""
+        return zero_outside(x)
+
+    def compute_output_shape(self, x_shape: tuple) -> tuple:
+        return x_shape
