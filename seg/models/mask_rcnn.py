@@ -130,8 +130,8 @@ class MaskRCNN(keras.Model):
 
     With several box heads it is Cascade R-CNN: each head starts from the boxes that the one before has moved.
 
-    Padding goes through the layers like a picture, as in torchvision and detectron2, whose batches are padded so: what is
-    found near a picture's right and lower ends depends a little on how far its canvas goes on.
+    Padding goes through the layers like a picture, as in torchvision and detectron2, whose batches are padded so: what
+    is found near a picture's right and lower ends depends a little on how far its canvas goes on.
 
     Attributes:
       parts: backbone, decoder, rpn, box_head (box_head_2, …) and mask_head, by name.
