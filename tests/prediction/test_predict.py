@@ -196,7 +196,7 @@ def test_settings_of_predict(call, tmp_path, caplog):
     status, _, err = call(*args, "--gin_param=predict.large_pictures='crop'")
     assert status == 2 and "predict.large_pictures = 'crop': expected 'shrink' or 'tile'" in err
     small = [*(f'--gin_param={param}' for param in runs.SMALL), '--gin_param=predict.opacity=0.3']
-    assert call('--gin_file=gin/deeplab_shapes.gin', '--validate', *small, mode='train')[0] == 0
+    assert call('--gin_file=gin/deeplab_shapes.gin', '--validate', '--fresh', *small, mode='train')[0] == 0
     assert 'predict.opacity' in caplog.text
 
 
