@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from keras import ops
 
-from seg.errors import UserError
 from seg.losses import regions
 from seg.losses.pixels import check_number
 from seg.registry import losses
@@ -15,36 +14,32 @@ from seg.structures import LossTerm
 
 
 @losses.register('box_class')
-def box_class(
-    *, num_classes: int, weight: float = 1.0, stage_weights: tuple[float, ...] | None = None
-) -> Callable[..., LossTerm]:
+def box_class(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTerm]:
     """Softmax cross-entropy of the sampled regions' classes, over their number.
 
     Args:
       num_classes: supplied.
       weight: coefficient of this loss in the sum of losses.
-      stage_weights: of the box heads of a cascade, in their order; None for 1 each. The losses of its heads are added.
 
     Returns:
-      loss(outputs, step) -> LossTerm, where `outputs['boxes']` has for each box head `class_logits` [B, R, K + 1] and
-      `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places, the same ones for each head). It
-      counts `rois_positive` and `rois_negative` of the first head.
+      loss(outputs, step) -> LossTerm, where `outputs['boxes']` has for each box head `class_logits` [B, R, K + 1],
+      `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places, the same ones for each head) and the
+      scalar `weight` with which its loss is added. It counts `rois_positive` and `rois_negative` of the first head.
 
     Raises:
       UserError: if a setting is out of range.
     """
     coefficient = check_number('losses.box_class.weight', weight, 0.0)
-    stage_weights = _check_stages('losses.box_class.stage_weights', stage_weights)
 
     @regions.of_instances
     def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
         del step
         total = 0
-        for stage, share in _stages(outputs['boxes'], stage_weights, 'losses.box_class.stage_weights'):
+        for stage in outputs['boxes']:
             surprise = -ops.log_softmax(regions.exact(stage['class_logits']), axis=-1)
             # All zero where a place is empty.
             chosen = ops.one_hot(stage['classes'], num_classes + 1, dtype=surprise.dtype)
-            total = total + share * ops.sum(chosen * surprise, axis=(1, 2))
+            total = total + _weight(stage, surprise) * ops.sum(chosen * surprise, axis=(1, 2))
         classes = outputs['boxes'][0]['classes']
         positive, negative = (
             ops.sum(ops.cast(kind, total.dtype), axis=-1) for kind in (classes > 0, ops.equal(classes, 0))
@@ -56,39 +51,39 @@ def box_class(
 
 
 @losses.register('box_regression')
-def box_regression(
-    *, num_classes: int, weight: float = 1.0, beta: float = 1.0, stage_weights: tuple[float, ...] | None = None
-) -> Callable[..., LossTerm]:
+def box_regression(*, num_classes: int, weight: float = 1.0, beta: float = 1.0) -> Callable[..., LossTerm]:
     """Smooth L1 of the positive regions' box codes, over the number of all sampled regions.
+
+    Girshick, "Fast R-CNN", ICCV 2015, with its beta of 1, which the Cloud TPU, Detectron and mmdetection recipes of
+    Mask and Cascade R-CNN have. torchvision trains with 1/9 and detectron2 with 0 (plain L1, which has a kink at 0):
+    to go on from weights of theirs, a small beta keeps the pull on small errors that they were trained with.
 
     Args:
       num_classes: supplied.
       weight: coefficient of this loss in the sum of losses.
       beta: difference at which the square goes over into a line; see `seg.losses.regions.smooth_l1`.
-      stage_weights: of the box heads of a cascade, in their order; None for 1 each. The losses of its heads are added.
 
     Returns:
       loss(outputs, step) -> LossTerm, where `outputs['boxes']` has for each box head `deltas` [B, R, C, 4], C = K or 1,
-      `targets` [B, R, 4] and `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places, the same ones
-      for each head).
+      `targets` [B, R, 4], `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places, the same ones
+      for each head) and the scalar `weight` with which its loss is added.
 
     Raises:
       UserError: if a setting is out of range.
     """
     coefficient = check_number('losses.box_regression.weight', weight, 0.0)
     beta = regions.check_beta('losses.box_regression.beta', beta)
-    stage_weights = _check_stages('losses.box_regression.stage_weights', stage_weights)
 
     @regions.of_instances
     def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
         del step
         total = 0
-        for stage, share in _stages(outputs['boxes'], stage_weights, 'losses.box_regression.stage_weights'):
+        for stage in outputs['boxes']:
             deltas = ops.transpose(regions.exact(stage['deltas']), (0, 1, 3, 2))
             positive = ops.cast(stage['classes'] > 0, deltas.dtype)
             difference = regions.of_class(deltas, stage['classes']) - ops.cast(stage['targets'], deltas.dtype)
             distance = ops.sum(regions.smooth_l1(difference, beta), axis=-1)
-            total = total + share * ops.sum(positive * distance, axis=-1)
+            total = total + _weight(stage, distance) * ops.sum(positive * distance, axis=-1)
         sampled = ops.sum(ops.cast(outputs['boxes'][0]['classes'] >= 0, total.dtype), axis=-1)
         return LossTerm(coefficient * total, sampled)
 
@@ -129,11 +124,5 @@ def mask(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTerm]:
     return loss
 
 
-def _check_stages(slot: str, weights: Sequence[float] | None) -> tuple[float, ...] | None:
-    return None if weights is None else tuple(check_number(slot, weight, 0.0) for weight in weights)
-
-
-def _stages(stages: Sequence[dict], weights: tuple[float, ...] | None, slot: str) -> list[tuple[dict, float]]:
-    if weights is not None and len(weights) != len(stages):
-        raise UserError(f'{slot}: expected one for each of the {len(stages)} box heads, received {len(weights)}.')
-    return list(zip(stages, weights or (1.0,) * len(stages), strict=True))
+def _weight(stage: dict[str, Any], like: Any) -> Any:
+    return ops.cast(stage['weight'], like.dtype)

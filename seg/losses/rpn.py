@@ -17,6 +17,10 @@ from seg.structures import LossTerm
 def rpn_score(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTerm]:
     """Sigmoid cross-entropy of the sampled anchors, over their number.
 
+    Where an image has fewer anchors to sample than were asked for, the divisor is those that there are, as in Detectron
+    and torchvision; detectron2 and the Cloud TPU recipe always divide by the number asked for. A canvas of the recipes
+    has more than enough, so that both are the same number there.
+
     Args:
       num_classes: supplied; plays no part.
       weight: coefficient of this loss in the sum of losses.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import keras
 
-from seg.errors import UserError
+from seg.errors import UserError, shown
 from seg.heads.box import BoxHead
 from seg.heads.instance_mask import MaskHead
 from seg.heads.rpn import RPN
@@ -27,6 +28,7 @@ def cascade_rcnn(
     rpn: Callable,
     box_heads: Sequence[Callable],
     mask_head: Callable,
+    stage_weights: Sequence[float] = (1.0, 0.5, 0.25),
     norm: str = 'frozen',
     norm_momentum: float = 0.99,
     norm_epsilon: float = 1e-5,
@@ -38,6 +40,11 @@ def cascade_rcnn(
     for the first head; the others get the same ones, moved and compared with the truth anew. Scores are means over the
     heads; masks are made for the boxes of the last one. The three heads of the paper: `gin/common/cascade_rcnn.gin`.
 
+    The losses of later heads weigh less, so that three heads do not pull three times as hard at the features that they
+    share: 1, 1/2, 1/4, as in the paper's code, its authors' Detectron and mmdetection. (detectron2 adds the losses as
+    they are and scales the gradient of the pooled features to 1/3.) The mask head learns from the regions of the first
+    head, of which more overlap an object enough than of the last, as in the authors' Detectron and detectron2.
+
     Args:
       num_classes: classes, without background.
       backbone: reference of a backbone.
@@ -47,6 +54,7 @@ def cascade_rcnn(
         and code_weights. They have to be class-agnostic, and alike in how many regions are sampled and in how
         detections are chosen.
       mask_head: reference of the head that makes their masks.
+      stage_weights: of the losses of the box heads, one number for each, in their order.
       norm: 'sync', 'frozen' or 'group', see `seg.layers.norm`. Of frozen ones scale and offset are trained.
       norm_momentum: of the moving statistics; 'sync' only.
       norm_epsilon: added to variances.
@@ -70,6 +78,7 @@ def cascade_rcnn(
     for factory in factories:
         stages.append(part(factory(**supplied), BoxHead, factory.slot))
         _check(stages[-1], stages[0], factory.slot)
+    _check_weights(stage_weights, len(stages), f'{slot}.stage_weights')
     return MaskRCNN(
         net,
         neck,
@@ -77,8 +86,19 @@ def cascade_rcnn(
         stages,
         part(heads.build(mask_head, f'{slot}.mask_head', **supplied), MaskHead, f'{slot}.mask_head'),
         spec,
+        stage_weights=stage_weights,
         name=slot,
     )
+
+
+def _check_weights(weights: Sequence[float], heads_: int, slot: str) -> None:
+    numbers = isinstance(weights, Sequence) and all(
+        isinstance(w, int | float) and not isinstance(w, bool) and math.isfinite(w) and w >= 0 for w in weights
+    )
+    if not numbers or len(weights) != heads_:
+        raise UserError(
+            f'{slot} = {shown(weights)}: expected a number of at least 0 for each entry of box_heads, {heads_} in all.'
+        )
 
 
 def _check(head: BoxHead, first: BoxHead, place: str) -> None:

@@ -135,6 +135,7 @@ class MaskRCNN(keras.Model):
 
     Attributes:
       parts: backbone, decoder, rpn, box_head (box_head_2, …) and mask_head, by name.
+      stage_weights: of the losses of each box head.
       stride: what the sides of a canvas are best divided by. Other canvases work as well.
     """
 
@@ -147,6 +148,7 @@ class MaskRCNN(keras.Model):
         mask_head: MaskHead,
         spec: BackboneSpec,
         *,
+        stage_weights: Sequence[float] = (1.0,),
         name: str,
     ):
         # Without autocast: the backbone normalises pixels in full precision, and boxes stay exact.
@@ -156,6 +158,7 @@ class MaskRCNN(keras.Model):
         self.decoder = decoder
         self.rpn = rpn
         self.box_heads = list(box_heads)
+        self.stage_weights = tuple(float(weight) for weight in stage_weights)
         self.mask_head = mask_head
         self.stride = spec['c5'].stride
         self.strides = self._build_parts(spec)
@@ -194,9 +197,10 @@ class MaskRCNN(keras.Model):
           `rpn`: `logits` [B, A], `deltas` [B, A, 4], `labels` int32 [B, A] (1, 0, or -1 for anchors that do not count),
             `targets` [B, A, 4], and `matched` int32 [B], anchors over the overlap that is asked for.
           `boxes`: for each box head a dict of `class_logits` [B, R, K + 1], `deltas` [B, R, C, 4] (C is K or 1),
-            `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places) and `targets` [B, R, 4].
-          `masks`: `logits` [B, P, m, m, 1], of the true class, `targets` [B, P, m, m] in {0, 1}, and `classes` int32
-            [B, P], class + 1, or -1 for empty places.
+            `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places), `targets` [B, R, 4], and the
+            scalar `weight` of its losses.
+          `masks`: of the positive regions of the first box head: `logits` [B, P, m, m, 1], of the true class, `targets`
+            [B, P, m, m] in {0, 1}, and `classes` int32 [B, P], class + 1, or -1 for empty places.
 
           Otherwise `boxes` [B, D, 4], `scores` [B, D], `classes` int32 [B, D] (-1 in empty places) and `masks`
           [B, D, m, m], probabilities over each box; by falling score.
@@ -219,20 +223,27 @@ class MaskRCNN(keras.Model):
             }
         }
         rois = self.box_heads[0].sample(proposals.boxes, proposals.valid, truth, batch['seed'])
-        outputs['boxes'], rois = self._train_boxes(maps, rois, truth, size)
+        outputs['boxes'] = self._train_boxes(maps, rois, truth, size)
         outputs['masks'] = self._train_masks(maps, rois, truth, batch['masks'])
         return outputs
 
-    def _train_boxes(self, maps: Sequence[Any], rois: Rois, truth: Truth, size: Any) -> tuple[list[dict], Rois]:
-        """Returns what each box head makes of the regions, and the regions of the last one."""
+    def _train_boxes(self, maps: Sequence[Any], rois: Rois, truth: Truth, size: Any) -> list[dict[str, Any]]:
+        """Returns what each box head makes of the regions, which move from head to head."""
         stages, deltas = [], None
-        for i, head in enumerate(self.box_heads):
+        for i, (head, weight) in enumerate(zip(self.box_heads, self.stage_weights, strict=True)):
             if i > 0:
                 rois = head.relabel(self.box_heads[i - 1].refine(rois.boxes, deltas, size), rois, truth)
             logits, deltas = head(head.crop(maps, self._roi_strides, rois.boxes), training=True)
-            targets = head.targets(rois, truth)
-            stages.append({'class_logits': logits, 'deltas': deltas, 'classes': rois.classes, 'targets': targets})
-        return stages, rois
+            stages.append(
+                {
+                    'class_logits': logits,
+                    'deltas': deltas,
+                    'classes': rois.classes,
+                    'targets': head.targets(rois, truth),
+                    'weight': ops.convert_to_tensor(weight, dtype=self.exact),
+                }
+            )
+        return stages
 
     def _train_masks(self, maps: Sequence[Any], rois: Rois, truth: Truth, masks: Any) -> dict[str, Any]:
         """Returns the masks of the positive regions, and what they should be."""

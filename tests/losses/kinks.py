@@ -98,6 +98,7 @@ def region_cases():
                 'boxes': {
                     'class_logits': np.array([[[0, 0, 0], [1e4, 0, 0], [0, 1e4, 0], [200, 0, 0], [0.0, 0, 0]]]) + 0.0,
                     'classes': np.array([[1, 0, 0, 0, -1]], np.int32),
+                    'weight': np.array(1.0),
                 }
             },
         ),
@@ -115,7 +116,7 @@ def region_cases():
         cases[f'box_regression {beta:.2f}'] = (
             rois.box_regression(num_classes=K, beta=beta),
             ('boxes', 'deltas'),
-            {'boxes': {'deltas': deltas[:, :, None], 'targets': zeros, 'classes': rpn_labels}},
+            {'boxes': {'deltas': deltas[:, :, None], 'targets': zeros, 'classes': rpn_labels, 'weight': np.array(1.0)}},
         )
     return cases
 

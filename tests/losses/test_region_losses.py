@@ -48,6 +48,7 @@ def outputs(channels=K, stages=1):
                 'deltas': normal(B, R, channels, 4),
                 'classes': classes[i],
                 'targets': normal(B, R, 4),
+                'weight': np.float64(0.5**i),
             }
             for i in range(stages)
         ],
@@ -101,12 +102,12 @@ def test_rpn_box(beta):
     assert total[-1] == 0
 
 
-@pytest.mark.parametrize('weights', [None, (1.0, 0.5, 0.25)])
+@pytest.mark.parametrize('weights', [(1.0,), (1.0, 0.5, 0.25)])
 def test_box_class(weights):
-    given = outputs(stages=3)
-    term = rois.box_class(num_classes=K, stage_weights=weights)(tensors(given), 0)
+    given = outputs(stages=len(weights))
+    term = rois.box_class(num_classes=K)(tensors(given), 0)
     total = np.zeros(B)
-    for stage, weight in zip(given['boxes'], weights or (1, 1, 1), strict=True):
+    for stage, weight in zip(given['boxes'], weights, strict=True):
         for b in range(B):
             for logits, label in zip(stage['class_logits'][b], stage['classes'][b], strict=True):
                 if label >= 0:
@@ -121,10 +122,9 @@ def test_box_class(weights):
 @pytest.mark.parametrize('stages', [1, 3])
 def test_box_regression(channels, stages):
     given = outputs(channels, stages)
-    weights = None if stages == 1 else (1.0, 0.5, 0.25)
-    term = rois.box_regression(num_classes=K, beta=0.7, stage_weights=weights)(tensors(given), 0)
+    term = rois.box_regression(num_classes=K, beta=0.7)(tensors(given), 0)
     total = np.zeros(B)
-    for stage, weight in zip(given['boxes'], weights or (1,), strict=True):
+    for stage, weight in zip(given['boxes'], (1.0, 0.5, 0.25)[:stages], strict=True):
         for b, r in np.argwhere(stage['classes'] > 0):
             channel = 0 if channels == 1 else stage['classes'][b, r] - 1
             total[b] += weight * sum(smooth_l1(x, 0.7) for x in stage['deltas'][b, r, channel] - stage['targets'][b, r])
@@ -182,9 +182,7 @@ def test_settings_out_of_range(maker):
         maker(num_classes=K, weight=-1)
 
 
-def test_beta_and_stages():
+def test_beta():
     for maker in (rpn.rpn_box, rois.box_regression):
         with pytest.raises(UserError, match='beta = 0: expected a number above 0'):
             maker(num_classes=K, beta=0)
-    with pytest.raises(UserError, match='one for each of the 3 box heads, received 2'):
-        rois.box_class(num_classes=K, stage_weights=(1, 1))(tensors(outputs(stages=3)), 0)

@@ -13,6 +13,7 @@ from seg.decoders.deeplab_v3plus import deeplab_v3plus
 from seg.errors import UserError
 from seg.heads.box import box
 from seg.heads.semantic import semantic
+from seg.models.mask_rcnn import _truth
 from seg.registry import heads, temporary
 from tests.models import small_rcnn
 
@@ -86,6 +87,7 @@ def test_training_outputs(kind):
             'deltas': ((2, 24, channels, 4), 'float32'),
             'classes': ((2, 24), 'int32'),
             'targets': ((2, 24, 4), 'float32'),
+            'weight': ((), 'float32'),
         }
         np.testing.assert_array_equal(stage['classes'] < 0, outputs['boxes'][0]['classes'] < 0)
     assert {key: (tuple(x.shape), x.dtype.name) for key, x in outputs['masks'].items()} == {
@@ -292,7 +294,51 @@ def test_cascade_gets_stricter():
     assert all((~one & other).sum() == 0 for one, other in zip(positive, positive[1:], strict=False))
 
 
+def test_cascade_stage_weights():
+    """The paper's 1, 1/2, 1/4 by default, on the losses and so on the gradient at the features that the heads share."""
+    model = small_rcnn.make(cascade=True)
+    small_rcnn.randomize(model)
+    assert model.stage_weights == (1.0, 0.5, 0.25)
+    batch = small_rcnn.batch(2, SIZE)
+    outputs = model(batch, training=True)
+    assert [float(stage['weight']) for stage in outputs['boxes']] == [1.0, 0.5, 0.25]
+    maps = list(model.decoder(model.backbone(batch['image'], training=True), size=batch['size']).values())[:4]
+    truth = _truth(batch, 'float32')
+    rois = model.box_heads[0].sample(tf.constant(batch['boxes']), truth.valid, truth, batch['seed'])
+
+    def slopes(weights):
+        model.stage_weights = weights
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            stages = model._train_boxes(maps, rois, truth, batch['size'])
+            terms = [small_rcnn.losses()[name]({'boxes': stages}, 0) for name in ('box_class', 'box_regression')]
+            total = sum(tf.reduce_sum(term.total) for term in terms)
+        return [np.asarray(g) for g in tape.gradient(total, maps)]
+
+    first, second, third = (slopes(weights) for weights in np.eye(3).tolist())
+    for together, a, b, c in zip(slopes((1.0, 0.5, 0.25)), first, second, third, strict=True):
+        np.testing.assert_allclose(together, a + b / 2 + c / 4, rtol=1e-4, atol=1e-5 * np.abs(together).max())
+    assert all(np.abs(g).max() > 0 for g in (first[0], second[0], third[0]))
+
+
+def test_cascade_masks_learn_from_the_first_regions():
+    model = small_rcnn.make(cascade=True)
+    small_rcnn.randomize(model)
+    outputs = model(small_rcnn.batch(2, SIZE), training=True)
+    first, last = (outputs['boxes'][i]['classes'].numpy() for i in (0, -1))
+    masks = outputs['masks']['classes'].numpy()
+    for i in range(2):
+        np.testing.assert_array_equal(masks[i][masks[i] > 0], first[i][first[i] > 0])
+        assert (first[i] > 0).sum() > (last[i] > 0).sum()
+
+
 def test_cascade_refuses():
+    for weights in ((1, 0.5), (1, 0.5, -1), (1, 0.5, float('nan')), '1', None, 1):
+        with pytest.raises(
+            UserError, match=r'cascade_rcnn.stage_weights = .*each entry of box_heads, 3 in all'
+        ) as info:
+            small_rcnn.make(cascade=True, stage_weights=weights)
+        assert str(weights) in str(info.value)
     with pytest.raises(UserError, match=r'cascade_rcnn.box_heads is empty'):
         small_rcnn.make(cascade=True, box_heads=[])
     with pytest.raises(
