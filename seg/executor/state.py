@@ -14,8 +14,9 @@ from seg.errors import UserError
 class State:
     """Everything that a checkpoint holds: model, optimizer (with the step) and moving averages.
 
-    Names are `model/<part>/<variable path>`, `ema/…` likewise, and `optimizer/<position>`. They depend on the names of
-    the layers alone, not on the order in which objects were made.
+    Names are `model/<part>/<variable path>`, `ema/…` likewise, and `optimizer/<position>`, or
+    `optimizer/<slots>/<position>` for an optimizer that names the kind of its `slots`. They depend on the names of the
+    layers alone, not on the order in which objects were made.
     """
 
     def __init__(self, parts: Mapping[str, object], optimizer, strategy: tf.distribute.Strategy, ema: bool):
@@ -42,21 +43,36 @@ class State:
 
     def all(self) -> dict[str, tf.Variable]:
         """Every variable by its name in the checkpoint."""
-        optimizer = {f'optimizer/{i:04d}': v.value for i, v in enumerate(self.optimizer.variables)}
+        folder = self._optimizer_folder()
+        optimizer = {f'{folder}/{i:04d}': v.value for i, v in enumerate(self.optimizer.variables)}
         model = {f'model/{name}': v for name, v in self.model.items()}
         return {**model, **{f'ema/{name}': v for name, v in self.ema.items()}, **optimizer}
+
+    def _optimizer_folder(self) -> str:
+        slots = getattr(self.optimizer, 'slots', '')
+        return f'optimizer/{slots}' if slots else 'optimizer'
+
+    def _converted(self, tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Takes the state of Keras' optimizer over where ours counts in another way."""
+        old = [f'optimizer/{i:04d}' for i in range(len(self.optimizer.variables))]
+        if self._optimizer_folder() == 'optimizer' or not tensors.keys() >= set(old):
+            return tensors
+        values = self.optimizer.converted([tensors[name] for name in old])
+        new = {f'{self._optimizer_folder()}/{i:04d}': value for i, value in enumerate(values)}
+        return {**{name: value for name, value in tensors.items() if name not in old}, **new}
 
     def to_host(self) -> dict[str, np.ndarray]:
         """Copies every variable to the host."""
         return {name: _first(variable).numpy() for name, variable in self.all().items()}
 
     def from_host(self, tensors: Mapping[str, np.ndarray], place: str) -> None:
-        """Sets every variable on every replica.
+        """Sets every variable on every replica. Of Keras' SGD, the velocity is converted, see `seg.optimizers.sgd`.
 
         Raises:
           UserError: if a name is missing or too many, or a shape differs.
         """
         variables = self.all()
+        tensors = self._converted(tensors)
         problems = [f'{name}: not in the checkpoint' for name in variables if name not in tensors]
         problems += [f'{name}: not in this model' for name in tensors if name not in variables]
         problems += [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from seg.errors import UserError
 from seg.registry import optimizers, schedules
@@ -19,11 +22,12 @@ def sgd(
     momentum: float = 0.9,
     nesterov: bool = False,
 ) -> keras.optimizers.Optimizer:
-    """Gradient descent with momentum, plain or Nesterov's.
+    """Gradient descent with momentum, plain or Nesterov's (Sutskever et al. 2013).
 
-    With gradient g, rate lr, momentum u and variable x, a step is `v = u * v - lr * g`, then `x = x + v`, or with
-    Nesterov (Sutskever et al. 2013) `x = x + u * v - lr * g`. The rate is inside v, so a changed rate reaches the
-    older gradients in v no more; at a constant rate this equals the form `v = u * v + g`, `x = x - lr * v`.
+    With gradient g, rate lr, momentum u, velocity v (0 at first) and variable x, a step is `v = u * v + g`, then
+    `x = x - lr * v`, or with Nesterov `x = x - lr * (g + u * v)`. The rate is outside of the velocity, as in the Cloud
+    TPU recipes, torch and detectron2, so that a drop of the rate holds for the whole step at once. (Keras has it
+    inside: there the steps shrink over the next 1 / (1 - u) steps only.)
 
     Args:
       total_steps: supplied.
@@ -43,4 +47,40 @@ def sgd(
     if nesterov and not momentum:
         raise UserError('optimizers.sgd.nesterov = True needs a momentum above 0.')
     rate = schedules.build(schedule, 'optimizers.sgd.schedule', total_steps=total_steps, batch_size=batch_size)
-    return keras.optimizers.SGD(learning_rate=rate, momentum=float(momentum), nesterov=bool(nesterov), name='sgd')
+    return SGD(learning_rate=rate, momentum=float(momentum), nesterov=bool(nesterov), name='sgd')
+
+
+class SGD(keras.optimizers.SGD):
+    """Keras' SGD with the rate outside of the velocity.
+
+    Attributes:
+      slots: names this kind of state in checkpoints, so that it is told from that of Keras' SGD.
+    """
+
+    slots = 'velocity'
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Takes one step of one variable."""
+        gradient = ops.cast(gradient, variable.dtype)
+        if self.momentum:
+            velocity = self.momentums[self._get_variable_index(variable)]
+            momentum = ops.cast(self.momentum, variable.dtype)
+            self.assign(velocity, momentum * velocity + gradient)
+            gradient = gradient + momentum * velocity if self.nesterov else velocity
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * gradient)
+
+    def converted(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Turns the variables of Keras' SGD, in the order of `variables`, into those of this one.
+
+        There the velocity is the sum of -lr * g. It is divided by the rate of the last step that was taken; where that
+        was 0, it starts anew.
+        """
+        step = int(values[0])
+        schedule = self._learning_rate
+        last = schedule(max(step - 1, 0)) if callable(schedule) else schedule
+        rate = float(ops.convert_to_numpy(last))
+        velocities = {id(v) for v in self.momentums} if self.momentum else set()
+        return [
+            (-value / rate if rate else np.zeros_like(value)).astype(value.dtype) if id(v) in velocities else value
+            for v, value in zip(self.variables, values, strict=True)
+        ]

@@ -10,6 +10,7 @@ from seg.executor import hardware
 from seg.executor.run_config import OptimizerStep
 from seg.executor.train_loop import TrainLoop
 from seg.executor.train_step import TrainStep
+from seg.optimizers.sgd import SGD
 from seg.structures import Hardware
 from tests.executor import linear, runs
 
@@ -35,13 +36,17 @@ def batches(weight=(1, 1, 0, 1)) -> list[dict[str, np.ndarray]]:
     return [{name: column[4 * i : 4 * i + 4] for name, column in columns.items()} for i in range(STEPS)]
 
 
-def take_steps(make_optimizer, settings: OptimizerStep, data):
-    """Takes all steps with the framework. Returns the loop's result, and all variables before and after."""
+def first_step(make_optimizer, settings: OptimizerStep):
     device = Hardware(runs.strategy(1), 'float64')
     with device.strategy.scope():
         task, optimizer = linear.Linear(), make_optimizer()
         task.net.get_layer('norm').gamma.assign([0.5, 1.5, 1.0])
-    step = TrainStep(task, optimizer, settings, device.strategy)
+    return TrainStep(task, optimizer, settings, device.strategy), device
+
+
+def take_steps(make_optimizer, settings: OptimizerStep, data):
+    """Takes all steps with the framework. Returns the loop's result, and all variables before and after."""
+    step, device = first_step(make_optimizer, settings)
     before = named(step.state.to_host())
     result = TrainLoop(step, device, runs.fixed_input(data), 0)(len(data))
     return result, before, named(step.state.to_host())
@@ -88,12 +93,14 @@ def formula(before, data, update, l2=0.0, clip_norm=None, ema_decay=None, part_r
     return np.array(losses), np.array(norms), values, averages
 
 
-def momentum(rate, share):
-    speed = {}
+def momentum(share, nesterov=False, velocity=(), taken=0):
+    """torch.optim.SGD's, with the rates of `RATES`."""
+    velocity = dict(velocity)
 
     def update(name, value, gradient, step):
-        speed[name] = share * speed.get(name, 0) - rate * gradient
-        return value + speed[name]
+        velocity[name] = share * velocity.get(name, 0) + gradient
+        direction = gradient + share * velocity[name] if nesterov else velocity[name]
+        return value - RATES[taken + step] * direction
 
     return update
 
@@ -122,9 +129,13 @@ CASES = {
     'averages, constant': {'ema_decay': 0.15},
     'a rate of its own': {'part_rates': {'net': 0.25}, 'ema_decay': 0.15},
 }
+# The rate drops to a quarter after three steps.
+RATES = np.array([0.05] * 3 + [0.0125] * (STEPS - 3))
+SCHEDULE = keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.05, 0.0125])
 OPTIMIZERS = {
-    'sgd': (lambda: keras.optimizers.SGD(0.05, name='sgd'), lambda: momentum(0.05, 0.0)),
-    'momentum': (lambda: keras.optimizers.SGD(0.05, momentum=0.9, name='sgd'), lambda: momentum(0.05, 0.9)),
+    'sgd': (lambda: SGD(SCHEDULE, name='sgd'), lambda: momentum(0.0)),
+    'momentum': (lambda: SGD(SCHEDULE, momentum=0.9, name='sgd'), lambda: momentum(0.9)),
+    'nesterov': (lambda: SGD(SCHEDULE, momentum=0.9, nesterov=True, name='sgd'), lambda: momentum(0.9, True)),
     'adamw': (
         # Numbers that float32 holds exactly, as Keras keeps Adam's settings in it.
         lambda: keras.optimizers.AdamW(0.125, beta_1=0.5, beta_2=0.75, weight_decay=0.5, epsilon=2.0**-20),
@@ -135,7 +146,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize(
     'optimizer, case',
-    [('momentum', case) for case in CASES]
+    [(name, case) for case in CASES for name in ('momentum', 'nesterov')]
     + [('sgd', 'l2'), ('adamw', 'plain'), ('adamw', 'clipped'), ('adamw', 'a rate of its own')],
 )
 def test_formulas(optimizer, case):
@@ -143,7 +154,7 @@ def test_formulas(optimizer, case):
     data = batches()
     result, before, after = take_steps(made, OptimizerStep(**CASES[case]), data)
     losses, norms, values, averages = formula(before, data, plain(), **CASES[case])
-    rate = 0.125 if optimizer == 'adamw' else 0.05
+    rate = 0.125 if optimizer == 'adamw' else RATES
     np.testing.assert_allclose(result.losses, losses, rtol=1e-6)
     np.testing.assert_allclose(result.gradient_norm, norms, rtol=1e-6)
     np.testing.assert_allclose(result.learning_rate, rate, rtol=1e-6)
@@ -156,6 +167,38 @@ def test_formulas(optimizer, case):
         np.testing.assert_allclose(value, averages[name.replace('ema/', 'model/', 1)], rtol=1e-6, err_msg=name)
     if kept:
         assert len(kept) == len(values)
+
+
+@pytest.mark.parametrize('nesterov', [False, True])
+@pytest.mark.parametrize('taken', [0, 2, 3])
+def test_velocity_with_the_rate_inside_is_converted(taken, nesterov):
+    """A checkpoint of Keras' SGD, whose velocity is the sum of -lr * g, goes on by the formula of ours."""
+    data = batches()
+    settings = {'momentum': 0.9, 'nesterov': nesterov, 'name': 'sgd'}
+    old, device = first_step(lambda: keras.optimizers.SGD(SCHEDULE, **settings), OptimizerStep())
+    if taken:
+        TrainLoop(old, device, runs.fixed_input(data[:taken]), 0)(taken)
+    checkpoint = old.state.to_host()
+    # The last of the optimizer's variables; all of these steps had one rate.
+    velocity = [-checkpoint[name] / 0.05 for name in sorted(checkpoint) if name.startswith('optimizer/')][-4:]
+    velocity = dict(zip((GAMMA, BETA, KERNEL, BIAS), velocity, strict=True))
+
+    step, device = first_step(lambda: SGD(SCHEDULE, **settings), OptimizerStep())
+    step.state.from_host(checkpoint, 'ckpt')
+    before = named(step.state.to_host())
+    TrainLoop(step, device, runs.fixed_input(data), taken)(STEPS - taken)
+    after = step.state.to_host()
+    assert after['optimizer/velocity/0000'] == STEPS and not {'optimizer/0000', 'optimizer/0001'} & set(after)
+    _, _, values, _ = formula(before, data[taken:], momentum(0.9, nesterov, velocity, taken))
+    _, _, whole = take_steps(lambda: SGD(SCHEDULE, **settings), OptimizerStep(), data)
+    for name, value in values.items():
+        np.testing.assert_allclose(named(after)[name], value, rtol=1e-6, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(named(after)[name], whole[name], rtol=1e-6, atol=1e-7, err_msg=name)
+
+    again, _ = first_step(lambda: SGD(SCHEDULE, **settings), OptimizerStep())
+    again.state.from_host(after, 'ckpt')
+    for name, value in again.state.to_host().items():
+        np.testing.assert_array_equal(value, after[name], name)
 
 
 def test_rate_of_a_part_that_is_not_there():

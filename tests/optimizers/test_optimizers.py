@@ -86,13 +86,26 @@ def test_sgd(momentum, nesterov, floatx):
     start, history = run(optimizer, floatx)
     x, v = [s.copy() for s in start], [0 * s for s in start]
     expected = []
-    for t, pair in enumerate(gradients()):
-        lr = rate_at(t)
+    for t, pair in enumerate(gradients()):  # torch.optim.SGD's formula, with dampening 0; the rate changes every step.
         for i, g in enumerate(pair):
-            v[i] = momentum * v[i] - lr * g
-            x[i] = x[i] + (momentum * v[i] - lr * g if nesterov else v[i])
+            v[i] = momentum * v[i] + g
+            x[i] = x[i] - rate_at(t) * (g + momentum * v[i] if nesterov else v[i])
         expected.append([a.copy() for a in x])
     compare(history, expected, floatx)
+
+
+def test_sgd_known_steps_of_torch(floatx):
+    """Momentum 0.9, gradients of 1, and a rate that drops from 0.1 to 0.01: the 51st step is ten times shorter."""
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([49], [0.1, 0.01])
+    optimizer = sgd.SGD(rate, momentum=0.9, name='sgd')
+    x = keras.Variable([0.0], dtype=floatx, name='kernel')
+    optimizer.build([x])
+    values = [0.0]
+    for _ in range(52):
+        optimizer.apply([tf.ones([1], floatx)], [x])
+        values.append(float(x.numpy()[0]))
+    # Printed by torch.optim.SGD, to four digits.
+    np.testing.assert_allclose(-np.diff(values)[[49, 50, 51]], [0.9948, 0.0995, 0.0996], atol=6e-5)
 
 
 def test_adamw_decays_kernels_and_leaves_the_excluded_alone(floatx):
