@@ -90,14 +90,27 @@ def test_padding_pixels_are_zero_inside(name):
         np.testing.assert_allclose(features, 0, atol=1e-4)
 
 
+@pytest.fixture
+def float64():
+    before, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_floatx('float64')
+    keras.config.set_dtype_policy('float64')
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(before)
+
+
 @pytest.mark.parametrize('kind', ['sync', 'group'])
 @pytest.mark.parametrize('name', [name for name in NAMES if name != 'resnet101'])
-def test_maps_do_not_depend_on_the_canvas(name, kind):
-    """Neither on how far it is padded, nor on what is there: by statistics that make something of zeros."""
+def test_maps_do_not_depend_on_the_canvas(name, kind, float64):
+    """Neither on how far it is padded, nor on what is there: by statistics that make something of zeros.
+
+    In float64: in float32 the order of sums alone makes 1e-5 of 50 layers.
+    """
     model = build(name, 16, kind)
     small_deeplab.randomize(model)
     rng = np.random.default_rng(1)
-    image = rng.uniform(0, 255, (2, 96, 80, 3)).astype('float32')
+    image = rng.uniform(0, 255, (2, 96, 80, 3))
     size = np.int32([[40, 33], [61, 80]])
     strides = {key: feature.stride for key, feature in BackboneSpec.of(model).features.items()}
     with pictures(size, (96, 80)):
@@ -106,4 +119,4 @@ def test_maps_do_not_depend_on_the_canvas(name, kind):
         alone = model(image[i : i + 1, :height, :width], training=False)
         for key, stride in strides.items():
             valid = maps[key][i, : -(-height // stride), : -(-width // stride)]
-            np.testing.assert_allclose(valid, alone[key][0], atol=1e-5 * np.abs(alone[key]).max())
+            np.testing.assert_allclose(valid, alone[key][0], atol=1e-11 * np.abs(alone[key]).max())
