@@ -136,8 +136,11 @@ def replacing(path: str) -> Iterator[str]:
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a text file whole or not at all; raises as `replacing` does."""
-    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+    """Writes a text file whole or not at all; raises as `replacing` does.
+
+    Half a surrogate pair, which UTF-8 cannot hold, becomes its escape, as JSON has it.
+    """
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', errors='backslashreplace') as file:
         file.write(text)
 
 

@@ -252,7 +252,7 @@ def _report_bug(argv: Sequence[str], error: Exception) -> int:
         folder = experiment.directory(_GIN_FILE.value, _MODEL_DIR.value, _MODE.value)
         os.makedirs(folder, exist_ok=True)
         log = os.path.join(folder, 'error.log')
-        with open(log, 'a', encoding='utf-8') as file:
+        with open(log, 'a', encoding='utf-8', errors='backslashreplace') as file:
             file.write(f'{time.strftime("%Y-%m-%d %H:%M:%S")} {shlex.join(argv)}\n{text}\n')
         place = log
     except (OSError, ImportError):

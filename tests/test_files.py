@@ -47,6 +47,13 @@ def test_json_with_a_byte_order_mark():
     assert files.parse_json(b'\xef\xbb\xbf{"a": 1}') == {'a': 1}
 
 
+def test_json_with_half_a_surrogate_pair_comes_back(tmp_path):
+    """Such as a file name that is no UTF-8, which Python reads with surrogates."""
+    path = str(tmp_path / 'x.json')
+    files.write_json(path, {'caf\udce9': '\ud800'})
+    assert files.read_json(path, '') == {'caf\udce9': '\ud800'}
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = str(tmp_path / 'x.json')
     files.write_json(path, {'é': 1})

@@ -39,7 +39,7 @@ class MetricsLog:
           UserError: if it cannot be written. What there is of it then counts for nothing.
         """
         line = json.dumps({'kind': kind, 'step': step, **values}, ensure_ascii=False) + '\n'
-        with writing(self._path), open(self._path, 'a', encoding='utf-8') as file:
+        with writing(self._path), open(self._path, 'a', encoding='utf-8', errors='backslashreplace') as file:
             file.write(line)
 
     def read(self) -> list[dict[str, Any]]:
