@@ -86,7 +86,7 @@ def formula(before, data, update, l2=0.0, clip_norm=None, ema_decay=None, part_r
         values |= {name: values[name] + rate * (updated[name] - values[name]) for name in TRAINED}
         share = linear.MOMENTUM
         values[MEAN] = share * values[MEAN] + (1 - share) * mean.numpy()
-        values[VARIANCE] = share * values[VARIANCE] + (1 - share) * variance.numpy()
+        values[VARIANCE] = share * values[VARIANCE] + (1 - share) * np.var(batch['x'], axis=0, ddof=1)
         if ema_decay:
             d = min(ema_decay, (1 + step) / (10 + step))
             averages = {name: d * averages[name] + (1 - d) * values[name] for name in values}
