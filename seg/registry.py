@@ -212,7 +212,7 @@ class Factory:
 
         Raises:
           TypeError: if a value is supplied that the kind does not know (a mistake of the caller).
-          UserError: if a parameter without default is bound nowhere.
+          UserError: if a parameter without default is bound nowhere, or the builder returns None.
         """
         if self.known is not None:
             if strange := sorted(set(supplied) - set(self.known)):
@@ -220,11 +220,18 @@ class Factory:
             supplied = {name: value for name, value in supplied.items() if name in self.entry.supplied}
         with gin.config_scope(list(self.scope)):
             try:
-                return self.target(**supplied)
+                built = self.target(**supplied)
             except (TypeError, RuntimeError) as error:
                 missing = _missing_parameters(error, self.entry)
                 if not missing:
                     raise
+            else:
+                if built is None:
+                    raise UserError(
+                        f'{self.slot}: {self.entry.reference} ({self.entry.place}) returned None, expected what it '
+                        f'builds, as docs/plugins.md tells of {self.entry.kind}. Is a return missing?'
+                    )
+                return built
         key = self.entry.key
         bindings = '\n'.join(f'    {key}.{name} = ...' for name in missing)
         raise UserError(

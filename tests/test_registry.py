@@ -172,6 +172,14 @@ def test_wrong_references_name_slot_and_spelling():
     assert "Received ['a']" in message(backbones.check, ['a'], slot)
 
 
+def test_a_builder_that_forgets_to_return_is_told():
+    @losses.register('mine')
+    def mine(*, num_classes):
+        """Mine."""
+
+    assert '@losses.mine' in (text := message(losses.build, mine, 'task.loss', num_classes=2)) and 'None' in text
+
+
 def test_missing_parameters_name_the_binding():
     @backbones.register('deep')
     def deep(*, output_stride, depth):

@@ -197,8 +197,9 @@ class Instance:
 
     def _crop(self, dataset) -> tuple[int, int]:
         """The size of a training image."""
-        zero = tf.constant([0, 0], tf.int32)
-        examples = tf.data.Dataset.range(1).map(lambda i: self._stages(dataset.load(i), zero))
+        # Not a constant, of which shapes that are drawn would be computed, and look static.
+        seed = lambda i: tf.cast(tf.stack([i, i]), tf.int32)  # noqa: E731
+        examples = tf.data.Dataset.range(1).map(lambda i: self._stages(dataset.load(i), seed(i)))
         check_stages(examples.element_spec, self._augment_factories, 'tasks.instance.augments')
         shape = examples.element_spec[-1]['image'].shape
         if not shape.is_fully_defined():

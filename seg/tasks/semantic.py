@@ -197,9 +197,10 @@ class Semantic:
 
     def _crop(self, dataset) -> tuple[int, int]:
         """The size of a training image."""
-        zero = tf.constant([0, 0], tf.int32)
+        # Not a constant, of which shapes that are drawn would be computed, and look static.
+        seed = lambda i: tf.cast(tf.stack([i, i]), tf.int32)  # noqa: E731
         examples = tf.data.Dataset.range(1).map(
-            lambda i: pipeline.stages(self._plain(dataset.load(i)), self._augments, zero)
+            lambda i: pipeline.stages(self._plain(dataset.load(i)), self._augments, seed(i))
         )
         check_stages(examples.element_spec, self._augment_factories, 'tasks.semantic.augments')
         spec = examples.element_spec[-1]['image']

@@ -120,6 +120,19 @@ def test_training_images_of_different_sizes(views):
         views.task.training_input(Ragged(views.train_data), 4)
 
 
+def test_training_images_of_a_random_size(plain, monkeypatch):
+    """Though their shape can be computed for any one seed."""
+
+    def crop(example, seed):
+        side = tf.random.stateless_uniform([], seed, 32, 64, tf.int32)
+        parts = {key: example[key][:side, :side] for key in ('image', 'label')}
+        return {**example, **parts, 'size': tf.stack([side, side])}
+
+    monkeypatch.setattr(plain.task, '_augments', [crop])
+    with pytest.raises(UserError, match='different sizes'):
+        plain.task.training_input(plain.train_data, 4)
+
+
 def test_overfit_inputs(plain):
     """The same few images for both, whole, without augmentation, at the training size."""
     train, evaluation = plain.task.overfit_inputs(FirstExamples(Ragged(plain.train_data), 3), 3)
