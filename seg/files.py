@@ -157,19 +157,22 @@ def sweep(folder: str) -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             process = name.rpartition('.tmp-')[2]
-            if '.tmp-' in name and process.isdigit() and (int(process) == os.getpid() or not _runs(process)):
+            if '.tmp-' in name and is_left_over(process):
                 with contextlib.suppress(OSError):
                     os.remove(os.path.join(folder, name))
 
 
-def _runs(process: str) -> bool:
+def is_left_over(process: str) -> bool:
+    """Whether the process whose number ends a temporary name has ended, or is this one, which has just begun."""
+    if not process.isdigit():
+        return False
     try:
         os.kill(int(process), 0)
     except (ProcessLookupError, OverflowError):
-        return False
+        return True
     except PermissionError:
-        pass
-    return True
+        return False
+    return int(process) == os.getpid()
 
 
 def _sync_folder(folder: str) -> None:

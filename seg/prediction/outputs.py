@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from seg import drawing
+from seg import drawing, files
 from seg.errors import UserError, shown
 from seg.prediction.canvas import Plan, Size
 from seg.prediction.reading import PictureError
@@ -182,9 +182,7 @@ class Outputs:
         for name in os.listdir(self.folder):
             process = name.removeprefix(prefix)
             path = os.path.join(self.folder, name)
-            if not (name.startswith(prefix) and process.isdigit()):
-                continue
-            if int(process) == os.getpid() or not _is_running(int(process)):
+            if name.startswith(prefix) and files.is_left_over(process):
                 os.remove(path) if os.path.islink(path) else shutil.rmtree(path, ignore_errors=True)
 
 
@@ -200,13 +198,3 @@ def encoded(picture: Image.Image, file_format: str, **settings) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, file_format, **settings)
     return buffer.getvalue()
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
