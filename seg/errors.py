@@ -16,6 +16,11 @@ class UserError(Exception):
     `seg_main` prints it and exits with status 2; anything else that is raised is a bug of ours.
     """
 
+    # Raised within a layer or a traced function, it keeps its message: without these, Keras would add the layer's
+    # arguments, and AutoGraph would make it an exception of its own.
+    _keras_call_info_injected = True
+    ag_pass_through = True
+
     def __init__(self, message: str):
         if len(message) > _LONGEST:
             message = f'{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}'

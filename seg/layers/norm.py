@@ -140,13 +140,11 @@ class BatchNorm(keras.layers.Layer):
     def _check_values(self, x: Any, replicas: int) -> None:
         """Refuses a single value per channel: its variance is 0, and an evaluation by that would be meaningless."""
         if None not in x.shape and replicas * math.prod(x.shape[:-1]) == 1:
-            error = UserError(
+            raise UserError(
                 f"norm = 'sync': the batch normalisation {self.path!r} gets one value per channel, "
                 f'{tuple(x.shape)!r}, in a global batch of 1 image. It needs at least 2 to have a variance. Take '
                 "norm = 'group' or norm = 'frozen', or a batch of 2 images or more (RunConfig.batch_size)."
             )
-            error._keras_call_info_injected = True  # Or else Keras would add the layer's arguments to the message.
-            raise error
 
     def _moments(self, x: Any, replicas: int) -> tuple[Any, Any]:
         """Returns mean and biased variance of the global batch, [C] each."""

@@ -341,6 +341,7 @@ def test_losses(side, own):
                 'deltas': tf.convert_to_tensor(deltas),
                 'classes': tf.constant(theirs['roi_classes'].astype(np.int32)),
                 'targets': tf.constant(theirs['roi_codes']),
+                'weight': tf.constant(1.0),
             }
         ],
         'masks': {
