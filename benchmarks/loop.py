@@ -77,7 +77,7 @@ def main() -> None:
         experiment.load_settings(['gin/deeplab_shapes.gin'], (*SETTINGS, *length), (), folder, 'train')
         made = experiment.build(folder, 'train', hardware)
         executor, source = made.executor, made.task.training_input(made.train_data, arguments.batch)
-        batch = next(iter(source.make(tf.distribute.InputContext(), 0)))
+        batch = next(iter(source.make()))
         optimizer = keras.optimizers.SGD(0.007, momentum=0.9)
         bare = bare_step(made.task.model, optimizer, made.info.num_classes)
 

@@ -222,14 +222,29 @@ class Picture(NamedTuple):
     photo: bool = False
 
 
+class Share(NamedTuple):
+    """Which rows of every global batch one process makes: of B rows `index B / count` to `(index + 1) B / count - 1`.
+
+    Attributes:
+      index: of the process, 0 to count - 1.
+      count: processes that make a global batch together.
+    """
+
+    index: int = 0
+    count: int = 1
+
+
+WHOLE = Share()
+
+
 @dataclasses.dataclass(frozen=True)
 class Input:
     """An input function, and what has to be known about it on the host.
 
     Attributes:
-      make: called with a `tf.distribute.InputContext` and the first step; returns a `tf.data.Dataset` of batches for
-        one replica after the other: replica r of n gets batches r, r + n, … Batch `step * n + r` is the same whenever
-        and wherever it is made.
+      make: `make(start=0, share=WHOLE, pieces=1)` returns a `tf.data.Dataset` of batches: for each step from `start`
+        on, the share's rows of the global batch in their order, cut into `pieces` batches of equal size, one for each
+        replica of the process. A step's rows are the same whenever and wherever they are made.
       batch_size: global.
       num_examples: examples of one pass; None for an endless stream.
       name: of the data, such as `voc_layout/val`.

@@ -69,14 +69,15 @@ def set_precision(precision: str) -> None:
 
 
 def batches(source: Input, strategy: tf.distribute.Strategy, start: int = 0) -> Iterator[Any]:
-    """Iterates over an input's batches from step `start` on, each cut into one share per replica.
+    """Iterates over an input's batches from step `start` on, each cut into one piece per replica.
 
     A single CPU device reads the data set as it is: handing batches over between devices costs threads and a copy, and
     one of those threads (the tuner, which cannot be switched off there) holds up the process' end by up to a minute.
     """
     if strategy.num_replicas_in_sync == 1 and 'CPU' in strategy.extended.worker_devices[0]:
-        return iter(source.make(tf.distribute.InputContext(), start))
-    return iter(strategy.distribute_datasets_from_function(lambda context: source.make(context, start)))
+        return iter(source.make(start))
+    pieces = strategy.num_replicas_in_sync
+    return iter(strategy.distribute_datasets_from_function(lambda _: source.make(start, pieces=pieces)))
 
 
 def describe() -> dict[str, object]:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from seg.datasets import checking, contract
 from seg.errors import UserError, shown
-from seg.structures import Input
+from seg.structures import WHOLE, Input, Share
 
 Example = dict[str, tf.Tensor]
 Prepare = Callable[[Example, tf.Tensor], Example]
@@ -117,13 +117,25 @@ def _input(
         element = found.concatenate(tf.data.Dataset.from_tensors(stand_in)).take(1)
         return element.map(lambda e: e | {'index': tf.cast(example_index, tf.int32)})
 
-    def make(context: tf.distribute.InputContext, start: int) -> tf.data.Dataset:
-        replicas = context.num_replicas_in_sync
-        per_replica = batch_size // replicas
-        end = 2**62 if count is None else -(-count // batch_size) * batch_size
-        data = tf.data.Dataset.range(start * batch_size, end, output_type=tf.int64)
-        data = data.interleave(one, cycle_length=_PARALLEL, num_parallel_calls=_PARALLEL, deterministic=True)
-        return data.batch(per_replica, drop_remainder=True).prefetch(2 * replicas).with_options(_options())
+    def make(start: int = 0, share: Share = WHOLE, pieces: int = 1) -> tf.data.Dataset:
+        if not 0 <= share.index < share.count or batch_size % (share.count * pieces):
+            raise ValueError(f'a batch of {batch_size} rows cannot be cut for {share} into {pieces} piece(s) each.')
+        rows = batch_size // share.count  # Of one global batch.
+        first = share.index * rows
+        end = 2**62 // batch_size if count is None else -(-count // batch_size)
+
+        def position(place: tf.Tensor) -> tf.Tensor:
+            """In the whole stream, of a row of the share's own."""
+            return place // rows * batch_size + first + place % rows
+
+        data = tf.data.Dataset.range(start * rows, end * rows, output_type=tf.int64)
+        data = data.interleave(
+            lambda place: one(position(place)),
+            cycle_length=_PARALLEL,
+            num_parallel_calls=_PARALLEL,
+            deterministic=True,
+        )
+        return data.batch(rows // pieces, drop_remainder=True).prefetch(2 * pieces).with_options(_options())
 
     def why_unread(place: int) -> str:
         position = tf.constant(place, tf.int64)

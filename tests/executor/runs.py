@@ -62,13 +62,13 @@ def build(
 
 
 def fixed_input(batches: list[dict[str, np.ndarray]]) -> Input:
-    """An input of given batches, cut into one share per replica."""
+    """An input of given batches, cut into one piece for each replica."""
     whole = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     size = len(batches[0]['weight'])
 
-    def make(context, start):
+    def make(start=0, pieces=1):
         data = tf.data.Dataset.from_tensor_slices(whole).skip(start * size)
-        return data.batch(size // context.num_replicas_in_sync, drop_remainder=True)
+        return data.batch(size // pieces, drop_remainder=True)
 
     return Input(make, size, len(whole['weight']), 'fixed', str)
 
@@ -76,7 +76,7 @@ def fixed_input(batches: list[dict[str, np.ndarray]]) -> Input:
 def ragged_batch(task, dataset, precision: str = 'float64', size: int = 4) -> dict[str, np.ndarray]:
     """A real batch in which one image has no label or object, and the last one is padding of weight 0."""
     source = task.training_input(dataset, size)
-    batch = next(iter(source.make(tf.distribute.InputContext(), 0)))
+    batch = next(iter(source.make()))
     batch = {key: value.numpy() for key, value in batch.items()}
     assert batch['image'].dtype == precision
     if task.labels == 'semantic':

@@ -341,9 +341,8 @@ def step_of(row: int) -> int:
 
 
 def _batches(count):
-    import tensorflow as tf
 
-    data = training_input(Table()).make(tf.distribute.InputContext(), 0)
+    data = training_input(Table()).make()
     return [{key: value.numpy() for key, value in batch.items()} for batch in data.take(count)]
 
 
@@ -376,10 +375,9 @@ def test_gradient_that_is_not_finite(tmp_path):
 
 def test_unreadable_images_count_nowhere_and_shift_nothing(tmp_path, caplog):
     """Rows 2 and 5 are cut-off files: named, weight 0, and every other place of the stream holds what it held."""
-    import tensorflow as tf
 
     whole = _batches(6)
-    data = training_input(Table(broken=[2, 5])).make(tf.distribute.InputContext(), 0)
+    data = training_input(Table(broken=[2, 5])).make()
     for expected, batch in zip(whole, data.take(6), strict=True):
         broken = np.isin(expected['index'], [2, 5])
         np.testing.assert_array_equal(batch['index'], expected['index'])

@@ -221,8 +221,8 @@ def source(truth, values, batch_size: int, unread: Sequence[int] = ()) -> Input:
     whole = {key: np.concatenate([value, value[:padding]]) for key, value in whole.items()}
     whole['weight'][count:], whole['index'][count:] = 0, -1
 
-    def make(context, start):
+    def make(start=0, pieces=1):
         data = tf.data.Dataset.from_tensor_slices(whole).skip(start * batch_size)
-        return data.batch(batch_size // context.num_replicas_in_sync, drop_remainder=True)
+        return data.batch(batch_size // pieces, drop_remainder=True)
 
     return Input(make, batch_size, count, 'scenes', lambda i: f'scene {i}', lambda i: truth[i])

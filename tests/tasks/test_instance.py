@@ -13,7 +13,6 @@ from seg.executor.overfit import FirstExamples
 from seg.structures import PAD_PIXEL
 from tests.executor import runs
 
-ONE = tf.distribute.InputContext()
 EVERYTHING = 'heads.box.score_threshold=0.0'
 
 
@@ -43,7 +42,7 @@ def made(tmp_path_factory):
 
 
 def read(source, batches=None):
-    data = source.make(ONE, 0)
+    data = source.make()
     return [{k: v.numpy() for k, v in batch.items()} for batch in (data.take(batches) if batches else data)]
 
 

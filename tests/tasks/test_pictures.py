@@ -101,7 +101,7 @@ def test_worst_is_the_one_with_the_lowest_score(made, drawn):
 
 
 def test_device_and_host_agree_on_the_score(made, task):
-    batch = next(iter(task.evaluation_input(Scenes(made.eval_data), 7).make(tf.distribute.InputContext(), 0)))
+    batch = next(iter(task.evaluation_input(Scenes(made.eval_data), 7).make()))
     predictions, _ = predicted(batch)
     scores = task.image_scores(batch, predictions).numpy()
     for i in range(7):

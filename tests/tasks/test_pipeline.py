@@ -5,11 +5,9 @@ import pytest
 import tensorflow as tf
 
 from seg.errors import UserError
-from seg.structures import DatasetInfo
+from seg.structures import WHOLE, DatasetInfo, Share
 from seg.tasks import pipeline
 
-ONE = tf.distribute.InputContext()
-TWO = tf.distribute.InputContext(num_input_pipelines=1, input_pipeline_id=0, num_replicas_in_sync=2)
 SEED = 5
 
 
@@ -38,8 +36,8 @@ def training(count=10, batch_size=4, broken=(), seed=SEED):
     return pipeline.training_input(Numbers(count, broken), prepare, {'value': -7}, batch_size, seed)
 
 
-def read(source, batches=None, context=ONE, start=0):
-    data = source.make(context, start)
+def read(source, batches=None, start=0, share=WHOLE, pieces=1):
+    data = source.make(start, share, pieces)
     data = data if batches is None else data.take(batches)
     return [{key: value.numpy() for key, value in batch.items()} for batch in data]
 
@@ -98,17 +96,56 @@ def test_every_example_has_a_seed_of_its_own():
     assert len(set(joined(batches, 'noise'))) > 195
 
 
-@pytest.mark.parametrize('make', [training, lambda: pipeline.evaluation_input(Numbers(7), prepare, {}, 4)])
+def evaluation(count=7, batch_size=4):
+    return pipeline.evaluation_input(Numbers(count), prepare, {}, batch_size)
+
+
+def side_by_side(*streams):
+    """Batch n of each stream, one below the other."""
+    return [
+        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*streams, strict=True)
+    ]
+
+
+@pytest.mark.parametrize('make', [training, evaluation])
 def test_replicas_share_the_global_batch(make):
     """Replica r of 2 gets batches r, r + 2, …; two in a row are one global batch."""
     whole = read(make(), 2)
-    halves = read(make(), 4, TWO)
+    halves = read(make(), 4, pieces=2)
     assert [len(batch['index']) for batch in halves] == [2] * 4
-    pairs = [
-        {key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(halves[::2], halves[1::2], strict=True)
-    ]
-    assert_equal(pairs, whole)
-    assert_equal(read(training(), 2, TWO, start=3), read(training(), 8, TWO)[6:])
+    assert_equal(side_by_side(halves[::2], halves[1::2]), whole)
+    assert_equal(read(training(), 2, start=3, pieces=2), read(training(), 8, pieces=2)[6:])
+
+
+@pytest.mark.parametrize('make', [training, evaluation])
+@pytest.mark.parametrize('count', [2, 4])
+def test_processes_share_the_global_batch(make, count):
+    """Together they make each row of every global batch exactly once, from any step on."""
+    whole = read(make(), 2)
+    parts = [read(make(), 2, share=Share(i, count)) for i in range(count)]
+    assert all(len(batch['index']) == 4 // count for part in parts for batch in part)
+    assert_equal(side_by_side(*parts), whole)
+    seeds = [{tuple(seed) for seed in joined(part, 'seed')} for part in parts]
+    assert len(set.union(*seeds)) == sum(map(len, seeds)), 'two processes made the same row'
+    assert_equal(side_by_side(*(read(make(), 1, 1, Share(i, count)) for i in range(count))), whole[1:])
+
+
+def test_two_processes_read_an_epoch_once():
+    parts = [read(training(12), 3, share=Share(i, 2)) for i in range(2)]
+    assert sorted(np.concatenate([joined(part, 'index') for part in parts])) == list(range(12))
+
+
+def test_process_with_several_replicas():
+    """Its pieces, one after the other, are its rows."""
+    whole = read(training(batch_size=8), 3)
+    pieces = [read(training(batch_size=8), 6, 0, Share(i, 2), 2) for i in range(2)]
+    assert_equal(side_by_side(*(part[i::2] for part in pieces for i in range(2))), whole)
+
+
+@pytest.mark.parametrize(('share', 'pieces'), [(Share(2, 2), 1), (Share(-1, 2), 1), (Share(0, 3), 1), (Share(0, 2), 4)])
+def test_share_that_does_not_divide(share, pieces):
+    with pytest.raises(ValueError, match='a batch of 4 rows cannot be cut for Share'):
+        training().make(0, share, pieces)
 
 
 @pytest.mark.parametrize('batch_size', [1, 3, 7, 10])
@@ -205,4 +242,4 @@ def test_endless_data():
 def test_shapes_that_are_not_static():
     ragged = lambda example, seed: {'value': tf.range(example['value'])}  # noqa: E731
     with pytest.raises(ValueError, match='numbers/train: the prepared value has no static shape'):
-        pipeline.training_input(Numbers(10), ragged, {}, 4, 0).make(ONE, 0)
+        pipeline.training_input(Numbers(10), ragged, {}, 4, 0).make()

@@ -14,7 +14,6 @@ from seg.tasks.semantic import Semantic
 from tests.executor import runs
 from tests.models import small_deeplab
 
-ONE = tf.distribute.InputContext()
 SIZES = ((61, 50), (40, 64), (33, 47), (64, 41), (52, 52), (61, 64))
 
 
@@ -60,7 +59,7 @@ def views(tmp_path_factory):
 
 
 def read(source, batches=None):
-    data = source.make(ONE, 0)
+    data = source.make()
     return [{k: v.numpy() for k, v in batch.items()} for batch in (data.take(batches) if batches else data)]
 
 
