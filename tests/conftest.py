@@ -5,7 +5,18 @@ import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # TensorFlow reads it once, at its first import.
 
+import psutil  # noqa: E402
 import pytest  # noqa: E402
+
+_WORKER_BYTES = 2.5 * 2**30  # What a process takes in the end that runs its share of the tests.
+
+
+def pytest_xdist_auto_num_workers(config) -> int:
+    """Processes for `-n auto`: one per core that memory is left for; none of their own for a single file."""
+    if len(config.args) == 1 and '.py' in config.args[0]:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return max(1, min(cores, int(psutil.virtual_memory().available / _WORKER_BYTES)))
 
 
 @pytest.fixture(autouse=True)
