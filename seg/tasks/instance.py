@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,17 +11,15 @@ import tensorflow as tf
 from absl import logging
 
 from seg import pasting
-from seg.augments import instances
 from seg.datasets.palette import object_palette
 from seg.drawing.instances import InstanceComparison
 from seg.errors import UserError
+from seg.inputs.images import ImageInputs
+from seg.inputs.instance import Objects
 from seg.ops.boxes import iou
-from seg.ops.sizes import fitted_size
-from seg.registry import augments as augment_registry
 from seg.registry import models, tasks
-from seg.structures import PAD_PIXEL, Annotations, DatasetInfo, Input, LossTerm
-from seg.tasks import pipeline
-from seg.tasks.references import build_losses, build_metrics, check_stages
+from seg.structures import Annotations, DatasetInfo, Input, LossTerm
+from seg.tasks.references import build_losses, build_metrics
 
 Batch = dict[str, tf.Tensor]
 
@@ -77,22 +73,23 @@ class Instance:
                 raise UserError(f'tasks.instance.{name} = {value!r}: expected a whole number of at least 1.')
         if eval_size is not None and (len(eval_size) != 2 or min(eval_size) < 1):
             raise UserError(f'tasks.instance.eval_size = {eval_size!r}: expected (height, width) in pixels, or None.')
-        self._info = dataset_info
-        self._seed = seed
-        self._max_objects, self._mask_size = max_objects, mask_size
-        self._eval_size = None if eval_size is None else tuple(eval_size)
+        self._max_objects = max_objects
         self.fits_canvas = eval_size is not None
         num_classes = dataset_info.num_classes
         self._model = models.build(model, 'tasks.instance.model', num_classes=num_classes)
         supplied = {'num_classes': num_classes, 'ignore_label': dataset_info.ignore_label}
         self._losses = build_losses(losses, 'tasks.instance.losses', self.labels, **supplied, class_histogram=None)
-        self._train_data = None
-        slot, given = 'tasks.instance.augments', {'ignore_label': dataset_info.ignore_label, 'other': self._another}
-        self._augment_factories = augment_registry.check_each(augments, slot)
-        self._augments = [
-            pipeline.named(augment(**given), f'{slot}[{i}]: {augment.entry.reference}')
-            for i, augment in enumerate(self._augment_factories)
-        ]
+        self._inputs = ImageInputs(
+            Objects(max_objects, mask_size),
+            augments=augments,
+            slot='tasks.instance.augments',
+            ignore_label=dataset_info.ignore_label,
+            seed=seed,
+            stride=self._model.stride,
+            train_stride=self._model.stride,
+            eval_size=None if eval_size is None else tuple(eval_size),
+            mixes=True,
+        )
         self._metrics = build_metrics(
             metrics, 'tasks.instance.metrics', self.labels, **supplied, class_names=dataset_info.class_names
         )
@@ -152,96 +149,19 @@ class Instance:
         Raises:
           UserError: if the augmented images have no common size.
         """
-        self._train_data = dataset
-        canvas = self._padded(self._crop(dataset))
-        prepare = lambda example, seed: self._packed(self._augmented(example, seed), canvas)  # noqa: E731
-        return pipeline.training_input(dataset, prepare, self._blank, batch_size, self._seed)
+        return self._inputs.training(dataset, batch_size)
 
     def evaluation_input(self, dataset, batch_size: int) -> Input:
         """Every image once, on one canvas; the objects that are scored against come from the data set itself."""
-        return self._evaluation_input(dataset, batch_size, self.canvas(dataset.info.max_size), self._eval_size)
+        return self._inputs.evaluation(dataset, batch_size)
 
     def overfit_inputs(self, dataset, batch_size: int) -> tuple[Input, Input]:
         """The same few images for training and evaluation, scaled to the training size, without augmentation."""
-        self._train_data = dataset
-        size = self._crop(dataset)
-        canvas = self._padded(size)
-        begin = functools.partial(instances.begin, dtype=keras.config.floatx())
-        prepare = lambda example, seed: self._packed(_fit(begin(example), size), canvas)  # noqa: E731
-        return (
-            pipeline.training_input(dataset, prepare, self._blank, batch_size, self._seed),
-            self._evaluation_input(dataset, batch_size, canvas, size),
-        )
+        return self._inputs.overfit(dataset, batch_size)
 
     def canvas(self, max_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) that images of at most `max_size` are padded to, once they are scaled."""
-        return self._padded(self._eval_size or max_size)
-
-    def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
-        stride = self._model.stride
-        return tuple(-(-side // stride) * stride for side in size)
-
-    @property
-    def _blank(self) -> dict[str, Any]:
-        return {'image': PAD_PIXEL, 'size': 1, 'native_size': 1, 'classes': -1}
-
-    def _another(self, seed: tf.Tensor) -> Batch:
-        """Some other example of the training data, as augmentations get theirs."""
-        return instances.begin(pipeline.any_example(self._train_data, seed), keras.config.floatx())
-
-    def _stages(self, example: Batch, seed: tf.Tensor) -> tuple[Batch, ...]:
-        return pipeline.stages(instances.begin(example, keras.config.floatx()), self._augments, seed)
-
-    def _augmented(self, example: Batch, seed: tf.Tensor) -> Batch:
-        return self._stages(example, seed)[-1]
-
-    def _crop(self, dataset) -> tuple[int, int]:
-        """The size of a training image."""
-        # Not a constant, of which shapes that are drawn would be computed, and look static.
-        seed = lambda i: tf.cast(tf.stack([i, i]), tf.int32)  # noqa: E731
-        examples = tf.data.Dataset.range(1).map(lambda i: self._stages(dataset.load(i), seed(i)))
-        check_stages(examples.element_spec, self._augment_factories, 'tasks.instance.augments')
-        shape = examples.element_spec[-1]['image'].shape
-        if not shape.is_fully_defined():
-            raise UserError(
-                f'tasks.instance.augments: the images of {dataset.info.name} have different sizes after these '
-                'augmentations. Let the last one give them one size, as @augments.scale_crop_flip does.'
-            )
-        return tuple(shape[:2])
-
-    def _packed(self, example: Batch, canvas: tuple[int, int]) -> Batch:
-        """Pads image and objects to static shapes. Crowds are nothing to learn; the largest objects come first."""
-        boxes = example['boxes']
-        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        wanted = tf.where(example['is_crowd'], -1.0, area)
-        objects = tf.reduce_sum(tf.cast(wanted >= 0, tf.int32))
-        order = tf.argsort(wanted, direction='DESCENDING', stable=True)[: tf.minimum(objects, self._max_objects)]
-        chosen = instances.choose(example, order)
-        masks = instances.mask_crops(*(chosen[key] for key in ('masks', 'frame', 'view', 'boxes')), self._mask_size)
-        places = self._max_objects
-        return {
-            **_padded_image(example, canvas),
-            'boxes': _rows(chosen['boxes'], places, 0),
-            'classes': _rows(chosen['classes'], places, -1),
-            'masks': _rows(masks, places, 0),
-            'left_out': tf.maximum(objects - places, 0),
-        }
-
-    def _evaluation_input(self, dataset, batch_size: int, canvas, size: tuple[int, int] | None) -> Input:
-        def prepare(example: Batch, seed: tf.Tensor) -> Batch:
-            example = instances.begin(example, keras.config.floatx())
-            native = example['size']
-            example = example if size is None else _fit(example, size)
-            objects = ~example['is_crowd']
-            return {
-                **_padded_image(example, canvas),
-                'native_size': native,
-                'boxes': _rows(tf.boolean_mask(example['boxes'], objects), self._max_objects, 0),
-                'classes': _rows(tf.boolean_mask(example['classes'], objects), self._max_objects, -1),
-            }
-
-        source = pipeline.evaluation_input(dataset, prepare, self._blank, batch_size)
-        return dataclasses.replace(source, truth=dataset.annotations)
+        return self._inputs.canvas(max_size)
 
     def metrics(self) -> list[Any]:
         """The metrics that an evaluation fills."""
@@ -304,8 +224,8 @@ class Instance:
 
     def _object_sizes(self) -> str:
         """Percentiles over the first images of the training data."""
-        count = min(self._train_data.info.num_examples or 100, 100)
-        boxes = [self._train_data.annotations(i).boxes for i in range(count)]
+        count = min(self._inputs.train_data.info.num_examples or 100, 100)
+        boxes = [self._inputs.train_data.annotations(i).boxes for i in range(count)]
         boxes = np.concatenate([b for b in boxes if len(b)] or [np.zeros((1, 4))])
         sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
         low, middle, high = np.percentile(sides, [5, 50, 95])
@@ -330,29 +250,3 @@ class Instance:
 
 def _count(flags: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(flags, tf.float32), -1)
-
-
-def _rows(values: tf.Tensor, count: int, fill: int) -> tf.Tensor:
-    """The first `count` rows, filled up."""
-    values = values[:count]
-    padding = [[0, count - tf.shape(values)[0]], *[[0, 0]] * (len(values.shape) - 1)]
-    return tf.ensure_shape(tf.pad(values, padding, constant_values=fill), (count, *values.shape[1:]))
-
-
-def _padded_image(example: Batch, canvas: tuple[int, int]) -> Batch:
-    """Pads an image at the bottom and the right with the mean pixel."""
-    image = example['image']
-    shape = tf.shape(image)
-    pixel = tf.constant(PAD_PIXEL, image.dtype)
-    image = tf.pad(image - pixel, [[0, canvas[0] - shape[0]], [0, canvas[1] - shape[1]], [0, 0]]) + pixel
-    return {'image': tf.ensure_shape(image, (*canvas, 3)), 'size': example['size']}
-
-
-def _fit(example: Batch, size: tuple[int, int]) -> Batch:
-    """Scales an example so that it fills `size` as far as its shape allows."""
-    shape = tf.shape(example['image'], out_type=tf.int64)[:2]
-    target = tf.cast(tf.stack(fitted_size(tf.unstack(shape), size, tf.clip_by_value)), tf.int32)
-    image = tf.image.resize(example['image'], target, antialias=True)
-    fitted = example | {'image': tf.cast(image, example['image'].dtype), 'size': target}
-    scale = tf.cast(shape, tf.float32) / tf.cast(target, tf.float32)
-    return instances.move(fitted, scale, tf.zeros([2]), target)

@@ -1,8 +1,8 @@
-"""A task's losses, metrics and augmentations: built from the references in its settings, and held to their contract."""
+"""A task's losses and metrics: built from the references in its settings, and held to their contract."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -54,37 +54,6 @@ def build_metrics(references: Sequence[Any], slot: str, labels: str, **supplied:
         _check_kind(factory, f'{slot}[{i}]', getattr(metric, 'labels', labels), labels)
         metrics.append(metric)
     return metrics
-
-
-def check_stages(stages: Sequence[Mapping[str, tf.TensorSpec]], factories: Sequence[Factory], slot: str) -> None:
-    """Refuses augmentations that change more than an augmentation may.
-
-    Args:
-      stages: specs of an example before the first augmentation and after each one, as far as they go.
-      factories: the augmentations.
-      slot: the setting that holds them, for messages.
-
-    Raises:
-      UserError: naming the augmentation, what it returned and what was expected.
-    """
-    first = stages[0]
-    for i, spec in enumerate(stages[1:]):
-
-        def refuse(found: str, expected: str, i: int = i) -> UserError:
-            entry = factories[i].entry
-            return UserError(f'{slot}[{i}]: {entry.reference} ({entry.place}) returned {found}; expected {expected}.')
-
-        if not isinstance(spec, Mapping) or not first.keys() <= spec.keys():
-            found = f'a dict with {", ".join(map(str, spec))}' if isinstance(spec, Mapping) else _kind_of(spec)
-            raise refuse(found, f'the example, a dict with {", ".join(first)}')
-        for key, before in first.items():
-            after, dtype = spec[key], before.dtype.name
-            if after.dtype != before.dtype or after.shape.rank not in (None, before.shape.rank):
-                rank = f'{before.shape.rank} dimensions'
-                raise refuse(f'{key} as {after.dtype.name} {after.shape}', f'{dtype} of {rank}, as it was')
-        if 'label' in first and not spec['label'].shape.is_compatible_with(spec['image'].shape[:2]):
-            image, label = spec['image'].shape, spec['label'].shape
-            raise refuse(f'an image {image} and a label {label}', 'a label [H, W] of an image [H, W, 3]')
 
 
 def _check_kind(factory: Factory, slot: str, kind: str, labels: str) -> None:

@@ -12,14 +12,14 @@ import tensorflow as tf
 from seg import drawing
 from seg.datasets.palette import voc_palette
 from seg.errors import UserError
+from seg.inputs.images import ImageInputs
+from seg.inputs.semantic import LabelMaps
 from seg.metrics.mean_iou import image_mean_iou
 from seg.ops.resize import resize_pictures
-from seg.ops.sizes import fitted_size, rounded
-from seg.registry import augments as augment_registry
+from seg.ops.sizes import rounded
 from seg.registry import models, tasks
 from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, Input, LossTerm
-from seg.tasks import pipeline
-from seg.tasks.references import build_losses, build_metrics, check_stages
+from seg.tasks.references import build_losses, build_metrics
 
 Batch = dict[str, tf.Tensor]
 
@@ -67,7 +67,6 @@ class Semantic:
         if not eval_scales or min(eval_scales) <= 0:
             raise UserError(f'tasks.semantic.eval_scales = {eval_scales!r}: expected at least one positive scale.')
         self._info = dataset_info
-        self._seed = seed
         self._scales, self._flip = tuple(eval_scales), eval_flip
         supplied = {'num_classes': dataset_info.num_classes, 'ignore_label': dataset_info.ignore_label}
         self._model = models.build(model, 'tasks.semantic.model', num_classes=dataset_info.num_classes)
@@ -75,12 +74,16 @@ class Semantic:
             losses, 'tasks.semantic.losses', self.labels, **supplied, class_histogram=class_histogram
         )
         self._auxiliary_weight = auxiliary_weight
-        slot = 'tasks.semantic.augments'
-        self._augment_factories = augment_registry.check_each(augments, slot)
-        self._augments = [
-            pipeline.named(augment(ignore_label=dataset_info.ignore_label), f'{slot}[{i}]: {augment.entry.reference}')
-            for i, augment in enumerate(self._augment_factories)
-        ]
+        self._inputs = ImageInputs(
+            LabelMaps(dataset_info.ignore_label),
+            augments=augments,
+            slot='tasks.semantic.augments',
+            ignore_label=dataset_info.ignore_label,
+            seed=seed,
+            stride=self._model.output_stride,
+            train_stride=1,
+            check_size=self._check_statistics,
+        )
         self._metrics = build_metrics(
             metrics, 'tasks.semantic.metrics', self.labels, **supplied, class_names=dataset_info.class_names
         )
@@ -159,57 +162,19 @@ class Semantic:
         Raises:
           UserError: if the augmented images have no common size, or are too few for the model's normalisation.
         """
-        self._check_statistics(self._crop(dataset), batch_size)
-        return pipeline.training_input(dataset, self._augmented, self._blank, batch_size, self._seed)
+        return self._inputs.training(dataset, batch_size)
 
     def evaluation_input(self, dataset, batch_size: int) -> Input:
         """Every image once at its own size, on a canvas of the data set's largest size."""
-        canvas = self.canvas(dataset.info.max_size)
-        prepare = lambda example, seed: self._pad(self._plain(example), canvas)  # noqa: E731
-        return pipeline.evaluation_input(dataset, prepare, self._blank, batch_size)
+        return self._inputs.evaluation(dataset, batch_size)
 
     def canvas(self, max_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) that images of at most `max_size` are padded to: the next multiples of the output stride."""
-        stride = self._model.output_stride
-        return tuple(-(-side // stride) * stride for side in max_size)
+        return self._inputs.canvas(max_size)
 
     def overfit_inputs(self, dataset, batch_size: int) -> tuple[Input, Input]:
-        """The same few images for training and evaluation, shrunk to the training size, without augmentation."""
-        size = self._crop(dataset)
-        self._check_statistics(size, batch_size)
-        prepare = lambda example, seed: self._pad(_fit(self._plain(example), size), size)  # noqa: E731
-        return (
-            pipeline.training_input(dataset, prepare, self._blank, batch_size, self._seed),
-            pipeline.evaluation_input(dataset, prepare, self._blank, batch_size),
-        )
-
-    @property
-    def _blank(self) -> dict[str, Any]:
-        return {'image': PAD_PIXEL, 'label': self._info.ignore_label, 'size': 1}
-
-    def _plain(self, example: Batch) -> Batch:
-        image = tf.cast(example['image'], keras.config.floatx())
-        return {'image': image, 'label': example['label'], 'size': tf.shape(image)[:2]}
-
-    def _augmented(self, example: Batch, seed: tf.Tensor) -> Batch:
-        example = pipeline.stages(self._plain(example), self._augments, seed)[-1]
-        return {key: example[key] for key in ('image', 'label', 'size')}
-
-    def _crop(self, dataset) -> tuple[int, int]:
-        """The size of a training image."""
-        # Not a constant, of which shapes that are drawn would be computed, and look static.
-        seed = lambda i: tf.cast(tf.stack([i, i]), tf.int32)  # noqa: E731
-        examples = tf.data.Dataset.range(1).map(
-            lambda i: pipeline.stages(self._plain(dataset.load(i)), self._augments, seed(i))
-        )
-        check_stages(examples.element_spec, self._augment_factories, 'tasks.semantic.augments')
-        spec = examples.element_spec[-1]['image']
-        if not spec.shape.is_fully_defined():
-            raise UserError(
-                f'tasks.semantic.augments: the images of {dataset.info.name} have different sizes after these '
-                'augmentations. Let the last one give them one size, as @augments.scale_crop_flip does.'
-            )
-        return spec.shape[0], spec.shape[1]
+        """The same few images for training and evaluation, scaled to the training size, without augmentation."""
+        return self._inputs.overfit(dataset, batch_size)
 
     def _check_statistics(self, size: tuple[int, int], batch_size: int) -> None:
         """Lets a batch normalisation refuse a global batch of which it would get one value per channel (a UserError).
@@ -221,19 +186,6 @@ class Semantic:
             pair = tf.TensorSpec((1, 2), tf.int32)
             step = tf.function(lambda batch: self._model(batch, training=True), autograph=False)
             step.get_concrete_function({'image': image, 'size': pair, 'seed': pair})
-
-    def _pad(self, example: Batch, size: tuple[int, int]) -> Batch:
-        """Pads at the bottom and the right with the mean pixel and the ignore label."""
-        shape = tf.shape(example['image'])
-        padding = [[0, size[0] - shape[0]], [0, size[1] - shape[1]]]
-        pixel = tf.constant(PAD_PIXEL, example['image'].dtype)
-        image = tf.pad(example['image'] - pixel, [*padding, [0, 0]]) + pixel
-        label = tf.pad(example['label'], padding, constant_values=self._info.ignore_label)
-        return {
-            'image': tf.ensure_shape(image, (*size, 3)),
-            'label': tf.ensure_shape(label, size),
-            'size': example['size'],
-        }
 
     def metrics(self) -> list[Any]:
         """The metrics that an evaluation fills."""
@@ -283,12 +235,3 @@ def _inside(size, canvas: tuple[int, int]) -> tf.Tensor:
     """Bool [B, H, W]: the pixels of the pictures on a canvas."""
     rows, columns = (tf.range(side) < size[:, axis, None] for axis, side in enumerate(canvas))
     return rows[:, :, None] & columns[:, None, :]
-
-
-def _fit(example: Batch, size: tuple[int, int]) -> Batch:
-    """Scales an example so that it fills `size` as far as its shape allows."""
-    shape = tf.unstack(tf.shape(example['image'], out_type=tf.int64)[:2])
-    target = tf.cast(tf.stack(fitted_size(shape, size, tf.clip_by_value)), tf.int32)
-    image = tf.image.resize(example['image'], target, antialias=True)
-    label = tf.image.resize(example['label'][..., None], target, 'nearest')[..., 0]
-    return {'image': tf.cast(image, example['image'].dtype), 'label': label, 'size': target}

@@ -12,9 +12,9 @@ from PIL import Image
 
 from seg.executor.executor import Executor
 from seg.executor.run_config import OptimizerStep, RunConfig
+from seg.inputs import pipeline
 from seg.layers.norm import BatchNorm
 from seg.structures import DatasetInfo, Hardware, Input, LossTerm, Picture
-from seg.tasks import pipeline
 from tests.executor import runs
 
 MOMENTUM, EPSILON = 0.5, 1e-3

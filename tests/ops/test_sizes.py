@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from seg.ops.sizes import fitted_size, rounded
 from seg.prediction.canvas import fitted
-from seg.tasks import instance, semantic
+from tests.inputs import kinds
 from tests.prediction import fakes
 
 
@@ -33,7 +33,7 @@ def test_one_size_for_evaluation_prediction_and_training(size, limit, expected):
     picture = fakes.noise(*size)
     assert fitted(picture, limit)[0].shape[:2] == expected
     example = {'image': tf.constant(picture, tf.float32), 'label': tf.zeros(size, tf.int32)}
-    found = semantic._fit(example, limit)
+    found = kinds.label_maps().fitted(example, limit)
     assert found['image'].shape[:2] == found['label'].shape == expected and tuple(found['size']) == expected
     objects = {
         'image': example['image'],
@@ -43,7 +43,7 @@ def test_one_size_for_evaluation_prediction_and_training(size, limit, expected):
         'area': tf.zeros([0]),
         'view': tf.zeros([0, 4]),
     }
-    found = instance._fit(objects, limit)
+    found = kinds.objects().fitted(objects, limit)
     assert found['image'].shape[:2] == expected and tuple(found['size']) == expected
 
 

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from seg.errors import UserError
+from seg.inputs import augmentation, pipeline
 from seg.structures import WHOLE, DatasetInfo, Share
-from seg.tasks import pipeline
 
 SEED = 5
 
@@ -183,7 +183,7 @@ def failing(example, seed):
 
 
 def test_an_augmentation_that_fails_is_no_unreadable_file():
-    augment = pipeline.named(failing, 'augments[0]: @augments.failing')
+    augment = augmentation.named(failing, 'augments[0]: @augments.failing')
     source = pipeline.training_input(Numbers(10), lambda e, s: prepare(augment(e, s), s), {}, 10, SEED)
     (batch,) = read(source, 1)
     assert sorted(batch['index'][batch['weight'] == 0]) == [5, 6, 7, 8, 9]

@@ -6,7 +6,7 @@ to be saved, and a restart goes on with the very next image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -22,22 +22,6 @@ _PARALLEL = 8  # Images that are read and augmented at a time: enough for many c
 _TRIES = 8  # Examples that are tried where any will do.
 
 
-def named(augment: Callable, name: str) -> Callable:
-    """An augmentation whose errors tell its name where it runs eagerly; in a graph nothing is computed yet."""
-
-    def run(example: Example, seed: tf.Tensor) -> Example:
-        try:
-            return augment(example, seed)
-        except UserError:
-            raise
-        except Exception as error:
-            if not tf.executing_eagerly():
-                raise
-            raise UserError(f'{name} failed: {checking.reason(error)}') from error
-
-    return run
-
-
 def any_example(dataset, seed: tf.Tensor) -> Example:
     """A loaded example, drawn by a seed (int32 [2]); where that cannot be read, the next one that can."""
     count = dataset.info.num_examples or 2**31 - 1
@@ -49,15 +33,6 @@ def any_example(dataset, seed: tf.Tensor) -> Example:
 def load(dataset, index: tf.Tensor) -> Example:
     """A loaded example; one with labels that the data set's contract excludes is an error of the graph."""
     return contract.asserted(dataset.load(index), dataset.info)
-
-
-def stages(example: Example, augments: Sequence[Callable], seed: tf.Tensor) -> tuple[Example, ...]:
-    """The example, and what each augmentation makes of it; ends early at a value that is no example."""
-    made = [example]
-    for i, augment in enumerate(augments):
-        if isinstance(made[-1], dict):
-            made.append(augment(made[-1], tf.random.experimental.stateless_fold_in(seed, i)))
-    return tuple(made)
 
 
 def training_input(dataset, prepare: Prepare, blank: Mapping[str, Any], batch_size: int, seed: int) -> Input:

@@ -1,0 +1,1 @@
+"""Data sets -> batches for one process's share; tf.data; once for all tasks."""

@@ -1,0 +1,178 @@
+"""The inputs of a task on images: training, evaluation and overfitting; what differs between tasks is a `Kind`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from seg.errors import UserError
+from seg.inputs import augmentation, pipeline
+from seg.inputs.pipeline import Example
+from seg.ops.sizes import fitted_size
+from seg.registry import augments as augment_registry
+from seg.structures import PAD_PIXEL, Annotations, Input
+
+Size = tuple[int, int]
+
+
+class Kind(Protocol):
+    """What an example holds beside its image, and how it becomes a row of a batch.
+
+    Attributes:
+      blank: fill values of the row that stands in for an unreadable example; 0 for what is not named.
+    """
+
+    blank: Mapping[str, Any]
+
+    def begin(self, example: Example) -> Example:
+        """Makes a loaded example ready for augmentations: `image` in the model's dtype, `size` int32 [2], and so on."""
+
+    def follow(self, example: Example, before: tf.Tensor) -> Example:
+        """Brings what belongs to an image to its new `size`; `before` is the old one, int64 [2]."""
+
+    def packed(self, example: Example, canvas: Size) -> Example:
+        """Pads an example to a training row of static shapes."""
+
+    def scored(self, example: Example, native_size: tf.Tensor, canvas: Size) -> Example:
+        """Pads an example to an evaluation row of static shapes; `native_size` is its size as loaded, int32 [2]."""
+
+    def truth(self, dataset) -> Callable[[int], Annotations] | None:
+        """Returns how the objects that metrics compare with are found; None where the truth is in the batches."""
+
+
+class ImageInputs:
+    """Inputs of one kind of examples.
+
+    Attributes:
+      train_data: the data set of the last training input; None before.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        augments: Sequence[Any],
+        slot: str,
+        ignore_label: int,
+        seed: int,
+        stride: int,
+        train_stride: int,
+        eval_size: Size | None = None,
+        mixes: bool = False,
+        check_size: Callable[[Size, int], None] = lambda size, batch_size: None,
+    ):
+        """Builds the augmentations.
+
+        Args:
+          kind: of the examples.
+          augments: references to augmentations.
+          slot: the setting that holds them, for messages.
+          ignore_label: supplied to augmentations.
+          seed: of the order of the images and of all augmentation.
+          stride: sides of an evaluation canvas are multiples of it.
+          train_stride: sides of a training canvas are multiples of it.
+          eval_size: (height, width) that images are scaled to fit in evaluation, up or down; None for their own size.
+          mixes: whether augmentations are supplied with `other`, which gives them other training examples.
+          check_size: called with the size of a training image and the batch size; raises a `UserError` where the model
+            cannot be trained on that.
+        """
+        supplied = {'ignore_label': ignore_label} | ({'other': self._another} if mixes else {})
+        self._kind, self._slot, self._seed = kind, slot, seed
+        self._stride, self._train_stride, self._eval_size = stride, train_stride, eval_size
+        self._check_size = check_size
+        self._factories = augment_registry.check_each(augments, slot)
+        self.augments = augmentation.build(self._factories, slot, **supplied)
+        self.train_data = None
+
+    def training(self, dataset, batch_size: int) -> Input:
+        """Shuffled, augmented examples without end.
+
+        Raises:
+          UserError: if the augmented images have no common size, or `check_size` refuses it.
+        """
+        canvas = _padded(self._training_size(dataset, batch_size), self._train_stride)
+        prepare = lambda example, seed: self.row(example, seed, canvas)  # noqa: E731
+        return pipeline.training_input(dataset, prepare, self._kind.blank, batch_size, self._seed)
+
+    def evaluation(self, dataset, batch_size: int) -> Input:
+        """Every image once, on one canvas."""
+        return self._evaluation(dataset, batch_size, self.canvas(dataset.info.max_size), self._eval_size)
+
+    def overfit(self, dataset, batch_size: int) -> tuple[Input, Input]:
+        """The same few images for training and evaluation, scaled to the training size, without augmentation.
+
+        Raises:
+          UserError: as `training`.
+        """
+        size = self._training_size(dataset, batch_size)
+        canvas = _padded(size, self._train_stride)
+        prepare = lambda example, seed: self._kind.packed(self.fitted(self._kind.begin(example), size), canvas)  # noqa: E731
+        return (
+            pipeline.training_input(dataset, prepare, self._kind.blank, batch_size, self._seed),
+            self._evaluation(dataset, batch_size, canvas, size),
+        )
+
+    def canvas(self, max_size: Size) -> Size:
+        """(height, width) that images of at most `max_size` are padded to in evaluation, once they are scaled."""
+        return _padded(self._eval_size or max_size, self._stride)
+
+    def row(self, example: Example, seed: tf.Tensor, canvas: Size) -> Example:
+        """A loaded example as a training row: augmented by a seed, int32 [2], and padded to a canvas."""
+        return self._kind.packed(self._stages(example, seed)[-1], canvas)
+
+    def fitted(self, example: Example, size: Size) -> Example:
+        """Scales an example, as `begin` makes it, so that it fills `size` as far as its shape allows."""
+        before = tf.shape(example['image'], out_type=tf.int64)[:2]
+        target = tf.cast(tf.stack(fitted_size(tf.unstack(before), size, tf.clip_by_value)), tf.int32)
+        image = tf.image.resize(example['image'], target, antialias=True)
+        scaled = example | {'image': tf.cast(image, example['image'].dtype), 'size': target}
+        return self._kind.follow(scaled, before)
+
+    def _another(self, seed: tf.Tensor) -> Example:
+        """Some other example of the training data, as augmentations get theirs."""
+        return self._kind.begin(pipeline.any_example(self.train_data, seed))
+
+    def _stages(self, example: Example, seed: tf.Tensor) -> tuple[Example, ...]:
+        return augmentation.stages(self._kind.begin(example), self.augments, seed)
+
+    def _evaluation(self, dataset, batch_size: int, canvas: Size, size: Size | None) -> Input:
+        def prepare(example: Example, seed: tf.Tensor) -> Example:
+            example = self._kind.begin(example)
+            native_size = example['size']
+            return self._kind.scored(example if size is None else self.fitted(example, size), native_size, canvas)
+
+        source = pipeline.evaluation_input(dataset, prepare, self._kind.blank, batch_size)
+        return dataclasses.replace(source, truth=self._kind.truth(dataset))
+
+    def _training_size(self, dataset, batch_size: int) -> Size:
+        """The size of an augmented image."""
+        self.train_data = dataset
+        # Not a constant, of which shapes that are drawn would be computed, and look static.
+        seed = lambda i: tf.cast(tf.stack([i, i]), tf.int32)  # noqa: E731
+        examples = tf.data.Dataset.range(1).map(lambda i: self._stages(dataset.load(i), seed(i)))
+        augmentation.check_stages(examples.element_spec, self._factories, self._slot)
+        shape = examples.element_spec[-1]['image'].shape
+        if not shape.is_fully_defined():
+            raise UserError(
+                f'{self._slot}: the images of {dataset.info.name} have different sizes after these augmentations. Let '
+                'the last one give them one size, as @augments.scale_crop_flip does.'
+            )
+        size = shape[0], shape[1]
+        self._check_size(size, batch_size)
+        return size
+
+
+def padded_image(image: tf.Tensor, canvas: Size) -> tf.Tensor:
+    """Pads an image at the bottom and the right with the mean pixel."""
+    shape = tf.shape(image)
+    pixel = tf.constant(PAD_PIXEL, image.dtype)
+    image = tf.pad(image - pixel, [[0, canvas[0] - shape[0]], [0, canvas[1] - shape[1]], [0, 0]]) + pixel
+    return tf.ensure_shape(image, (*canvas, 3))
+
+
+def _padded(size: Size, stride: int) -> Size:
+    """The next multiples of a stride."""
+    return tuple(-(-side // stride) * stride for side in size)

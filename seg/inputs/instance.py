@@ -1,0 +1,78 @@
+"""Examples with objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from seg.augments import instances
+from seg.inputs.images import Size, padded_image
+from seg.inputs.pipeline import Example
+from seg.structures import PAD_PIXEL, Annotations
+
+
+class Objects:
+    """Rows of an image and its objects, in `max_objects` places (M); empty ones have class -1.
+
+    Training rows hold `image` [H, W, 3] (Keras' floatx), `size` int32 [2], its valid part, `boxes` float32 [M, 4],
+    `classes` int32 [M], `masks` uint8 [M, mask_size, mask_size], each over its box, and `left_out` int32 [], the
+    objects that found no place. Evaluation rows hold `native_size` int32 [2], the image's size as loaded, in place of
+    `masks` and `left_out`. Crowds are left out.
+
+    Args:
+      max_objects: places.
+      mask_size: side of a mask.
+    """
+
+    blank = {'image': PAD_PIXEL, 'size': 1, 'native_size': 1, 'classes': -1}
+
+    def __init__(self, max_objects: int, mask_size: int):
+        self._places, self._mask_size = max_objects, mask_size
+
+    def begin(self, example: Example) -> Example:
+        return instances.begin(example, keras.config.floatx())
+
+    def follow(self, example: Example, before: tf.Tensor) -> Example:
+        size = example['size']
+        return instances.move(example, tf.cast(before, tf.float32) / tf.cast(size, tf.float32), tf.zeros([2]), size)
+
+    def packed(self, example: Example, canvas: Size) -> Example:
+        """The largest objects come first."""
+        boxes = example['boxes']
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        wanted = tf.where(example['is_crowd'], -1.0, area)
+        objects = tf.reduce_sum(tf.cast(wanted >= 0, tf.int32))
+        order = tf.argsort(wanted, direction='DESCENDING', stable=True)[: tf.minimum(objects, self._places)]
+        chosen = instances.choose(example, order)
+        masks = instances.mask_crops(*(chosen[key] for key in ('masks', 'frame', 'view', 'boxes')), self._mask_size)
+        return {
+            'image': padded_image(example['image'], canvas),
+            'size': example['size'],
+            'boxes': _filled(chosen['boxes'], self._places, 0),
+            'classes': _filled(chosen['classes'], self._places, -1),
+            'masks': _filled(masks, self._places, 0),
+            'left_out': tf.maximum(objects - self._places, 0),
+        }
+
+    def scored(self, example: Example, native_size: tf.Tensor, canvas: Size) -> Example:
+        objects = ~example['is_crowd']
+        return {
+            'image': padded_image(example['image'], canvas),
+            'size': example['size'],
+            'native_size': native_size,
+            'boxes': _filled(tf.boolean_mask(example['boxes'], objects), self._places, 0),
+            'classes': _filled(tf.boolean_mask(example['classes'], objects), self._places, -1),
+        }
+
+    def truth(self, dataset: Any) -> Callable[[int], Annotations]:
+        return dataset.annotations
+
+
+def _filled(values: tf.Tensor, count: int, fill: int) -> tf.Tensor:
+    """The first `count` rows, filled up."""
+    values = values[:count]
+    padding = [[0, count - tf.shape(values)[0]], *[[0, 0]] * (len(values.shape) - 1)]
+    return tf.ensure_shape(tf.pad(values, padding, constant_values=fill), (count, *values.shape[1:]))
