@@ -18,6 +18,7 @@ import time
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
+import seg  # noqa: F401  # isort: skip  Before TensorFlow: turns on oneDNN.
 import keras
 import tensorflow as tf
 

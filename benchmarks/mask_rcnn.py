@@ -47,6 +47,7 @@ class Ours:
     """This project's model, losses and Keras' SGD, each step one `tf.function`."""
 
     def __init__(self, arguments: argparse.Namespace):
+        import seg  # noqa: F401  # isort: skip  Before TensorFlow: turns on oneDNN.
         import keras
         import numpy as np
         import tensorflow as tf

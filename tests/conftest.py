@@ -8,6 +8,8 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # TensorFlow reads it once, 
 import psutil  # noqa: E402
 import pytest  # noqa: E402
 
+import seg  # noqa: E402, F401  Before TensorFlow: it sets what TensorFlow reads at its import.
+
 _WORKER_BYTES = 2.5 * 2**30  # What a process takes in the end that runs its share of the tests.
 
 

@@ -227,7 +227,7 @@ def test_describe(call, reference):
 def test_version(call):
     status, out, _ = call('--version')
     lines = dict(line.split(': ', 1) for line in out.splitlines())
-    assert status == 0 and {'seg', 'tensorflow', 'keras', 'devices', 'memory_gib'} <= set(lines)
+    assert status == 0 and {'seg', 'tensorflow', 'onednn', 'keras', 'devices', 'memory_gib'} <= set(lines)
     assert lines['tensorflow'].startswith('2.') and 'CPU' in lines['devices'] and float(lines['memory_gib']) > 0
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ['OPENBLAS_NUM_THREADS'] = '1'  # numpy's import would start threads.
 
+import seg  # isort: skip  Before TensorFlow: turns on oneDNN.
 import tensorflow as tf
 
 import seg.experiment  # noqa: F401  What a run needs is to be there before the fork.

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from absl import logging
+from tensorflow.python.util import _pywrap_util_port
 
 from seg.errors import UserError
 from seg.structures import Hardware, Input
@@ -59,7 +60,17 @@ def set_up(strategy: str = 'auto', precision: str = 'auto', jit: str = 'auto', d
         precision,
         'on' if hardware.jit_compile else 'off',
     )
+    if not gpus and not has_onednn() and 'TF_ENABLE_ONEDNN_OPTS' not in os.environ:
+        logging.warning(
+            'oneDNN is off, because TensorFlow was imported before seg: steps take about twice the time. '
+            'In a new process, import seg first, or set TF_ENABLE_ONEDNN_OPTS=1.'
+        )
     return hardware
+
+
+def has_onednn() -> bool:
+    """Whether TensorFlow uses oneDNN in this process; the variable TF_ENABLE_ONEDNN_OPTS was read at its import."""
+    return _pywrap_util_port.IsMklEnabled()
 
 
 def set_precision(precision: str) -> None:
@@ -90,6 +101,7 @@ def describe() -> dict[str, object]:
         'seg': __version__,
         'python': platform.python_version(),
         'tensorflow': tf.__version__,
+        'onednn': 'on' if has_onednn() else 'off',
         'keras': keras.__version__,
         'system': platform.platform(),
         'processor': _processor_name(),
