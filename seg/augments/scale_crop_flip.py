@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from seg.augments import instances
 from seg.errors import UserError
+from seg.ops.sizes import rounded
 from seg.registry import augments
 from seg.structures import PAD_PIXEL
 
@@ -83,17 +84,8 @@ class ScaleCropFlip:
           objects that are narrower or lower than 1 pixel in it are dropped. Other keys are passed on.
         """
         draws = tf.unstack(tf.random.stateless_uniform([4], seed, alg='philox'))
-        valid, crop = example['size'], tf.constant(self._size)
-        scale = self._scale(draws[0])
-        if self._fit:
-            scale *= tf.reduce_min(tf.cast(crop, tf.float32) / tf.cast(valid, tf.float32))
-        # The window of the source, in whole pixels, and its size once scaled: both at most what there is.
-        window = tf.minimum(valid, tf.cast(tf.math.ceil(tf.cast(crop, tf.float32) / scale), tf.int32))
-        scaled = tf.where(
-            window < valid,
-            crop,
-            tf.clip_by_value(tf.cast(tf.round(tf.cast(window, tf.float32) * scale), tf.int32), 1, crop),
-        )
+        valid = example['size']
+        scale, window, scaled = self._sizes(draws[0], valid)
         room = tf.cast(valid - window + 1, tf.float32)
         start = tf.minimum(tf.cast(tf.stack(draws[1:3]) * room, tf.int32), valid - window)
         mirrored = tf.logical_and(self._flip, draws[3] < 0.5)
@@ -117,6 +109,24 @@ class ScaleCropFlip:
             offset = tf.where(mirrored, far, tf.cast(start, tf.float32))
             result = instances.move(result, factor * tf.where(mirrored, [1.0, -1.0], [1.0, 1.0]), offset, scaled)
         return result
+
+    def _sizes(self, draw, valid):
+        """Returns the scale, and the sizes of the window before and after it is scaled.
+
+        The window has whole pixels, at most those that there are. In float64, halves up: sizes are those of an
+        evaluation that scales by the same factor.
+        """
+        scale = self._scale(tf.cast(draw, tf.float64))
+        crop, exact, limit = tf.constant(self._size), tf.cast(valid, tf.float64), tf.constant(self._size, tf.float64)
+        sides = exact * scale
+        if self._fit:
+            tight = tf.argmin(limit / exact)
+            # Divided last: where the exact quotient is a half, its float64 is one.
+            sides = sides * limit[tight] / exact[tight]
+            scale *= limit[tight] / exact[tight]
+        window = tf.minimum(valid, tf.cast(tf.math.ceil(limit / scale), tf.int32))
+        whole = tf.clip_by_value(tf.cast(rounded(sides), tf.int32), 1, crop)
+        return scale, window, tf.where(window < valid, crop, whole)
 
     def _resize(self, image, scaled, scale):
         smoothed = lambda: tf.image.resize(image, scaled, antialias=True)  # noqa: E731

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from seg.augments.scale_crop_flip import scale_crop_flip
 from seg.errors import UserError
+from seg.ops.sizes import fitted_size, rounded
 from seg.structures import PAD_PIXEL
 
 IGNORE = 255
@@ -104,6 +105,28 @@ def test_scales():
     assert set(heights(min_scale=0.5, max_scale=0.6, scale_step=0.25)) == {20}
     continuous = heights(min_scale=0.5, max_scale=2.0, scale_step=0)
     assert len(set(continuous)) > 30 and min(continuous) < 24 and max(continuous) > 75 and max(continuous) <= 80
+
+
+@pytest.mark.parametrize('scale', [0.5, 0.7, 0.75, 1.25, None])
+def test_sizes_are_those_of_an_evaluation(scale):
+    """By a fixed factor as by the same one at evaluation, and without one as what is fitted into a canvas."""
+    draw, crop = np.random.default_rng(0), (1000, 900)
+    sizes = draw.integers(1, 140 if scale else 2500, [1500, 2])
+    settings = {'fit': True} if scale is None else {}
+    low = scale or 1.0
+    augment = scale_crop_flip(ignore_label=IGNORE, size=crop, min_scale=low, max_scale=low, **settings)
+    found = [
+        tuple(int(side) for side in window)
+        for window in tf.data.Dataset.from_tensor_slices(sizes.astype(np.int32)).map(
+            lambda valid: augment._sizes(tf.constant(0.3), valid)[2]
+        )
+    ]
+    assert found == [
+        fitted_size(tuple(map(int, size)), crop)
+        if scale is None
+        else tuple(max(1, int(rounded(int(side) * scale))) for side in size)
+        for size in sizes
+    ]
 
 
 def test_scaling_below_one_half_is_smoothed():
