@@ -42,15 +42,16 @@ class EvaluationRecords:
         if self._is_best(step, evaluation.metrics):
             self._checkpoints.keep_best(step)
             files.write_json(self._scores_path(), {'step': step, 'metrics': evaluation.metrics})
-        if not self.has(step):  # It was if a kill came between the last evaluation and results.json.
-            numbers = {'examples': evaluation.examples, 'seconds': round(evaluation.seconds, 3)}
-            self._log.add('eval', step, {**evaluation.metrics, **numbers})
         if self._events is None:
             self._events = Events(os.path.join(self._config.model_dir, 'eval'), max(step - 1, 0))
         self._events.scalars(step, evaluation.metrics)
         self._events.pictures(step, evaluation.pictures)
         self._events.flush()
         self.write_details(split, step, evaluation.details)
+        # The line comes last: it tells the next start that all the rest is there.
+        if not self.has(step):  # It was if a kill came between the last evaluation and results.json.
+            numbers = {'examples': evaluation.examples, 'seconds': round(evaluation.seconds, 3)}
+            self._log.add('eval', step, {**evaluation.metrics, **numbers})
 
     def best(self) -> dict[str, Any] | None:
         """`step`, the value of `best_metric` (None if nothing tells it) and `checkpoint` of what is under `best/`."""

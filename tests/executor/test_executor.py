@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from seg.errors import UnsavedError, UserError
 from seg.executor import hardware
 from seg.executor.checkpoints import Checkpoints
+from seg.executor.evaluation_records import EvaluationRecords
 from seg.executor.progress import Progress
 from seg.executor.records import MetricsLog
 from seg.executor.run_config import OptimizerStep
@@ -423,6 +424,19 @@ def test_full_disk(tmp_path, monkeypatch):
             run(tmp_path)
     assert Checkpoints(str(tmp_path), 5).steps() == [2, 4]
     assert run(tmp_path)['step'] == 10 and steps(tmp_path, 'train') == [2, 4, 6, 8, 10]
+
+
+def test_an_evaluation_that_could_not_be_recorded_whole_is_made_again(tmp_path, monkeypatch):
+    def full(self, split, step, details):
+        raise UserError('cannot write: No space left on device.')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EvaluationRecords, 'write_details', full)
+        with pytest.raises(UserError, match='No space left'):
+            run(tmp_path)
+    assert Checkpoints(str(tmp_path), 5).steps() == [2, 4] and steps(tmp_path, 'eval') == []
+    assert run(tmp_path)['step'] == 10 and steps(tmp_path, 'eval') == [4, 8, 10]
+    assert {path.name for path in (tmp_path / 'eval').glob('*.json')} == {f'counts-val-{i}.json' for i in (4, 8, 10)}
 
 
 def test_evaluate_without_checkpoint(tmp_path):
