@@ -84,7 +84,7 @@ def write(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, A
             os.chmod(temporary, 0o666 & ~_umask())  # The library makes files that only their owner can read.
             read(temporary)  # Some disks take what they cannot keep: look before the good file is replaced.
         except (SafetensorError, UserError) as error:
-            raise OSError(str(error)) from error
+            raise OSError(str(error).rpartition('I/O error: ')[2]) from error
 
 
 def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -46,6 +46,17 @@ def test_replaces_the_former_file_and_leaves_nothing_else(path):
     assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
 
 
+def test_what_the_system_refuses_is_told_in_its_own_words(path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+    try:
+        with pytest.raises(UserError, match="cannot write .*weights.safetensors': File too large .*unchanged"):
+            tensor_file.write(path, {'a': np.ones(4096, np.float32)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
+
+
 def _disk_full(half: bytes):
     def save_file(tensors, path, metadata):
         with open(path, 'wb') as file:
