@@ -361,9 +361,18 @@ def _line(key: str, value: Any) -> str:
 
 def operative_values() -> dict[str, str]:
     """Returns `scope/kind.name.parameter` -> literal of every value in use, macros replaced by their values."""
+    return _values(gin.config._OPERATIVE_CONFIG)
+
+
+def bound_values() -> dict[str, str]:
+    """Returns likewise every value that is bound, read or not."""
+    return _values(gin.config._CONFIG)
+
+
+def _values(config: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, str]:
     return {
         _spell_key(*key, parameter): _literal(value, resolve=True)
-        for key, parameters in gin.config._OPERATIVE_CONFIG.items()
+        for key, parameters in config.items()
         if key[1] not in _INTERNAL
         for parameter, value in parameters.items()
     }
