@@ -70,7 +70,7 @@ def outside_imports(folder):
             else:
                 continue
             for top in {module.split('.')[0] for module in modules}:
-                if top not in sys.stdlib_module_names and top not in ('seg', 'tests', '__future__'):
+                if top not in sys.stdlib_module_names and top not in ('seg', 'tests', 'tools', '__future__'):
                     found.setdefault(DISTRIBUTIONS.get(top, top).replace('_', '-'), path.relative_to(ROOT))
     return found
 
