@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -12,7 +13,7 @@ from seg.structures import Hardware
 
 
 class Predictor:
-    """A task's `predict` over batches of one shape: a graph that is traced once.
+    """A task's `predict` with the model's weights of now, over batches of one shape: a graph that is traced once.
 
     Attributes:
       checkpoint: path of the file that the weights are from.
@@ -22,7 +23,9 @@ class Predictor:
     def __init__(self, task, hardware: Hardware, checkpoint: str):
         self.checkpoint = checkpoint
         self._strategy, self.replicas = hardware.strategy, hardware.num_replicas
-        graph = tf.function(task.predict, jit_compile=hardware.jit_compile or None)
+        on_cpu = all('CPU' in device for device in self._strategy.extended.worker_devices)
+        predict = task.predict if hardware.jit_compile or not on_cpu else with_constants(task)
+        graph = tf.function(predict, jit_compile=hardware.jit_compile or None)
         self._run = tf.function(lambda batch: self._strategy.run(graph, args=(batch,)))
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> Predictions:
@@ -39,6 +42,23 @@ class Predictor:
             }
         local = self._strategy.experimental_local_results
         return Predictions({key: local(value) for key, value in self._run(shares).items()})
+
+
+def with_constants(task) -> Callable[[Any], Any]:
+    """Returns the task's `predict` with the weights of now as constants, for a graph of the CPU.
+
+    TensorFlow then folds normalisations and casts into the kernels once, and lets oneDNN bring them into its own order
+    once. With variables, the kernels of oneDNN that read them as they are take two to three times as long.
+    """
+    variables = [variable for part in task.checkpoint_items.values() for variable in part.variables]
+    values = [variable.numpy() for variable in variables]
+
+    def predict(batch: Any) -> Any:
+        constants = [(variable, tf.constant(value)) for variable, value in zip(variables, values, strict=True)]
+        with keras.StatelessScope(state_mapping=constants):
+            return task.predict(batch)
+
+    return predict
 
 
 class Predictions:
