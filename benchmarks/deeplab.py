@@ -49,27 +49,13 @@ class Ours:
         import numpy as np
         import tensorflow as tf
 
-        from seg.backbones.resnet import resnet50
-        from seg.decoders.deeplab_v3plus import deeplab_v3plus as decoder_parts
         from seg.executor.hardware import set_precision
-        from seg.heads.semantic import semantic
-        from seg.losses.softmax_cross_entropy import softmax_cross_entropy
-        from seg.models.deeplab_v3plus import deeplab_v3plus
-        from seg.registry import decoders, temporary
 
         tf.config.set_visible_devices([], 'GPU')
         tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
         set_precision(arguments.precision)
-        with temporary():
-
-            @decoders.register('like_the_peer')
-            def decoder(*, backbone, output_stride, norm):
-                """The decoder with the peer's settings."""
-                settings = {'separable': True, 'rates': ASPP_RATES, 'dropout': ASPP_DROPOUT}
-                return decoder_parts(backbone=backbone, output_stride=output_stride, norm=norm, **settings)
-
-            self.model = model = deeplab_v3plus(num_classes=CLASSES, backbone=resnet50, decoder=decoder, head=semantic)
-        loss = softmax_cross_entropy(num_classes=CLASSES, ignore_label=255, class_histogram=lambda: None)
+        model, terms = our_model()
+        self.model = model
         variables = model.trainable_variables
         optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
         optimizer.build(variables)
@@ -83,7 +69,7 @@ class Ours:
         @tf.function
         def train(inputs, label):
             with tf.GradientTape() as tape:
-                term = loss(label, model(inputs, training=True)['logits'], 0)
+                (term,) = terms(model(inputs, training=True), {'label': label})
                 mean = tf.reduce_sum(term.total) / tf.reduce_sum(term.weight)
             optimizer.apply(tape.gradient(mean, [v.value for v in variables]), variables)
             return mean
@@ -107,16 +93,7 @@ class Peer:
 
         torch.set_num_threads(arguments.threads)
         torch.manual_seed(0)
-        model = smp.DeepLabV3Plus(
-            encoder_name='resnet50',
-            encoder_weights=None,
-            encoder_output_stride=16,
-            decoder_channels=256,
-            decoder_atrous_rates=ASPP_RATES,
-            decoder_aspp_separable=True,
-            decoder_aspp_dropout=ASPP_DROPOUT,
-            classes=CLASSES,
-        ).to(memory_format=torch.channels_last)
+        model = peer_model().to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=MOMENTUM)
         image, label = random_batch(arguments)
         image = (torch.from_numpy(image) - 127.5) / 64
@@ -142,6 +119,44 @@ class Peer:
         self.train, self.infer = train, infer
         self.weights = sum(p.numel() for p in model.parameters())
         self.versions = f'torch {torch.__version__}, segmentation_models_pytorch {smp.__version__}'
+
+
+def our_model() -> tuple:
+    """This project's network with the peer's settings, and a function from outputs and batch to loss terms."""
+    from seg.backbones.resnet import resnet50
+    from seg.decoders.deeplab_v3plus import deeplab_v3plus as decoder_parts
+    from seg.heads.semantic import semantic
+    from seg.losses.softmax_cross_entropy import softmax_cross_entropy
+    from seg.models.deeplab_v3plus import deeplab_v3plus
+    from seg.registry import decoders, temporary
+
+    with temporary():
+
+        @decoders.register('like_the_peer')
+        def decoder(*, backbone, output_stride, norm):
+            """The decoder with the peer's settings."""
+            settings = {'separable': True, 'rates': ASPP_RATES, 'dropout': ASPP_DROPOUT}
+            return decoder_parts(backbone=backbone, output_stride=output_stride, norm=norm, **settings)
+
+        model = deeplab_v3plus(num_classes=CLASSES, backbone=resnet50, decoder=decoder, head=semantic)
+    loss = softmax_cross_entropy(num_classes=CLASSES, ignore_label=255, class_histogram=lambda: None)
+    return model, lambda outputs, batch: [loss(batch['label'], outputs['logits'], 0)]
+
+
+def peer_model():
+    """segmentation_models_pytorch's network."""
+    import segmentation_models_pytorch as smp
+
+    return smp.DeepLabV3Plus(
+        encoder_name='resnet50',
+        encoder_weights=None,
+        encoder_output_stride=16,
+        decoder_channels=256,
+        decoder_atrous_rates=ASPP_RATES,
+        decoder_aspp_separable=True,
+        decoder_aspp_dropout=ASPP_DROPOUT,
+        classes=CLASSES,
+    )
 
 
 SIDES = {'ours': Ours, 'peer': Peer}

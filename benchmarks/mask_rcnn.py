@@ -27,6 +27,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 import pairs
 
@@ -52,54 +53,25 @@ class Ours:
         import numpy as np
         import tensorflow as tf
 
-        from seg.backbones.resnet import resnet50
-        from seg.decoders.fpn import fpn
         from seg.executor.hardware import set_precision
-        from seg.heads.box import box
-        from seg.heads.instance_mask import mask
-        from seg.heads.rpn import rpn as rpn_parts
-        from seg.losses import rois, rpn
-        from seg.models.mask_rcnn import mask_rcnn
-        from seg.registry import heads, temporary
-        from seg.weights.warm_start import Init
 
         tf.config.set_visible_devices([], 'GPU')
         tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
         set_precision(arguments.precision)
-        with temporary():
-
-            @heads.register('like_the_peer')
-            def proposals(*, num_classes, norm):
-                """The RPN with the peer's settings."""
-                settings = {'anchor_ratios': (0.5, 1.0, 2.0), 'round_anchors': True, 'train_proposals': PROPOSALS}
-                return rpn_parts(num_classes=num_classes, norm=norm, **settings)
-
-            parts = {'backbone': resnet50, 'decoder': fpn, 'rpn': proposals, 'box_head': box, 'mask_head': mask}
-            model = mask_rcnn(num_classes=CLASSES, **parts, norm='frozen', frozen_stages=2)
-        Init(weights=os.environ[WEIGHTS]).apply(model.parts)
-        makers = (rpn.rpn_score, rpn.rpn_box, rois.box_class, rois.box_regression, rois.mask)
-        losses = [make(num_classes=CLASSES) for make in makers]
+        model, terms = our_model()
         variables = model.trainable_variables
         optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
         optimizer.build(variables)
 
-        image, boxes, classes = random_batch(arguments)
-        batch = {
-            'image': image,
-            'size': np.full((arguments.batch, 2), arguments.size, np.int32),
-            'seed': np.arange(2 * arguments.batch, dtype=np.int32).reshape(-1, 2),
-            'boxes': boxes,
-            'classes': classes,
-            'masks': np.broadcast_to(disc(112), (*classes.shape, 112, 112)) * np.uint8(255),
-        }
+        batch = our_batch(arguments)
         batch = {key: tf.constant(value) for key, value in batch.items()}
 
         @tf.function
         def train(batch):
             with tf.GradientTape() as tape:
                 outputs = model(batch, training=True)
-                terms = [loss(outputs, 0) for loss in losses]
-                total = tf.add_n([tf.reduce_sum(term.total) / tf.reduce_sum(term.weight) for term in terms])
+                shares = [tf.reduce_sum(term.total) / tf.reduce_sum(term.weight) for term in terms(outputs, batch)]
+                total = tf.add_n(shares)
             optimizer.apply(tape.gradient(total, [v.value for v in variables]), variables)
             return total, tf.math.count_nonzero(outputs['boxes'][0]['classes'] > 0)
 
@@ -135,16 +107,7 @@ class Peer:
         model = model.to(memory_format=layout)
         trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(trainable, LEARNING_RATE, momentum=MOMENTUM)
-        image, boxes, classes = random_batch(arguments)
-        images = list(torch.from_numpy(image / 255).permute(0, 3, 1, 2).contiguous(memory_format=layout))
-        targets = [
-            {
-                'boxes': torch.from_numpy(own)[:, [1, 0, 3, 2]],
-                'labels': torch.from_numpy(labels).long() + 1,
-                'masks': torch.from_numpy(full_masks(own, arguments.size)),
-            }
-            for own, labels in zip(boxes, classes, strict=True)
-        ]
+        images, targets = peer_batch(arguments, layout)
         bfloat16 = arguments.precision == 'bfloat16'
         positives: list[float] = []
         sample = model.roi_heads.select_training_samples
@@ -187,6 +150,49 @@ class PeerChannelsLast(Peer):
 SIDES = {'ours': Ours, 'peer': Peer, 'peer_channels_last': PeerChannelsLast}
 
 
+def our_model() -> tuple:
+    """This project's network like the peer's, with its weights, and a function from outputs and batch to loss terms."""
+    from seg.backbones.resnet import resnet50
+    from seg.decoders.fpn import fpn
+    from seg.heads.box import box
+    from seg.heads.instance_mask import mask
+    from seg.heads.rpn import rpn as rpn_parts
+    from seg.losses import rois, rpn
+    from seg.models.mask_rcnn import mask_rcnn
+    from seg.registry import heads, temporary
+    from seg.weights.warm_start import Init
+
+    with temporary():
+
+        @heads.register('like_the_peer')
+        def proposals(*, num_classes, norm):
+            """The RPN with the peer's settings."""
+            settings = {'anchor_ratios': (0.5, 1.0, 2.0), 'round_anchors': True, 'train_proposals': PROPOSALS}
+            return rpn_parts(num_classes=num_classes, norm=norm, **settings)
+
+        parts = {'backbone': resnet50, 'decoder': fpn, 'rpn': proposals, 'box_head': box, 'mask_head': mask}
+        model = mask_rcnn(num_classes=CLASSES, **parts, norm='frozen', frozen_stages=2)
+    Init(weights=os.environ[WEIGHTS]).apply(model.parts)
+    makers = (rpn.rpn_score, rpn.rpn_box, rois.box_class, rois.box_regression, rois.mask)
+    losses = [make(num_classes=CLASSES) for make in makers]
+    return model, lambda outputs, batch: [loss(outputs, 0) for loss in losses]
+
+
+def our_batch(arguments: argparse.Namespace) -> dict:
+    """What this project's model takes, of `random_batch`."""
+    import numpy as np
+
+    image, boxes, classes = random_batch(arguments)
+    return {
+        'image': image,
+        'size': np.full((arguments.batch, 2), arguments.size, np.int32),
+        'seed': np.arange(2 * arguments.batch, dtype=np.int32).reshape(-1, 2),
+        'boxes': boxes,
+        'classes': classes,
+        'masks': np.broadcast_to(disc(112), (*classes.shape, 112, 112)) * np.uint8(255),
+    }
+
+
 def random_batch(arguments: argparse.Namespace) -> tuple:
     """Images [B, S, S, 3] float32 0..255, boxes [B, N, 4] float32 (y0, x0, y1, x1), and classes [B, N] int32."""
     import numpy as np
@@ -201,6 +207,23 @@ def random_batch(arguments: argparse.Namespace) -> tuple:
     boxes = np.concatenate([corners, corners + sides], -1)
     classes = rng.integers(0, CLASSES, (count, OBJECTS))
     return image.astype(np.float32), boxes.astype(np.float32), classes.astype(np.int32)
+
+
+def peer_batch(arguments: argparse.Namespace, layout: Any, device: str = 'cpu') -> tuple[list, list]:
+    """Images and targets of `random_batch`, as torchvision's model takes them."""
+    import torch
+
+    image, boxes, classes = random_batch(arguments)
+    images = torch.from_numpy(image / 255).permute(0, 3, 1, 2).to(device).contiguous(memory_format=layout)
+    targets = [
+        {
+            'boxes': torch.from_numpy(own)[:, [1, 0, 3, 2]].to(device),
+            'labels': torch.from_numpy(labels).long().to(device) + 1,
+            'masks': torch.from_numpy(full_masks(own, arguments.size)).to(device),
+        }
+        for own, labels in zip(boxes, classes, strict=True)
+    ]
+    return list(images), targets
 
 
 def disc(side: int):
