@@ -44,6 +44,7 @@ from seg import config, experiment  # noqa: E402
 from seg.executor import hardware as hardware_module  # noqa: E402
 from seg.optimizers.decay import decays  # noqa: E402
 from seg.structures import Hardware  # noqa: E402
+from tests.executor import runs  # noqa: E402
 
 FOLDER = ROOT / 'tests' / 'golden'
 LOSSES = FOLDER / 'losses.json'
@@ -72,43 +73,24 @@ _SGD = (
     'OptimizerStep.clip_norm=1.0',
     "OptimizerStep.part_rates={'backbone': 0.5}",
 )
-_SMALL_OBJECTS = (
-    'decoders.fpn.channels=16',
-    'heads.rpn.channels=16',
-    'heads.rpn.train_proposals=40',
-    'heads.rpn.eval_proposals=30',
-    'heads.box.fc=(16, 16)',
-    'heads.mask.convs=(8,)',
-    'heads.mask.deconv=8',
-)
 TRAININGS = {
     'deeplab': (
         'gin/deeplab_shapes.gin',
         *_SMALL,
         *_SGD,
-        'decoders.deeplab_v3plus.aspp_channels=16',
-        'decoders.deeplab_v3plus.decoder_channels=16',
-        'decoders.deeplab_v3plus.low_level_channels=8',
+        *runs.SMALL_PARTS[runs.SHAPES],
         'models.deeplab_v3plus.aux_head=@heads.fcn',
         'heads.fcn.channels=16',
     ),
-    'mask_rcnn': ('gin/maskrcnn_shapes.gin', *_SMALL, *_SMALL_OBJECTS),
+    'mask_rcnn': ('gin/maskrcnn_shapes.gin', *_SMALL, *runs.SMALL_PARTS[runs.INSTANCES]),
     'cascade_rcnn': (
         'gin/maskrcnn_shapes.gin',
         *_SMALL,
-        *_SMALL_OBJECTS,
+        *runs.SMALL_PARTS[runs.INSTANCES],
         *_SGD,
-        'tasks.instance.model=@models.cascade_rcnn',
-        'models.cascade_rcnn.backbone=%BACKBONE',
-        'models.cascade_rcnn.decoder=@decoders.fpn',
-        'models.cascade_rcnn.rpn=@heads.rpn',
-        'models.cascade_rcnn.box_heads=[@heads.box, @second/heads.box, @third/heads.box]',
-        'models.cascade_rcnn.mask_head=@heads.mask',
+        *runs.CASCADE,
         "models.cascade_rcnn.norm='frozen'",
         'models.cascade_rcnn.frozen_stages=1',
-        'heads.box.class_agnostic=True',
-        'second/heads.box.positive_iou=0.6',
-        'third/heads.box.positive_iou=0.7',
     ),
 }
 

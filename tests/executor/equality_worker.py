@@ -29,18 +29,6 @@ PLAIN = (
     'schedules.poly.warmup_steps=0',
 )
 AUXILIARY = ('models.deeplab_v3plus.aux_head=@heads.fcn', 'heads.fcn.channels=16')
-CASCADE = (
-    'tasks.instance.model=@models.cascade_rcnn',
-    'models.cascade_rcnn.backbone=%BACKBONE',
-    'models.cascade_rcnn.decoder=@decoders.fpn',
-    'models.cascade_rcnn.rpn=@heads.rpn',
-    'models.cascade_rcnn.box_heads=[@heads.box, @second/heads.box, @third/heads.box]',
-    'models.cascade_rcnn.mask_head=@heads.mask',
-    'models.cascade_rcnn.norm="sync"',
-    'heads.box.class_agnostic=True',
-    'second/heads.box.positive_iou=0.6',
-    'third/heads.box.positive_iou=0.7',
-)
 CASES = {  # name: gin file, settings, steps, precision
     'sync': (runs.SHAPES, (*AUXILIARY, 'models.deeplab_v3plus.norm="sync"'), 1, 'float64'),
     'frozen': (runs.SHAPES, (*AUXILIARY, 'models.deeplab_v3plus.norm="frozen"'), 1, 'float64'),
@@ -53,7 +41,7 @@ CASES = {  # name: gin file, settings, steps, precision
     ),
     'float32': (runs.SHAPES, (*AUXILIARY, 'schedules.poly.base_lr=0.001'), 4, 'float32'),
     'objects': (runs.INSTANCES, (), 1, 'float64'),
-    'cascade': (runs.INSTANCES, CASCADE, 1, 'float64'),
+    'cascade': (runs.INSTANCES, (*runs.CASCADE, 'models.cascade_rcnn.norm="sync"'), 1, 'float64'),
 }
 SETTINGS = OptimizerStep(l2=1e-4, ema_decay=0.9, part_rates={'backbone': 0.5})
 # Tracing takes long: four devices repeat two of the cases.

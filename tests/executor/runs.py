@@ -36,6 +36,19 @@ SMALL_PARTS = {
     ),
 }
 
+# A Cascade R-CNN in place of the Mask R-CNN of `INSTANCES`.
+CASCADE = (
+    'tasks.instance.model=@models.cascade_rcnn',
+    'models.cascade_rcnn.backbone=%BACKBONE',
+    'models.cascade_rcnn.decoder=@decoders.fpn',
+    'models.cascade_rcnn.rpn=@heads.rpn',
+    'models.cascade_rcnn.box_heads=[@heads.box, @second/heads.box, @third/heads.box]',
+    'models.cascade_rcnn.mask_head=@heads.mask',
+    'heads.box.class_agnostic=True',
+    'second/heads.box.positive_iou=0.6',
+    'third/heads.box.positive_iou=0.7',
+)
+
 
 def strategy(replicas: int) -> tf.distribute.Strategy:
     if replicas == 1:
