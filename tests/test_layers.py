@@ -62,6 +62,8 @@ NEUTRAL = {
     'structures',
     'drawing',
     'pasting',
+    'metrics',
+    'tasks',
 }
 BACKENDS = ('tensorflow', 'jax', 'torch')
 GIN_USERS = {'config', 'registry'}

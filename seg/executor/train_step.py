@@ -78,7 +78,7 @@ class TrainStep:
         variables = self.state.trainable
         step = tf.identity(optimizer.iterations.value)
         with tf.GradientTape() as tape:
-            terms = self._task.loss_terms(batch, step)
+            terms = self._task.loss_terms(batch, tf.cast(step, tf.int32))
             example = tf.cast(batch['weight'], next(iter(terms.values())).total.dtype)
             # The blanks that stand in for unreadable images have finite losses; here they lose their weight.
             totals = tf.stack([tf.where(example > 0, term.total, 0) for term in terms.values()], -1)

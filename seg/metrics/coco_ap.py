@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
+from keras import ops
 
 from seg import pasting
 from seg.drawing import charts
@@ -65,7 +65,7 @@ class CocoAP:
         self._found: list[Found] = []
         self._scored: _Scored | None = None
 
-    def update(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    def update(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, Any]:
         """Brings detections to the pictures' own size, on the device. Pure; shapes are static; compiles with XLA.
 
         Args:
@@ -79,12 +79,12 @@ class CocoAP:
           probabilities times `MASK_STEPS`. Half the copy to the host that float32 takes, and a probability is off by
           less than 0.00001. (With 8 bits one pixel in 2,000 of an object is decided otherwise.)
         """
-        scale = tf.cast(batch['native_size'], tf.float32) / tf.cast(batch['size'], tf.float32)
+        scale = ops.cast(batch['native_size'], 'float32') / ops.cast(batch['size'], 'float32')
         return {
-            'boxes': tf.cast(predictions['boxes'], tf.float32) * tf.tile(scale, [1, 2])[:, None],
-            'scores': tf.cast(predictions['scores'], tf.float32),
-            'classes': tf.cast(predictions['classes'], tf.int32),
-            'masks': tf.cast(tf.round(tf.cast(predictions['masks'], tf.float32) * MASK_STEPS), tf.uint16),
+            'boxes': ops.cast(predictions['boxes'], 'float32') * ops.tile(scale, (1, 2))[:, None],
+            'scores': ops.cast(predictions['scores'], 'float32'),
+            'classes': ops.cast(predictions['classes'], 'int32'),
+            'masks': ops.cast(ops.round(ops.cast(predictions['masks'], 'float32') * MASK_STEPS), 'uint16'),
         }
 
     def add(self, values: Mapping[str, np.ndarray], truth: Sequence[Annotations]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from seg.drawing import charts
 from seg.errors import UserError
@@ -55,7 +55,7 @@ class MeanIoU:
         """Forgets all batches."""
         self.confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
 
-    def update(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    def update(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, Any]:
         """Counts one batch on the device. Pure; shapes are static; compiles with XLA.
 
         Args:
@@ -68,24 +68,23 @@ class MeanIoU:
           summed before `add` hold fewer than 2^31 pixels (5,000 images of 640 x 640).
         """
         k = self.num_classes
-        labels = tf.cast(batch['label'], tf.int32)
-        classes = tf.cast(predictions['classes'], tf.int32)
-        labels.shape.assert_is_compatible_with(classes.shape)
+        labels = ops.cast(batch['label'], 'int32')
+        classes = ops.cast(predictions['classes'], 'int32')
+        if tuple(labels.shape) != tuple(classes.shape):
+            raise ValueError(f'labels {labels.shape} and predicted classes {classes.shape} differ in shape.')
 
-        counts = tf.logical_and(labels != self.ignore_label, (batch['weight'] > 0)[:, None, None])
-        known_label = tf.logical_and(labels >= 0, labels < k)
-        known_class = tf.logical_and(classes >= 0, classes < k)
+        counts = (labels != self.ignore_label) & (batch['weight'] > 0)[:, None, None]
+        known_label = (labels >= 0) & (labels < k)
+        known_class = (classes >= 0) & (classes < k)
         # One histogram for everything, hence one pass over the pixels: K * K cells, stray labels, stray predictions,
         # and a last bin for the pixels that do not count.
         stray_labels, stray_classes, nowhere = k * k, k * k + _STRAY_BINS, k * k + 2 * _STRAY_BINS
-        bins = tf.where(known_class, labels * k + classes, stray_classes + tf.clip_by_value(classes, -1, 256) + 1)
-        bins = tf.where(known_label, bins, stray_labels + tf.clip_by_value(labels, -1, 256) + 1)
-        bins = tf.reshape(tf.where(counts, bins, nowhere), [-1])
-        # tf.math.bincount is faster on the CPU (6 against 55 ms for 8 x 640 x 640 pixels), but does not compile with
-        # XLA and raises on GPUs under op determinism.
-        histogram = tf.math.unsorted_segment_sum(tf.ones_like(bins), bins, nowhere + 1)
+        bins = ops.where(known_class, labels * k + classes, stray_classes + ops.clip(classes, -1, 256) + 1)
+        bins = ops.where(known_label, bins, stray_labels + ops.clip(labels, -1, 256) + 1)
+        bins = ops.reshape(ops.where(counts, bins, nowhere), (-1,))
+        histogram = ops.segment_sum(ops.ones_like(bins), bins, num_segments=nowhere + 1)
         return {
-            'confusion': tf.reshape(histogram[:stray_labels], [k, k]),
+            'confusion': ops.reshape(histogram[:stray_labels], (k, k)),
             'stray_labels': histogram[stray_labels:stray_classes],
             'stray_predictions': histogram[stray_classes:nowhere],
         }
@@ -183,7 +182,7 @@ class MeanIoU:
         return np.divide(right, union, out=np.full(self.num_classes, np.nan), where=union > 0)
 
 
-def image_mean_iou(labels, classes, num_classes: int, ignore_label: int) -> tf.Tensor:
+def image_mean_iou(labels, classes, num_classes: int, ignore_label: int) -> Any:
     """Mean IoU of each image by itself, over the classes that occur in its truth or its prediction.
 
     Args:
@@ -196,16 +195,16 @@ def image_mean_iou(labels, classes, num_classes: int, ignore_label: int) -> tf.T
       float32 [B]; NaN for an image without a labelled pixel. Compiles with XLA.
     """
     batch, k = labels.shape[0], num_classes
-    labels, classes = tf.cast(labels, tf.int32), tf.cast(classes, tf.int32)
+    labels, classes = ops.cast(labels, 'int32'), ops.cast(classes, 'int32')
     counts = (labels != ignore_label) & (labels >= 0) & (labels < k)
     # One histogram for all images: K * K cells for each, and a last one for its pixels that do not count.
     cells = k * k + 1
-    bins = tf.where(counts, labels * k + classes, cells - 1) + cells * tf.range(batch)[:, None, None]
-    bins = tf.reshape(bins, [-1])
-    histogram = tf.math.unsorted_segment_sum(tf.ones_like(bins), bins, batch * cells)
-    confusion = tf.reshape(tf.reshape(histogram, [batch, cells])[:, :-1], [batch, k, k])
-    right = tf.linalg.diag_part(confusion)
-    union = tf.reduce_sum(confusion, 1) + tf.reduce_sum(confusion, 2) - right
-    ious = tf.cast(right, tf.float32) / tf.cast(tf.maximum(union, 1), tf.float32)
-    occurring = tf.reduce_sum(tf.cast(union > 0, tf.float32), 1)
-    return tf.where(occurring > 0, tf.reduce_sum(ious, 1) / tf.maximum(occurring, 1), float('nan'))
+    bins = ops.where(counts, labels * k + classes, cells - 1)
+    bins = ops.reshape(bins + cells * ops.arange(batch, dtype='int32')[:, None, None], (-1,))
+    histogram = ops.segment_sum(ops.ones_like(bins), bins, num_segments=batch * cells)
+    confusion = ops.reshape(ops.reshape(histogram, (batch, cells))[:, :-1], (batch, k, k))
+    right = ops.diagonal(confusion, axis1=1, axis2=2)
+    union = ops.sum(confusion, 1) + ops.sum(confusion, 2) - right
+    ious = ops.cast(right, 'float32') / ops.cast(ops.maximum(union, 1), 'float32')
+    occurring = ops.sum(ops.cast(union > 0, 'float32'), 1)
+    return ops.where(occurring > 0, ops.sum(ious, 1) / ops.maximum(occurring, 1), float('nan'))

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import logging
+from keras import ops
 
 from seg import pasting
 from seg.datasets.palette import object_palette
@@ -21,7 +21,7 @@ from seg.registry import models, tasks
 from seg.structures import Annotations, DatasetInfo, Input, LossTerm
 from seg.tasks.references import build_losses, build_metrics
 
-Batch = dict[str, tf.Tensor]
+Batch = dict[str, Any]
 
 _SHOWN = ('mask_ap', 'mask_ap50', 'box_ap', 'box_ap50')
 _CERTAIN = 0.5  # Detections of at least this score count where images are ranked.
@@ -105,19 +105,19 @@ class Instance:
     # ---- On the device -----------------------------------------------------------------------------------------------
 
     def loss_terms(self, batch: Batch, step) -> dict[str, LossTerm]:
-        """Losses of a training batch, per image."""
+        """Losses of a training batch, per image; `step` is an int32 scalar."""
         keys = ('image', 'size', 'seed', 'boxes', 'classes', 'masks')
         outputs = self._model({key: batch[key] for key in keys}, training=True)
         terms = {name: loss(outputs, step) for name, loss in self._losses.items()}
         first = next(iter(terms))
-        counts = {'objects': tf.reduce_sum(tf.cast(batch['classes'] >= 0, tf.int32), 1), 'left_out': batch['left_out']}
+        counts = {'objects': ops.sum(ops.cast(batch['classes'] >= 0, 'int32'), 1), 'left_out': batch['left_out']}
         return terms | {first: terms[first]._replace(counts={**counts, **terms[first].counts})}
 
-    def evaluate_batch(self, batch: Batch) -> tuple[dict[str, tf.Tensor], dict[str, LossTerm]]:
+    def evaluate_batch(self, batch: Batch) -> tuple[dict[str, Any], dict[str, LossTerm]]:
         """Detections; no losses, which come from a random choice of anchors and ROIs and compare with nothing."""
         return self.predict(batch), {}
 
-    def predict(self, batch: Batch) -> dict[str, tf.Tensor]:
+    def predict(self, batch: Batch) -> dict[str, Any]:
         """What the model finds on images.
 
         Returns:
@@ -126,20 +126,20 @@ class Instance:
         """
         return self._model({key: batch[key] for key in ('image', 'size')}, training=False)
 
-    def image_scores(self, batch: Batch, predictions: dict[str, tf.Tensor]) -> tf.Tensor:
+    def image_scores(self, batch: Batch, predictions: dict[str, Any]) -> Any:
         """What the worst and the best images are picked by, [B].
 
         The F1 score of the boxes: an object is found, and a detection right, where one of the other has its class and
         an IoU of at least 0.5. NaN for an image with neither objects nor detections.
         """
-        ious = iou(tf.cast(predictions['boxes'], batch['boxes'].dtype), batch['boxes'])
+        ious = iou(ops.cast(predictions['boxes'], batch['boxes'].dtype), batch['boxes'])
         certain = (predictions['scores'] >= _CERTAIN) & (predictions['classes'] >= 0)
         present = batch['classes'] >= 0
         pairs = (ious >= 0.5) & (predictions['classes'][:, :, None] == batch['classes'][:, None])
         pairs &= certain[:, :, None] & present[:, None]
-        right = tf.minimum(_count(tf.reduce_any(pairs, 2)), _count(tf.reduce_any(pairs, 1)))
+        right = ops.minimum(_count(ops.any(pairs, 2)), _count(ops.any(pairs, 1)))
         both = _count(certain) + _count(present)
-        return tf.where(both > 0, 2 * right / tf.maximum(both, 1), float('nan'))
+        return ops.where(both > 0, 2 * right / ops.maximum(both, 1), float('nan'))
 
     # ---- Input -------------------------------------------------------------------------------------------------------
 
@@ -248,5 +248,5 @@ class Instance:
         )
 
 
-def _count(flags: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(flags, tf.float32), -1)
+def _count(flags: Any) -> Any:
+    return ops.sum(ops.cast(flags, 'float32'), -1)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
 
 from seg.errors import UserError, shown
 from seg.registry import Factory
 from seg.registry import losses as loss_registry
 from seg.registry import metrics as metric_registry
+from seg.tasks.traced import traced
 
 _TRIAL = (2, 16, 16)  # Images, height and width of the batch without values that a loss is tried on.
 
@@ -65,18 +66,17 @@ def _check_kind(factory: Factory, slot: str, kind: str, labels: str) -> None:
 
 def _check_term(loss: Any, factory: Factory, slot: str, num_classes: int) -> None:
     """Calls a loss of label maps on tensors without values and looks at what it returns."""
-    shape, returned = _TRIAL, []
-    tf.function(lambda *batch: returned.append(_shapes(loss(*batch))), autograph=False).get_concrete_function(
-        tf.TensorSpec(shape, tf.int32),
-        tf.TensorSpec((*shape, num_classes), keras.config.floatx()),
-        tf.TensorSpec((), tf.int64),
+    found = traced(
+        lambda *batch: _shapes(loss(*batch)),
+        keras.KerasTensor(_TRIAL, 'int32'),
+        keras.KerasTensor((*_TRIAL, num_classes), keras.config.floatx()),
+        keras.KerasTensor((), 'int32'),
     )
-    found = returned[-1]
     if isinstance(found, dict):
-        wrong = {name: size for name, size in found.items() if not tf.TensorShape(size).is_compatible_with(shape[:1])}
+        wrong = {name: size for name, size in found.items() if size != _TRIAL[:1]}
         if not wrong:
             return
-        found = f'{", ".join(f"{name} {size}" for name, size in wrong.items())} for {shape[0]} images'
+        found = f'{", ".join(f"{name} {size}" for name, size in wrong.items())} for {_TRIAL[0]} images'
     entry = factory.entry
     raise UserError(
         f'{slot}: {entry.reference} ({entry.place}) returned {found}; expected a LossTerm with total [B] and '
@@ -84,15 +84,13 @@ def _check_term(loss: Any, factory: Factory, slot: str, num_classes: int) -> Non
     )
 
 
-def _shapes(term: Any) -> dict[str, tf.TensorShape] | str:
+def _shapes(term: Any) -> dict[str, tuple] | str:
     """Shapes by name of what a loss term holds; for anything else, what it is."""
     if not (hasattr(term, 'total') and hasattr(term, 'weight')):
         return _kind_of(term)
     parts = {'total': term.total, 'weight': term.weight, **getattr(term, 'counts', {})}
-    return {name: tf.convert_to_tensor(part).shape for name, part in parts.items()}
+    return {name: tuple(ops.convert_to_tensor(part).shape) for name, part in parts.items()}
 
 
 def _kind_of(value: Any) -> str:
-    if tf.is_tensor(value) or isinstance(value, tf.TensorSpec):
-        return f'a tensor of shape {value.shape}'
-    return 'None' if value is None or isinstance(value, tf.NoneTensorSpec) else shown(value)
+    return f'a tensor of shape {tuple(value.shape)}' if ops.is_tensor(value) else shown(value)

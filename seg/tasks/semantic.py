@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from seg import drawing
 from seg.datasets.palette import voc_palette
@@ -15,13 +15,15 @@ from seg.errors import UserError
 from seg.inputs.images import ImageInputs
 from seg.inputs.semantic import LabelMaps
 from seg.metrics.mean_iou import image_mean_iou
+from seg.ops import dispatch
 from seg.ops.resize import resize_pictures
 from seg.ops.sizes import rounded
 from seg.registry import models, tasks
 from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, Input, LossTerm
 from seg.tasks.references import build_losses, build_metrics
+from seg.tasks.traced import traced
 
-Batch = dict[str, tf.Tensor]
+Batch = dict[str, Any]
 
 
 @tasks.register('semantic', free=('metrics', 'eval_scales', 'eval_flip'))
@@ -98,7 +100,7 @@ class Semantic:
     # ---- On the device -----------------------------------------------------------------------------------------------
 
     def loss_terms(self, batch: Batch, step) -> dict[str, LossTerm]:
-        """Losses of a training batch, per image."""
+        """Losses of a training batch, per image; `step` is an int32 scalar."""
         outputs = self._model({key: batch[key] for key in ('image', 'size', 'seed')}, training=True)
         terms = self._terms(batch, outputs['logits'], step)
         if 'aux_logits' in outputs:
@@ -106,13 +108,13 @@ class Semantic:
                 terms[f'auxiliary_{name}'] = LossTerm(self._auxiliary_weight * term.total, term.weight)
         return terms
 
-    def evaluate_batch(self, batch: Batch) -> tuple[dict[str, tf.Tensor], dict[str, LossTerm]]:
+    def evaluate_batch(self, batch: Batch) -> tuple[dict[str, Any], dict[str, LossTerm]]:
         """Predictions with all scales and flips, and the losses at scale 1, unflipped (fully annealed ones)."""
         logits = self._logits(batch, 1.0, False)
-        terms = self._terms(batch, logits, tf.constant(2**31 - 1, tf.int64))
+        terms = self._terms(batch, logits, ops.convert_to_tensor(2**31 - 1, 'int32'))
         return _decided(self._probabilities(batch, logits)), terms
 
-    def predict(self, batch: Batch) -> dict[str, tf.Tensor]:
+    def predict(self, batch: Batch) -> dict[str, Any]:
         """What the model says of images, over all scales and flips.
 
         Returns:
@@ -122,7 +124,7 @@ class Semantic:
         mean = self._probabilities(batch, self._logits(batch, 1.0, False))
         return _decided(mean) | {'probabilities': mean}
 
-    def image_scores(self, batch: Batch, predictions: dict[str, tf.Tensor]) -> tf.Tensor:
+    def image_scores(self, batch: Batch, predictions: dict[str, Any]) -> Any:
         """What the worst and the best images are picked by: mean IoU of each image, [B]; NaN if it has no label."""
         info = self._info
         return image_mean_iou(batch['label'], predictions['classes'], info.num_classes, info.ignore_label)
@@ -130,23 +132,24 @@ class Semantic:
     def _terms(self, batch: Batch, logits, step) -> dict[str, LossTerm]:
         return {name: loss(batch['label'], logits, step) for name, loss in self._losses.items()}
 
-    def _probabilities(self, batch: Batch, logits) -> tf.Tensor:
+    def _probabilities(self, batch: Batch, logits) -> Any:
         """Mean over the views; `logits` are those of the image as it is."""
         views = [(scale, flip) for scale in self._scales for flip in ((False, True) if self._flip else (False,))]
-        probabilities = [
-            tf.nn.softmax(logits if view == (1.0, False) else self._logits(batch, *view)) for view in views
-        ]
-        return tf.add_n(probabilities) / len(probabilities)
+        probabilities = [ops.softmax(logits if view == (1.0, False) else self._logits(batch, *view)) for view in views]
+        return sum(probabilities[1:], probabilities[0]) / len(probabilities)
 
     def _logits(self, batch: Batch, scale: float, flip: bool):
         """Logits at the batch's own resolution, from a scaled or mirrored view of it."""
         image, size = batch['image'], batch['size']
         canvas = tuple(image.shape[1:3])
         if scale != 1.0:
-            scaled = tuple(int(max(rounded(side * scale), 1)) for side in canvas)
-            size = tf.cast(tf.maximum(rounded(tf.cast(size, tf.float64) * scale), 1), tf.int32)
+            # Of every side, on the host: not every device has float64, which the halves want.
+            sides = np.maximum(rounded(np.arange(max(canvas) + 1) * scale), 1).astype(np.int32)
+            scaled = tuple(int(sides[side]) for side in canvas)
+            size = ops.take(sides, size)
             image = resize_pictures(image, batch['size'], size, scaled)
-            image = tf.where(_inside(size, scaled)[..., None], image, tf.constant(PAD_PIXEL, image.dtype))
+            padding = ops.convert_to_tensor(PAD_PIXEL, dtype=image.dtype)
+            image = ops.where(_inside(size, scaled)[..., None], image, padding)
         if flip:
             image = _mirror(image, size)
         logits = self._model({'image': image, 'size': size}, training=False)['logits']
@@ -179,13 +182,13 @@ class Semantic:
     def _check_statistics(self, size: tuple[int, int], batch_size: int) -> None:
         """Lets a batch normalisation refuse a global batch of which it would get one value per channel (a UserError).
 
-        Only one image can be so little: it goes through the model as a graph, of which nothing is computed.
+        Only one image can be so little: it goes through the model as a tensor without values.
         """
         if batch_size == 1:
-            image = tf.TensorSpec((1, *size, 3), keras.config.floatx())
-            pair = tf.TensorSpec((1, 2), tf.int32)
-            step = tf.function(lambda batch: self._model(batch, training=True), autograph=False)
-            step.get_concrete_function({'image': image, 'size': pair, 'seed': pair})
+            image = keras.KerasTensor((1, *size, 3), keras.config.floatx())
+            pair = keras.KerasTensor((1, 2), 'int32')
+            batch = {'image': image, 'size': pair, 'seed': pair}
+            traced(lambda batch: self._model(batch, training=True), batch)
 
     def metrics(self) -> list[Any]:
         """The metrics that an evaluation fills."""
@@ -215,23 +218,21 @@ class Semantic:
         )
 
 
-def _decided(probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {
-        'classes': tf.argmax(probabilities, -1, output_type=tf.int32),
-        'confidence': tf.reduce_max(probabilities, -1),
-    }
+def _decided(probabilities: Any) -> dict[str, Any]:
+    return {'classes': dispatch.argmax(probabilities), 'confidence': ops.max(probabilities, -1)}
 
 
-def _mirror(image, size):
+def _mirror(image: Any, size: Any) -> Any:
     """Mirrors the valid part of each image left to right; padding stays at the right."""
-    width = image.shape[2]
-    columns = tf.range(width)[None]
+    batch, height, width, channels = image.shape
+    columns = ops.arange(width, dtype='int32')[None]
     valid = size[:, 1:]
-    source = tf.where(columns < valid, valid - 1 - columns, columns)
-    return tf.gather(image, source, axis=2, batch_dims=1)
+    source = ops.where(columns < valid, valid - 1 - columns, columns)
+    rows = ops.reshape(ops.arange(batch * height, dtype='int32'), (batch, height, 1))
+    return ops.take(ops.reshape(image, (-1, channels)), rows * width + source[:, None], axis=0)
 
 
-def _inside(size, canvas: tuple[int, int]) -> tf.Tensor:
+def _inside(size: Any, canvas: tuple[int, int]) -> Any:
     """Bool [B, H, W]: the pixels of the pictures on a canvas."""
-    rows, columns = (tf.range(side) < size[:, axis, None] for axis, side in enumerate(canvas))
+    rows, columns = (ops.arange(side, dtype='int32') < size[:, axis, None] for axis, side in enumerate(canvas))
     return rows[:, :, None] & columns[:, None, :]

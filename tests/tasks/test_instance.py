@@ -95,7 +95,7 @@ def test_crowds_are_not_learnt(made):
 def test_images_without_objects(made):
     (batch,) = read(made.task.training_input(Crowded(made.train_data, 'empty'), 4), 1)
     assert np.all(batch['classes'] == -1) and np.all(batch['weight'] == 1) and np.all(batch['masks'] == 0)
-    terms = made.task.loss_terms({key: tf.constant(value) for key, value in batch.items()}, tf.constant(0, tf.int64))
+    terms = made.task.loss_terms({key: tf.constant(value) for key, value in batch.items()}, tf.constant(0))
     assert all(np.all(np.isfinite(term.total)) for term in terms.values())
     for name in ('rpn_box', 'box_regression', 'mask'):
         np.testing.assert_array_equal(terms[name].total, 0)

@@ -153,12 +153,23 @@ def test_overfit_inputs(plain):
         FirstExamples(Ragged(plain.train_data), 7)
 
 
+def test_one_value_per_channel_is_refused_before_training(tmp_path):
+    """The normalisation's own message, alone; two images are enough."""
+    made = runs.build(tmp_path, 'BATCH_SIZE=1')
+    with pytest.raises(UserError) as caught:
+        made.task.training_input(made.train_data, 1)
+    message = str(caught.value)
+    assert message.startswith("norm = 'sync': the batch normalisation 'deeplab_v3plus_decoder/aspp/image_pooling/norm'")
+    assert 'RunConfig.batch_size' in message and '\n' not in message
+    made.task.training_input(made.train_data, 2)
+
+
 # ---- Losses and evaluation -------------------------------------------------------------------------------------------
 
 
 def test_loss_names(plain):
     (batch,) = read(plain.task.training_input(plain.train_data, 2), 1)
-    terms = plain.task.loss_terms(batch, tf.constant(0, tf.int64))
+    terms = plain.task.loss_terms(batch, tf.constant(0))
     names = ['softmax_cross_entropy', 'dice', 'softmax_cross_entropy_2']
     assert list(terms) == names + [f'auxiliary_{name}' for name in names]
     one, other = terms['softmax_cross_entropy'], terms['softmax_cross_entropy_2']
