@@ -76,7 +76,7 @@ class ImageInputs:
           train_stride: sides of a training canvas are multiples of it.
           eval_size: (height, width) that images are scaled to fit in evaluation, up or down; None for their own size.
           mixes: whether augmentations are supplied with `other`, which gives them other training examples.
-          check_size: called with the size of a training image and the batch size; raises a `UserError` where the model
+          check_size: called with the size of a training canvas and the batch size; raises a `UserError` where the model
             cannot be trained on that.
         """
         supplied = {'ignore_label': ignore_label} | ({'other': self._another} if mixes else {})
@@ -161,7 +161,7 @@ class ImageInputs:
                 'the last one give them one size, as @augments.scale_crop_flip does.'
             )
         size = shape[0], shape[1]
-        self._check_size(size, batch_size)
+        self._check_size(_padded(size, self._train_stride), batch_size)
         return size
 
 

@@ -19,7 +19,8 @@ from seg.inputs.instance import Objects
 from seg.ops.boxes import iou
 from seg.registry import models, tasks
 from seg.structures import Annotations, DatasetInfo, Input, LossTerm
-from seg.tasks.references import build_losses, build_metrics
+from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics
+from seg.tasks.traced import traced
 
 Batch = dict[str, Any]
 
@@ -73,12 +74,14 @@ class Instance:
                 raise UserError(f'tasks.instance.{name} = {value!r}: expected a whole number of at least 1.')
         if eval_size is not None and (len(eval_size) != 2 or min(eval_size) < 1):
             raise UserError(f'tasks.instance.eval_size = {eval_size!r}: expected (height, width) in pixels, or None.')
-        self._max_objects = max_objects
+        self._max_objects, self._mask_size = max_objects, mask_size
         self.fits_canvas = eval_size is not None
         num_classes = dataset_info.num_classes
         self._model = models.build(model, 'tasks.instance.model', num_classes=num_classes)
         supplied = {'num_classes': num_classes, 'ignore_label': dataset_info.ignore_label}
-        self._losses = build_losses(losses, 'tasks.instance.losses', self.labels, **supplied, class_histogram=None)
+        self._losses = build_losses(
+            losses, 'tasks.instance.losses', self.labels, self._trial, **supplied, class_histogram=None
+        )
         self._inputs = ImageInputs(
             Objects(max_objects, mask_size),
             augments=augments,
@@ -89,6 +92,7 @@ class Instance:
             train_stride=self._model.stride,
             eval_size=None if eval_size is None else tuple(eval_size),
             mixes=True,
+            check_size=self._check_statistics,
         )
         self._metrics = build_metrics(
             metrics, 'tasks.instance.metrics', self.labels, **supplied, class_names=dataset_info.class_names
@@ -162,6 +166,33 @@ class Instance:
     def canvas(self, max_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) that images of at most `max_size` are padded to, once they are scaled."""
         return self._inputs.canvas(max_size)
+
+    def _trial(self) -> tuple:
+        """The model's outputs in training, and the step, without values."""
+        side = 2 * self._model.stride
+        return self._traced(TRIAL_IMAGES, (side, side)), keras.KerasTensor((), 'int32')
+
+    def _check_statistics(self, size: tuple[int, int], batch_size: int) -> None:
+        """Lets a batch normalisation refuse a global batch of which it would get one value per channel (a UserError).
+
+        Only one image can be so little.
+        """
+        if batch_size == 1:
+            self._traced(batch_size, size)
+
+    def _traced(self, batch_size: int, size: tuple[int, int]) -> dict[str, Any]:
+        """The model's outputs in training as tensors without values, for images of a size."""
+        objects = (batch_size, self._max_objects)
+        batch = {
+            'image': keras.KerasTensor((batch_size, *size, 3), keras.config.floatx()),
+            'size': keras.KerasTensor((batch_size, 2), 'int32'),
+            'seed': keras.KerasTensor((batch_size, 2), 'int32'),
+            'boxes': keras.KerasTensor((*objects, 4), 'float32'),
+            'classes': keras.KerasTensor(objects, 'int32'),
+            'masks': keras.KerasTensor((*objects, self._mask_size, self._mask_size), 'uint8'),
+        }
+        of_shape = lambda x: keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))  # noqa: E731
+        return traced(lambda batch: keras.tree.map_structure(of_shape, self._model(batch, training=True)), batch)
 
     def metrics(self) -> list[Any]:
         """The metrics that an evaluation fills."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
 from seg.errors import UserError, shown
@@ -14,10 +14,12 @@ from seg.registry import losses as loss_registry
 from seg.registry import metrics as metric_registry
 from seg.tasks.traced import traced
 
-_TRIAL = (2, 16, 16)  # Images, height and width of the batch without values that a loss is tried on.
+TRIAL_IMAGES = 2  # In the batch without values that losses are tried on.
 
 
-def build_losses(references: Sequence[Any], slot: str, labels: str, **supplied: Any) -> dict[str, Any]:
+def build_losses(
+    references: Sequence[Any], slot: str, labels: str, trial: Callable[[], tuple], **supplied: Any
+) -> dict[str, Any]:
     """Builds a task's losses, by name; a second one of the same name gets a number.
 
     Args:
@@ -25,17 +27,20 @@ def build_losses(references: Sequence[Any], slot: str, labels: str, **supplied: 
       slot: the setting that holds them, for messages.
       labels: what the task learns from, 'semantic' or 'instance'; a loss that says nothing (by an attribute `labels`)
         compares label maps.
+      trial: makes the arguments of a loss as `keras.KerasTensor`s, for `TRIAL_IMAGES` images. Losses that are not of
+        this package are tried on them.
       supplied: what losses may be supplied with.
 
     Raises:
-      UserError: if there is none, one is for labels of another kind, or one of label maps gives no `LossTerm`.
+      UserError: if there is none, one is for labels of another kind, or one gives no `LossTerm`.
     """
     losses: dict[str, Any] = {}
+    trial = functools.cache(trial)
     for i, factory in enumerate(loss_registry.check_each(references, slot)):
         loss = factory(**supplied)
         _check_kind(factory, f'{slot}[{i}]', getattr(loss, 'labels', 'semantic'), labels)
-        if labels == 'semantic':
-            _check_term(loss, factory, f'{slot}[{i}]', supplied['num_classes'])
+        if not factory.entry.builder.__module__.startswith('seg.'):
+            _check_term(loss, factory, f'{slot}[{i}]', trial())
         name = factory.entry.name
         losses[name if name not in losses else f'{name}_{i}'] = loss
     if not losses:
@@ -64,19 +69,14 @@ def _check_kind(factory: Factory, slot: str, kind: str, labels: str) -> None:
         raise UserError(f'{slot}: {entry.reference} is a {noun} of {kind} segmentation, and this task is {labels}.')
 
 
-def _check_term(loss: Any, factory: Factory, slot: str, num_classes: int) -> None:
-    """Calls a loss of label maps on tensors without values and looks at what it returns."""
-    found = traced(
-        lambda *batch: _shapes(loss(*batch)),
-        keras.KerasTensor(_TRIAL, 'int32'),
-        keras.KerasTensor((*_TRIAL, num_classes), keras.config.floatx()),
-        keras.KerasTensor((), 'int32'),
-    )
+def _check_term(loss: Any, factory: Factory, slot: str, arguments: tuple) -> None:
+    """Calls a loss on tensors without values and looks at what it returns."""
+    found = traced(lambda *arguments: _shapes(loss(*arguments)), *arguments)
     if isinstance(found, dict):
-        wrong = {name: size for name, size in found.items() if size != _TRIAL[:1]}
+        wrong = {name: size for name, size in found.items() if size != (TRIAL_IMAGES,)}
         if not wrong:
             return
-        found = f'{", ".join(f"{name} {size}" for name, size in wrong.items())} for {_TRIAL[0]} images'
+        found = f'{", ".join(f"{name} {size}" for name, size in wrong.items())} for {TRIAL_IMAGES} images'
     entry = factory.entry
     raise UserError(
         f'{slot}: {entry.reference} ({entry.place}) returned {found}; expected a LossTerm with total [B] and '

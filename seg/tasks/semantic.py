@@ -20,7 +20,7 @@ from seg.ops.resize import resize_pictures
 from seg.ops.sizes import rounded
 from seg.registry import models, tasks
 from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, Input, LossTerm
-from seg.tasks.references import build_losses, build_metrics
+from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics
 from seg.tasks.traced import traced
 
 Batch = dict[str, Any]
@@ -73,7 +73,7 @@ class Semantic:
         supplied = {'num_classes': dataset_info.num_classes, 'ignore_label': dataset_info.ignore_label}
         self._model = models.build(model, 'tasks.semantic.model', num_classes=dataset_info.num_classes)
         self._losses = build_losses(
-            losses, 'tasks.semantic.losses', self.labels, **supplied, class_histogram=class_histogram
+            losses, 'tasks.semantic.losses', self.labels, self._trial, **supplied, class_histogram=class_histogram
         )
         self._auxiliary_weight = auxiliary_weight
         self._inputs = ImageInputs(
@@ -178,6 +178,12 @@ class Semantic:
     def overfit_inputs(self, dataset, batch_size: int) -> tuple[Input, Input]:
         """The same few images for training and evaluation, scaled to the training size, without augmentation."""
         return self._inputs.overfit(dataset, batch_size)
+
+    def _trial(self) -> tuple:
+        """Labels, logits and step without values."""
+        shape = (TRIAL_IMAGES, 16, 16)
+        logits = keras.KerasTensor((*shape, self._info.num_classes), keras.config.floatx())
+        return keras.KerasTensor(shape, 'int32'), logits, keras.KerasTensor((), 'int32')
 
     def _check_statistics(self, size: tuple[int, int], batch_size: int) -> None:
         """Lets a batch normalisation refuse a global batch of which it would get one value per channel (a UserError).

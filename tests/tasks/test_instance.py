@@ -3,14 +3,17 @@
 import dataclasses
 import logging
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from seg import registry
 from seg.errors import UserError
 from seg.executor.evaluator import Evaluator
 from seg.executor.overfit import FirstExamples
-from seg.structures import PAD_PIXEL
+from seg.registry import losses
+from seg.structures import PAD_PIXEL, LossTerm
 from tests.executor import runs
 
 EVERYTHING = 'heads.box.score_threshold=0.0'
@@ -260,3 +263,44 @@ def test_overfit_inputs(made):
     assert sorted(batch['index']) == [0, 1] and other['index'].tolist() == [0, 1]
     np.testing.assert_array_equal(batch['image'][np.argsort(batch['index'])], other['image'])
     assert len(evaluation.truth(0).classes) == np.sum(other['classes'][0] >= 0)
+
+
+# ---- What is refused before training ---------------------------------------------------------------------------------
+
+
+def test_a_batch_normalisation_of_one_value(tmp_path):
+    """One scene of 32 pixels is one cell of c5, which batch normalisation cannot learn from; two are enough."""
+    tiny = ('CROP=(32, 32)', 'BATCH_SIZE=1')
+    with pytest.raises(UserError, match="norm = 'sync': .*one value per channel") as caught:
+        made = runs.build(tmp_path / 'one', *tiny, gin_files=(runs.INSTANCES,))
+        made.task.training_input(made.train_data, 1)
+    assert 'RunConfig.batch_size' in str(caught.value)
+    made = runs.build(tmp_path / 'frozen', *tiny, "models.mask_rcnn.norm='frozen'", gin_files=(runs.INSTANCES,))
+    made.task.training_input(made.train_data, 1)
+
+
+@pytest.mark.parametrize('fits', [True, False])
+def test_a_loss_from_elsewhere(tmp_path, fits):
+    with registry.temporary():
+
+        @losses.register('far_boxes')
+        def far_boxes(*, num_classes):
+            """The length of all box codes."""
+
+            def loss(outputs, step):
+                lengths = keras.ops.sum(keras.ops.abs(outputs['boxes'][0]['deltas']), (2, 3))
+                total = keras.ops.sum(lengths, 1)
+                return LossTerm(total if fits else lengths, keras.ops.ones_like(total))
+
+            loss.labels = 'instance'
+            return loss
+
+        settings = 'tasks.instance.losses=[@losses.box_class, @losses.far_boxes]'
+        if fits:
+            task = runs.build(tmp_path, settings, gin_files=(runs.INSTANCES,)).task
+            assert list(task._losses) == ['box_class', 'far_boxes']
+        else:
+            with pytest.raises(UserError) as caught:
+                runs.build(tmp_path, settings, gin_files=(runs.INSTANCES,))
+            text = str(caught.value)
+            assert 'tasks.instance.losses[1]: @losses.far_boxes' in text and 'total (2, 32)' in text
