@@ -208,8 +208,8 @@ class Executor:
         start = time.perf_counter()
         result = loop(steps)
         seconds = time.perf_counter() - start
-        self._check_finite(result, loop.term_names, done, source)
-        self._record(result, loop, done + steps, seconds, events, progress, source)
+        self._check_finite(result, done, source)
+        self._record(result, done + steps, seconds, events, progress, source)
         return done + steps
 
     def prepare(self) -> int:
@@ -275,7 +275,6 @@ class Executor:
     def _record(
         self,
         result: LoopResult,
-        loop: TrainLoop,
         step: int,
         seconds: float,
         events: Events,
@@ -296,8 +295,8 @@ class Executor:
         counts = result.counts.sum(0) / max(np.count_nonzero(result.weight), 1)
         values = {
             'loss': float(losses.sum()),
-            **{f'loss/{name}': float(value) for name, value in zip(loop.term_names, losses, strict=True)},
-            **{f'counts/{name}': float(value) for name, value in zip(loop.count_names, counts, strict=True)},
+            **{f'loss/{name}': float(value) for name, value in zip(result.terms, losses, strict=True)},
+            **{f'counts/{name}': float(value) for name, value in zip(result.counted, counts, strict=True)},
             'learning_rate': float(result.learning_rate[-1]),
             'gradient_norm': float(result.gradient_norm.mean()),
             'images_per_second': images / seconds,
@@ -310,18 +309,20 @@ class Executor:
         places = np.flatnonzero(result.weight == 0)
         unread.report(source, (step - len(result.losses)) * source.batch_size, places, result.index.ravel())
         if hasattr(self._task, 'advice') and (
-            advice := self._task.advice(dict(zip(loop.count_names, counts, strict=True)))
+            advice := self._task.advice(dict(zip(result.counted, counts, strict=True)))
         ):
             logging.warning('Steps up to %d: %s', step, advice)
         progress.update(step, f'loss {values["loss"]:.4f}, {values["images_per_second"]:.1f} images/s')
 
-    def _check_finite(self, result: LoopResult, terms: list[str], before: int, source: Input) -> None:
+    def _check_finite(self, result: LoopResult, before: int, source: Input) -> None:
         finite = np.isfinite(result.losses).all(1) & np.isfinite(result.gradient_norm)
         if finite.all():
             return
         i = int(np.argmin(finite))
         broken = [
-            f'{name} = {value:g}' for name, value in zip(terms, result.losses[i], strict=True) if not np.isfinite(value)
+            f'{name} = {value:g}'
+            for name, value in zip(result.terms, result.losses[i], strict=True)
+            if not np.isfinite(value)
         ]
         shares = ~np.isfinite(result.totals[i]).all(-1)
         images = source.names(result.index[i][shares] if shares.any() else result.index[i])

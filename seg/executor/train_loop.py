@@ -14,18 +14,22 @@ from seg.structures import Hardware, Input
 
 
 class LoopResult(NamedTuple):
-    """What the host learns of n steps: numpy arrays with a leading [n].
+    """What the host learns of n steps: names, and numpy arrays with a leading [n].
 
     Attributes:
-      losses: [n, T], by `TrainLoop.term_names`.
-      counts: [n, C], by `TrainLoop.count_names`, summed over the global batch.
-      totals: [n, B, T], each image's share.
+      terms: names of the T losses, the L2 penalty the last where there is one.
+      counted: names of the C counts.
+      losses: [n, T], over the global batch.
+      counts: [n, C], summed over the global batch.
+      totals: [n, B, T], each image's share of the losses; the L2 penalty has no share.
       index: [n, B], positions in the data set.
       weight: [n, B], 0 for images that could not be read.
       gradient_norm, learning_rate: [n].
       wait: [n] seconds spent waiting for the batch; NaN under op determinism, which knows no clock.
     """
 
+    terms: tuple[str, ...]
+    counted: tuple[str, ...]
     losses: np.ndarray
     counts: np.ndarray
     totals: np.ndarray
@@ -36,8 +40,17 @@ class LoopResult(NamedTuple):
     wait: np.ndarray
 
 
-# Of LoopResult.
-_DTYPES = (tf.float64, tf.float64, tf.float64, tf.int32, tf.float32, tf.float64, tf.float64, tf.float64)
+# What is kept of every step.
+_DTYPES = {
+    'losses': tf.float64,
+    'counts': tf.float64,
+    'totals': tf.float64,
+    'index': tf.int32,
+    'weight': tf.float32,
+    'gradient_norm': tf.float64,
+    'learning_rate': tf.float64,
+    'wait': tf.float64,
+}
 
 
 class TrainLoop:
@@ -69,34 +82,42 @@ class TrainLoop:
         replica_step = tf.function(step, jit_compile=True) if hardware.jit_compile else step
         self._run = tf.function(lambda n: self._steps(replica_step, n), autograph=False)
 
-    @property
-    def term_names(self) -> list[str]:
-        return self._step.term_names
-
-    @property
-    def count_names(self) -> list[str]:
-        return self._step.count_names
-
     def __call__(self, num_steps: int) -> LoopResult:
         """Runs `num_steps` steps and waits for them."""
         # A tensor, so that a shorter last loop is no new graph.
-        return LoopResult(*(value.numpy() for value in self._run(tf.constant(num_steps))))
+        values = self._run(tf.constant(num_steps))
+        losses, counts = values.pop('losses'), values.pop('counts')
+        return LoopResult(
+            terms=tuple(losses),
+            counted=tuple(counts),
+            losses=_columns(losses, num_steps),
+            counts=_columns(counts, num_steps),
+            **{name: value.numpy() for name, value in values.items()},
+        )
 
-    def _steps(self, replica_step, num_steps: tf.Tensor) -> list[tf.Tensor]:
-        """A while loop over steps, one at a time: the wait for data would else be hidden in the step before."""
-        arrays = tuple(tf.TensorArray(dtype, size=num_steps, infer_shape=False) for dtype in _DTYPES)
+    def _steps(self, replica_step, num_steps: tf.Tensor) -> dict[str, Any]:
+        """A while loop over steps, one at a time: the wait for data would else be hidden in the step before.
+
+        Returns:
+          By the names of `_DTYPES`, with a leading [n]; the losses and the counts are dicts by name.
+        """
+        arrays = {name: tf.TensorArray(dtype, num_steps, infer_shape=False) for name, dtype in _DTYPES.items()}
+        names: dict[str, list[str]] = {}  # Known once the body is traced, which is within this very trace.
 
         def body(i, arrays):
-            values = self._one_step(replica_step)
-            return i + 1, tuple(
-                array.write(i, tf.cast(value, array.dtype)) for array, value in zip(arrays, values, strict=True)
-            )
+            values, names['losses'], names['counts'] = self._one_step(replica_step)
+            return i + 1, {name: array.write(i, tf.cast(values[name], array.dtype)) for name, array in arrays.items()}
 
         _, arrays = tf.while_loop(lambda i, _: i < num_steps, body, (0, arrays), parallel_iterations=1)
         self._traced()
-        return [array.stack() for array in arrays]
+        values = {name: array.stack() for name, array in arrays.items()}
+        for key in ('losses', 'counts'):
+            columns = tf.unstack(values[key], len(names[key]), axis=1)
+            values[key] = dict(zip(names[key], columns, strict=True))
+        return values
 
-    def _one_step(self, replica_step) -> list[Any]:
+    def _one_step(self, replica_step) -> tuple[dict[str, Any], list[str], list[str]]:
+        """Returns values by the names of `_DTYPES`, and the names of the losses and of the counts."""
         before = self._clock()
         with tf.control_dependencies([before]):
             batch = next(self._iterator)
@@ -106,13 +127,19 @@ class TrainLoop:
         result = self._strategy.run(replica_step, args=(batch,))
         first = lambda value: self._strategy.experimental_local_results(value)[0]  # noqa: E731
         whole = lambda value: tf.concat(self._strategy.experimental_local_results(value), 0)  # noqa: E731
-        return [
-            first(result.losses),
-            first(result.counts),
-            whole(result.totals),
-            whole(result.index),
-            whole(result.weight),
-            first(result.gradient_norm),
-            first(result.learning_rate),
-            wait,
-        ]
+        values = {
+            'losses': tf.stack([first(value) for value in result.losses.values()]),
+            'counts': tf.stack([first(value) for value in result.counts.values()]) if result.counts else tf.zeros([0]),
+            'totals': whole(result.totals),
+            'index': whole(result.index),
+            'weight': whole(result.weight),
+            'gradient_norm': first(result.gradient_norm),
+            'learning_rate': first(result.learning_rate),
+            'wait': wait,
+        }
+        return values, list(result.losses), list(result.counts)
+
+
+def _columns(values: dict[str, tf.Tensor], length: int) -> np.ndarray:
+    """[n, number of values]."""
+    return np.stack([value.numpy() for value in values.values()], 1) if values else np.zeros((length, 0))

@@ -17,8 +17,8 @@ class StepResult(NamedTuple):
     """What a step reports. Scalars are the same on every replica.
 
     Attributes:
-      losses: [T] float, each loss term over the global batch, and at the end the L2 penalty if there is one.
-      counts: [C] float, what the loss terms count, summed over the images of all replicas.
+      losses: by name, float, each loss term over the global batch, and at the end the L2 penalty if there is one.
+      counts: by name, float, what the loss terms count, summed over the images of all replicas.
       totals: [b, T] float, each image's share of the loss terms, of this replica's images.
       index: [b] int32, the images' positions in the data set.
       weight: [b] float32, 0 for images that could not be read.
@@ -26,8 +26,8 @@ class StepResult(NamedTuple):
       learning_rate: float.
     """
 
-    losses: tf.Tensor
-    counts: tf.Tensor
+    losses: dict[str, tf.Tensor]
+    counts: dict[str, tf.Tensor]
     totals: tf.Tensor
     index: tf.Tensor
     weight: tf.Tensor
@@ -69,8 +69,6 @@ class TrainStep:
         # Keras would sum the gradients over the replicas once more inside `apply`: they are summed already.
         optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
         self.state = State(task.checkpoint_items, optimizer, strategy, settings.ema_decay is not None)
-        self.term_names: list[str] = []
-        self.count_names: list[str] = []
 
     def __call__(self, batch: dict[str, tf.Tensor]) -> StepResult:
         """Takes one step on this replica's share of the batch. Called in replica context."""
@@ -96,16 +94,15 @@ class TrainStep:
         watched = [tf.reduce_sum(tf.where(example > 0, tf.cast(value, losses.dtype), 0)) for value in counts.values()]
         # One reduction for everything that the replicas have to agree on.
         *gradients, sums = self._sum([*gradients, tf.concat([losses, watched], 0) if watched else losses])
-        losses, watched = sums[: len(terms)], sums[len(terms) :]
-        self.term_names, self.count_names = list(terms), list(counts)
+        sums = tf.unstack(sums)
+        losses = dict(zip(terms, sums[: len(terms)], strict=True))
+        counts = dict(zip(counts, sums[len(terms) :], strict=True))
         if settings.l2:
             penalised = [v.value for v in variables if decays(v)]
             gradients = [
                 g + settings.l2 * v.value if decays(v) else g for g, v in zip(gradients, variables, strict=True)
             ]
-            penalty = settings.l2 * sum(tf.nn.l2_loss(v) for v in penalised)
-            losses = tf.concat([losses, [tf.cast(penalty, losses.dtype)]], 0)
-            self.term_names.append('l2')
+            losses['l2'] = tf.cast(settings.l2 * sum(tf.nn.l2_loss(v) for v in penalised), shares.dtype)
         norm = tf.linalg.global_norm(gradients)
         if settings.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, settings.clip_norm, norm)
@@ -116,7 +113,7 @@ class TrainStep:
             v.assign(old + rate * (v.value - old))
         if settings.ema_decay is not None:
             self.state.update_ema(settings.ema_decay, step)
-        return StepResult(losses, watched, shares, batch['index'], batch['weight'], norm, learning_rate)
+        return StepResult(losses, counts, shares, batch['index'], batch['weight'], norm, learning_rate)
 
     def _sum(self, tensors):
         """Sums over the replicas. Kept out of one-replica graphs, which XLA then compiles."""

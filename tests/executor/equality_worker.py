@@ -64,7 +64,11 @@ def main(replicas: int, model_dir: str, path: str) -> None:
     numbers = {}
     for name in CASES_OF[replicas]:
         result, before, after, _, _ = one_case(model_dir, replicas, *CASES[name])
-        numbers |= {f'{name}/result/{key}': value for key, value in result._asdict().items() if key != 'wait'}
+        numbers |= {
+            f'{name}/result/{key}': value
+            for key, value in result._asdict().items()
+            if key not in ('wait', 'terms', 'counted')
+        }
         numbers |= {f'{name}/before/{key}': value for key, value in before.items()}
         numbers |= {f'{name}/after/{key}': value for key, value in after.items()}
     for labels, gin_file in (('', runs.SHAPES), ('objects/', runs.INSTANCES)):

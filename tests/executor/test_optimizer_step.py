@@ -214,6 +214,16 @@ def test_shares_of_the_images():
     np.testing.assert_array_equal(result.index.reshape(-1), np.arange(4 * STEPS))
 
 
+def test_names_come_with_the_results():
+    """In the task's order, the penalty last, whichever loop is asked."""
+    step, device = first_step(OPTIMIZERS['sgd'][0], OptimizerStep(l2=0.1))
+    loop = TrainLoop(step, device, runs.fixed_input(batches()), 0)
+    for result in (loop(2), loop(1)):
+        assert result.terms == ('square', 'absolute', 'l2') and result.counted == ()
+        assert result.losses.shape == (len(result.losses), 3) and result.counts.shape == (len(result.losses), 0)
+        assert result.totals.shape == (len(result.losses), 4, 2), 'the penalty has no share'
+
+
 def test_batch_without_any_image():
     """All weights 0: the loss is 0, and the weights stay as they are."""
     result, before, after = take_steps(OPTIMIZERS['momentum'][0], OptimizerStep(clip_norm=1.0), batches([0] * 4))
