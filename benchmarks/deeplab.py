@@ -49,7 +49,7 @@ class Ours:
         import numpy as np
         import tensorflow as tf
 
-        from seg.executor.hardware import set_precision
+        from seg.engine.precision import set_precision
 
         tf.config.set_visible_devices([], 'GPU')
         tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)

@@ -23,10 +23,9 @@ import keras
 import tensorflow as tf
 
 from seg import experiment
-from seg.executor import hardware as hardware_module
+from seg.engine import set_up
 from seg.executor.progress import Progress
 from seg.executor.records import Events
-from seg.executor.train_loop import TrainLoop
 from seg.optimizers.decay import decays
 
 SETTINGS = (
@@ -72,18 +71,18 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=2)
     arguments = parser.parse_args()
 
-    hardware = hardware_module.set_up('one', 'float32')
+    engine = set_up('one', 'float32')
     with tempfile.TemporaryDirectory() as folder:
         length = (f'TRAIN_STEPS={10**6}', f'BATCH_SIZE={arguments.batch}', f'CROP=({arguments.size}, {arguments.size})')
         experiment.load_settings(['gin/deeplab_shapes.gin'], (*SETTINGS, *length), (), folder, 'train')
-        made = experiment.build(folder, 'train', hardware)
+        made = experiment.build(folder, 'train', engine)
         executor, source = made.executor, made.task.training_input(made.train_data, arguments.batch)
         batch = next(iter(source.make()))
         optimizer = keras.optimizers.SGD(0.007, momentum=0.9)
         bare = bare_step(made.task.model, optimizer, made.info.num_classes)
 
         done = executor.prepare()
-        loop = TrainLoop(executor.step, hardware, source, done)
+        loop = executor.trainer.loop(source, done)
         events, progress = Events(folder, 0), Progress('training', None, 'steps')
         done = executor.advance(loop, done, 1, events, progress, source)  # Tracing.
         bare(batch)

@@ -13,15 +13,17 @@ from absl import logging
 
 from seg import checks, config, dataset_info, plugins, registry, run_dir
 from seg.datasets import contract
+from seg.engine import set_up
+from seg.engine.base import Engine
+from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UserError
-from seg.executor import hardware as hardware_module
 from seg.executor.executor import Executor
 from seg.executor.overfit import FirstExamples, Overfit
-from seg.executor.run_config import OptimizerStep, RunConfig
+from seg.executor.run_config import RunConfig
 from seg.prediction import data_set, kinds, pipeline
 from seg.prediction.request import Request
 from seg.prediction.settings import Predict
-from seg.structures import ClassHistogram, Hardware
+from seg.structures import ClassHistogram
 from seg.weights.warm_start import Init
 
 MODES = ('train_and_eval', 'train', 'eval', 'predict', 'overfit', 'report')
@@ -56,7 +58,7 @@ class Experiment:
         *,
         model_dir: str,
         mode: str,
-        hardware: Hardware,
+        engine: Engine,
         fresh: bool,
         own_pictures: bool,
         task,
@@ -69,7 +71,7 @@ class Experiment:
         Args:
           model_dir: supplied; the run's directory.
           mode: supplied; one of `MODES`.
-          hardware: supplied; where and in which precision.
+          engine: supplied; where and in which precision.
           fresh: supplied; whether an earlier run in the directory counts for nothing.
           own_pictures: supplied; whether pictures are given to `predict`, which then needs no data set.
           task: reference to a task.
@@ -84,8 +86,8 @@ class Experiment:
         run: RunConfig = config.injected('RunConfig')(model_dir=model_dir)
         run = self._overfit.applied(run) if mode == 'overfit' else run
         if trains:
-            run.per_replica(run.batch_size, hardware.num_replicas, 'batch_size')
-        run.per_replica(run.evaluation_batch_size, hardware.num_replicas, 'eval_batch_size')
+            run.per_replica(run.batch_size, engine.num_devices, 'batch_size')
+        run.per_replica(run.evaluation_batch_size, engine.num_devices, 'eval_batch_size')
         keras.utils.set_random_seed(run.seed)
 
         factory = registry.tasks.check(task, 'experiment.task')
@@ -116,7 +118,7 @@ class Experiment:
                 self._histogram = make_train_data().class_histogram()
             return self._histogram
 
-        with hardware.strategy.scope():
+        with engine.scope():
             self.task = factory(dataset_info=self.info, seed=run.seed, class_histogram=class_histogram)
             self.optimizer = None
             if trains:
@@ -127,7 +129,7 @@ class Experiment:
         self._init: Init = config.injected('init')()
         self.executor = Executor(
             task=self.task,
-            hardware=hardware,
+            engine=engine,
             config=run,
             optimizer=self.optimizer,
             step=config.injected('OptimizerStep')(),
@@ -161,7 +163,7 @@ class Experiment:
             task.self_test(self.train_data if self.mode == 'overfit' else self.eval_data)
         if not goes_on:  # A run that goes on takes the weights of its checkpoint.
             self._init.apply(task.checkpoint_items)
-        executor.build_step()
+        executor.build_trainer()
 
     def execute(self, checkpoint: str = 'latest', request: Request | None = None) -> dict[str, Any] | None:
         """Does what the mode says, after `check`. Returns the results where the mode has some.
@@ -172,7 +174,7 @@ class Experiment:
         """
         run, task = self.run_config, self.task
         if self.mode in _TRAINING_MODES:
-            replicas = self.executor.hardware.num_replicas
+            replicas = self.executor.engine.num_devices
             logging.info(
                 'Batches of %d images = %d x %d replica(s).', run.batch_size, run.batch_size // replicas, replicas
             )
@@ -220,7 +222,7 @@ class Experiment:
         run_dir.write_settings(
             self.model_dir,
             mode=self.mode,
-            hardware=self.executor.hardware,
+            engine=self.executor.engine,
             run=self.run_config,
             command=command,
             parts=self.task.checkpoint_items,
@@ -240,7 +242,7 @@ class Experiment:
         )
 
 
-config.configurable('experiment', supplied=('model_dir', 'mode', 'hardware', 'fresh', 'own_pictures'))(Experiment)
+config.configurable('experiment', supplied=('model_dir', 'mode', 'engine', 'fresh', 'own_pictures'))(Experiment)
 config.configurable('RunConfig', supplied=('model_dir',))(RunConfig)
 config.configurable('OptimizerStep')(OptimizerStep)
 config.configurable('init')(Init)
@@ -260,7 +262,7 @@ def run(
     input: str | Sequence[str] = (),
     output: str | None = None,
     probabilities: bool = False,
-    hardware: Hardware | None = None,
+    engine: Engine | None = None,
     command: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Runs an experiment; what the command line does, for notebooks and scripts.
@@ -279,7 +281,7 @@ def run(
       output: for `predict`: a folder; None for `predictions/<split>` in `model_dir`, or `predictions/input` there. For
         `report`: a file; None for `report.html` in `model_dir`.
       probabilities: for `predict`: whether to write class probabilities as well.
-      hardware: from `hardware.set_up`; None for `auto` in everything.
+      engine: from `seg.engine.set_up`; None for `auto` in everything.
       command: the command line that asks for this; a training keeps it in `run.json`.
 
     Returns:
@@ -298,7 +300,7 @@ def run(
         return None
     asked, trains = (input, output, probabilities), mode in _TRAINING_MODES
     settings = (gin_files, gin_params, plugin_specs, model_dir, mode)
-    with _checked(settings, fresh, checkpoint, asked, hardware) as (experiment, request):
+    with _checked(settings, fresh, checkpoint, asked, engine) as (experiment, request):
         model_dir = experiment.model_dir
         # Not before the new settings have proved sound, and the weights to start from are there.
         if fresh or mode == 'overfit':
@@ -328,7 +330,7 @@ def validate(
     input: str | Sequence[str] = (),
     output: str | None = None,
     probabilities: bool = False,
-    hardware: Hardware | None = None,
+    engine: Engine | None = None,
 ) -> str:
     """Builds everything and refuses what `run` refuses before its first step; runs nothing and leaves no file.
 
@@ -341,7 +343,7 @@ def validate(
       UserError: for every mistake in the settings or the data.
     """
     asked, settings = (input, output, probabilities), (gin_files, gin_params, plugin_specs, model_dir, mode)
-    with _checked(settings, fresh, checkpoint, asked, hardware, keep=False) as (experiment, _):
+    with _checked(settings, fresh, checkpoint, asked, engine, keep=False) as (experiment, _):
         if mode not in _TRAINING_MODES:
             experiment.executor.predictor(checkpoint)
         weights = run_dir.model_info(experiment.task.checkpoint_items).splitlines()[0]
@@ -350,7 +352,7 @@ def validate(
 
 @contextlib.contextmanager
 def _checked(
-    settings: tuple, fresh: bool, checkpoint: str, asked: tuple, hardware: Hardware | None, keep: bool = True
+    settings: tuple, fresh: bool, checkpoint: str, asked: tuple, engine: Engine | None, keep: bool = True
 ) -> Iterator[tuple[Experiment, Request | None]]:
     """The way that runs and `--validate` have in common: an experiment that may begin, its directory held meanwhile.
 
@@ -359,10 +361,10 @@ def _checked(
       fresh: as in `run`.
       checkpoint: as in `run`.
       asked: what `predict` is asked for: input, output, probabilities.
-      hardware: as in `run`.
+      engine: as in `run`.
       keep: whether the directory stays where it was not there before.
     """
-    hardware = hardware or hardware_module.set_up()
+    engine = engine or set_up()
     model_dir, mode = load_settings(*settings), settings[-1]
     trains = mode in _TRAINING_MODES
     if fresh and not trains:
@@ -374,7 +376,7 @@ def _checked(
         )
     request = Request.of(mode, model_dir, *asked)
     with run_dir.locked(model_dir, keep) if trains else contextlib.nullcontext():
-        experiment = build(model_dir, mode, hardware, fresh or mode == 'overfit', request)
+        experiment = build(model_dir, mode, engine, fresh or mode == 'overfit', request)
         experiment.check()
         yield experiment, request
 
@@ -425,9 +427,7 @@ def load_parts(plugin_specs: Sequence[str] = ()) -> None:
     plugins.load(plugin_specs)
 
 
-def build(
-    model_dir: str, mode: str, hardware: Hardware, fresh: bool = False, request: Request | None = None
-) -> Experiment:
+def build(model_dir: str, mode: str, engine: Engine, fresh: bool = False, request: Request | None = None) -> Experiment:
     """Builds everything that the mode needs, and refuses settings that nothing read.
 
     A request with pictures of its own does without the evaluation data.
@@ -440,7 +440,7 @@ def build(
     with config.scope('overfit') if mode == 'overfit' else contextlib.nullcontext():
         own_pictures = request is not None and request.pictures is not None
         experiment = config.injected('experiment')(
-            model_dir=model_dir, mode=mode, hardware=hardware, fresh=fresh, own_pictures=own_pictures
+            model_dir=model_dir, mode=mode, engine=engine, fresh=fresh, own_pictures=own_pictures
         )
     if request is not None:
         kinds.check(experiment.task, experiment.settings, request.probabilities)

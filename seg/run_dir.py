@@ -15,11 +15,11 @@ from typing import Any
 from absl import logging
 
 from seg import config, files
+from seg import engine as engines
+from seg.engine.base import Engine
 from seg.errors import UserError, shown
-from seg.executor import hardware as hardware_module
 from seg.executor.run_config import RunConfig
 from seg.files import write_json, write_text
-from seg.structures import Hardware
 
 # All that a run writes; --fresh removes these, their temporary files, and nothing else.
 _FILES = (
@@ -144,14 +144,14 @@ def check_settings(model_dir: str) -> None:
 
 
 def write_settings(
-    model_dir: str, *, mode: str, hardware: Hardware, run: RunConfig, command: Sequence[str], parts: Mapping[str, Any]
+    model_dir: str, *, mode: str, engine: Engine, run: RunConfig, command: Sequence[str], parts: Mapping[str, Any]
 ) -> None:
     """Keeps the parsed settings in the directory.
 
     Args:
       model_dir: the run.
       mode: of the run.
-      hardware: where it runs.
+      engine: where it runs.
       run: its length and batch size.
       command: the command line that this process runs; empty for none.
       parts: of the model, Keras layers by name.
@@ -163,16 +163,12 @@ def write_settings(
         _run_path(model_dir),
         {
             'mode': mode,
-            'precision': hardware.precision,
-            'strategy': type(hardware.strategy).__name__,
-            'replicas': hardware.num_replicas,
+            **engine.describe(),
             'global_batch': run.batch_size,
             'train_steps': run.train_steps,
             'best_metric': run.best_metric,
-            'jit_compile': hardware.jit_compile,
-            'deterministic': hardware.deterministic,
             'command': list(command),
-            'versions': hardware_module.describe(),
+            'versions': engines.describe(),
             'training': {key: value for key, value in values.items() if not _is_free(key)},
             'free': {key: value for key, value in values.items() if _is_free(key)},
         },

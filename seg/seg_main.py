@@ -171,21 +171,20 @@ def _report() -> int:
 
 def _run(argv: Sequence[str]) -> int:
     with _quiet_start():
-        import tensorflow
+        from seg import engine as engines
 
-        tensorflow.config.list_physical_devices()
+        engines.start()
         from seg import experiment, plugins
-        from seg.executor import hardware as hardware_module
         from seg.prediction import pipeline
     if _VERSION.value:
-        for key, value in hardware_module.describe().items():
+        for key, value in engines.describe().items():
             print(f'{key}: {", ".join(value) if isinstance(value, list) else value}')
         return 0
     if _LIST.value is not None or _DESCRIBE.value is not None:
         experiment.load_parts(_PLUGINS.value)
         print(plugins.describe_text(_DESCRIBE.value) if _DESCRIBE.value else plugins.list_text(_LIST.value))
         return 0
-    hardware = hardware_module.set_up(_STRATEGY.value, _PRECISION.value, _JIT.value, _DETERMINISTIC.value)
+    engine = engines.set_up(_STRATEGY.value, _PRECISION.value, _JIT.value, _DETERMINISTIC.value)
     settings = dict(
         model_dir=_MODEL_DIR.value,
         mode=_MODE.value,
@@ -196,7 +195,7 @@ def _run(argv: Sequence[str]) -> int:
         probabilities=_PROBABILITIES.value,
         fresh=_FRESH.value,
         checkpoint=_CHECKPOINT.value,
-        hardware=hardware,
+        engine=engine,
     )
     if _VALIDATE.value:
         print(experiment.validate(_GIN_FILE.value, **settings))
@@ -263,7 +262,7 @@ def _report_bug(argv: Sequence[str], error: Exception) -> int:
 
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Keeps TensorFlow's start-up lines away: it writes them to descriptor 2 before any log level counts."""
+    """Keeps the start-up lines of TensorFlow away: it writes them to descriptor 2 before any log level counts."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     sys.stderr.flush()
     try:

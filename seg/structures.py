@@ -194,20 +194,6 @@ class Detections(NamedTuple):
     masks: Sequence[dict[str, Any]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Hardware:
-    """Where and in which precision to run: from flags and environment, never from gin."""
-
-    strategy: Any
-    precision: str = 'float32'
-    jit_compile: bool = False
-    deterministic: bool = False
-
-    @property
-    def num_replicas(self) -> int:
-        return self.strategy.num_replicas_in_sync
-
-
 class Picture(NamedTuple):
     """A picture for TensorBoard.
 

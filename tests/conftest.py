@@ -36,6 +36,6 @@ def _float32_afterwards():
     """Takes back the precision that a test has set: it is global in Keras."""
     yield
     if 'keras' in sys.modules:
-        from seg.executor import hardware
+        from seg.engine import precision
 
-        hardware.set_precision('float32')
+        precision.set_precision('float32')

@@ -11,8 +11,8 @@ from PIL import Image
 
 from seg import config, experiment
 from seg.datasets import shapes
+from seg.engine import set_up
 from seg.errors import UserError
-from seg.executor import hardware as hardware_module
 from seg.executor.executor import Executor
 from tests.executor import runs
 
@@ -32,8 +32,8 @@ FILES = {
 
 
 def run(model_dir, gin_files=(), params=(), **settings):
-    hardware = hardware_module.set_up('one', 'float32', 'off')
-    return experiment.run(gin_files, model_dir=str(model_dir), gin_params=params, hardware=hardware, **settings)
+    engine = set_up('one', 'float32', 'off')
+    return experiment.run(gin_files, model_dir=str(model_dir), gin_params=params, engine=engine, **settings)
 
 
 def message(*args, **kwargs):
@@ -205,8 +205,8 @@ def test_a_run_and_validate_refuse_alike(tmp_path, monkeypatch, name):
 
 
 def validated(model_dir, gin_files=(), params=(), **settings):
-    hardware = hardware_module.set_up('one', 'float32', 'off')
-    return experiment.validate(gin_files, model_dir=str(model_dir), gin_params=params, hardware=hardware, **settings)
+    engine = set_up('one', 'float32', 'off')
+    return experiment.validate(gin_files, model_dir=str(model_dir), gin_params=params, engine=engine, **settings)
 
 
 def test_validate_looks_at_the_run_in_the_directory(trained):

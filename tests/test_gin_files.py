@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from seg import config, experiment, registry
-from seg.executor import hardware as hardware_module
+from seg.engine import set_up
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(
@@ -70,8 +70,8 @@ def settings(data_dir):
 
 
 @pytest.fixture(scope='module')
-def hardware():
-    return hardware_module.set_up('one', 'float32', 'off')
+def engine():
+    return set_up('one', 'float32', 'off')
 
 
 def test_there_are_files():
@@ -79,10 +79,10 @@ def test_there_are_files():
 
 
 @pytest.mark.parametrize('name', FILES)
-def test_file_builds(name, settings, hardware, tmp_path, monkeypatch):
+def test_file_builds(name, settings, engine, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     model_dir = experiment.load_settings([name], settings(name), (), str(tmp_path / 'run'), 'train_and_eval')
-    built = experiment.build(model_dir, 'train_and_eval', hardware)
+    built = experiment.build(model_dir, 'train_and_eval', engine)
     assert built.info.num_classes > 1 and built.run_config.train_steps > 0
     idle = [item.key for item in config.unused() if not item.key.startswith(('overfit.', 'overfit/'))]
     assert idle == IDLE.get(name, [])
@@ -94,7 +94,7 @@ def test_file_builds(name, settings, hardware, tmp_path, monkeypatch):
     path.write_text(snapshot, encoding='utf-8')
     model_dir = experiment.load_settings([str(path)], (), (), str(tmp_path / 'run'), 'train_and_eval')
     assert config.snapshot() == snapshot
-    experiment.build(model_dir, 'train_and_eval', hardware)
+    experiment.build(model_dir, 'train_and_eval', engine)
     assert config.operative_values() == values
 
 

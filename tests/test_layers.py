@@ -16,7 +16,7 @@ PARTS = (
 BASE = {'errors', 'files', 'structures', 'ops', 'layers'}
 
 # What a module or folder of seg/ may import from seg/, besides itself. Parts of two kinds meet through the registry
-# alone, and the executor and the tasks meet in experiment.py alone. Of the parts, the executor knows the optimizers,
+# alone, and the executor and the tasks meet in experiment.py alone. Of the parts, an engine knows the optimizers,
 # whose rule for which variables decay its step shares, and augments the data sets, whose form of masks they use.
 MAY_IMPORT = {
     '__init__': set(),
@@ -39,17 +39,18 @@ MAY_IMPORT = {
     'weights': BASE | {'registry', *PARTS, 'models'},
     'inputs': BASE | {'registry', 'augments', 'datasets'},
     'tasks': BASE | {'drawing', 'pasting', 'registry', 'inputs', *PARTS, 'models', 'weights'},
-    'executor': BASE | {'registry', 'optimizers', 'weights'},
-    'prediction': BASE | {'drawing', 'executor', 'pasting'},
+    'engine': BASE | {'optimizers'},
+    'executor': BASE | {'engine', 'weights'},
+    'prediction': BASE | {'drawing', 'engine', 'executor', 'pasting'},
     'report': {'errors', 'files', 'structures', 'datasets', 'executor'},
     'dataset_info': {'errors', 'files', 'structures'},
-    'run_dir': {'errors', 'files', 'structures', 'config', 'executor'},
+    'run_dir': {'errors', 'files', 'structures', 'config', 'engine', 'executor'},
     'checks': {'errors', 'structures', 'registry'},
 }
 MAY_IMPORT['experiment'] = set(MAY_IMPORT)
 MAY_IMPORT['seg_main'] = set(MAY_IMPORT)
 
-# The same models run on every Keras backend, so their code may not name one.
+# The same models, and the same loop around them, run on every Keras backend, so their code may not name one.
 NEUTRAL = {
     'backbones',
     'decoders',
@@ -60,6 +61,7 @@ NEUTRAL = {
     'ops',
     'schedules',
     'structures',
+    'executor',
     'drawing',
     'pasting',
     'metrics',

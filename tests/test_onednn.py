@@ -9,7 +9,8 @@ import tensorflow as tf
 from tensorflow.python.util import _pywrap_util_port
 
 import seg
-from seg.executor import hardware
+from seg import engine
+from seg.engine.tensorflow import devices
 
 NAME = 'TF_ENABLE_ONEDNN_OPTS'
 
@@ -32,8 +33,8 @@ def test_what_comes_too_late_is_not_set(monkeypatch):
 
 
 def test_these_tests_run_with_it():
-    assert hardware.has_onednn() == (os.environ[NAME] == '1')
-    assert hardware.describe()['onednn'] == ('on' if hardware.has_onednn() else 'off')
+    assert devices.has_onednn() == (os.environ[NAME] == '1')
+    assert engine.describe()['onednn'] == ('on' if devices.has_onednn() else 'off')
 
 
 @pytest.mark.parametrize(('is_on', 'given', 'told'), [(False, None, True), (False, '0', False), (True, None, False)])
@@ -43,5 +44,5 @@ def test_a_process_that_is_slow_without_the_users_wish_tells_it(monkeypatch, cap
     if given is None:
         monkeypatch.delenv(NAME)
     with caplog.at_level('WARNING', logger='absl'):
-        hardware.set_up('one', 'float32', 'off')
+        engine.set_up('one', 'float32', 'off')
     assert any('import seg first' in record.getMessage() for record in caplog.records) == told

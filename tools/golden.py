@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import dataclasses
 import difflib
 import inspect
 import itertools
@@ -40,10 +41,9 @@ import tensorflow as tf  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
-from seg import config, experiment  # noqa: E402
-from seg.executor import hardware as hardware_module  # noqa: E402
+from seg import config, engine, experiment  # noqa: E402
+from seg.engine.precision import set_precision  # noqa: E402
 from seg.optimizers.decay import decays  # noqa: E402
-from seg.structures import Hardware  # noqa: E402
 from tests.executor import runs  # noqa: E402
 
 FOLDER = ROOT / 'tests' / 'golden'
@@ -128,12 +128,12 @@ def text(gin_file: pathlib.Path, data: pathlib.Path) -> str:
       data: what `write_data` has made; nothing of its place shows in the text.
     """
     asks = 'DATA_DIR = %gin.REQUIRED' in _with_includes(gin_file)
-    hardware_module.set_precision('float32')
+    set_precision('float32')
     with contextlib.chdir(data.parent), _initialisers() as initialisers:
         params = [f'DATA_DIR={data.name!r}'] if asks else []
         model_dir = experiment.load_settings([str(gin_file)], params, (), 'run', 'train_and_eval')
-        made = experiment.build(model_dir, 'train_and_eval', hardware_module.set_up('one', 'float32', 'off'))
-        made.executor.build_step()  # Tells the optimizer which variables do not decay.
+        made = experiment.build(model_dir, 'train_and_eval', engine.set_up('one', 'float32', 'off'))
+        made.executor.build_trainer()  # Tells the optimizer which variables do not decay.
     used, bound = config.operative_values(), config.bound_values()
     idle = {key: value for key, value in bound.items() if key not in used}
     step = config.injected('OptimizerStep')()
@@ -210,8 +210,8 @@ def train(name: str, folder: pathlib.Path) -> dict[str, Any]:
       tensors, those of each part of the model and of the optimizer together.
     """
     gin_file, *params = TRAININGS[name]
-    hardware = hardware_module.set_up('one', 'float32', 'off')
-    hardware_module.set_precision('float64')
+    one = engine.set_up('one', 'float32', 'off')
+    set_precision('float64')
     before = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True})  # It takes longer than the steps.
     try:
@@ -219,10 +219,10 @@ def train(name: str, folder: pathlib.Path) -> dict[str, Any]:
             [str(ROOT / gin_file)],
             model_dir=str(folder),
             gin_params=params,
-            hardware=Hardware(hardware.strategy, 'float64'),
+            engine=dataclasses.replace(one, precision='float64'),
         )
     finally:
-        hardware_module.set_precision('float32')
+        set_precision('float32')
         tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': False, **before})
     lines = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
     steps = [

@@ -1,4 +1,4 @@
-"""Evaluation and prediction: every example exactly once, totals on the host.
+"""Evaluation: every example exactly once, totals on the host.
 
 A metric has one of two forms. Most sum: `update(batch, predictions)` gives a dict of tensors on the device, which are
 summed over replicas and go to `add(sums)`. One with an attribute `gathers = True` compares on the host, image by image:
@@ -8,20 +8,17 @@ of them the picture's objects.
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
+from seg.engine.base import Engine
 from seg.errors import UserError
 from seg.executor import unread
 from seg.executor.gallery import Gallery
-from seg.executor.hardware import batches
 from seg.executor.progress import Progress
-from seg.structures import Hardware, Input, Picture
+from seg.structures import Input, LossTerm, Picture
 
 
 class Evaluation(NamedTuple):
@@ -45,19 +42,14 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator:
-    """Runs a task's inference over finite inputs. Its graphs are traced once and kept."""
+    """Runs a task's inference over finite inputs. What the engine traces for it is kept."""
 
-    def __init__(self, task, hardware: Hardware):
+    def __init__(self, task, engine: Engine):
         self._task = task
-        self._strategy = hardware.strategy
         self._metrics = task.metrics()
-        jit = hardware.jit_compile or None
-        self._evaluate = tf.function(
-            lambda batch, draws: self._on_replicas(
-                tf.function(functools.partial(self._replica, draws=draws), jit_compile=jit), batch
-            )
-        )
-        self._predict = tf.function(lambda batch: self._on_replicas(tf.function(task.predict, jit_compile=jit), batch))
+        self._gathering = [metric for metric in self._metrics if getattr(metric, 'gathers', False)]
+        self._summing = [metric for metric in self._metrics if metric not in self._gathering]
+        self._batches = engine.evaluator(task, self._summing, self._gathering)
 
     def evaluate(self, source: Input, num_pictures: int = 0) -> Evaluation:
         """Computes all metrics and the losses over the whole input.
@@ -70,41 +62,36 @@ class Evaluator:
           UserError: if no image could be read, the data set's labels are none, or a metric compares with objects that
             the input does not tell.
         """
-        gathering = [metric for metric in self._metrics if _gathers(metric)]
-        summing = [metric for metric in self._metrics if not _gathers(metric)]
-        if gathering and source.truth is None:
+        if self._gathering and source.truth is None:
             raise UserError(
-                f'{source.name}: {type(gathering[0]).__name__} compares with the objects of each picture, and this '
-                'input has none. Evaluate it with a task for instances.'
+                f'{source.name}: {type(self._gathering[0]).__name__} compares with the objects of each picture, and '
+                'this input has none. Evaluate it with a task for instances.'
             )
         for metric in self._metrics:
             metric.reset()
-        sums: dict[str, np.ndarray] = {}
+        losses: dict[str, LossTerm] = {}
         gallery = Gallery(num_pictures, source.num_examples)
         stream: list[int] = []  # Indices of all images, as they come; -1 for padding.
         missing: list[int] = []  # Places in it.
         examples = counted = 0
         start = first_done = time.perf_counter()
         progress = Progress(f'evaluating {source.name}', source.num_examples, 'images')
-        for number, batch in enumerate(batches(source, self._strategy)):
-            device_sums, gathered, predictions, scores = self._evaluate(batch, num_pictures > 0)
-            *parts, losses = [{key: value.numpy() for key, value in part.items()} for part in device_sums]
-            for metric, part in zip(summing, parts, strict=True):
-                metric.add(part)
-            sums = {key: sums.get(key, 0) + value.astype(np.float64) for key, value in losses.items()}
-            host = self._to_host({key: batch[key] for key in ('index', 'weight')} | scores)
-            real = host['index'] >= 0
-            missing += list(len(stream) + np.flatnonzero(real & (host['weight'] == 0)))
-            stream += list(host['index'])
-            counting = np.flatnonzero(host['weight'] > 0)
+        for number, batch in enumerate(self._batches(source, num_pictures > 0)):
+            for metric, sums in zip(self._summing, batch.sums, strict=True):
+                metric.add(sums)
+            losses = {name: _added(losses.get(name), term) for name, term in batch.losses.items()}
+            real = batch.index >= 0
+            missing += list(len(stream) + np.flatnonzero(real & (batch.weight == 0)))
+            stream += list(batch.index)
+            counting = np.flatnonzero(batch.weight > 0)
             examples += len(counting)
-            indices = [int(index) for index in host['index'][counting]]
+            indices = [int(index) for index in batch.index[counting]]
             truth = [source.truth(index) if source.truth else None for index in indices]
-            for metric, values in zip(gathering, gathered, strict=True):
-                metric.add({key: value[counting] for key, value in self._to_host(values).items()}, truth)
+            for metric, rows in zip(self._gathering, batch.rows, strict=True):
+                metric.add({key: value[counting] for key, value in rows.items()}, truth)
             if num_pictures:
-                for n in gallery.choose(host['index'][counting], host['score'][counting]):
-                    example, prediction = self._one(batch, counting[n]), self._one(predictions, counting[n])
+                for n in gallery.choose(indices, batch.scores[counting]):
+                    example, prediction = batch.example(counting[n])
                     drawing = self._task.picture(example, prediction, source.image_name(indices[n]), truth[n])
                     gallery.keep(indices[n], drawing)
             if number == 0:
@@ -113,7 +100,7 @@ class Evaluator:
         end = time.perf_counter()
         progress.close()
         unread.report(source, 0, missing, stream)
-        metrics = _losses(sums)
+        metrics = _losses(losses)
         for metric in self._metrics:
             metrics |= metric.result()
         timed, seconds = (examples - counted, end - first_done) if examples > counted else (examples, end - start)
@@ -126,62 +113,17 @@ class Evaluator:
             {name: value for m in self._metrics if hasattr(m, 'details') for name, value in m.details().items()},
         )
 
-    def predict(self, source: Input) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
-        """Yields (batch, predictions) on the host, padding included (`index` -1)."""
-        for batch in batches(source, self._strategy):
-            yield self._to_host(batch), self._to_host(self._predict(batch))
-
     def _charts(self) -> list[Picture]:
         return [picture for metric in self._metrics if hasattr(metric, 'pictures') for picture in metric.pictures()]
 
-    def _replica(self, batch, draws: bool):
-        """Per replica: the sums of each summing metric, those of the losses last; the rows of each gathering metric;
-        for drawing, predictions and scores."""
-        predictions, terms = self._task.evaluate_batch(batch)
-        sums = [metric.update(batch, predictions) for metric in self._metrics if not _gathers(metric)]
-        rows = [metric.update(batch, predictions) for metric in self._metrics if _gathers(metric)]
-        counts = batch['weight'] > 0
-        losses = {}
-        for name, term in terms.items():
-            losses[f'{name}/total'] = tf.reduce_sum(tf.where(counts, term.total, 0))
-            losses[f'{name}/weight'] = tf.reduce_sum(tf.where(counts, term.weight, 0))
-        if not draws:
-            return [*sums, losses], rows, {}, {}
-        return [*sums, losses], rows, predictions, {'score': self._task.image_scores(batch, predictions)}
 
-    def _on_replicas(self, function, batch):
-        result = self._strategy.run(function, args=(batch,))
-        if isinstance(result, tuple):
-            sums, *others = result
-            sums = tf.nest.map_structure(
-                lambda v: self._strategy.reduce(tf.distribute.ReduceOp.SUM, v, axis=None), sums
-            )
-            return sums, *others
-        return result
-
-    def _to_host(self, values: dict[str, Any]) -> dict[str, np.ndarray]:
-        local = self._strategy.experimental_local_results
-        return {key: np.concatenate([part.numpy() for part in local(value)]) for key, value in values.items()}
-
-    def _one(self, values: dict[str, Any], position: int) -> dict[str, np.ndarray]:
-        """A single example of a batch on the host; the others stay on the device."""
-        found = {}
-        for key, value in values.items():
-            shares = self._strategy.experimental_local_results(value)
-            replica, i = divmod(int(position), shares[0].shape[0])
-            found[key] = shares[replica][i].numpy()
-        return found
+def _added(sums: LossTerm | None, term: LossTerm) -> LossTerm:
+    """In double precision: there may be many batches."""
+    sums = sums or LossTerm(0, 0)
+    return LossTerm(sums.total + np.float64(term.total), sums.weight + np.float64(term.weight))
 
 
-def _gathers(metric) -> bool:
-    return getattr(metric, 'gathers', False)
-
-
-def _losses(sums: dict[str, np.ndarray]) -> dict[str, float]:
+def _losses(sums: dict[str, LossTerm]) -> dict[str, float]:
     """The losses and their sum; nothing where there is no loss."""
-    names = [key.removesuffix('/total') for key in sums if key.endswith('/total')]
-    losses = {
-        f'loss/{name}': float(sums[f'{name}/total'] / sums[f'{name}/weight']) if sums[f'{name}/weight'] else 0.0
-        for name in names
-    }
+    losses = {f'loss/{name}': float(term.total / term.weight) if term.weight else 0.0 for name, term in sums.items()}
     return {'loss': sum(losses.values()), **losses} if losses else {}

@@ -1,6 +1,6 @@
 """The executor: train, evaluate and predict with a task, in the shape of TPUEstimator.
 
-The device runs `iterations_per_loop` steps at a time. Between two loops the host looks in, in this order:
+The engine runs `iterations_per_loop` steps at a time. Between two loops the host looks in, in this order:
 
 1. Finite check: nothing that comes from a broken step may be written.
 2. Metrics and summaries: they belong to the steps that were taken, whatever happens next.
@@ -13,27 +13,25 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import psutil
-import tensorflow as tf
 from absl import logging
 
 from seg import files
+from seg.engine.base import Engine, LoopResult, Predictor, Trainer
+from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UnsavedError, UserError, shown
 from seg.executor import stopping, unread
 from seg.executor.checkpoints import Checkpoint, Checkpoints
 from seg.executor.evaluation_records import EvaluationRecords
 from seg.executor.evaluator import Evaluation, Evaluator
-from seg.executor.predictor import Predictor
 from seg.executor.progress import Progress
 from seg.executor.records import Events, MetricsLog
-from seg.executor.run_config import OptimizerStep, RunConfig
-from seg.executor.train_loop import LoopResult, TrainLoop
-from seg.executor.train_step import TrainStep
-from seg.structures import Hardware, Input
+from seg.executor.run_config import RunConfig
+from seg.structures import Input
 
 
 class Executor:
@@ -46,7 +44,7 @@ class Executor:
         self,
         *,
         task,
-        hardware: Hardware,
+        engine: Engine,
         config: RunConfig,
         optimizer: Any = None,
         step: OptimizerStep | None = None,
@@ -57,14 +55,14 @@ class Executor:
         Args:
           task: what is learnt: `loss_terms`, `predict`, `evaluate_batch`, `metrics`, `image_scores`,
             `picture`, `checkpoint_items`; `advice`, if it has some on what its losses count.
-          hardware: where.
+          engine: where.
           config: how long, and the periods.
-          optimizer: a Keras optimizer, made in the strategy's scope; needed for training only.
+          optimizer: a Keras optimizer, made in the engine's scope; needed for training only.
           step: what happens to gradients and weights beside the optimizer.
           config_text: makes the Markdown of the settings, for TensorBoard.
         """
         self._task = task
-        self.hardware = hardware
+        self.engine = engine
         self._config = config
         self._optimizer = optimizer
         self._settings = step or OptimizerStep()
@@ -73,7 +71,7 @@ class Executor:
         self._log = MetricsLog(os.path.join(config.model_dir, 'metrics.jsonl'))
         self._records = EvaluationRecords(config, self._checkpoints, self._log)
         self._evaluator: Evaluator | None = None
-        self.step: TrainStep | None = None
+        self.trainer: Trainer | None = None
         self._train_seconds = 0.0
         self._timed = [0, 0.0]  # Images and seconds of all loops but each process' first, which holds the tracing.
         self._first_loop = True
@@ -106,7 +104,7 @@ class Executor:
             return results
         if self._last is None or self._last[0] != step:
             self._evaluate_now(eval_source, step)
-        results = self._results(*self._last, self._checkpoints.path(step), bool(self.step.state.ema))
+        results = self._results(*self._last, self._checkpoints.path(step), self.trainer.averages)
         results['best'] = self._records.best()
         _write_results(path, results)
         return results
@@ -139,16 +137,11 @@ class Executor:
         logging.info('Scores: %s', path)
         return results
 
-    def predict(self, source: Input, checkpoint: str = 'latest') -> Iterator[tuple[dict, dict]]:
-        """Yields host arrays (batch, predictions) for every batch; padded examples have `index` -1."""
-        self._load_model(checkpoint)
-        yield from self._the_evaluator.predict(source)
-
     def predictor(self, checkpoint: str = 'latest') -> Predictor:
         """Sets the model's weights from a checkpoint; returns what predicts batches that the host makes."""
         found, _ = self._load_model(checkpoint)
         logging.info('Predicting with the weights of step %d (%s).', found.step, found.path)
-        return Predictor(self._task, self.hardware, found.path)
+        return self.engine.predictor(self._task, found.path)
 
     # ---- Training ----------------------------------------------------------------------------------------------------
 
@@ -176,7 +169,7 @@ class Executor:
     ) -> int:
         """Takes the steps from `done` to `last`. Returns the step reached."""
         config = self._config
-        loop = TrainLoop(self.step, self.hardware, source, done, signals.save_first)
+        loop = self.trainer.loop(source, done, signals.save_first)
         events = Events(os.path.join(config.model_dir, 'train'), done)
         if text := self._config_text():
             events.text(done, 'config', text)
@@ -203,7 +196,15 @@ class Executor:
             signals.leave()
         return done
 
-    def advance(self, loop: TrainLoop, done: int, steps: int, events: Events, progress: Progress, source: Input) -> int:
+    def advance(
+        self,
+        loop: Callable[[int], LoopResult],
+        done: int,
+        steps: int,
+        events: Events,
+        progress: Progress,
+        source: Input,
+    ) -> int:
         """Runs one loop, checks it and records it. Returns the step reached."""
         start = time.perf_counter()
         result = loop(steps)
@@ -216,7 +217,7 @@ class Executor:
         """Builds the training state and restores the newest checkpoint. Returns the step to go on from."""
         with files.writing(self._config.model_dir):
             os.makedirs(self._config.model_dir, exist_ok=True)
-        self.build_step()
+        self.build_trainer()
         files.sweep(self._config.model_dir)
         self._records.clear_up()
         found = self._checkpoints.latest()
@@ -224,18 +225,18 @@ class Executor:
         if found is None:
             self._log.cut(0)
             return 0
-        self.step.state.from_host(found.tensors, found.path)
+        self.trainer.from_host(found.tensors, found.path)
         self._read_times(found)
         self._log.cut(found.step)
         logging.info('Going on from step %d (%s).', found.step, found.path)
         return found.step
 
-    def build_step(self) -> None:
+    def build_trainer(self) -> None:
         """Makes the optimizer's state and the averages, from the weights that the model has now."""
-        if self.step is None:
+        if self.trainer is None:
             if self._optimizer is None:
                 raise ValueError('This executor was made without an optimizer: it evaluates and predicts only.')
-            self.step = TrainStep(self._task, self._optimizer, self._settings, self.hardware.strategy)
+            self.trainer = self.engine.trainer(self._task, self._optimizer, self._settings)
 
     def check_classes(self) -> None:
         """Refuses to go on from a checkpoint that has learnt other classes. Nothing on disk changes.
@@ -270,7 +271,7 @@ class Executor:
             'timed': self._timed,
             'class_names': list(self._task.class_names),
         }
-        self._checkpoints.save(step, self.step.state.to_host(), metadata)
+        self._checkpoints.save(step, self.trainer.to_host(), metadata)
 
     def _record(
         self,
@@ -300,7 +301,7 @@ class Executor:
             'learning_rate': float(result.learning_rate[-1]),
             'gradient_norm': float(result.gradient_norm.mean()),
             'images_per_second': images / seconds,
-            **({} if self.hardware.deterministic else {'data_wait': float(min(result.wait.sum() / seconds, 1.0))}),
+            **({} if self.engine.deterministic else {'data_wait': float(min(result.wait.sum() / seconds, 1.0))}),
             'host_memory_mb': psutil.Process().memory_info().rss / 2**20,
         }
         self._log.add('train', step, values)
@@ -342,7 +343,7 @@ class Executor:
     @property
     def _the_evaluator(self) -> Evaluator:
         if self._evaluator is None:
-            self._evaluator = Evaluator(self._task, self.hardware)
+            self._evaluator = Evaluator(self._task, self.engine)
         return self._evaluator
 
     def _evaluation_is_due(self, step: int, last: int) -> bool:
@@ -350,7 +351,7 @@ class Executor:
 
     def _evaluate_now(self, source: Input, step: int) -> Evaluation:
         """Evaluates the weights in memory, makes the checkpoint of `step` the best if it is, and records the result."""
-        with self.step.state.averaged():
+        with self.trainer.averaged():
             evaluation = self._the_evaluator.evaluate(source, self._config.num_pictures)
         logging.info('step %d: %s', step, self._task.summary(evaluation.metrics))
         self._records.add(step, evaluation, source.name)
@@ -362,6 +363,7 @@ class Executor:
         found = self._checkpoints.find(which)
         self._refuse_other_classes(found)
         averages = any(name.startswith('ema/') for name in found.tensors)
+        values: dict[str, np.ndarray] = {}
         for part, layer in self._task.checkpoint_items.items():
             for variable in layer.variables:
                 name = f'{part}/{variable.path}'
@@ -373,7 +375,8 @@ class Executor:
                         'checkpoint. Use the gin file that it was trained with; without --gin_file, '
                         'model_dir/config.gin is read.'
                     )
-                variable.value.assign(tf.cast(value, variable.dtype))
+                values[name] = value
+        self.engine.set_model(self._task.checkpoint_items, values)
         return found, averages
 
     def _results(self, step: int, evaluation: Evaluation, checkpoint: str, ema: bool) -> dict[str, Any]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import tensorflow as tf
 from absl import logging
 from PIL import Image
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from seg.errors import shown
 from seg.files import parse_json, read_bytes, write_text, writing
@@ -72,7 +71,7 @@ def _parsed(text: bytes) -> dict[str, Any] | None:
 
 
 class Events:
-    """A TensorBoard event file. Written by the host alone, without TensorFlow ops, and in the caller's thread.
+    """A TensorBoard event file. Written without any framework, and in the caller's thread.
 
     All methods raise UserError if it cannot be written.
     """
@@ -86,9 +85,9 @@ class Events:
         """
         name = f'events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}'
         self._path = os.path.join(folder, name)
-        with self._writing():
+        with writing(self._path):
             os.makedirs(folder, exist_ok=True)
-            self._writer = tf.io.TFRecordWriter(self._path)
+            self._file = RecordWriter(open(self._path, 'wb'))
         self._write(event_pb2.Event(file_version='brain.Event:2', wall_time=time.time()))
         if start:
             session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -114,27 +113,16 @@ class Events:
             self._add(step, summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, image=image)]))
 
     def flush(self) -> None:
-        with self._writing():
-            self._writer.flush()
+        with writing(self._path):
+            self._file.flush()
 
     def close(self) -> None:
-        with self._writing():
-            self._writer.close()
+        with writing(self._path):
+            self._file.close()
 
     def _add(self, step: int, summary) -> None:
-        # Through bytes: TensorBoard's own protos and TensorFlow's may be two classes of one message.
-        summary = summary_pb2.Summary.FromString(summary.SerializeToString())
         self._write(event_pb2.Event(summary=summary, step=step, wall_time=time.time()))
 
     def _write(self, event) -> None:
-        with self._writing():
-            self._writer.write(event.SerializeToString())
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """TensorFlow has exceptions of its own for what the system says."""
         with writing(self._path):
-            try:
-                yield
-            except tf.errors.OpError as error:
-                raise OSError(error.message.rpartition('; ')[2]) from error
+            self._file.write(event.SerializeToString())

@@ -21,8 +21,8 @@ import keras
 import numpy as np
 from absl import logging
 
+from seg.engine.base import Predictions, Predictor
 from seg.errors import UserError
-from seg.executor.predictor import Predictions, Predictor
 from seg.executor.progress import Progress
 from seg.prediction import canvas, reading
 from seg.prediction.jobs import PATIENCE, Job, Memory

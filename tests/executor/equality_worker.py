@@ -11,11 +11,9 @@ sys.path.insert(0, os.getcwd())
 
 import numpy as np  # noqa: E402
 
-from seg.executor import hardware as hardware_module  # noqa: E402
+from seg.engine import set_up  # noqa: E402
 from seg.executor.evaluator import Evaluator  # noqa: E402
 from seg.executor.run_config import OptimizerStep  # noqa: E402
-from seg.executor.train_loop import TrainLoop  # noqa: E402
-from seg.executor.train_step import TrainStep  # noqa: E402
 from seg.metrics.coco_ap import CocoAP  # noqa: E402
 from tests.executor import runs  # noqa: E402
 from tests.metrics import scenes  # noqa: E402
@@ -52,15 +50,14 @@ def one_case(model_dir, replicas, gin_file, settings, steps, precision):
     """Takes steps on one ragged batch. Returns the loop's result, all variables before and after, task and batch."""
     made = runs.build(model_dir, *PLAIN, *settings, replicas=replicas, precision=precision, gin_files=(gin_file,))
     batch = runs.ragged_batch(made.task, made.train_data, precision)
-    hardware = made.executor.hardware
-    step = TrainStep(made.task, made.optimizer, SETTINGS, hardware.strategy)
-    before = step.state.to_host()
-    result = TrainLoop(step, hardware, runs.fixed_input([batch] * steps), 0)(steps)
-    return result, before, step.state.to_host(), made.task, batch
+    trainer = made.executor.engine.trainer(made.task, made.optimizer, SETTINGS)
+    before = trainer.to_host()
+    result = trainer.loop(runs.fixed_input([batch] * steps), 0)(steps)
+    return result, before, trainer.to_host(), made.task, batch
 
 
 def main(replicas: int, model_dir: str, path: str) -> None:
-    hardware_module.set_up('one' if replicas == 1 else f'mirrored:{replicas}')
+    set_up('one' if replicas == 1 else f'mirrored:{replicas}')
     numbers = {}
     for name in CASES_OF[replicas]:
         result, before, after, _, _ = one_case(model_dir, replicas, *CASES[name])
@@ -74,13 +71,13 @@ def main(replicas: int, model_dir: str, path: str) -> None:
     for labels, gin_file in (('', runs.SHAPES), ('objects/', runs.INSTANCES)):
         made = runs.build(model_dir, replicas=replicas, precision='float64', gin_files=(gin_file,))
         source = made.task.evaluation_input(made.eval_data, 4)
-        evaluation = Evaluator(made.task, made.executor.hardware).evaluate(source, 2)
+        evaluation = Evaluator(made.task, made.executor.engine).evaluate(source, 2)
         numbers |= {f'{labels}metrics/{key}': np.float64(value) for key, value in evaluation.metrics.items()}
         numbers |= {f'{labels}pictures/{tag}': pixels for tag, pixels, _ in evaluation.pictures}
     # A metric that gathers: 6 pictures in batches of 4, one of which could not be read.
     task = scenes.Finder(CocoAP(num_classes=4, class_names=('a', 'b', 'c', 'd')))
     source = scenes.source(*scenes.make(0, pictures=6), 4, unread=(1,))
-    evaluation = Evaluator(task, made.executor.hardware).evaluate(source, 2)
+    evaluation = Evaluator(task, made.executor.engine).evaluate(source, 2)
     numbers |= {f'gathered/{key}': np.float64(value) for key, value in evaluation.metrics.items()}
     numbers |= {f'gathered_pictures/{tag}': pixels for tag, pixels, _ in evaluation.pictures}
     np.savez(path, **numbers)

@@ -10,11 +10,13 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from seg.engine.optimizer_step import OptimizerStep
+from seg.engine.tensorflow.engine import TensorFlowEngine
 from seg.executor.executor import Executor
-from seg.executor.run_config import OptimizerStep, RunConfig
+from seg.executor.run_config import RunConfig
 from seg.inputs import pipeline
 from seg.layers.norm import BatchNorm
-from seg.structures import DatasetInfo, Hardware, Input, LossTerm, Picture
+from seg.structures import DatasetInfo, Input, LossTerm, Picture
 from tests.executor import runs
 
 MOMENTUM, EPSILON = 0.5, 1e-3
@@ -160,12 +162,12 @@ def executor(model_dir, *, scores=(), step: OptimizerStep | None = None, rate: f
         save_checkpoints_steps=2,
         keep_checkpoint_max=20,
     )
-    hardware = Hardware(runs.strategy(1), 'float64')
-    with hardware.strategy.scope():
+    engine = TensorFlowEngine(runs.strategy(1), 'float64')
+    with engine.scope():
         task, optimizer = Linear(scores), keras.optimizers.SGD(rate, momentum=0.9, name='sgd')
     return Executor(
         task=task,
-        hardware=hardware,
+        engine=engine,
         config=RunConfig(model_dir=str(model_dir), **defaults | settings),
         optimizer=optimizer,
         step=step,

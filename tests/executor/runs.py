@@ -4,8 +4,10 @@ import numpy as np
 import tensorflow as tf
 
 from seg import experiment
-from seg.executor import hardware as hardware_module
-from seg.structures import Hardware, Input
+from seg.engine import precision as precisions
+from seg.engine.tensorflow import devices
+from seg.engine.tensorflow.engine import TensorFlowEngine
+from seg.structures import Input
 
 SHAPES, INSTANCES = 'gin/deeplab_shapes.gin', 'gin/maskrcnn_shapes.gin'
 # The demos with all of their parts, small enough for a test.
@@ -53,7 +55,7 @@ CASCADE = (
 def strategy(replicas: int) -> tf.distribute.Strategy:
     if replicas == 1:
         return tf.distribute.OneDeviceStrategy('CPU:0')
-    return hardware_module.mirrored(tuple(f'CPU:{i}' for i in range(replicas)))
+    return devices.mirrored(tuple(f'CPU:{i}' for i in range(replicas)))
 
 
 def build(
@@ -66,12 +68,12 @@ def build(
     jit_compile: bool = False,
 ) -> experiment.Experiment:
     """Builds a small experiment in this process."""
-    hardware_module.set_precision(precision)
+    precisions.set_precision(precision)
     backbone = () if any(param.startswith('BACKBONE') for param in params) else ('backbones.resnet18.width=0.25',)
     directory = experiment.load_settings(
         gin_files, (*SMALL, *SMALL_PARTS.get(gin_files[0], ()), *backbone, *params), (), str(model_dir), mode
     )
-    return experiment.build(directory, mode, Hardware(strategy(replicas), precision, jit_compile))
+    return experiment.build(directory, mode, TensorFlowEngine(strategy(replicas), precision, jit_compile))
 
 
 def fixed_input(batches: list[dict[str, np.ndarray]]) -> Input:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from seg import registry
-from seg.executor import hardware
+from seg.engine import precision
 from seg.executor.evaluator import Evaluator
 from tests.executor import equality_worker, runs
 
@@ -120,9 +120,9 @@ def test_metrics_do_not_depend_on_the_batch_size(numbers, tmp_path):
     made = runs.build(tmp_path, precision='float64')
     try:
         source = made.task.evaluation_input(made.eval_data, 1)
-        metrics = Evaluator(made.task, made.executor.hardware).evaluate(source).metrics
+        metrics = Evaluator(made.task, made.executor.engine).evaluate(source).metrics
     finally:
-        hardware.set_precision('float32')
+        precision.set_precision('float32')
     for name, value in part(numbers[1], 'metrics/').items():
         assert metrics[name] == pytest.approx(float(value), rel=1e-9), name
 
@@ -153,4 +153,4 @@ def test_gradient_matches_a_plain_tape(tmp_path):
             rate = equality_worker.SETTINGS.part_rates.get(name.split('/')[1], 1.0)
             np.testing.assert_allclose(before[name] - after[name], rate * gradient, rtol=1e-8, atol=1e-10, err_msg=name)
     finally:
-        hardware.set_precision('float32')
+        precision.set_precision('float32')

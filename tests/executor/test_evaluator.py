@@ -2,10 +2,10 @@
 
 import pytest
 
+from seg.engine.tensorflow.engine import TensorFlowEngine
 from seg.errors import UserError
 from seg.executor.evaluator import Evaluator
 from seg.metrics.coco_ap import CocoAP
-from seg.structures import Hardware
 from tests.executor import linear, runs
 from tests.metrics import scenes
 
@@ -36,7 +36,9 @@ def made():
 
 
 def evaluate(metric, source, num_pictures=0, jit=False):
-    return Evaluator(scenes.Finder(metric), Hardware(runs.strategy(1), jit_compile=jit)).evaluate(source, num_pictures)
+    return Evaluator(scenes.Finder(metric), TensorFlowEngine(runs.strategy(1), jit_compile=jit)).evaluate(
+        source, num_pictures
+    )
 
 
 @pytest.mark.parametrize('batch_size', [1, 3, 7])
@@ -89,6 +91,6 @@ def test_metrics_of_both_forms_side_by_side(made):
 
     task, rows = scenes.Finder(Rows()), Rows()
     task.metrics = lambda: [rows, Sum(), Rows()]
-    found = Evaluator(task, Hardware(runs.strategy(1))).evaluate(scenes.source(truth, values, 2))
+    found = Evaluator(task, TensorFlowEngine(runs.strategy(1))).evaluate(scenes.source(truth, values, 2))
     assert found.metrics['rows'] == 7
     assert found.metrics['sum'] == pytest.approx(values['scores'][[0, 2, 4, 6], 0].sum())

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from seg.engine import precision
+from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UnsavedError, UserError
-from seg.executor import hardware
 from seg.executor.checkpoints import Checkpoints
 from seg.executor.evaluation_records import EvaluationRecords
 from seg.executor.progress import Progress
 from seg.executor.records import MetricsLog
-from seg.executor.run_config import OptimizerStep
 from seg.weights import tensor_file
 from tests.executor.linear import Table, evaluation_input, executor, training_input
 
@@ -24,9 +24,9 @@ EMA = OptimizerStep(ema_decay=0.9)
 
 @pytest.fixture(autouse=True)
 def _float64():
-    hardware.set_precision('float64')
+    precision.set_precision('float64')
     yield
-    hardware.set_precision('float32')
+    precision.set_precision('float32')
 
 
 def sources(train: Table | None = None):
@@ -67,7 +67,7 @@ def assert_same_run(model_dir, other, step):
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     """A whole run of 11 steps in loops of 2, evaluated every 4. Returns its directory and results."""
-    hardware.set_precision('float64')
+    precision.set_precision('float64')
     folder = tmp_path_factory.mktemp('finished')
     return folder, run(folder, step=EMA, train_steps=11, num_pictures=2)
 
@@ -173,13 +173,14 @@ def test_evaluate_best_and_path(finished):
     assert early['metrics']['miou'] == pytest.approx(lines(folder, 'eval')[0]['miou'])
 
 
-def test_predict(finished):
+def test_predictor(finished):
     folder, _ = finished
     made, table = executor(folder), Table(7, split='val')
-    found = [p for p in made.predict(evaluation_input(table))]
-    index = np.concatenate([batch['index'] for batch, _ in found])
-    assert index.tolist() == [0, 1, 2, 3, 4, 5, 6, -1]
-    value = np.concatenate([predictions['value'] for _, predictions in found])[:7]
+    predictor = made.predictor()
+    value = []
+    for batch in evaluation_input(table).make().as_numpy_iterator():
+        predictions = predictor(batch)
+        value += [predictions.get('value', i) for i, index in enumerate(batch['index']) if index >= 0]
     net = made._task.net
     np.testing.assert_allclose(value, net(table.x[:, None, None], training=False)[:, 0, 0, 0], rtol=1e-6)
 

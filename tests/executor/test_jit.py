@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
+from seg.engine.optimizer_step import OptimizerStep
 from seg.executor.evaluator import Evaluator
-from seg.executor.run_config import OptimizerStep
-from seg.executor.train_loop import TrainLoop
-from seg.executor.train_step import TrainStep
 from tests.executor import runs
 
 COMMON = ('backbones.resnet18.width=0.125', 'datasets.shapes.num_examples=3')
@@ -30,13 +28,13 @@ def numbers(request, tmp_path_factory):
     for jit in (False, True):
         folder = tmp_path_factory.mktemp(f'jit-{jit}')
         made = runs.build(folder, *SETTINGS[gin_file], jit_compile=jit, gin_files=(gin_file,))
-        hardware = made.executor.hardware
+        engine = made.executor.engine
         settings = OptimizerStep(l2=1e-4, clip_norm=1.0, ema_decay=0.9)
-        step = TrainStep(made.task, made.optimizer, settings, hardware.strategy)
-        result = TrainLoop(step, hardware, made.task.training_input(made.train_data, 2), 0)(STEPS)
-        with step.state.averaged():
+        trainer = engine.trainer(made.task, made.optimizer, settings)
+        result = trainer.loop(made.task.training_input(made.train_data, 2), 0)(STEPS)
+        with trainer.averaged():
             source = made.task.evaluation_input(made.eval_data, 2)
-            evaluation = Evaluator(made.task, hardware).evaluate(source, 1)
+            evaluation = Evaluator(made.task, engine).evaluate(source, 1)
         found[jit] = result, evaluation.metrics
         assert len(evaluation.pictures) == 6, 'of the first, the worst and the best image, and three charts'
     return found

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from seg.executor import hardware
+from seg.engine import precision
 from tests.executor import linear
 
 EVALUATIONS = 40
@@ -16,7 +16,7 @@ def test_forty_evaluations_with_pictures(tmp_path, monkeypatch):
     """Each draws 12 pictures of 0.75 MB; kept, they would be 315 MB from the 5th evaluation to the 40th."""
     pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
     monkeypatch.setattr(linear.Drawing, 'draw', lambda self: pixels + np.uint8(self._row))
-    hardware.set_precision('float64')
+    precision.set_precision('float64')
     try:
         made = linear.executor(
             tmp_path,
@@ -30,7 +30,7 @@ def test_forty_evaluations_with_pictures(tmp_path, monkeypatch):
             linear.training_input(linear.Table()), linear.evaluation_input(linear.Table(24, split='val'))
         )
     finally:
-        hardware.set_precision('float32')
+        precision.set_precision('float32')
     lines = map(json.loads, (tmp_path / 'metrics.jsonl').read_text().splitlines())
     used = [line['host_memory_mb'] for line in lines if line['kind'] == 'train']  # Each before its evaluation.
     print(f'host memory before the 5th, 10th, 20th, 40th evaluation: {[round(used[i]) for i in (4, 9, 19, 39)]} MB')

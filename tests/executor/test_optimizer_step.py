@@ -5,13 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seg.engine import precision
+from seg.engine.optimizer_step import OptimizerStep
+from seg.engine.tensorflow.engine import TensorFlowEngine
 from seg.errors import UserError
-from seg.executor import hardware
-from seg.executor.run_config import OptimizerStep
-from seg.executor.train_loop import TrainLoop
-from seg.executor.train_step import TrainStep
 from seg.optimizers.sgd import SGD
-from seg.structures import Hardware
 from tests.executor import linear, runs
 
 STEPS = 5
@@ -24,9 +22,9 @@ TRAINED = (KERNEL, BIAS, GAMMA, BETA)
 
 @pytest.fixture(autouse=True)
 def _float64():
-    hardware.set_precision('float64')
+    precision.set_precision('float64')
     yield
-    hardware.set_precision('float32')
+    precision.set_precision('float32')
 
 
 def batches(weight=(1, 1, 0, 1)) -> list[dict[str, np.ndarray]]:
@@ -37,19 +35,19 @@ def batches(weight=(1, 1, 0, 1)) -> list[dict[str, np.ndarray]]:
 
 
 def first_step(make_optimizer, settings: OptimizerStep):
-    device = Hardware(runs.strategy(1), 'float64')
-    with device.strategy.scope():
+    engine = TensorFlowEngine(runs.strategy(1), 'float64')
+    with engine.scope():
         task, optimizer = linear.Linear(), make_optimizer()
         task.net.get_layer('norm').gamma.assign([0.5, 1.5, 1.0])
-    return TrainStep(task, optimizer, settings, device.strategy), device
+    return engine.trainer(task, optimizer, settings)
 
 
 def take_steps(make_optimizer, settings: OptimizerStep, data):
     """Takes all steps with the framework. Returns the loop's result, and all variables before and after."""
-    step, device = first_step(make_optimizer, settings)
-    before = named(step.state.to_host())
-    result = TrainLoop(step, device, runs.fixed_input(data), 0)(len(data))
-    return result, before, named(step.state.to_host())
+    trainer = first_step(make_optimizer, settings)
+    before = named(trainer.to_host())
+    result = trainer.loop(runs.fixed_input(data), 0)(len(data))
+    return result, before, named(trainer.to_host())
 
 
 def named(state):
@@ -175,19 +173,19 @@ def test_velocity_with_the_rate_inside_is_converted(taken, nesterov):
     """A checkpoint of Keras' SGD, whose velocity is the sum of -lr * g, goes on by the formula of ours."""
     data = batches()
     settings = {'momentum': 0.9, 'nesterov': nesterov, 'name': 'sgd'}
-    old, device = first_step(lambda: keras.optimizers.SGD(SCHEDULE, **settings), OptimizerStep())
+    old = first_step(lambda: keras.optimizers.SGD(SCHEDULE, **settings), OptimizerStep())
     if taken:
-        TrainLoop(old, device, runs.fixed_input(data[:taken]), 0)(taken)
-    checkpoint = old.state.to_host()
+        old.loop(runs.fixed_input(data[:taken]), 0)(taken)
+    checkpoint = old.to_host()
     # The last of the optimizer's variables; all of these steps had one rate.
     velocity = [-checkpoint[name] / 0.05 for name in sorted(checkpoint) if name.startswith('optimizer/')][-4:]
     velocity = dict(zip((GAMMA, BETA, KERNEL, BIAS), velocity, strict=True))
 
-    step, device = first_step(lambda: SGD(SCHEDULE, **settings), OptimizerStep())
-    step.state.from_host(checkpoint, 'ckpt')
-    before = named(step.state.to_host())
-    TrainLoop(step, device, runs.fixed_input(data), taken)(STEPS - taken)
-    after = step.state.to_host()
+    trainer = first_step(lambda: SGD(SCHEDULE, **settings), OptimizerStep())
+    trainer.from_host(checkpoint, 'ckpt')
+    before = named(trainer.to_host())
+    trainer.loop(runs.fixed_input(data), taken)(STEPS - taken)
+    after = trainer.to_host()
     assert after['optimizer/velocity/0000'] == STEPS and not {'optimizer/0000', 'optimizer/0001'} & set(after)
     _, _, values, _ = formula(before, data[taken:], momentum(0.9, nesterov, velocity, taken))
     _, _, whole = take_steps(lambda: SGD(SCHEDULE, **settings), OptimizerStep(), data)
@@ -195,9 +193,9 @@ def test_velocity_with_the_rate_inside_is_converted(taken, nesterov):
         np.testing.assert_allclose(named(after)[name], value, rtol=1e-6, atol=1e-7, err_msg=name)
         np.testing.assert_allclose(named(after)[name], whole[name], rtol=1e-6, atol=1e-7, err_msg=name)
 
-    again, _ = first_step(lambda: SGD(SCHEDULE, **settings), OptimizerStep())
-    again.state.from_host(after, 'ckpt')
-    for name, value in again.state.to_host().items():
+    again = first_step(lambda: SGD(SCHEDULE, **settings), OptimizerStep())
+    again.from_host(after, 'ckpt')
+    for name, value in again.to_host().items():
         np.testing.assert_array_equal(value, after[name], name)
 
 
@@ -216,8 +214,8 @@ def test_shares_of_the_images():
 
 def test_names_come_with_the_results():
     """In the task's order, the penalty last, whichever loop is asked."""
-    step, device = first_step(OPTIMIZERS['sgd'][0], OptimizerStep(l2=0.1))
-    loop = TrainLoop(step, device, runs.fixed_input(batches()), 0)
+    trainer = first_step(OPTIMIZERS['sgd'][0], OptimizerStep(l2=0.1))
+    loop = trainer.loop(runs.fixed_input(batches()), 0)
     for result in (loop(2), loop(1)):
         assert result.terms == ('square', 'absolute', 'l2') and result.counted == ()
         assert result.losses.shape == (len(result.losses), 3) and result.counts.shape == (len(result.losses), 0)
@@ -234,15 +232,15 @@ def test_batch_without_any_image():
 
 def test_averages_change_places_with_the_weights():
     """Inside `averaged`, the model has the averages; afterwards everything is as before."""
-    device = Hardware(runs.strategy(1), 'float64')
-    with device.strategy.scope():
+    engine = TensorFlowEngine(runs.strategy(1), 'float64')
+    with engine.scope():
         task, optimizer = linear.Linear(), OPTIMIZERS['sgd'][0]()
-    step = TrainStep(task, optimizer, OptimizerStep(ema_decay=0.9), device.strategy)
-    TrainLoop(step, device, runs.fixed_input(batches()), 0)(STEPS)
-    before = step.state.to_host()
-    with step.state.averaged():
-        inside = step.state.to_host()
-    for name, value in step.state.to_host().items():
+    trainer = engine.trainer(task, optimizer, OptimizerStep(ema_decay=0.9))
+    trainer.loop(runs.fixed_input(batches()), 0)(STEPS)
+    before = trainer.to_host()
+    with trainer.averaged():
+        inside = trainer.to_host()
+    for name, value in trainer.to_host().items():
         np.testing.assert_array_equal(value, before[name], name)
     for name in before:
         if name.startswith('ema/'):

@@ -2,8 +2,9 @@
 
 import pytest
 
+from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UserError
-from seg.executor.run_config import OptimizerStep, RunConfig
+from seg.executor.run_config import RunConfig
 
 
 def config(**settings) -> RunConfig:
@@ -93,10 +94,10 @@ def test_the_command_line_names_both_batch_and_replicas(tmp_path):
         num_replicas_in_sync = 2
 
     from seg import experiment
-    from seg.structures import Hardware
+    from seg.engine.tensorflow.engine import TensorFlowEngine
 
     directory = experiment.load_settings(
         ['gin/deeplab_shapes.gin'], (*runs.SMALL, 'BATCH_SIZE=3'), (), str(tmp_path), 'train'
     )
     with pytest.raises(UserError, match='RunConfig.batch_size = 3 does not divide among 2 replicas'):
-        experiment.build(directory, 'train', Hardware(TwoReplicas()))
+        experiment.build(directory, 'train', TensorFlowEngine(TwoReplicas()))

@@ -8,10 +8,11 @@ import time
 # As the command line does it: a training that listens to signals for the whole process.
 TRAINING = """
 import sys
-from seg.executor import hardware, stopping
+from seg.engine.precision import set_precision
+from seg.executor import stopping
 from tests.executor.linear import Table, executor, training_input
 
-hardware.set_precision('float64')
+set_precision('float64')
 with stopping.listening(command=True) as signals:
     save_first = signals.save_first
     signals.save_first = lambda: (save_first(), print('steps begin', flush=True))

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from seg import config, experiment, seg_main
+from seg.engine import set_up
 from seg.errors import UserError
-from seg.executor import hardware as hardware_module
 from seg.executor.checkpoints import Checkpoints
 from seg.structures import PAD_PIXEL
 from tests.executor import runs
@@ -51,7 +51,7 @@ def model_dir(tmp_path_factory):
         mode='train',
         gin_params=[*PARAMS, f"DATA_DIR='{data}'"],
         plugin_specs=['experiments.tiny_backbone.plugin'],
-        hardware=hardware_module.set_up('one', 'float32', 'off'),
+        engine=set_up('one', 'float32', 'off'),
     )
     shutil.rmtree(data)
     Checkpoints(str(folder / 'run'), 1).keep_best(2)
@@ -137,9 +137,9 @@ def test_what_the_model_says(call, tmp_path, model_dir):
 
     config.clear()
     experiment.load_settings([], [], [], str(model_dir), 'predict')
-    hardware = hardware_module.set_up('one', 'float32', 'off')
+    engine = set_up('one', 'float32', 'off')
     request = experiment.Request.of('predict', str(model_dir), str(tmp_path / 'a.png'), None, False)
-    built = experiment.build(str(model_dir), 'predict', hardware, request=request)
+    built = experiment.build(str(model_dir), 'predict', engine, request=request)
     built.executor.predictor()
     padded = np.broadcast_to(np.float32(PAD_PIXEL), (*CANVAS, 3)).copy()
     padded[:50, :70] = picture[:50, :70]
@@ -241,7 +241,7 @@ def test_from_python(tmp_path, model_dir):
         mode='predict',
         input=[str(tmp_path / 'a.png'), str(tmp_path / '[bc].png')],
         output=str(tmp_path / 'out'),
-        hardware=hardware_module.set_up('one', 'float32', 'off'),
+        engine=set_up('one', 'float32', 'off'),
     )
     assert results['segmented'] == 2 and results['failed'] == {str(tmp_path / 'c.png'): 'the file is empty'}
     with pytest.raises(UserError, match='--input is for --mode=predict'):

@@ -189,7 +189,7 @@ def test_perfect_detections_score_one(made, monkeypatch):
         monkeypatch.setattr(made.task, 'predict', perfect(made.task, made.eval_data))
         for batch_size in (4, 1):
             source = made.task.evaluation_input(made.eval_data, batch_size)
-            metrics = Evaluator(made.task, made.executor.hardware).evaluate(source, 1).metrics
+            metrics = Evaluator(made.task, made.executor.engine).evaluate(source, 1).metrics
             assert metrics['box_ap'] == pytest.approx(1) and metrics['mask_ap50'] == pytest.approx(1), batch_size
             assert metrics['mask_ap'] > 0.9, 'masks have 56 cells a side'
     finally:
@@ -199,7 +199,7 @@ def test_perfect_detections_score_one(made, monkeypatch):
 def test_scores_do_not_depend_on_the_batch_size(tmp_path):
     made = runs.build(tmp_path, EVERYTHING, gin_files=(runs.INSTANCES,))
     found = [
-        Evaluator(made.task, made.executor.hardware).evaluate(made.task.evaluation_input(made.eval_data, size), 0)
+        Evaluator(made.task, made.executor.engine).evaluate(made.task.evaluation_input(made.eval_data, size), 0)
         for size in (4, 1)
     ]
     assert found[0].metrics.keys() == found[1].metrics.keys() and found[0].metrics['detections'] > 0

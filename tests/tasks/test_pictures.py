@@ -58,7 +58,7 @@ def task(made, monkeypatch):
 
 def evaluate(made, batch_size, num_pictures):
     source = made.task.evaluation_input(Scenes(made.eval_data), batch_size)
-    return Evaluator(made.task, made.executor.hardware).evaluate(source, num_pictures)
+    return Evaluator(made.task, made.executor.engine).evaluate(source, num_pictures)
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ def test_bad_settings(tmp_path):
 def test_validation_loss(plain):
     """The mean over all labelled pixels of the data set: not over batches, and without padding."""
     source = plain.task.evaluation_input(Ragged(plain.eval_data), 4)
-    found = Evaluator(plain.task, plain.executor.hardware).evaluate(source)
+    found = Evaluator(plain.task, plain.executor.engine).evaluate(source)
     total = count = right = 0
     for batch in read(source):
         values = logits(plain, batch).numpy().astype(np.float64)
@@ -210,7 +210,7 @@ def test_validation_loss(plain):
 
 
 def test_result_does_not_depend_on_the_batch_size(views):
-    evaluator = Evaluator(views.task, views.executor.hardware)
+    evaluator = Evaluator(views.task, views.executor.engine)
     one, four = (evaluator.evaluate(views.task.evaluation_input(Ragged(views.eval_data), n)) for n in (1, 4))
     assert one.examples == four.examples == 6 and one.metrics.keys() == four.metrics.keys()
     for name, value in one.metrics.items():

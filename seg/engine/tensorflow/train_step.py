@@ -7,9 +7,9 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from seg.engine.optimizer_step import OptimizerStep
+from seg.engine.tensorflow.state import State
 from seg.errors import UserError
-from seg.executor.run_config import OptimizerStep
-from seg.executor.state import State
 from seg.optimizers.decay import decays
 
 

@@ -9,27 +9,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seg.structures import Hardware
+from seg.engine import base
 
 
-class Predictor:
-    """A task's `predict` with the model's weights of now, over batches of one shape: a graph that is traced once.
+class Predictor(base.Predictor):
+    """A task's `predict` with the model's weights of now, over batches of one shape: a graph that is traced once."""
 
-    Attributes:
-      checkpoint: path of the file that the weights are from.
-      replicas: among which a batch has to divide.
-    """
-
-    def __init__(self, task, hardware: Hardware, checkpoint: str):
+    def __init__(self, task, checkpoint: str, strategy: tf.distribute.Strategy, jit_compile: bool):
         self.checkpoint = checkpoint
-        self._strategy, self.replicas = hardware.strategy, hardware.num_replicas
-        on_cpu = all('CPU' in device for device in self._strategy.extended.worker_devices)
-        predict = task.predict if hardware.jit_compile or not on_cpu else with_constants(task)
-        graph = tf.function(predict, jit_compile=hardware.jit_compile or None)
+        self._strategy, self.replicas = strategy, strategy.num_replicas_in_sync
+        on_cpu = all('CPU' in device for device in strategy.extended.worker_devices)
+        predict = task.predict if jit_compile or not on_cpu else with_constants(task)
+        graph = tf.function(predict, jit_compile=jit_compile or None)
         self._run = tf.function(lambda batch: self._strategy.run(graph, args=(batch,)))
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> Predictions:
-        """Predicts a global batch. A GPU may still be at it on return."""
         if self.replicas == 1:
             shares = {key: tf.constant(value) for key, value in batch.items()}
         else:
@@ -61,20 +55,13 @@ def with_constants(task) -> Callable[[Any], Any]:
     return predict
 
 
-class Predictions:
+class Predictions(base.Predictions):
     """The predictions of a batch, on the devices."""
 
     def __init__(self, values: Mapping[str, Any]):
         self._values = values
 
     def get(self, key: str, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Copies what was predicted for one image to the host.
-
-        Args:
-          key: of the prediction, such as `classes`.
-          index: of the image in the global batch.
-          size: (height, width) of the upper left part of a map; None for the whole of it, whatever its shape.
-        """
         parts = self._values[key]
         part, index = divmod(index, parts[0].shape[0])
         found = parts[part][index]

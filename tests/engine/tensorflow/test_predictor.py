@@ -6,9 +6,8 @@ import pytest
 import tensorflow as tf
 
 from seg.backbones.efficientnet_lite import efficientnet_lite0
-from seg.executor.hardware import mirrored
-from seg.executor.predictor import Predictor
-from seg.structures import Hardware
+from seg.engine.tensorflow.devices import mirrored
+from seg.engine.tensorflow.predictor import Predictor
 from tests.models import small_deeplab
 
 
@@ -37,7 +36,7 @@ def test_predictions_are_those_of_the_variables(settings, precision, bound):
     keras.config.set_dtype_policy(precision)
     try:
         task, batch = Logits(**settings), images(2)
-        predictor = Predictor(task, Hardware(tf.distribute.OneDeviceStrategy('CPU:0'), precision, False, False), 'x')
+        predictor = Predictor(task, 'x', tf.distribute.OneDeviceStrategy('CPU:0'), jit_compile=False)
         found = predictor(batch)
         wanted = tf.function(task.predict)({key: tf.constant(value) for key, value in batch.items()})['logits'].numpy()
     finally:
@@ -51,7 +50,7 @@ def test_predictions_are_those_of_the_variables(settings, precision, bound):
 
 def test_weights_are_those_of_the_start():
     task, batch = Logits(), images(2)
-    predictor = Predictor(task, Hardware(tf.distribute.OneDeviceStrategy('CPU:0'), 'float32', False, False), 'x')
+    predictor = Predictor(task, 'x', tf.distribute.OneDeviceStrategy('CPU:0'), jit_compile=False)
     before = predictor(batch).get('logits', 0)
     for variable in task.model.variables:
         variable.assign(variable * 0)
@@ -66,7 +65,7 @@ def test_several_devices():
     with strategy.scope():
         task = Logits()
     batch = images(2)
-    predictor = Predictor(task, Hardware(strategy, 'float32', False, False), 'x')
+    predictor = Predictor(task, 'x', strategy, jit_compile=False)
     found = predictor(batch)
     wanted = tf.function(task.predict)({key: tf.constant(value) for key, value in batch.items()})['logits'].numpy()
     for i, (height, width) in enumerate(batch['size']):

@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from seg.executor.hardware import batches
-from seg.executor.train_step import TrainStep
-from seg.structures import Hardware, Input
-
-
-class LoopResult(NamedTuple):
-    """What the host learns of n steps: names, and numpy arrays with a leading [n].
-
-    Attributes:
-      terms: names of the T losses, the L2 penalty the last where there is one.
-      counted: names of the C counts.
-      losses: [n, T], over the global batch.
-      counts: [n, C], summed over the global batch.
-      totals: [n, B, T], each image's share of the losses; the L2 penalty has no share.
-      index: [n, B], positions in the data set.
-      weight: [n, B], 0 for images that could not be read.
-      gradient_norm, learning_rate: [n].
-      wait: [n] seconds spent waiting for the batch; NaN under op determinism, which knows no clock.
-    """
-
-    terms: tuple[str, ...]
-    counted: tuple[str, ...]
-    losses: np.ndarray
-    counts: np.ndarray
-    totals: np.ndarray
-    index: np.ndarray
-    weight: np.ndarray
-    gradient_norm: np.ndarray
-    learning_rate: np.ndarray
-    wait: np.ndarray
-
+from seg.engine.base import LoopResult
+from seg.engine.tensorflow.devices import batches
+from seg.engine.tensorflow.train_step import TrainStep
+from seg.structures import Input
 
 # What is kept of every step.
 _DTYPES = {
@@ -59,27 +32,30 @@ class TrainLoop:
     def __init__(
         self,
         step: TrainStep,
-        hardware: Hardware,
         source: Input,
         start: int,
-        traced: Callable[[], None] = lambda: None,
+        traced: Callable[[], None],
+        *,
+        strategy: tf.distribute.Strategy,
+        jit_compile: bool,
+        clock: bool,
     ):
         """Makes the graph ready for tracing.
 
         Args:
           step: one training step.
-          hardware: where.
           source: training data.
           start: steps that were taken before.
           traced: is called within the first loop, between the tracing and the first step.
+          strategy: on whose devices.
+          jit_compile: whether XLA compiles the step.
+          clock: whether to measure the wait for data: op determinism knows no clock.
         """
-        strategy = hardware.strategy
-        self._step = step
         self._strategy = strategy
-        self._clock = (lambda: tf.constant(np.nan, tf.float64)) if hardware.deterministic else tf.timestamp
+        self._clock = tf.timestamp if clock else lambda: tf.constant(np.nan, tf.float64)
         self._traced = traced
         self._iterator = batches(source, strategy, start)
-        replica_step = tf.function(step, jit_compile=True) if hardware.jit_compile else step
+        replica_step = tf.function(step, jit_compile=True) if jit_compile else step
         self._run = tf.function(lambda n: self._steps(replica_step, n), autograph=False)
 
     def __call__(self, num_steps: int) -> LoopResult:

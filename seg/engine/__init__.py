@@ -1,0 +1,80 @@
+"""Engines: what knows devices. `set_up` makes that of the Keras backend; importing this package loads none."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from seg.errors import UserError, shown
+
+if TYPE_CHECKING:
+    from seg.engine.base import Engine
+
+_MODULES = {'tensorflow': 'seg.engine.tensorflow.engine'}
+
+
+def set_up(strategy: str = 'auto', precision: str = 'auto', jit: str = 'auto', deterministic: bool = False) -> Engine:
+    """Makes the engine of this process, and sets Keras' precision policy. Comes before any tensor or layer exists.
+
+    Args:
+      strategy: `auto` (all GPUs of this machine, else one CPU device), `one`, `mirrored`, or `mirrored:N` for N
+        devices; without GPUs these are N logical CPU devices.
+      precision: `auto` (bfloat16 where the hardware multiplies it, else float32), `float32` or `bfloat16`.
+      jit: `auto` (XLA on GPUs; on the CPU it is slower than oneDNN), `on` or `off`.
+      deterministic: the same numbers from the same seed, bit for bit, at some cost in speed.
+
+    Raises:
+      UserError: for an unknown value, more devices than there are, or a Keras backend that has no engine.
+    """
+    return _module().set_up(strategy, precision, jit, deterministic)
+
+
+def start() -> None:
+    """Loads the framework, and has it find its devices: what some say at that time comes now.
+
+    Raises:
+      UserError: for a Keras backend that has no engine.
+    """
+    _module().start()
+
+
+def describe() -> dict[str, Any]:
+    """Versions, system, processor, devices and memory: for `--version`, `run.json` and reports."""
+    framework, devices = _module().start()
+    from seg.engine import machine
+
+    return machine.describe(framework, devices)
+
+
+def _module() -> Any:
+    """The engine of the Keras backend that this process has, or is about to get."""
+    backend, place = _backend()
+    if backend not in _MODULES:
+        raise UserError(
+            f'{place} asks for the Keras backend {shown(backend)}, for which there is no engine. This works: '
+            f'{" or ".join(f"KERAS_BACKEND={name}" for name in _MODULES)}, set before the start.'
+        )
+    keras = sys.modules.get('keras')
+    if keras is not None and keras.backend.backend() != backend:
+        raise UserError(
+            f'{place} asks for the Keras backend {backend!r}, but Keras runs on {keras.backend.backend()!r} in this '
+            'process already, and a process has one backend. Start a new process.'
+        )
+    return importlib.import_module(_MODULES[backend])
+
+
+def _backend() -> tuple[Any, str]:
+    """The Keras backend that is asked for, and where: as Keras reads it at its import."""
+    if backend := os.environ.get('KERAS_BACKEND'):
+        return backend, 'The environment (KERAS_BACKEND)'
+    home = os.path.expanduser('~')
+    folder = os.environ.get('KERAS_HOME') or os.path.join(home if os.access(home, os.W_OK) else '/tmp', '.keras')
+    path = os.path.join(folder, 'keras.json')
+    try:
+        with open(path, encoding='utf-8') as file:
+            return json.load(file)['backend'], path
+    except (OSError, ValueError, KeyError, TypeError):  # Keras does without the file, too.
+        return 'tensorflow', "Keras' default"

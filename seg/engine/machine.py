@@ -1,0 +1,42 @@
+"""The machine, for people: `--version`, `run.json` and reports."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+
+import keras
+import psutil
+
+from seg import __version__
+
+
+def describe(framework: Mapping[str, str], devices: Sequence[str]) -> dict[str, object]:
+    """Versions, system, processor, devices and memory.
+
+    Args:
+      framework: what an engine stands on, such as the versions of libraries by name.
+      devices: their names.
+    """
+    return {
+        'seg': __version__,
+        'python': platform.python_version(),
+        **framework,
+        'keras': keras.__version__,
+        'system': platform.platform(),
+        'processor': _processor_name(),
+        'devices': list(devices),
+        'cpu_cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+        'memory_gib': round(psutil.virtual_memory().total / 2**30, 1),
+    }
+
+
+def _processor_name() -> str:
+    """The processor's trade name where the system tells it, else its architecture."""
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            names = [line.partition(':')[2].strip() for line in file if line.startswith('model name')]
+    except OSError:
+        names = []
+    return names[0] if names and names[0] else platform.processor() or platform.machine()

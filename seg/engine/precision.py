@@ -1,0 +1,23 @@
+"""The precision of all layers that are made from now on: Keras' global policy."""
+
+from __future__ import annotations
+
+import keras
+
+PRECISIONS = ('auto', 'float32', 'bfloat16')
+
+
+def set_precision(precision: str) -> None:
+    """Sets Keras' global policy: `float32`, `bfloat16` (float32 variables) or `float64` (for tests of equality)."""
+    keras.config.set_floatx('float64' if precision == 'float64' else 'float32')
+    keras.config.set_dtype_policy('mixed_bfloat16' if precision == 'bfloat16' else precision)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 (AVX512-BF16 or AMX); elsewhere it is slower than float32."""
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            words = set(file.read().split())
+    except OSError:
+        return False
+    return bool(words & {'avx512_bf16', 'amx_bf16'})

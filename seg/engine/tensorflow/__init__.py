@@ -1,0 +1,1 @@
+"""The engine on TensorFlow: one machine, its CPU or its GPUs."""
