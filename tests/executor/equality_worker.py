@@ -12,8 +12,8 @@ sys.path.insert(0, os.getcwd())
 import numpy as np  # noqa: E402
 
 from seg.engine import set_up  # noqa: E402
+from seg.engine.optimizer_step import OptimizerStep  # noqa: E402
 from seg.executor.evaluator import Evaluator  # noqa: E402
-from seg.executor.run_config import OptimizerStep  # noqa: E402
 from seg.metrics.coco_ap import CocoAP  # noqa: E402
 from tests.executor import runs  # noqa: E402
 from tests.metrics import scenes  # noqa: E402
