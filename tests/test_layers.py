@@ -136,6 +136,11 @@ def within(name, modules):
     return any(name == module or name.startswith(module + '.') for module in modules)
 
 
+def uses(path, module):
+    """Whether a file imports the module, or something of it."""
+    return any(within(target, (module,)) for _, target in file_imports(path))
+
+
 def layer_faults(name, found):
     """Lines of complaint about the imports `found` of the room `name`."""
     faults = []
@@ -179,8 +184,15 @@ def test_imports_point_one_way():
 
 
 def test_libraries_stay_in_their_rooms():
-    doors = own('seg/ops/dispatch*.py')
+    doors = own('seg/ops/cpu_kernels.py')
     report((path, library_faults(room(path), file_imports(path), door=path in doors)) for path in own('seg/**/*.py'))
+
+
+def test_the_kernels_have_one_user_which_imports_them_when_needed():
+    users = [path for path in own('seg/**/*.py') if uses(path, 'seg.ops.cpu_kernels')]
+    assert [str(path.relative_to(ROOT)) for path in users] == ['seg/ops/dispatch.py']
+    header = ast.parse(users[0].read_text(encoding='utf-8')).body
+    assert not [node for node in header if isinstance(node, ast.ImportFrom) and node.module == 'seg.ops']
 
 
 @pytest.mark.parametrize('folder', ['tests', 'experiments', 'benchmarks'])

@@ -12,6 +12,7 @@ from keras import ops
 from seg.errors import UserError
 from seg.ops import dispatch
 from seg.ops.pictures import valid_cells
+from seg.ops.replicas import num_replicas, sum_over_replicas
 
 KINDS = {
     'sync': 'batch normalisation over all replicas',
@@ -118,7 +119,7 @@ class BatchNorm(keras.layers.Layer):
             # Not the fused kernel: its gradient by stored statistics has no deterministic form on a GPU.
             return self._scale(x, *self.affine())
         dtype = keras.backend.standardize_dtype(x.dtype)
-        replicas = dispatch.num_replicas() if training else 1
+        replicas = num_replicas() if training else 1
         if training:
             self._check_values(x, replicas)
         if replicas == 1 and len(x.shape) == 4 and dispatch.has_fused_batch_norm(dtype):
@@ -155,7 +156,7 @@ class BatchNorm(keras.layers.Layer):
         pivot = ops.stop_gradient(ops.convert_to_tensor(self.moving_mean))
         x = x - pivot
         local = ops.stack([ops.mean(x, axes), ops.mean(ops.square(x), axes)])
-        first, second = ops.unstack(dispatch.sum_over_replicas(local) / replicas, 2)
+        first, second = ops.unstack(sum_over_replicas(local) / replicas, 2)
         return first + pivot, ops.maximum(second - ops.square(first), 0)
 
     def affine(self) -> tuple[Any, Any]:

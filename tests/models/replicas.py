@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from seg.engine.tensorflow import devices
 from tests.models import small_deeplab
 
 
@@ -22,13 +23,13 @@ def step(model, batch, labels):
     return total, tape.gradient(total, [variable.value for variable in model.trainable_variables])
 
 
-def run(devices):
-    strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+def run(names):
+    strategy = tf.distribute.MirroredStrategy(names)
     batch = small_deeplab.batch(4, (33, 40))
     batch['image'] = batch['image'].astype('float64')
     batch['size'] = np.int32([[33, 40], [20, 40], [33, 10], [7, 9]])
     labels = np.random.default_rng(2).integers(0, 7, (4, 33, 40))
-    share = 4 // len(devices)
+    share = 4 // len(names)
 
     def mine(context):
         part = slice(context.replica_id_in_sync_group * share, (context.replica_id_in_sync_group + 1) * share)
@@ -42,7 +43,8 @@ def run(devices):
     @tf.function
     def everywhere():
         def replica(given):
-            total, gradients = step(model, *given)
+            with devices.replica(strategy):
+                total, gradients = step(model, *given)
             return tf.distribute.get_replica_context().all_reduce('SUM', [total, *gradients])
 
         return strategy.run(replica, (inputs,))
@@ -58,7 +60,7 @@ if __name__ == '__main__':
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     keras.config.set_floatx('float64')
     keras.config.set_dtype_policy('float64')
-    logical = tf.config.list_logical_devices('CPU')
+    logical = [device.name for device in tf.config.list_logical_devices('CPU')]
     one, two = run(logical[:1]), run(logical)
     off = {name: float(np.abs(one[name] - two[name]).max() / max(1, np.abs(one[name]).max())) for name in one}
     with open(sys.argv[1], 'w') as file:

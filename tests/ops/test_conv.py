@@ -156,8 +156,3 @@ def test_fused_batch_norm_equals_the_neutral_form(shape, training, compiled):
 
     for got, expected in zip(gradients(tf.function(fused, jit_compile=compiled)), gradients(neutral), strict=True):
         np.testing.assert_allclose(got, expected, atol=2e-5)
-
-
-def test_outside_of_replicas_there_is_one():
-    assert dispatch.num_replicas() == 1
-    np.testing.assert_array_equal(dispatch.sum_over_replicas(tf.constant([1.0, 2.0])), [1, 2])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.util import _pywrap_util_port
 
 from seg.errors import UserError
+from seg.ops import replicas
 from seg.structures import Input
 
 
@@ -23,6 +25,17 @@ def batches(source: Input, strategy: tf.distribute.Strategy, start: int = 0) -> 
         return iter(source.make(start))
     pieces = strategy.num_replicas_in_sync
     return iter(strategy.distribute_datasets_from_function(lambda _: source.make(start, pieces=pieces)))
+
+
+def replica(strategy: tf.distribute.Strategy) -> AbstractContextManager[None]:
+    """Around the code that one replica runs in a step: says how many there are, and how to sum over them."""
+    count = strategy.num_replicas_in_sync
+    # No reduction in a graph for one replica: XLA then compiles it.
+    return replicas.running(count, _sum if count > 1 else lambda tensors: tensors)
+
+
+def _sum(tensors: Any) -> Any:
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
 
 def names() -> list[str]:

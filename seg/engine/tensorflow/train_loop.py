@@ -55,7 +55,7 @@ class TrainLoop:
         self._clock = tf.timestamp if clock else lambda: tf.constant(np.nan, tf.float64)
         self._traced = traced
         self._iterator = batches(source, strategy, start)
-        replica_step = tf.function(step, jit_compile=True) if jit_compile else step
+        replica_step = tf.function(step, jit_compile=True, autograph=False) if jit_compile else step
         self._run = tf.function(lambda n: self._steps(replica_step, n), autograph=False)
 
     def __call__(self, num_steps: int) -> LoopResult:

@@ -8,8 +8,10 @@ import keras
 import tensorflow as tf
 
 from seg.engine.optimizer_step import OptimizerStep
+from seg.engine.tensorflow.devices import replica
 from seg.engine.tensorflow.state import State
 from seg.errors import UserError
+from seg.ops.replicas import sum_over_replicas
 from seg.optimizers.decay import decays
 
 
@@ -60,7 +62,7 @@ class TrainStep:
             for v in task.checkpoint_items[part].trainable_variables
             if rate != 1
         ]
-        self._replicas = strategy.num_replicas_in_sync
+        self._strategy = strategy
         variables = [v for layer in task.checkpoint_items.values() for v in layer.trainable_variables]
         with strategy.scope():
             if optimizer.weight_decay is not None:
@@ -72,6 +74,10 @@ class TrainStep:
 
     def __call__(self, batch: dict[str, tf.Tensor]) -> StepResult:
         """Takes one step on this replica's share of the batch. Called in replica context."""
+        with replica(self._strategy):
+            return self._step(batch)
+
+    def _step(self, batch: dict[str, tf.Tensor]) -> StepResult:
         optimizer, settings = self.state.optimizer, self._settings
         variables = self.state.trainable
         step = tf.identity(optimizer.iterations.value)
@@ -81,7 +87,7 @@ class TrainStep:
             # The blanks that stand in for unreadable images have finite losses; here they lose their weight.
             totals = tf.stack([tf.where(example > 0, term.total, 0) for term in terms.values()], -1)
             weights = tf.stack([tf.where(example > 0, term.weight, 0) for term in terms.values()], -1)
-            weight = self._sum(tf.stop_gradient(tf.reduce_sum(weights, 0)))
+            weight = sum_over_replicas(tf.stop_gradient(tf.reduce_sum(weights, 0)))
             shares = tf.math.divide_no_nan(totals, weight)
             losses = tf.reduce_sum(shares, 0)
             loss = tf.reduce_sum(losses)
@@ -93,7 +99,7 @@ class TrainStep:
         counts = {name: value for term in terms.values() for name, value in term.counts.items()}
         watched = [tf.reduce_sum(tf.where(example > 0, tf.cast(value, losses.dtype), 0)) for value in counts.values()]
         # One reduction for everything that the replicas have to agree on.
-        *gradients, sums = self._sum([*gradients, tf.concat([losses, watched], 0) if watched else losses])
+        *gradients, sums = sum_over_replicas([*gradients, tf.concat([losses, watched], 0) if watched else losses])
         sums = tf.unstack(sums)
         losses = dict(zip(terms, sums[: len(terms)], strict=True))
         counts = dict(zip(counts, sums[len(terms) :], strict=True))
@@ -114,9 +120,3 @@ class TrainStep:
         if settings.ema_decay is not None:
             self.state.update_ema(settings.ema_decay, step)
         return StepResult(losses, counts, shares, batch['index'], batch['weight'], norm, learning_rate)
-
-    def _sum(self, tensors):
-        """Sums over the replicas. Kept out of one-replica graphs, which XLA then compiles."""
-        if self._replicas == 1:
-            return tensors
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)

@@ -1,0 +1,257 @@
+"""TensorFlow's kernels that a CPU wants. Loaded by `seg.ops.dispatch` alone, and under TensorFlow alone.
+
+What each computes is told there, and held against `keras.ops` by the tests. Timings are of two Zen 5 cores under
+TensorFlow 2.21 with oneDNN, forward and backward together.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework import ops as framework
+from tensorflow.python.ops import control_flow_util
+
+
+@functools.cache
+def has_accelerator() -> bool:
+    """Whether there is a device beside the CPU."""
+    return any(device.device_type in ('GPU', 'TPU') for device in tf.config.list_logical_devices())
+
+
+def within_xla() -> bool:
+    """Whether a function is being traced under jit_compile=True; there is no public way to ask."""
+    return bool(control_flow_util.GraphOrParentsInXlaContext(framework.get_default_graph()))
+
+
+def fused_batch_norm(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float, training: bool) -> tuple:
+    """As `dispatch.fused_batch_norm`: 10 ms against 30 ms on [2, 128, 128, 256], and 8 against 31 in bfloat16."""
+    empty = tf.zeros([0], gamma.dtype)
+    y, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=gamma,
+        offset=beta,
+        mean=empty if training else mean,
+        variance=empty if training else variance,
+        epsilon=epsilon,
+        is_training=training,
+    )
+    return (y, batch_mean, batch_variance) if training else (y, mean, variance)
+
+
+def relu6(x: Any) -> Any:
+    """As `dispatch.relu6`.
+
+    In bfloat16 TensorFlow's own kernel is slow. A minimum after ReLU, which itself becomes a part of the normalisation
+    before it, takes 13 ms together with it in place of 17 on [4, 184, 240, 96].
+    """
+
+    @tf.custom_gradient
+    def limited(x: Any) -> tuple:
+        y = tf.minimum(tf.nn.relu(x), tf.constant(6, x.dtype))
+        return y, lambda dy: tf.raw_ops.Relu6Grad(gradients=dy, features=y)
+
+    return limited(tf.convert_to_tensor(x))
+
+
+def interpolate(x: Any, size: tuple[int, int], neutral: Callable[[Any], Any]) -> Any:
+    """As `dispatch.interpolate`: 4 ms against 20 for two matrix products on [2, 128, 128, 21] -> 512 x 512, in float32.
+
+    The gradient stays the products' one, which is as fast, and deterministic everywhere.
+    """
+
+    @tf.custom_gradient
+    def resize(x: Any) -> tuple:
+        def gradient(dy: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = neutral(x)
+            return tape.gradient(y, x, dy)
+
+        return tf.raw_ops.ResizeBilinear(images=x, size=size), gradient
+
+    return resize(tf.convert_to_tensor(x))
+
+
+def atrous_conv(x: Any, kernel: Any, rate: int) -> Any:
+    """As `dispatch.atrous_conv`.
+
+    TensorFlow's own way on the CPU goes through a copy of the map into rate x rate small ones. Its plain kernel reads
+    with strides and is 3 to 7 times faster (rate 12 on [2, 32, 32, 2048] -> 256: 92 ms against 334), but has no
+    gradient of its own there. The gradient is therefore spelled out: that of the input is the same convolution with the
+    flipped kernel, that of the kernel one product per tap, which also skips taps that lie outside of the map.
+    """
+
+    def correlate(values: Any, weights: Any) -> Any:
+        return tf.nn.conv2d(values, weights, strides=1, padding='SAME', dilations=rate)
+
+    @tf.custom_gradient
+    def convolve(x: Any, kernel: Any) -> tuple:
+        def gradient(dy: Any) -> tuple:
+            flipped = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
+            return correlate(dy, flipped), _kernel_gradient(x, dy, kernel.shape, rate)
+
+        return correlate(x, kernel), gradient
+
+    return convolve(tf.convert_to_tensor(x), tf.convert_to_tensor(kernel))
+
+
+def _kernel_gradient(x: Any, dy: Any, kernel_shape: tuple, rate: int) -> Any:
+    """Returns, per tap, the product of the input shifted by the tap with the output's gradient."""
+    rows, columns, channels, filters = kernel_shape
+    height, width = x.shape[1:3]
+    taps = []
+    for row in range(rows):
+        for column in range(columns):
+            down, right = (row - rows // 2) * rate, (column - columns // 2) * rate
+            if abs(down) >= height or abs(right) >= width:
+                taps.append(tf.zeros([channels, filters], x.dtype))
+                continue
+            seen = x[:, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
+            made = dy[:, max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)]
+            seen, made = tf.reshape(seen, [-1, channels]), tf.reshape(made, [-1, filters])
+            taps.append(tf.matmul(seen, made, transpose_a=True))
+    return tf.reshape(tf.stack(taps), kernel_shape)
+
+
+def depthwise_conv(x: Any, kernel: Any, stride: int, rate: int) -> Any:
+    """As `dispatch.depthwise_conv`; dilated ones on the rate x rate maps of every rate-th cell.
+
+    TensorFlow does that, too, but pads before it cuts the map up: at rate 12 on [2, 32, 32, 2048], 60 x 60 cells in
+    place of 36 x 36 (20 ms against 6, in bfloat16 10 against 3, forward). Taps that lie outside of the map everywhere
+    are left out; at rate 36, one is left of nine, and nothing is cut up.
+    """
+    x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
+    if rate == 1:
+        return _depthwise_core(x, kernel, stride)
+    height, width = x.shape[1:3]
+    rows, columns = (
+        slice(side // 2 - reach, side // 2 + reach + 1)
+        for side, length in zip(kernel.shape[:2], (height, width), strict=True)
+        for reach in [min(side // 2, (length - 1) // rate)]
+    )
+    kernel = kernel[rows, columns]
+    if tuple(kernel.shape[:2]) == (1, 1):
+        return _depthwise_core(x, kernel, stride)
+    fill = [[0, -height % rate], [0, -width % rate]]
+    maps = tf.space_to_batch(x, [rate, rate], fill)
+    return tf.batch_to_space(_depthwise_core(maps, kernel, 1), [rate, rate], fill)
+
+
+def _depthwise_core(x: Any, kernel: Any, stride: int) -> Any:
+    """Depthwise convolution without dilation, with a gradient spelled out.
+
+    Two things are slow in the kernels' own gradient. With stride 2 in bfloat16, that of the input: 29 ms on
+    [4, 180, 240, 96], against 5 here, as 4 small convolutions for the even and odd rows and columns. That of a kernel
+    of more than 3 columns: 15 ms for 5 x 5 on [4, 23, 30, 672] in bfloat16 and 7 in float32, against 1.4 and 2.4 as
+    that of 5 x 3 and of 5 x 2.
+
+    The forward kernel takes borders of its own, too, but then TensorFlow (2.21) ends the process with a failed check
+    while it joins the convolution with an offset that is added to its result. Inside of a gradient nothing is added.
+    """
+    height, width = x.shape[1:3]
+    rows, columns = kernel.shape[:2]
+    top, left = rows // 2, columns // 2
+    borders = ((0, 0), (top, top), (left, left), (0, 0))
+
+    def correlate(values: Any, weights: Any, stride: int, padding: str, **borders: list) -> Any:
+        return tf.raw_ops.DepthwiseConv2dNative(
+            input=values, filter=weights, strides=[1, stride, stride, 1], padding=padding, **borders
+        )
+
+    def kernel_gradient(x: Any, dy: Any) -> Any:
+        """`x` is without its borders if the stride is 1."""
+
+        def part(x: Any, count: int, padding: str) -> Any:
+            return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+                input=x,
+                filter_sizes=[rows, count, *kernel.shape[2:]],
+                out_backprop=dy,
+                strides=[1, stride, stride, 1],
+                padding=padding,
+            )
+
+        # The fast kernel wants a map no smaller than its own.
+        if stride == 1 and columns <= 3 and height >= rows and width >= columns:
+            return part(x, columns, 'SAME')
+        if stride == 1:
+            x = tf.pad(x, borders)
+        high, wide = ((side - 1) * stride for side in dy.shape[1:3])
+        starts = {first: min(3, columns - first) for first in range(0, columns, 3)}
+        return tf.concat(
+            [
+                part(x[:, : high + rows, first : first + wide + count], count, 'VALID')
+                for first, count in starts.items()
+            ],
+            1,
+        )
+
+    def input_gradient(dy: Any, kernel: Any) -> Any:
+        if stride == 1:
+            return correlate(dy, tf.reverse(kernel, [0, 1]), 1, 'SAME')
+        if stride == 2 and dy.dtype.size == 2 and min(rows, columns) > 1:
+            maps = [[phase(dy, kernel, row, column) for column in range(2)] for row in range(2)]
+            # Columns next to each other, then rows: [B, h, 2, w, 2 * C].
+            maps = tf.stack([tf.concat(pair, -1) for pair in maps], 2)
+            maps = tf.reshape(maps, [-1, 2 * dy.shape[1], 2 * dy.shape[2], dy.shape[3]])
+            return maps[:, :height, :width]
+        padded = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+            input_sizes=[tf.shape(dy)[0], height + 2 * top, width + 2 * left, dy.shape[3]],
+            filter=kernel,
+            out_backprop=dy,
+            strides=[1, stride, stride, 1],
+            padding='VALID',
+        )
+        return padded[:, top : top + height, left : left + width]
+
+    def phase(dy: Any, kernel: Any, row: int, column: int) -> Any:
+        """Gradient of every second input cell: cell 2 i + row meets output i + (row + top - tap) / 2."""
+        explicit = [0, 0]
+        for centre, side in ((row + top, rows), (column + left, columns)):
+            taps = range(centre % 2, side, 2)
+            explicit += [(taps[-1] - centre) // 2, (centre - taps[0]) // 2]
+        part = kernel[(row + top) % 2 :: 2, (column + left) % 2 :: 2]
+        return correlate(dy, tf.reverse(part, [0, 1]), 1, 'EXPLICIT', explicit_paddings=[*explicit, 0, 0])
+
+    @tf.custom_gradient
+    def convolve(x: Any, kernel: Any) -> tuple:
+        if stride > 1:
+            x = tf.pad(x, borders)
+
+        def gradient(dy: Any) -> tuple:
+            return input_gradient(dy, kernel), kernel_gradient(x, dy)
+
+        return correlate(x, kernel, stride, 'VALID' if stride > 1 else 'SAME'), gradient
+
+    return convolve(x, kernel)
+
+
+def weighted_rows(cells: Any, index: Any, weight: Any) -> Any:
+    """As `dispatch.weighted_rows`: one product with a sparse matrix, whose gradient is the product with its transpose.
+
+    Both are parallel over rows of their result, so the gradient has the same bits every time.
+    (`tf.image.crop_and_resize`, which could do the same per map, loses updates in its gradient: two threads add to one
+    cell without a lock.) Neither XLA nor other backends have them.
+    """
+    dtype = tf.convert_to_tensor(cells).dtype
+    rows, taps = index.shape[0] or tf.shape(index)[0], index.shape[1]
+    places = tf.stack([tf.repeat(tf.range(rows), taps), tf.reshape(index, [-1])], axis=-1)
+    matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=tf.cast(places, tf.int64),
+        values=tf.reshape(weight, [-1]),
+        dense_shape=tf.cast([rows, tf.shape(cells)[0]], tf.int64),
+    )
+
+    @tf.custom_gradient
+    def product(cells: Any) -> tuple:
+        def gradient(dy: Any) -> Any:
+            transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix, type=weight.dtype)
+            back = tf.raw_ops.SparseMatrixMatMul(a=transposed, b=tf.cast(dy, weight.dtype))
+            return tf.ensure_shape(tf.cast(back, dtype), cells.shape)
+
+        out = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.cast(cells, weight.dtype))
+        return tf.ensure_shape(tf.cast(out, dtype), [index.shape[0], cells.shape[1]]), gradient
+
+    return product(tf.convert_to_tensor(cells))
