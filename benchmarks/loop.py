@@ -24,8 +24,6 @@ import tensorflow as tf
 
 from seg import experiment
 from seg.engine import set_up
-from seg.executor.progress import Progress
-from seg.executor.records import Events
 from seg.optimizers.decay import decays
 
 SETTINGS = (
@@ -83,13 +81,13 @@ def main() -> None:
 
         done = executor.prepare()
         loop = executor.trainer.loop(source, done)
-        events, progress = Events(folder, 0), Progress('training', None, 'steps')
-        done = executor.advance(loop, done, 1, events, progress, source)  # Tracing.
+        executor.training.open(done, 10**6, '')
+        done = executor.advance(loop, done, 1, source)  # Tracing.
         bare(batch)
         ratios, times = [], []
         for _ in range(arguments.rounds):
             start = time.perf_counter()
-            done = executor.advance(loop, done, arguments.steps, events, progress, source)
+            done = executor.advance(loop, done, arguments.steps, source)
             middle = time.perf_counter()
             for _ in range(arguments.steps):
                 float(bare(batch))

@@ -17,6 +17,7 @@ from seg.engine import set_up
 from seg.engine.base import Engine
 from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UserError
+from seg.executor.agreement import together
 from seg.executor.executor import Executor
 from seg.executor.overfit import FirstExamples, Overfit
 from seg.executor.run_config import RunConfig
@@ -303,10 +304,12 @@ def run(
     with _checked(settings, fresh, checkpoint, asked, engine) as (experiment, request):
         model_dir = experiment.model_dir
         # Not before the new settings have proved sound, and the weights to start from are there.
-        if fresh or mode == 'overfit':
-            run_dir.clear(model_dir)
-        if trains:
-            experiment.describe(command)
+        with together(experiment.executor.engine):
+            if experiment.executor.engine.chief:
+                if fresh or mode == 'overfit':
+                    run_dir.clear(model_dir)
+                if trains:
+                    experiment.describe(command)
         results = experiment.execute(checkpoint, request)
     if trains:
         logging.info('Curves and pictures: tensorboard --logdir %s', model_dir)
@@ -375,7 +378,7 @@ def _checked(
             'a new run from other weights, bind init.weights.'
         )
     request = Request.of(mode, model_dir, *asked)
-    with run_dir.locked(model_dir, keep) if trains else contextlib.nullcontext():
+    with run_dir.locked(model_dir, keep) if trains and engine.chief else contextlib.nullcontext():
         experiment = build(model_dir, mode, engine, fresh or mode == 'overfit', request)
         experiment.check()
         yield experiment, request

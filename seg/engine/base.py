@@ -19,7 +19,7 @@ HostBatch = Mapping[str, np.ndarray]
 
 
 class LoopResult(NamedTuple):
-    """What the host learns of n steps: names, and numpy arrays with a leading [n].
+    """What the host learns of n steps, the same in every process: names, and numpy arrays with a leading [n].
 
     Attributes:
       terms: names of the T losses, the L2 penalty the last where there is one.
@@ -27,7 +27,7 @@ class LoopResult(NamedTuple):
       losses: [n, T], over the global batch.
       counts: [n, C], summed over the global batch.
       totals: [n, B, T], each image's share of the losses; the L2 penalty has no share.
-      index: [n, B], positions in the data set.
+      index: [n, B], positions in the data set of the global batch.
       weight: [n, B], 0 for images that could not be read.
       gradient_norm: [n], over all variables, before clipping.
       learning_rate: [n].
@@ -47,18 +47,17 @@ class LoopResult(NamedTuple):
 
 
 class EvaluatedBatch(NamedTuple):
-    """One batch of an evaluation, on the host but for what `example` fetches.
+    """One batch of an evaluation, on the host but for what `example` fetches; the same in every process.
 
     Attributes:
       sums: of each summing metric, what its `update` gave, summed over the global batch.
-      rows: of each gathering metric, what its `update` gave, [b, …] each.
+      rows: of each gathering metric, what its `update` gave, [B, …] each.
       losses: by name, sums over the images of the global batch that count.
-      index: [b] int32, positions in the data set; -1 for padding.
-      weight: [b] float32, 0 for padding and images that could not be read.
-      scores: [b] of the task's `image_scores`; None where nothing is drawn.
-      example: copies one row of the batch and of its predictions to the host, by its place.
-
-    The b rows are those that this process has made.
+      index: [B] int32, positions in the data set; -1 for padding.
+      weight: [B] float32, 0 for padding and images that could not be read.
+      scores: [B] of the task's `image_scores`; None where nothing is drawn.
+      example: copies one row of the batch and of its predictions to the host, by its place. All processes ask for the
+        same rows in the same order.
     """
 
     sums: list[dict[str, np.ndarray]]
@@ -113,7 +112,7 @@ class Trainer(Protocol):
         ...
 
     def to_host(self) -> dict[str, np.ndarray]:
-        """Every variable by its name in the checkpoint, the same for all engines.
+        """Every variable by its name in the checkpoint, the same for all engines. All processes call it together.
 
         Names are `model/<part>/<variable path>`, `ema/…` likewise, and `optimizer/<position>`, or
         `optimizer/<slots>/<position>` for an optimizer that names the kind of its `slots`.
@@ -136,6 +135,8 @@ class Trainer(Protocol):
 class Engine(Protocol):
     """Made by `seg.engine.set_up` before any layer exists.
 
+    Several processes may share a run. All make the same calls in the same order, and learn the same numbers.
+
     Attributes:
       precision: `float32`, `bfloat16` (float32 variables), or `float64` in tests.
       deterministic: whether the same seed gives the same numbers, bit for bit.
@@ -157,7 +158,11 @@ class Engine(Protocol):
     def chief(self) -> bool: ...
 
     def agree(self, flag: bool) -> bool:
-        """Whether any process says so. All ask at the same places, so that they stop at one step."""
+        """Whether any process says so; waits until all have spoken.
+
+        All ask at the same places, so that they stop at one step, and what one does before it is done for the others
+        after it.
+        """
         ...
 
     def scope(self) -> AbstractContextManager[Any]:

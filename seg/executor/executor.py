@@ -6,10 +6,13 @@ The engine runs `iterations_per_loop` steps at a time. Between two loops the hos
 2. Metrics and summaries: they belong to the steps that were taken, whatever happens next.
 3. Checkpoint: before the evaluation, so that a failed one can be run again from it.
 4. Evaluation, and `best/`.
+
+Where a run has several processes, all of them look in at the same steps, and the chief alone writes: see `agreement`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -17,20 +20,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import psutil
 from absl import logging
 
 from seg import files
 from seg.engine.base import Engine, LoopResult, Predictor, Trainer
 from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UnsavedError, UserError, shown
-from seg.executor import stopping, unread
+from seg.executor import finite, stopping
+from seg.executor.agreement import asked_to_stop, together
 from seg.executor.checkpoints import Checkpoint, Checkpoints
 from seg.executor.evaluation_records import EvaluationRecords
 from seg.executor.evaluator import Evaluation, Evaluator
-from seg.executor.progress import Progress
-from seg.executor.records import Events, MetricsLog
+from seg.executor.records import MetricsLog
 from seg.executor.run_config import RunConfig
+from seg.executor.training_records import TrainingRecords
 from seg.structures import Input
 
 
@@ -69,13 +72,15 @@ class Executor:
         self._config_text = config_text
         self._checkpoints = Checkpoints(config.model_dir, config.keep_checkpoint_max)
         self._log = MetricsLog(os.path.join(config.model_dir, 'metrics.jsonl'))
+        self.training = TrainingRecords(config, task, engine, self._log)
         self._records = EvaluationRecords(config, self._checkpoints, self._log)
         self._evaluator: Evaluator | None = None
         self.trainer: Trainer | None = None
-        self._train_seconds = 0.0
-        self._timed = [0, 0.0]  # Images and seconds of all loops but each process' first, which holds the tracing.
-        self._first_loop = True
         self._last: tuple[int, Evaluation] | None = None  # Step and evaluation.
+
+    @property
+    def _alone(self) -> bool:
+        return self.engine.process.count == 1
 
     def has_checkpoint(self) -> bool:
         """Whether there was a run: training goes on from its last checkpoint, or refuses if all are damaged."""
@@ -106,7 +111,8 @@ class Executor:
             self._evaluate_now(eval_source, step)
         results = self._results(*self._last, self._checkpoints.path(step), self.trainer.averages)
         results['best'] = self._records.best()
-        _write_results(path, results)
+        if self.engine.chief:
+            _write_results(path, results)
         return results
 
     def evaluate(self, source: Input, checkpoint: str = 'latest', settings: Sequence[str] = ()) -> dict[str, Any]:
@@ -124,9 +130,11 @@ class Executor:
           UnsavedError: with what was computed, if it cannot be written.
         """
         found, ema = self._load_model(checkpoint)
-        self._read_times(found)
+        self.training.read_times(found.metadata, found.path)
         evaluation = self._the_evaluator.evaluate(source)
         results = self._results(found.step, evaluation, found.path, ema) | {'settings': list(settings)}
+        if not self.engine.chief:
+            return results
         mark = '-' + hashlib.sha256('\n'.join(settings).encode()).hexdigest()[:6] if settings else ''
         try:
             self._records.write_details(source.name, f'{found.step}{mark}', evaluation.details)
@@ -151,6 +159,8 @@ class Executor:
         done = self.prepare()
         with stopping.listening() as signals:
             signals.saved = done
+            if not self._alone:  # A process that left at once would keep the others waiting.
+                signals.save_first()
             if eval_source and done and self._evaluation_is_due(done, last) and not self._records.has(done):
                 self._evaluate_now(eval_source, done)  # A kill came between the checkpoint and its evaluation.
             if done >= last:
@@ -170,66 +180,65 @@ class Executor:
         """Takes the steps from `done` to `last`. Returns the step reached."""
         config = self._config
         loop = self.trainer.loop(source, done, signals.save_first)
-        events = Events(os.path.join(config.model_dir, 'train'), done)
-        if text := self._config_text():
-            events.text(done, 'config', text)
-        progress = Progress('training', last, 'steps', done)
-        while done < last and not signals.asked:
+        with together(self.engine):
+            self.training.open(done, last, self._config_text())
+        while done < last and not asked_to_stop(self.engine, signals):
             steps = min(config.iterations_per_loop - done % config.iterations_per_loop, last - done)
-            done = self.advance(loop, done, steps, events, progress, source)
+            done = self.advance(loop, done, steps, source)
             due = eval_source is not None and self._evaluation_is_due(done, last)
             if due or done % config.save_checkpoints_steps == 0 or done == last:
                 self._save(done)
                 signals.saved = done
-            if due and not signals.asked:
-                events.flush()
-                with signals.at_once():
+            if due and not asked_to_stop(self.engine, signals):
+                with signals.at_once() if self._alone else contextlib.nullcontext():
                     evaluation = self._evaluate_now(eval_source, done)
-                if stop and stop(evaluation):
+                if stop and self.engine.agree(stop(evaluation)):
                     break
         if signals.asked and signals.saved < done:
             self._save(done)
             signals.saved = done
-        progress.close()
-        events.close()
+        self.training.close()
         if signals.asked:
             signals.leave()
         return done
 
-    def advance(
-        self,
-        loop: Callable[[int], LoopResult],
-        done: int,
-        steps: int,
-        events: Events,
-        progress: Progress,
-        source: Input,
-    ) -> int:
+    def advance(self, loop: Callable[[int], LoopResult], done: int, steps: int, source: Input) -> int:
         """Runs one loop, checks it and records it. Returns the step reached."""
         start = time.perf_counter()
         result = loop(steps)
         seconds = time.perf_counter() - start
-        self._check_finite(result, done, source)
-        self._record(result, done + steps, seconds, events, progress, source)
+        with together(self.engine):
+            finite.check(result, done, source, self._checkpoints)
+            self.training.add(result, done + steps, seconds, source)
         return done + steps
 
     def prepare(self) -> int:
         """Builds the training state and restores the newest checkpoint. Returns the step to go on from."""
+        self.build_trainer()
+        with together(self.engine):
+            found = self._newest_after_clearing_up() if self.engine.chief else None
+        with together(self.engine):  # The others look at what the chief has left.
+            if not self.engine.chief:
+                found = self._checkpoints.latest(set_aside=False)
+            if found:
+                self.trainer.from_host(found.tensors, found.path)
+                self.training.read_times(found.metadata, found.path)
+            if self.engine.chief:
+                self._log.cut(found.step if found else 0)
+        if found is None:
+            return 0
+        logging.info('Going on from step %d (%s).', found.step, found.path)
+        return found.step
+
+    def _newest_after_clearing_up(self) -> Checkpoint | None:
+        """The newest whole checkpoint, after what a kill left was removed."""
         with files.writing(self._config.model_dir):
             os.makedirs(self._config.model_dir, exist_ok=True)
-        self.build_trainer()
         files.sweep(self._config.model_dir)
         self._records.clear_up()
         found = self._checkpoints.latest()
         self._checkpoints.clear_up()
-        if found is None:
-            self._log.cut(0)
-            return 0
-        self.trainer.from_host(found.tensors, found.path)
-        self._read_times(found)
-        self._log.cut(found.step)
-        logging.info('Going on from step %d (%s).', found.step, found.path)
-        return found.step
+        return found
 
     def build_trainer(self) -> None:
         """Makes the optimizer's state and the averages, from the weights that the model has now."""
@@ -257,86 +266,12 @@ class Executor:
                 'in another --model_dir, or with --fresh.'
             )
 
-    def _read_times(self, found: Checkpoint) -> None:
-        try:
-            images, seconds = found.metadata.get('timed', [0, 0.0])
-            self._timed = [int(images), float(seconds)]
-            self._train_seconds = float(found.metadata.get('train_seconds', 0.0))
-        except (TypeError, ValueError, OverflowError):
-            logging.warning('%s does not tell the times of its training: they count from here on.', found.path)
-
     def _save(self, step: int) -> None:
-        metadata = {
-            'train_seconds': self._train_seconds,
-            'timed': self._timed,
-            'class_names': list(self._task.class_names),
-        }
-        self._checkpoints.save(step, self.trainer.to_host(), metadata)
-
-    def _record(
-        self,
-        result: LoopResult,
-        step: int,
-        seconds: float,
-        events: Events,
-        progress: Progress,
-        source: Input,
-    ) -> None:
-        """Writes one loop's means to metrics.jsonl and TensorBoard, and tells of images that did not arrive.
-
-        Raises:
-          UserError: if none did, or an augmentation failed.
-        """
-        images = len(result.losses) * source.batch_size
-        if not self._first_loop:
-            self._timed = [self._timed[0] + images, self._timed[1] + seconds]
-        self._first_loop = False
-        self._train_seconds += seconds
-        losses = result.losses.mean(0)
-        counts = result.counts.sum(0) / max(np.count_nonzero(result.weight), 1)
-        values = {
-            'loss': float(losses.sum()),
-            **{f'loss/{name}': float(value) for name, value in zip(result.terms, losses, strict=True)},
-            **{f'counts/{name}': float(value) for name, value in zip(result.counted, counts, strict=True)},
-            'learning_rate': float(result.learning_rate[-1]),
-            'gradient_norm': float(result.gradient_norm.mean()),
-            'images_per_second': images / seconds,
-            **({} if self.engine.deterministic else {'data_wait': float(min(result.wait.sum() / seconds, 1.0))}),
-            'host_memory_mb': psutil.Process().memory_info().rss / 2**20,
-        }
-        self._log.add('train', step, values)
-        events.scalars(step, values)
-        events.flush()
-        places = np.flatnonzero(result.weight == 0)
-        unread.report(source, (step - len(result.losses)) * source.batch_size, places, result.index.ravel())
-        if hasattr(self._task, 'advice') and (
-            advice := self._task.advice(dict(zip(result.counted, counts, strict=True)))
-        ):
-            logging.warning('Steps up to %d: %s', step, advice)
-        progress.update(step, f'loss {values["loss"]:.4f}, {values["images_per_second"]:.1f} images/s')
-
-    def _check_finite(self, result: LoopResult, before: int, source: Input) -> None:
-        finite = np.isfinite(result.losses).all(1) & np.isfinite(result.gradient_norm)
-        if finite.all():
-            return
-        i = int(np.argmin(finite))
-        broken = [
-            f'{name} = {value:g}'
-            for name, value in zip(result.terms, result.losses[i], strict=True)
-            if not np.isfinite(value)
-        ]
-        shares = ~np.isfinite(result.totals[i]).all(-1)
-        images = source.names(result.index[i][shares] if shares.any() else result.index[i])
-        saved = self._checkpoints.steps()
-        raise UserError(
-            f'step {before + i + 1}: '
-            + (f'loss {", ".join(broken)}' if broken else 'the losses are finite, but not their gradient')
-            + f' (learning rate {result.learning_rate[i]:g}, gradient norm {result.gradient_norm[i]:g}).\n'
-            f'Images {"with a non-finite share" if shares.any() else "of that step"}: {images}.\n'
-            f'Last good checkpoint: {f"step {saved[-1]}" if saved else "none"}. Usual causes: a learning rate too high '
-            'for this batch size, no warm-up, no pretrained weights; OptimizerStep.clip_norm helps against rare large '
-            'gradients.'
-        )
+        metadata = {**self.training.times(), 'class_names': list(self._task.class_names)}
+        tensors = self.trainer.to_host()
+        with together(self.engine):
+            if self.engine.chief:
+                self._checkpoints.save(step, tensors, metadata)
 
     # ---- Evaluation --------------------------------------------------------------------------------------------------
 
@@ -354,7 +289,9 @@ class Executor:
         with self.trainer.averaged():
             evaluation = self._the_evaluator.evaluate(source, self._config.num_pictures)
         logging.info('step %d: %s', step, self._task.summary(evaluation.metrics))
-        self._records.add(step, evaluation, source.name)
+        with together(self.engine):
+            if self.engine.chief:
+                self._records.add(step, evaluation, source.name)
         self._last = step, evaluation._replace(pictures=[], details={})  # Many megabytes, which are written by now.
         return self._last[1]
 
@@ -380,15 +317,11 @@ class Executor:
         return found, averages
 
     def _results(self, step: int, evaluation: Evaluation, checkpoint: str, ema: bool) -> dict[str, Any]:
-        images, seconds = self._timed
-        if not seconds:  # There was a single loop, tracing included.
-            images, seconds = step * self._config.batch_size, self._train_seconds
         return {
             'step': step,
             'metrics': evaluation.metrics,
             'examples': evaluation.examples,
-            'train_seconds': round(self._train_seconds, 3),
-            'train_images_per_second': round(images / seconds, 3) if seconds else None,
+            **self.training.speed(step),
             'eval_images_per_second': round(evaluation.images_per_second, 3),
             'weights': 'ema' if ema else 'raw',
             'checkpoint': checkpoint,

@@ -23,7 +23,7 @@ class Stopping:
     """Whether this process was asked to stop.
 
     Attributes:
-      asked: the first signal that came; None before.
+      asked: the first signal that came, here or to another process of the run; None before.
       saves_first: whether there may be steps that are not saved: a signal is then only noted. Else it ends the process
         at once, by an exception in the main thread.
       saved: the last step on disk; None as long as that is not known.
@@ -41,6 +41,10 @@ class Stopping:
         self.saved: int | None = None
         self._command, self._trains = command, trains
         self._ended = threading.Event()
+
+    def follow(self) -> None:
+        """Stops as after SIGTERM, unless this process was asked itself: another one of the run was."""
+        self.asked = self.asked or signal.SIGTERM
 
     def save_first(self) -> None:
         """From now on there may be steps that are not saved."""

@@ -1,0 +1,114 @@
+"""What a run keeps of its training: lines of metrics.jsonl, TensorBoard, and the time that it has taken."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import psutil
+from absl import logging
+
+from seg.engine.base import Engine, LoopResult
+from seg.executor import unread
+from seg.executor.progress import Progress
+from seg.executor.records import Events, MetricsLog
+from seg.executor.run_config import RunConfig
+from seg.structures import Input
+
+
+class TrainingRecords:
+    """Of one run. The chief writes; every process counts the time, and knows of images that did not arrive."""
+
+    def __init__(self, config: RunConfig, task, engine: Engine, log: MetricsLog):
+        self._config, self._task, self._engine, self._log = config, task, engine, log
+        self._events: Events | None = None
+        self._progress: Progress | None = None
+        self._seconds = 0.0
+        self._timed = [0, 0.0]  # Images and seconds of all loops but each process' first, which holds the tracing.
+        self._first_loop = True
+
+    def open(self, step: int, last: int, text: str) -> None:
+        """Begins the records of the steps after `step`.
+
+        Args:
+          step: that was reached before.
+          last: that is to be reached.
+          text: Markdown of the settings, for TensorBoard; empty for none.
+        """
+        self._progress = Progress('training', last, 'steps', step)
+        if not self._engine.chief:
+            return
+        self._events = Events(os.path.join(self._config.model_dir, 'train'), step)
+        if text:
+            self._events.text(step, 'config', text)
+
+    def add(self, result: LoopResult, step: int, seconds: float, source: Input) -> None:
+        """Writes one loop's means, and tells of images that did not arrive.
+
+        Args:
+          result: of the loop.
+          step: that it has reached.
+          seconds: that it has taken.
+          source: the training data.
+
+        Raises:
+          UserError: if no image arrived, an augmentation failed, or something cannot be written.
+        """
+        images = len(result.losses) * source.batch_size
+        if not self._first_loop:
+            self._timed = [self._timed[0] + images, self._timed[1] + seconds]
+        self._first_loop = False
+        self._seconds += seconds
+        losses = result.losses.mean(0)
+        counts = result.counts.sum(0) / max(np.count_nonzero(result.weight), 1)
+        values = {
+            'loss': float(losses.sum()),
+            **{f'loss/{name}': float(value) for name, value in zip(result.terms, losses, strict=True)},
+            **{f'counts/{name}': float(value) for name, value in zip(result.counted, counts, strict=True)},
+            'learning_rate': float(result.learning_rate[-1]),
+            'gradient_norm': float(result.gradient_norm.mean()),
+            'images_per_second': images / seconds,
+            **({} if self._engine.deterministic else {'data_wait': float(min(result.wait.sum() / seconds, 1.0))}),
+            'host_memory_mb': psutil.Process().memory_info().rss / 2**20,
+        }
+        if self._events:
+            self._log.add('train', step, values)
+            self._events.scalars(step, values)
+            self._events.flush()
+        places = np.flatnonzero(result.weight == 0)
+        unread.report(source, (step - len(result.losses)) * source.batch_size, places, result.index.ravel())
+        if hasattr(self._task, 'advice') and (
+            advice := self._task.advice(dict(zip(result.counted, counts, strict=True)))
+        ):
+            logging.warning('Steps up to %d: %s', step, advice)
+        self._progress.update(step, f'loss {values["loss"]:.4f}, {values["images_per_second"]:.1f} images/s')
+
+    def close(self) -> None:
+        self._progress.close()
+        if self._events:
+            self._events.close()
+
+    def times(self) -> dict[str, Any]:
+        """For a checkpoint: what `read_times` reads."""
+        return {'train_seconds': self._seconds, 'timed': self._timed}
+
+    def read_times(self, metadata: Mapping[str, Any], path: str) -> None:
+        """Goes on counting from the times of the checkpoint at a path."""
+        try:
+            images, seconds = metadata.get('timed', [0, 0.0])
+            self._timed = [int(images), float(seconds)]
+            self._seconds = float(metadata.get('train_seconds', 0.0))
+        except (TypeError, ValueError, OverflowError):
+            logging.warning('%s does not tell the times of its training: they count from here on.', path)
+
+    def speed(self, step: int) -> dict[str, float | None]:
+        """`train_seconds` and `train_images_per_second` of all steps up to `step`."""
+        images, seconds = self._timed
+        if not seconds:  # There was a single loop, tracing included.
+            images, seconds = step * self._config.batch_size, self._seconds
+        return {
+            'train_seconds': round(self._seconds, 3),
+            'train_images_per_second': round(images / seconds, 3) if seconds else None,
+        }
