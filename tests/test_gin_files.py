@@ -98,13 +98,13 @@ def test_file_builds(name, settings, engine, tmp_path, monkeypatch):
     assert config.operative_values() == values
 
 
-def test_cascade_on_coco_is_the_published_recipe(settings, hardware, tmp_path, monkeypatch):
+def test_cascade_on_coco_is_the_published_recipe(settings, engine, tmp_path, monkeypatch):
     """Cai and Vasconcelos, 2018, as the authors' code and mmdetection have it."""
     monkeypatch.chdir(ROOT)
     name = 'gin/cascade_coco.gin'
     small = ('BACKBONE=@backbones.resnet18', 'backbones.resnet18.width=0.125', 'decoders.fpn.channels=8')
     model_dir = experiment.load_settings([name], (*settings(name), *small), (), str(tmp_path / 'run'), 'train')
-    model = experiment.build(model_dir, 'train', hardware).task.model
+    model = experiment.build(model_dir, 'train', engine).task.model
     assert model.stage_weights == (1.0, 0.5, 0.25)
     assert [head.positive_iou for head in model.box_heads] == [0.5, 0.6, 0.7]
     assert [head.code_weights[0] for head in model.box_heads] == [10.0, 20.0, 30.0]

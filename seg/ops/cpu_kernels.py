@@ -41,6 +41,15 @@ def fused_batch_norm(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, ep
     return (y, batch_mean, batch_variance) if training else (y, mean, variance)
 
 
+def argmax(x: Any) -> Any:
+    """As `dispatch.argmax`.
+
+    `keras.ops.argmax` looks for negative zeros first: 334 ms of CPU time against 94, together with the maximum itself,
+    on [4, 513, 513, 21].
+    """
+    return tf.argmax(x, -1, output_type=tf.int32)
+
+
 def relu6(x: Any) -> Any:
     """As `dispatch.relu6`.
 

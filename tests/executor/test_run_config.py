@@ -2,7 +2,6 @@
 
 import pytest
 
-from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UserError
 from seg.executor.run_config import RunConfig
 
@@ -69,21 +68,6 @@ def test_batches_divide_among_replicas():
 def test_batch_smaller_than_the_replicas():
     with pytest.raises(UserError, match='use 4[.]'):
         config().per_replica(3, 4, 'batch_size')
-
-
-@pytest.mark.parametrize(
-    'settings', [{'l2': -1e-4}, {'clip_norm': 0}, {'clip_norm': -1.0}, {'ema_decay': 0.0}, {'ema_decay': 1.0}]
-)
-def test_optimizer_step(settings):
-    (name,) = settings
-    with pytest.raises(UserError, match=f'OptimizerStep.{name} = '):
-        OptimizerStep(**settings)
-
-
-@pytest.mark.parametrize('rate', [-0.1, '0.1', float('nan')])
-def test_rates_of_parts(rate):
-    with pytest.raises(UserError, match=r"OptimizerStep.part_rates\['backbone'\] = "):
-        OptimizerStep(part_rates={'backbone': rate})
 
 
 def test_the_command_line_names_both_batch_and_replicas(tmp_path):

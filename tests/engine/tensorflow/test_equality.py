@@ -11,7 +11,8 @@ import tensorflow as tf
 from seg import registry
 from seg.engine import precision
 from seg.executor.evaluator import Evaluator
-from tests.executor import equality_worker, runs
+from tests.engine.tensorflow import equality_worker
+from tests.executor import runs
 
 
 @pytest.fixture(scope='module')
