@@ -124,7 +124,7 @@ def test_python_page(workplace):
     assert f'value="{names["results"]["metrics"]["miou"]}"' in report and 'Complete: 20 steps.' in report
     assert all(part in report for part in ('Worst images', 'Confusion matrix', 'Precision', 'Processor'))
     assert names['found']['segmented'] == 1 and names['found']['failed'] == {'photos/b.jpg': 'the file is empty'}
-    assert names['predictions']['classes'].shape == (4, 64, 64)
+    assert names['predictions'].get('classes', 3).shape == (64, 64)
 
 
 def test_plugins_page(workplace, capsys):
