@@ -35,6 +35,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import seg  # noqa: E402, F401  # isort: skip  Before TensorFlow: turns on oneDNN.
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
@@ -43,6 +44,7 @@ from safetensors.numpy import load_file  # noqa: E402
 
 from seg import config, engine, experiment  # noqa: E402
 from seg.engine.precision import set_precision  # noqa: E402
+from seg.engine.tensorflow import ordered_sums  # noqa: E402
 from seg.optimizers.decay import decays  # noqa: E402
 from tests.executor import runs  # noqa: E402
 
@@ -212,6 +214,7 @@ def train(name: str, folder: pathlib.Path) -> dict[str, Any]:
     gin_file, *params = TRAININGS[name]
     one = engine.set_up('one', 'float32', 'off')
     set_precision('float64')
+    ordered_sums.use()  # Otherwise a sum's last bit, and with it a choice of proposals, may depend on threads.
     before = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True})  # It takes longer than the steps.
     try:

@@ -15,7 +15,7 @@ from absl import logging
 from seg.engine import base
 from seg.engine import precision as precisions
 from seg.engine.optimizer_step import OptimizerStep
-from seg.engine.tensorflow import devices
+from seg.engine.tensorflow import devices, ordered_sums
 from seg.engine.tensorflow.evaluation import Evaluation
 from seg.engine.tensorflow.predictor import Predictor
 from seg.engine.tensorflow.trainer import Trainer
@@ -44,6 +44,7 @@ def set_up(
     precisions.set_precision(precision)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+        ordered_sums.use()
     made = devices.strategy(name, int(count) if count else None, gpus)
     if jit == 'on' and made.num_replicas_in_sync > 1 and not gpus:
         raise UserError(
