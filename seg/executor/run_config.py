@@ -15,7 +15,8 @@ class RunConfig:
       model_dir: the run's directory, its only state.
       train_steps: optimizer steps of the whole training.
       batch_size: images of one training step over all replicas.
-      eval_batch_size: images of one evaluation step; None for `batch_size`. It does not change any result.
+      eval_batch_size: images of one evaluation step; None for `batch_size`. It does not change any result. On a CPU in
+        float32 a single image takes three to four times as long as each of two (see docs/design.md).
       iterations_per_loop: steps that run on the device between two looks of the host.
       save_checkpoints_steps: a checkpoint at least this often, and before every evaluation.
       keep_checkpoint_max: older checkpoints are removed; `best/` is kept apart.
