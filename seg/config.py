@@ -267,7 +267,7 @@ def _place(scope_name: str, selector: str, parameter: str) -> str:
     return _places.get((scope_name, selector, parameter), _IN_PYTHON).text
 
 
-# Bindings that nobody read.
+# Unused bindings.
 
 
 def unused(idle: Iterable[str] = ()) -> list[unread.Unused]:

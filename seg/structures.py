@@ -157,7 +157,7 @@ class ClassHistogram(NamedTuple):
 
 
 class Annotations(NamedTuple):
-    """The objects of one picture, at its own size, as they are scored against.
+    """Ground-truth objects of one image, at its native resolution.
 
     Attributes:
       height: of the picture, in pixels.

@@ -1,4 +1,4 @@
-"""Judges bindings that nobody read: which are mistakes, and which merely belong to a part that is not in use."""
+"""Finds unused gin bindings, and tells mistakes from bindings of a part that is not in use."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Binding:
 
 
 class Unused(NamedTuple):
-    """A binding that nobody read, why, and whether that is a mistake."""
+    """An unused binding, the reason, and whether it is a mistake."""
 
     key: str
     place: str

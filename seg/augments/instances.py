@@ -119,7 +119,7 @@ def look_up(masks: tf.RaggedTensor, frame: tf.Tensor, rows: tf.Tensor, columns: 
     is_set = tf.tile((passed % 2 == 1)[:, None, :], [1, tf.shape(rows)[1], 1])
 
     def turn(number, is_set):
-        """Turns what is at or below the next end of its column."""
+        """Toggles all rows at or below the next run end of each column."""
         place = passed + number
         end = tf.cast(tf.gather(ends, tf.minimum(place, tf.size(ends) - 1)) - top, tf.int32)
         end = tf.where(place < later, end, tf.int32.max)

@@ -11,7 +11,7 @@ OUTPUT_STRIDES = (8, 16, 32)
 
 
 class Rates(NamedTuple):
-    """Of one stage.
+    """Stride and dilation rates of one stage.
 
     Attributes:
       stride: of its first block.

@@ -1,4 +1,4 @@
-"""Progress for people: one living line on a terminal, plain lines now and then in a log."""
+"""Progress: a line that is updated in place on a terminal, and plain lines at intervals in a log."""
 
 from __future__ import annotations
 

@@ -120,9 +120,9 @@ class MaskHead(keras.layers.Layer):
 
 
 class Deconv(keras.layers.Layer):
-    """2x2 deconvolution of stride 2 with ReLU, whose results are left where they are computed.
+    """2x2 transposed convolution with stride 2 and ReLU, computed as one matrix product per cell.
 
-    Its steps are as long as its kernel, so that it is one product for each cell.
+    The four sub-pixels of a cell stay in the channel axis; `MaskHead.call` interleaves them.
     """
 
     def __init__(self, filters: int, *, name: str):

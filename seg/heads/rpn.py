@@ -1,4 +1,4 @@
-"""Region proposal network: where in an image there is something, whatever it is."""
+"""Region proposal network: class-agnostic object proposals."""
 
 from __future__ import annotations
 

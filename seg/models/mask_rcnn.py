@@ -292,6 +292,6 @@ class MaskRCNN(keras.Model):
 def _truth(batch: dict[str, Any], dtype: str) -> Truth:
     boxes = boxes_lib.at_least_float32(batch['boxes'])
     boxes = ops.cast(boxes, dtype)
-    # What has no area can be learned from by nobody.
+    # Boxes without area cannot serve as targets.
     valid = ops.logical_and(batch['classes'] >= 0, boxes_lib.area(boxes) > 0)
     return Truth(boxes, batch['classes'], valid)

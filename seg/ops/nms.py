@@ -85,11 +85,10 @@ def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: 
 
 
 def _settle(excludes: Any, there: Any) -> Any:
-    """Decides which boxes stay: those that none which stays excludes.
+    """Decides which boxes stay: those that no other staying box excludes.
 
-    By its nature that is a sequence, one box after the other. But whether a box stays depends on those alone that
-    exclude it, and on theirs, and such chains are short: decisions on all boxes at once, taken again until none
-    changes, come to the same in a few rounds.
+    Greedy suppression is sequential, but a box depends only on higher-scoring boxes that overlap it, and such chains
+    are short. So all boxes are decided in parallel, and again until nothing changes: a few rounds give the same result.
 
     Args:
       excludes: bool [B, T, T], whether the first box excludes the second, which comes after it.

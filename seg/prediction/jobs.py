@@ -18,7 +18,7 @@ PATIENCE = 0.1  # Seconds between two looks at whether to go on waiting.
 
 
 class StoppedError(Exception):
-    """The run ends before its end."""
+    """Raised in worker threads when the run is cancelled."""
 
 
 class Job:

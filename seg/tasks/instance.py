@@ -118,7 +118,7 @@ class Instance:
         return terms | {first: terms[first]._replace(counts={**counts, **terms[first].counts})}
 
     def evaluate_batch(self, batch: Batch) -> tuple[dict[str, Any], dict[str, LossTerm]]:
-        """Detections; no losses, which come from a random choice of anchors and ROIs and compare with nothing."""
+        """Detections. No losses: they depend on randomly sampled anchors and ROIs, so two values cannot be compared."""
         return self.predict(batch), {}
 
     def predict(self, batch: Batch) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def _checked(path: str, header: Mapping[str, str]) -> tuple[dict[str, Any], dict
 
 
 def _checksum(name: str, value: np.ndarray) -> int:
-    """Of the values, and of what the header says of them."""
+    """CRC-32 over name, dtype, shape and values."""
     said = zlib.crc32(f'{name} {value.dtype} {value.shape}'.encode())
     return zlib.crc32(np.asarray(value, order='C').reshape(-1).view(np.uint8).data, said)
 
