@@ -14,6 +14,7 @@ from seg.registry import losses as loss_registry
 from seg.registry import metrics as metric_registry
 from seg.tasks.traced import traced
 
+_PENALTY = 'l2'
 TRIAL_IMAGES = 2  # In the batch without values that losses are tried on.
 
 
@@ -32,13 +33,18 @@ def build_losses(
       supplied: what losses may be supplied with.
 
     Raises:
-      UserError: if there is none, one is for labels of another kind, or one gives no `LossTerm`.
+      UserError: if there is none, one is for labels of another kind, one gives no `LossTerm`, or one is called `l2`.
     """
     losses: dict[str, Any] = {}
     trial = functools.cache(trial)
     for i, factory in enumerate(loss_registry.check_each(references, slot)):
         loss = factory(**supplied)
         _check_kind(factory, f'{slot}[{i}]', getattr(loss, 'labels', 'semantic'), labels)
+        if factory.entry.name == _PENALTY:
+            raise UserError(
+                f'{slot}[{i}]: {factory.entry.reference} ({factory.entry.place}) has the name of the penalty of '
+                'OptimizerStep.l2 among the losses of a step. Register it under another name.'
+            )
         if not factory.entry.builder.__module__.startswith('seg.'):
             _check_term(loss, factory, f'{slot}[{i}]', trial())
         name = factory.entry.name

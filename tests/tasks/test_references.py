@@ -21,10 +21,10 @@ def trial():
     return keras.KerasTensor(shape, 'int32'), keras.KerasTensor((*shape, 3)), keras.KerasTensor((), 'int32')
 
 
-def build(loss):
+def build(loss, name='mine'):
     with registry.temporary():
 
-        @losses.register('mine')
+        @losses.register(name)
         def mine(*, num_classes):
             """Mine."""
             return loss
@@ -39,6 +39,11 @@ def per_image(labels, logits, step):
 
 def test_a_loss_that_keeps_the_contract():
     assert list(build(per_image)) == ['mine']
+
+
+def test_a_loss_with_the_name_of_the_penalty():
+    with pytest.raises(UserError, match=r'losses\[0\]: @losses.l2 .*OptimizerStep.l2'):
+        build(per_image, 'l2')
 
 
 @pytest.mark.parametrize(
