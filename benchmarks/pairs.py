@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psutil
@@ -66,7 +66,7 @@ class Worker:
     def __init__(self, name: str, precision: str, arguments: argparse.Namespace):
         self.name = name
         command = [sys.executable, os.path.abspath(sys.argv[0]), '--worker', name, '--precisions', precision]
-        for key in ('threads', 'size', 'batch'):
+        for key in ('threads', 'size', 'batch', *arguments.choices):
             command += [f'--{key}', str(getattr(arguments, key))]
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
@@ -155,13 +155,21 @@ def measure(workers: list[Worker], what: str, arguments: argparse.Namespace) -> 
     return rounds
 
 
-def main(doc: str, sides: Mapping[str, Any], targets: Targets) -> None:
+def main(
+    doc: str,
+    sides: Mapping[str, Any],
+    targets: Targets,
+    choices: Mapping[str, Sequence[str]] | None = None,
+    **defaults: Any,
+) -> None:
     """Reads the command line, and runs the benchmark or serves one of its sides.
 
     Args:
       doc: what the benchmark says of itself.
       sides: class by name: 'ours', and those to compare with.
       targets: ratio that is aimed at, by (what, precision).
+      choices: values of further flags, by name; the first is the default. The sides get them, too.
+      defaults: of the flags, where they are others than below.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=7)
@@ -174,6 +182,9 @@ def main(doc: str, sides: Mapping[str, Any], targets: Targets) -> None:
     parser.add_argument('--what', nargs='+', default=['train', 'infer'], choices=['train', 'infer'])
     parser.add_argument('--sides', nargs='+', default=list(sides), choices=list(sides))
     parser.add_argument('--worker', choices=list(sides), help=argparse.SUPPRESS)
+    for name, values in (choices or {}).items():
+        parser.add_argument(f'--{name}', default=values[0], choices=values)
+    parser.set_defaults(choices=list(choices or {}), **defaults)
     arguments = parser.parse_args()
     if arguments.worker:
         (arguments.precision,) = arguments.precisions

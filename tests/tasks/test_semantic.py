@@ -242,7 +242,7 @@ def test_views_by_hand(views):
         np.testing.assert_allclose(found['confidence'][i, :height, :width], mean.max(-1), atol=1e-5)
         clear = np.diff(np.sort(mean, -1)[..., -2:])[..., 0] > 1e-4
         np.testing.assert_array_equal(found['classes'][i, :height, :width][clear], mean.argmax(-1)[clear])
-        assert clear.mean() > 0.9
+        assert clear.mean() > 0.8, 'most pixels are compared'
 
 
 @pytest.mark.parametrize(('width', 'scale'), [(48, 0.9), (64, 1.1), (80, 0.6), (7, 0.05)])
