@@ -54,7 +54,11 @@ def plain(tmp_path_factory):
 def views(tmp_path_factory):
     """A task that evaluates at two scales, mirrored as well."""
     return runs.build(
-        tmp_path_factory.mktemp('views'), 'tasks.semantic.eval_scales=(0.5, 1.0)', 'tasks.semantic.eval_flip=True'
+        tmp_path_factory.mktemp('views'),
+        'models.deeplab_v3plus.output_stride=8',
+        'decoders.deeplab_v3plus.separable=False',
+        'tasks.semantic.eval_scales=(0.5, 1.0)',
+        'tasks.semantic.eval_flip=True',
     )
 
 
@@ -242,7 +246,7 @@ def test_views_by_hand(views):
         np.testing.assert_allclose(found['confidence'][i, :height, :width], mean.max(-1), atol=1e-5)
         clear = np.diff(np.sort(mean, -1)[..., -2:])[..., 0] > 1e-4
         np.testing.assert_array_equal(found['classes'][i, :height, :width][clear], mean.argmax(-1)[clear])
-        assert clear.mean() > 0.8, 'most pixels are compared'
+        assert clear.mean() > 0.9
 
 
 @pytest.mark.parametrize(('width', 'scale'), [(48, 0.9), (64, 1.1), (80, 0.6), (7, 0.05)])
