@@ -8,9 +8,9 @@ The peers are no requirements of this project. Beside what the project installs,
     python -m pip install tf2onnx==1.17.0 onnx==1.23.2 onnxruntime==1.31.1 ai-edge-litert==2.3.0
 
 All sides run one network in float32, at output stride 16 with 21 classes and random weights, on one image at a time:
-`ours` the graph that `predict` runs, with the weights as constants; `variables` the same graph with weights that are
-read each time; `onnxruntime` and `litert` the same network, converted. A side that gives other logits ends with an
-error. Time to convert and to load does not count.
+`ours` as `predict` does, with the weights as constants of its graph; `variables` with weights that are read each time;
+`onnxruntime` and `litert` the same network, converted. A side that gives other logits ends with an error. Time to
+convert and to load does not count.
 
 How the sides are driven: `benchmarks/pairs.py`.
 """
@@ -41,7 +41,6 @@ class _Side:
 
         tf.config.set_visible_devices([], 'GPU')
         tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
-        self.threads = arguments.threads
         self.model = network(arguments.backbone)
         self.weights = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables)
         shape = (arguments.batch, arguments.size, arguments.size, 3)
@@ -49,7 +48,7 @@ class _Side:
             'image': np.random.default_rng(1).integers(0, 256, shape).astype(np.float32),
             'size': np.full((arguments.batch, 2), arguments.size, np.int32),
         }
-        self.run = self.prepared()
+        self.run = self.prepared(arguments.threads)
         expected = self.model(self.batch, training=False)['logits'].numpy()
         error = np.abs(self.run() - expected).max() / np.abs(expected).max()
         if not error < TOLERANCE:
@@ -61,42 +60,52 @@ class _Side:
     def infer(self) -> None:
         self.run()
 
-    def prepared(self):
-        """Returns a function without arguments that gives the logits of the batch on the host, and sets `versions`."""
-        raise NotImplementedError
+    def logits(self, image, size):
+        return {'logits': self.model({'image': image, 'size': size}, training=False)['logits']}
+
+    def signature(self) -> list:
+        """What `logits` takes."""
+        import tensorflow as tf
+
+        return [tf.TensorSpec(value.shape, value.dtype, name=key) for key, value in self.batch.items()]
 
 
 class Ours(_Side):
-    """The graph of `predict`."""
+    """What `predict` runs its batches by."""
 
-    def prepared(self):
-        import keras
+    def prepared(self, threads: int):
+        """Returns a function without arguments that gives the logits of the batch on the host, and sets `versions`."""
+        import numpy as np
         import tensorflow as tf
 
-        from seg.engine.tensorflow.predictor import with_constants
+        from seg.engine.tensorflow.predictor import Predictor
 
-        self.versions = f'tensorflow {tf.__version__}, keras {keras.__version__}'
-        task = types.SimpleNamespace(checkpoint_items={'model': self.model}, predict=self.predict)
-        graph = tf.function(self.chosen(task, with_constants))
-        inputs = {key: tf.constant(value) for key, value in self.batch.items()}
-        return lambda: graph(inputs).numpy()
+        self.versions = f'tensorflow {tf.__version__}'
+        task = types.SimpleNamespace(checkpoint_items={'model': self.model}, predict=lambda batch: self.logits(**batch))
+        predictor = Predictor(task, '', tf.distribute.OneDeviceStrategy('CPU:0'), jit_compile=False)
 
-    def predict(self, batch):
-        return self.model(batch, training=False)['logits']
+        def run():
+            found = predictor(self.batch)
+            return np.stack([found.get('logits', i) for i in range(len(self.batch['size']))])
 
-    def chosen(self, task, with_constants):
-        return with_constants(task)
+        return run
 
 
-class Variables(Ours):
-    """The graph of `predict`, with weights that are read each time."""
+class Variables(_Side):
+    """The same network as a graph that reads its weights each time."""
 
-    def chosen(self, task, with_constants):
-        return task.predict
+    def prepared(self, threads: int):
+        """As `Ours.prepared`."""
+        import tensorflow as tf
+
+        self.versions = f'tensorflow {tf.__version__}'
+        graph = tf.function(self.logits)
+        return lambda: graph(**{key: tf.constant(value) for key, value in self.batch.items()})['logits'].numpy()
 
 
 class OnnxRuntime(_Side):
-    def prepared(self):
+    def prepared(self, threads: int):
+        """As `Ours.prepared`."""
         import onnxruntime
         import tensorflow as tf
         import tf2onnx
@@ -105,59 +114,49 @@ class OnnxRuntime(_Side):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, 'network.onnx')
             tf2onnx.convert.from_function(
-                tf.function(lambda image, size: self.model({'image': image, 'size': size}, training=False)['logits']),
-                input_signature=[tf.TensorSpec(v.shape, v.dtype, name=k) for k, v in self.batch.items()],
+                tf.function(self.logits),
+                input_signature=self.signature(),
                 opset=18,
                 output_path=path,
             )
             options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
+            options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
             session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
         return lambda: session.run(None, self.batch)[0]
 
 
 class LiteRT(_Side):
-    def prepared(self):
+    def prepared(self, threads: int):
+        """As `Ours.prepared`."""
         import tensorflow as tf
         from ai_edge_litert import interpreter
 
         self.versions = f'ai-edge-litert {importlib.metadata.version("ai-edge-litert")}'
         module = tf.Module()
         module.kept = [v.value for v in self.model.variables]
-        graph = tf.function(
-            lambda image, size: {'logits': self.model({'image': image, 'size': size}, training=False)['logits']},
-            input_signature=[tf.TensorSpec(v.shape, v.dtype, name=k) for k, v in self.batch.items()],
-        )
+        graph = tf.function(self.logits, input_signature=self.signature())
         with tempfile.TemporaryDirectory() as folder:
             tf.saved_model.save(module, folder, signatures=graph.get_concrete_function())
             converted = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
-        self.interpreter = interpreter.Interpreter(model_content=converted, num_threads=self.threads)
+        self.interpreter = interpreter.Interpreter(model_content=converted, num_threads=threads)
         signature = self.interpreter.get_signature_runner()
         return lambda: signature(**self.batch)['logits']
 
 
 def network(backbone: str):
     """DeepLab v3+ with random weights and statistics, so that no channel is idle."""
-    import keras
-    import numpy as np
-
     from seg.backbones.efficientnet_lite import efficientnet_lite0
     from seg.backbones.resnet import resnet50
     from seg.decoders.deeplab_v3plus import deeplab_v3plus as decoder
     from seg.heads.semantic import semantic
     from seg.models.deeplab_v3plus import deeplab_v3plus
+    from tests.models.small_deeplab import randomize
 
-    keras.utils.set_random_seed(0)
     nets = {'efficientnet_lite0': efficientnet_lite0, 'resnet50': resnet50}
     model = deeplab_v3plus(
         num_classes=CLASSES, backbone=nets[backbone], decoder=decoder, head=semantic, output_stride=16
     )
-    draw = np.random.default_rng(0)
-    ranges = {'gamma': (0.5, 1.5), 'moving_variance': (0.5, 1.5), 'beta': (-0.1, 0.1), 'moving_mean': (-0.1, 0.1)}
-    for variable in model.variables:
-        name = variable.path.rsplit('/', 1)[-1]
-        if name in ranges:
-            variable.assign(draw.uniform(*ranges[name], variable.shape))
+    randomize(model)
     return model
 
 
