@@ -92,7 +92,7 @@ class Experiment:
         keras.utils.set_random_seed(run.seed)
 
         factory = registry.tasks.check(task, 'experiment.task')
-        supplied = {'seed': run.seed, 'labels': factory.entry.builder.labels}
+        supplied = {'seed': run.seed, 'target': factory.entry.target}
         train_factory = registry.datasets.check(train_data, 'experiment.train_data')
         eval_factory = registry.datasets.check(eval_data, 'experiment.eval_data')
         make_train_data = functools.cache(lambda: train_factory(**supplied))
@@ -101,7 +101,7 @@ class Experiment:
         self.eval_data = eval_factory(**supplied) if evaluates else None
         for dataset in (self.train_data, self.eval_data):
             if dataset is not None:
-                contract.verify(dataset, factory.entry.builder.labels)
+                contract.verify(dataset, factory.entry.target)
         if self.train_data is not None and self.eval_data is not None:
             contract.warn_of_shared(self.train_data, self.eval_data)
         if mode == 'overfit':

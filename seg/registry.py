@@ -65,6 +65,7 @@ class Entry:
       summary: first line of its docstring, the text of `--list`.
       supplied: its arguments that come from Python and are refused in gin.
       free: its parameters that may change when a run is resumed.
+      target: what it learns from or compares with, such as 'label_map'; None for a part that fits every task.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class Entry:
     signature: inspect.Signature
     supplied: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
+    target: str | None = None
 
     @property
     def key(self) -> str:
@@ -95,6 +97,9 @@ class Entry:
         return tuple(name for name in self.signature.parameters if name not in self.supplied)
 
 
+# Kinds whose parts may name what they learn from or compare with.
+_WITH_TARGET = ('tasks', 'losses', 'metrics', 'datasets')
+
 # Everything registered, by gin's full selector such as `seg.backbones.resnet50`.
 ENTRIES: dict[str, Entry] = {}
 _BY_BUILDER: dict[Callable[..., Any], Entry] = {}
@@ -108,6 +113,7 @@ def enter(
     essential: Iterable[str] = (),
     supplied: Iterable[str] = (),
     free: Iterable[str] = (),
+    target: str | None = None,
 ) -> None:
     """Checks a builder, tells gin of it and keeps its Entry.
 
@@ -123,6 +129,7 @@ def enter(
       essential: arguments that the builder has to take.
       supplied: arguments that gin may not bind.
       free: parameters that may change when a run is resumed.
+      target: see `Entry`.
 
     Raises:
       UserError: if the builder does not keep the rules above, or the name is taken.
@@ -139,6 +146,12 @@ def enter(
         raise refuse('a name consists of letters, digits and underscores and does not start with a digit.')
     if not (inspect.isfunction(builder) or inspect.isclass(builder)):
         raise refuse(f'a builder is a function or a class, and this is of type {type(builder).__name__}.')
+    if kind == 'tasks' and target is None:
+        raise refuse("a task names what it learns from, as in register(name, target='label_map').")
+    if target is not None and kind not in _WITH_TARGET:
+        raise refuse(f'target={target!r}: {", ".join(_WITH_TARGET)} have a target, {kind} have none.')
+    if target is not None and not (isinstance(target, str) and target.isidentifier()):
+        raise refuse(f"target={target!r}: expected a word such as 'label_map', 'instances' or one of your own.")
     doc = inspect.cleandoc(builder.__doc__ or '')
     if not doc or (dataclasses.is_dataclass(builder) and doc.startswith(f'{builder.__name__}(')):
         raise refuse(f'{builder.__qualname__} has no docstring; its first line is the text of --list.')
@@ -152,7 +165,7 @@ def enter(
     entry = Entry(
         kind, name, builder, file, line, doc.splitlines()[0], signature,
         supplied=tuple(argument for argument in supplied if argument in parameters),
-        free=tuple(free),
+        free=tuple(free), target=target,
     )  # fmt: skip
     if strange := [argument for argument in entry.free if argument not in entry.settable]:
         raise refuse(f'free={strange} names no parameter that can be set; there are {list(entry.settable)}.')
@@ -196,14 +209,14 @@ class Factory:
     Attributes:
       entry: what is built.
       slot: the setting that holds the reference, for messages.
-      target: gin's version of the builder, which reads the bindings.
+      configured: gin's version of the builder, which reads the bindings.
       scope: names of the scope, outermost first.
       known: arguments that may be supplied; None for all.
     """
 
     entry: Entry
     slot: str
-    target: Callable[..., Any]
+    configured: Callable[..., Any]
     scope: tuple[str, ...]
     known: tuple[str, ...] | None = None
 
@@ -220,7 +233,7 @@ class Factory:
             supplied = {name: value for name, value in supplied.items() if name in self.entry.supplied}
         with gin.config_scope(list(self.scope)):
             try:
-                built = self.target(**supplied)
+                built = self.configured(**supplied)
             except (TypeError, RuntimeError) as error:
                 missing = _missing_parameters(error, self.entry)
                 if not missing:
@@ -268,13 +281,15 @@ class Registry:
         self.essential = tuple(essential)
         self.supplied = self.essential + tuple(others)
 
-    def register(self, name: str, free: Iterable[str] = ()) -> Callable[[Any], Any]:
+    def register(self, name: str, target: str | None = None, free: Iterable[str] = ()) -> Callable[[Any], Any]:
         """Decorator that registers a function or class and returns it unchanged.
 
         Only references in gin files get bindings; a direct call from Python does not.
 
         Args:
           name: what gin files call it, after the kind.
+          target: for tasks, losses, metrics and data sets: what the part learns from or compares with, 'label_map',
+            'instances' or a word of your own. A task names one; the others fit every task without.
           free: parameters that may change when a run is resumed, such as `data_dir`.
 
         Raises:
@@ -282,7 +297,7 @@ class Registry:
         """
 
         def decorate(builder):
-            enter(self.kind, name, builder, sys._getframe(1), self.essential, self.supplied, free)
+            enter(self.kind, name, builder, sys._getframe(1), self.essential, self.supplied, free, target)
             return builder
 
         return decorate
@@ -364,16 +379,16 @@ class Registry:
 
 backbones = Registry('backbones', ['output_stride'], ['norm', 'multi_grid'])
 decoders = Registry('decoders', ['backbone'], ['output_stride', 'norm'])
-heads = Registry('heads', ['num_classes'], ['norm'])
-losses = Registry('losses', ['num_classes'], ['ignore_label', 'class_histogram'])
-datasets = Registry('datasets', [], ['seed', 'labels'])
+heads = Registry('heads', [], ['num_classes', 'norm'])
+losses = Registry('losses', [], ['num_classes', 'ignore_label', 'class_histogram'])
+datasets = Registry('datasets', [], ['seed', 'target'])
 # `other` comes from tasks of instances: called with a seed, int32 [2], it loads the example of the training data that
 # the seed draws, as `seg.augments.instances.begin` makes it.
 augments = Registry('augments', [], ['ignore_label', 'other'])
-metrics = Registry('metrics', ['num_classes'], ['class_names', 'ignore_label'])
+metrics = Registry('metrics', [], ['num_classes', 'class_names', 'ignore_label'])
 optimizers = Registry('optimizers', ['total_steps'], ['batch_size'])
 schedules = Registry('schedules', ['total_steps'], ['batch_size'])
-models = Registry('models', ['num_classes'])
+models = Registry('models', [], ['num_classes'])
 tasks = Registry('tasks', ['dataset_info'], ['seed', 'class_histogram'])
 
 KINDS: dict[str, Registry] = {

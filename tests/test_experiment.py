@@ -179,7 +179,7 @@ REFUSED = {
     'best metric of the other task': (["RunConfig.best_metric='mask_ap'"], ["'mask_ap'", 'miou', 'iou/disc']),
     'metric of the other task': (
         ['tasks.semantic.metrics=[@metrics.mean_iou, @metrics.coco_ap]'],
-        ['tasks.semantic.metrics[1]', '@metrics.coco_ap', 'instance', 'semantic'],
+        ['tasks.semantic.metrics[1]', '@metrics.coco_ap', 'instances', 'label_map'],
     ),
     'missing weights': (["init.weights='nowhere.h5'"], ['init.weights', 'nowhere.h5']),
     'damaged weights': (["init.weights='damaged.safetensors'"], ['damaged.safetensors']),
@@ -238,7 +238,7 @@ def test_validate_leaves_no_directory(tmp_path):
 def test_metric_of_label_maps_in_a_run_of_objects(tmp_path):
     params = (*runs.SMALL, *runs.SMALL_PARTS[runs.INSTANCES], 'tasks.instance.metrics=[@metrics.mean_iou]')
     text = message(tmp_path / 'run', [runs.INSTANCES], params)
-    assert 'tasks.instance.metrics[0]: @metrics.mean_iou' in text and 'semantic' in text
+    assert 'tasks.instance.metrics[0]: @metrics.mean_iou' in text and 'label_map' in text
 
 
 def test_eval_reads_the_settings_of_the_run(trained, monkeypatch):

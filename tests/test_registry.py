@@ -9,7 +9,7 @@ import pytest
 
 from seg import plugins, registry
 from seg.errors import UserError
-from seg.registry import KINDS, augments, backbones, decoders, losses
+from seg.registry import KINDS, augments, backbones, decoders, losses, metrics, tasks
 
 
 @pytest.fixture(autouse=True)
@@ -276,6 +276,18 @@ def test_rules_for_builders(source, expected):
     with pytest.raises(UserError, match=expected):
         backbones.register('f')(namespace['f'])
     assert 'f' not in backbones.names()
+
+
+def test_targets_are_checked():
+    assert "target='label_map'" in message(tasks.register('mine'), tiny)
+    assert "target='label_map'" in message(backbones.register('tiny', target='label_map'), tiny)
+    assert "target=''" in message(metrics.register('tiny', target=''), tiny)
+
+    @metrics.register('far', target='depth')
+    def far():
+        """Far."""
+
+    assert metrics.get('far').target == 'depth'
 
 
 def test_names_and_free_parameters_are_checked():

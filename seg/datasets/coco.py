@@ -24,7 +24,7 @@ def coco(
     split: str = 'train',
     images: str | None = None,
     annotations: str | None = None,
-    labels: str = 'instance',
+    target: str = 'instances',
     verify: bool = True,
 ) -> Coco:
     """Objects with masks from a COCO JSON file and a folder of pictures, as published or exported by a label tool.
@@ -40,14 +40,14 @@ def coco(
       split: its name, such as 'train2017'.
       images: folder of the pictures, if another; relative to `data_dir`, or from the root.
       annotations: the JSON file, if another; likewise.
-      labels: 'instance', the only kind here.
+      target: supplied; 'instances', the only one here.
       verify: whether `verify()` decodes every picture. Otherwise it reads headers only: sizes and file types.
 
     Raises:
       UserError: if the file or the folder is missing, or a listed picture, or the file does not hang together.
     """
-    if labels != 'instance':
-        raise UserError(f"coco: labels {labels!r} are asked for; this data set has 'instance' labels only.")
+    if target != 'instances':
+        raise UserError(f"coco: the task's target is {target!r}; this data set has 'instances' only.")
     if not isinstance(data_dir, (str, os.PathLike)) or not str(data_dir):
         raise UserError(
             f'coco.data_dir = {data_dir!r}: expected the path of a folder that holds annotations and pictures. '

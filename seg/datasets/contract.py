@@ -47,26 +47,26 @@ def asserted(example: Mapping[str, Any], info: DatasetInfo) -> Mapping[str, Any]
 # ---- On the host -----------------------------------------------------------------------------------------------------
 
 
-def verify(dataset, labels: str) -> None:
+def verify(dataset, target: str) -> None:
     """Lets a data set check itself, then loads its first examples and compares them with what a task needs.
 
     Args:
       dataset: any data set.
-      labels: the kind that the task needs: 'semantic' or 'instance'.
+      target: what the task learns from, such as 'label_map' or 'instances'.
 
     Raises:
       UserError: names the data set, the image, the key, what it holds and what was expected.
     """
     own = type(dataset).__name__
-    needed = ['info', 'image_name', 'load', 'verify', *(['annotations'] if labels == 'instance' else [])]
+    needed = ['info', 'image_name', 'load', 'verify', *(['annotations'] if target == 'instances' else [])]
     if missing := [name for name in needed if not hasattr(dataset, name)]:
         raise UserError(
-            f'The data set {own} has no {", ".join(missing)}, which {labels} labels need. '
+            f'The data set {own} has no {", ".join(missing)}, which the target {target} needs. '
             'docs/plugins.md has an example.'
         )
     dataset.verify()
     info = dataset.info
-    if labels == 'semantic' and info.num_classes < 2:
+    if target == 'label_map' and info.num_classes < 2:
         raise UserError(
             f'{info.name}: its classes are {shown(info.class_names)}, which leaves nothing to tell apart. Expected two '
             'or more; a background is a class, too.'
@@ -81,8 +81,8 @@ def verify(dataset, labels: str) -> None:
         except tf.errors.OpError as error:  # A damaged file; it counts nowhere, and the run tells of it.
             failures.append(f'image {shown(name)}: {checking.reason(error)}')
             continue
-        check(example, info, name, labels)
-        if labels == 'instance':
+        check(example, info, name, target)
+        if target == 'instances':
             _check_annotations(dataset.annotations(index), example, info, name)
     if len(failures) == count:
         raise UserError(f'{info.name}: none of the first {count} examples can be loaded. {failures[0]}.')
@@ -150,14 +150,14 @@ def _is_same(one, index: int, other, place: int) -> bool:
     return np.array_equal(*pictures)
 
 
-def check(example: Any, info: DatasetInfo, name: str, labels: str | None = None) -> None:
+def check(example: Any, info: DatasetInfo, name: str, target: str | None = None) -> None:
     """Compares one example with the contract of data sets.
 
     Args:
       example: as loaded, eagerly.
       info: of the data set.
       name: of the image.
-      labels: the kind of labels, or None for the kind that the example has, if any.
+      target: what a task learns from; None for what the example has, if any.
 
     Raises:
       UserError: for the first difference.
@@ -165,8 +165,8 @@ def check(example: Any, info: DatasetInfo, name: str, labels: str | None = None)
     where = f'{info.name}, image {shown(name)}'
     if not isinstance(example, Mapping):
         raise UserError(f'{where}: load returned {shown(example)}, expected a dict of tensors.')
-    labels = labels or ('semantic' if 'label' in example else 'instance' if 'classes' in example else None)
-    if labels is None:
+    target = target or ('label_map' if 'label' in example else 'instances' if 'classes' in example else None)
+    if target is None:
         return
     image = _part(example, where, 'image', tf.uint8, '[H, W, 3]')
     height, width = image.shape[:2]
@@ -177,7 +177,7 @@ def check(example: Any, info: DatasetInfo, name: str, labels: str | None = None)
             f'{where}: the image is {height} x {width} pixels (height x width), but info.max_size is {info.max_size}. '
             'Expected (height, width) of the largest image: largest of the heights, largest of the widths.'
         )
-    if labels == 'semantic':
+    if target == 'label_map':
         _check_label(_part(example, where, 'label', tf.int32, '[H, W]'), image, info, where)
     else:
         _check_objects(example, image, info, where)

@@ -33,7 +33,7 @@ def shapes(
     *,
     split: str = 'train',
     seed: int = 0,
-    labels: str = 'semantic',
+    target: str = 'label_map',
     size: Sequence[int] = (128, 128),
     num_examples: int | None = None,
     min_objects: int = 3,
@@ -49,7 +49,7 @@ def shapes(
     Args:
       split: 'train' or 'val'.
       seed: seed of the run.
-      labels: 'semantic' (background is class 0) or 'instance' (the classes are the shapes alone).
+      target: supplied; 'label_map' (background is class 0) or 'instances' (the classes are the shapes alone).
       size: (height, width) of every scene, in pixels.
       num_examples: length of the split; None for endless in `train` and 128 in `val`.
       min_objects: least number of objects drawn.
@@ -63,8 +63,8 @@ def shapes(
     """
     if split not in _SPLITS:
         raise UserError(f"shapes.split = {split!r}: the splits are 'train' and 'val'.")
-    if labels not in ('semantic', 'instance'):
-        raise UserError(f"shapes: labels {labels!r} are asked for; this data set has 'semantic' and 'instance' labels.")
+    if target not in ('label_map', 'instances'):
+        raise UserError(f"shapes: the task's target is {target!r}; this data set has 'label_map' and 'instances'.")
     sides = tuple(size) if isinstance(size, Sequence) else (size,)
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 32 for side in sides):
         raise UserError(f'shapes.size = {size!r}: expected (height, width), two whole numbers of at least 32 pixels.')
@@ -84,21 +84,21 @@ def shapes(
         raise UserError(f'shapes.noise = {noise!r}: expected 0 to 255 grey levels.')
     if num_examples is None and split == 'val':
         num_examples = _VAL_EXAMPLES
-    return Shapes(split, seed, labels, sides, num_examples, (min_objects, max_objects), min_object_size, noise)
+    return Shapes(split, seed, target, sides, num_examples, (min_objects, max_objects), min_object_size, noise)
 
 
 class Shapes:
     """The data set made by `shapes`.
 
-    Examples have `image` uint8 [H, W, 3], and by the kind of labels:
+    Examples have `image` uint8 [H, W, 3], and by the target:
     - semantic: `label` int32 [H, W].
-    - instance: `boxes` float32 [N, 4] (y0, x0, y1, x1, around the visible pixels), `classes` int32 [N], `is_crowd`
+    - instances: `boxes` float32 [N, 4] (y0, x0, y1, x1, around the visible pixels), `classes` int32 [N], `is_crowd`
       bool [N], `area` float32 [N] (visible pixels), `masks` int32 [N, (ends)], the visible pixels as `mask_runs`.
       Objects of which nothing is visible are left out.
     """
 
-    def __init__(self, split, seed, labels, size, num_examples, objects, min_object_size, noise):
-        objects_only = labels == 'instance'
+    def __init__(self, split, seed, target, size, num_examples, objects, min_object_size, noise):
+        objects_only = target == 'instances'
         names = outlines.NAMES if objects_only else ('background', *outlines.NAMES)
         self.info = DatasetInfo(
             name=f'shapes/{split}',
@@ -107,7 +107,7 @@ class Shapes:
             max_size=size,
             colors=(object_palette if objects_only else voc_palette)(len(names)),
         )
-        self._split, self._labels, self._size = split, labels, size
+        self._split, self._target, self._size = split, target, size
         self._objects, self._min_object_size, self._noise = objects, min_object_size, noise
         # The two splits draw from different random keys, whatever the seed.
         self._key = (_SPLITS.index(split) << 32) + (seed % 2**32 if split == 'train' else 0)
@@ -124,7 +124,7 @@ class Shapes:
     @functools.cached_property
     def _histogram(self) -> ClassHistogram:
         num_classes = self.info.num_classes
-        skipped = 1 if self._labels == 'instance' else 0
+        skipped = 1 if self._target == 'instances' else 0
 
         def count(index):
             return tf.math.bincount(self._draw(index)[1], minlength=num_classes + skipped, dtype=tf.int64)[skipped:]
@@ -148,12 +148,12 @@ class Shapes:
           The example, see the class.
         """
         image, label, owner, classes = self._draw(index)
-        if self._labels == 'semantic':
+        if self._target == 'label_map':
             return {'image': image, 'label': label}
         return {'image': image, **self._instances(owner, classes)}
 
     def annotations(self, index: int) -> Annotations:
-        """The objects of one scene, for scores; only with labels of the kind 'instance'."""
+        """The objects of one scene, for scores; only where these are the target."""
         # Drawn by a graph, as for the batches: an eager drawing differs from it by a pixel here and there.
         drawn = self._drawn_objects(tf.constant(index, tf.int64))
         return mask_runs.annotations(drawn, *self._size)

@@ -14,7 +14,7 @@ from seg.registry import datasets
 
 @datasets.register('voc_layout', free=('data_dir',))
 def voc_layout(
-    *, data_dir: str, split: str = 'train', labels: str = 'semantic', verify: bool = True
+    *, data_dir: str, split: str = 'train', target: str = 'label_map', verify: bool = True
 ) -> VocSemantic | VocObjects:
     """Pictures with label files in a folder laid out like PASCAL VOC, with VOC's classes or your own.
 
@@ -33,22 +33,20 @@ def voc_layout(
     Args:
       data_dir: that folder, or a folder that holds it as `VOC2012` or `VOCdevkit/VOC2012`.
       split: which list of names to use.
-      labels: 'semantic' (background is class 0) or 'instance' (the classes are those after the background).
+      target: supplied; 'label_map' (background is class 0) or 'instances' (the classes are those after the background).
       verify: whether `verify()` decodes every file. Otherwise it reads headers only: sizes and file types.
 
     Raises:
       UserError: if the folder, the list or a listed file is missing, or a setting is out of its range.
     """
-    if labels not in ('semantic', 'instance'):
-        raise UserError(
-            f"voc_layout: labels {labels!r} are asked for; this data set has 'semantic' and 'instance' labels."
-        )
-    needed = [IMAGES, LABELS, *([OBJECTS] if labels == 'instance' else []), SPLITS]
+    if target not in ('label_map', 'instances'):
+        raise UserError(f"voc_layout: the task's target is {target!r}; this data set has 'label_map' and 'instances'.")
+    needed = [IMAGES, LABELS, *([OBJECTS] if target == 'instances' else []), SPLITS]
     if not isinstance(data_dir, (str, os.PathLike)) or not str(data_dir):
         raise UserError(
             f'voc_layout.data_dir = {data_dir!r}: expected the path of a folder that holds {", ".join(needed)}. '
             'Set it in the gin file or by --gin_param="voc_layout.data_dir=\'/path/to/VOCdevkit\'".'
         )
     root = voc_folder.find_root(os.path.expanduser(str(data_dir)), needed)
-    build = VocObjects if labels == 'instance' else VocSemantic
+    build = VocObjects if target == 'instances' else VocSemantic
     return build(root, split, voc_folder.read_class_names(root), voc_folder.read_split(root, split), decode_all=verify)

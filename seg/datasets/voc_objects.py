@@ -18,7 +18,7 @@ _LEAST_SHARE = 0.9  # Of an object's pixels that have its class; with less, numb
 
 
 class VocObjects(VocSemantic):
-    """The data set made by `voc_layout` with labels of the kind 'instance'.
+    """The data set made by `voc_layout` with the target 'instances'.
 
     Examples have `image` uint8 [H, W, 3] and, for N objects, `boxes` float32 [N, 4] (y0, x0, y1, x1, around the
     pixels), `classes` int32 [N] (the label's id less 1), `is_crowd` bool [N], all False, `area` float32 [N] (pixels)

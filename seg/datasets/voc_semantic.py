@@ -23,7 +23,7 @@ _DARK = 64  # A picture of 8 bits without a value of this or more is hardly to b
 
 
 class VocSemantic:
-    """The data set made by `voc_layout` with labels of the kind 'semantic'.
+    """The data set made by `voc_layout` with the target 'label_map'.
 
     Examples have `image` uint8 [H, W, 3] and `label` int32 [H, W]: class ids, 255 where ignored.
 

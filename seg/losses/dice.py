@@ -11,7 +11,7 @@ from seg.registry import losses
 from seg.structures import LossTerm
 
 
-@losses.register('dice')
+@losses.register('dice', target='label_map')
 def dice(*, num_classes: int, ignore_label: int, weight: float = 1.0) -> Callable[..., LossTerm]:
     """Soft Dice loss per image, the mean over the classes that the image contains.
 

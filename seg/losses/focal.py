@@ -12,7 +12,7 @@ from seg.registry import losses
 from seg.structures import ClassHistogram, LossTerm
 
 
-@losses.register('focal')
+@losses.register('focal', target='label_map')
 def focal(
     *,
     num_classes: int,

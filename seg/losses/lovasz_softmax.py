@@ -11,7 +11,7 @@ from seg.registry import losses
 from seg.structures import LossTerm
 
 
-@losses.register('lovasz_softmax')
+@losses.register('lovasz_softmax', target='label_map')
 def lovasz_softmax(*, num_classes: int, ignore_label: int, weight: float = 1.0) -> Callable[..., LossTerm]:
     """Lovász-softmax loss per image: a convex surrogate of 1 - IoU, the mean over the classes present.
 

@@ -13,7 +13,7 @@ from seg.registry import losses
 from seg.structures import ClassHistogram, LossTerm
 
 
-@losses.register('ohem_cross_entropy')
+@losses.register('ohem_cross_entropy', target='label_map')
 def ohem_cross_entropy(
     *,
     num_classes: int,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,12 +9,6 @@ from keras import ops
 
 from seg.errors import UserError
 from seg.losses.pixels import check_number
-
-
-def of_instances(loss: Callable) -> Callable:
-    """Marks a loss as one of objects: it is called with a model's outputs, in place of labels and logits."""
-    loss.labels = 'instance'
-    return loss
 
 
 def exact(x: Any) -> Any:

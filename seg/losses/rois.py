@@ -13,7 +13,7 @@ from seg.registry import losses
 from seg.structures import LossTerm
 
 
-@losses.register('box_class')
+@losses.register('box_class', target='instances')
 def box_class(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTerm]:
     """Softmax cross-entropy of the sampled regions' classes, over their number.
 
@@ -31,7 +31,6 @@ def box_class(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTer
     """
     coefficient = check_number('losses.box_class.weight', weight, 0.0)
 
-    @regions.of_instances
     def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
         del step
         total = 0
@@ -50,7 +49,7 @@ def box_class(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTer
     return loss
 
 
-@losses.register('box_regression')
+@losses.register('box_regression', target='instances')
 def box_regression(*, num_classes: int, weight: float = 1.0, beta: float = 1.0) -> Callable[..., LossTerm]:
     """Smooth L1 of the positive regions' box codes, over the number of all sampled regions.
 
@@ -74,7 +73,6 @@ def box_regression(*, num_classes: int, weight: float = 1.0, beta: float = 1.0) 
     coefficient = check_number('losses.box_regression.weight', weight, 0.0)
     beta = regions.check_beta('losses.box_regression.beta', beta)
 
-    @regions.of_instances
     def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
         del step
         total = 0
@@ -90,7 +88,7 @@ def box_regression(*, num_classes: int, weight: float = 1.0, beta: float = 1.0) 
     return loss
 
 
-@losses.register('mask')
+@losses.register('mask', target='instances')
 def mask(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTerm]:
     """Sigmoid cross-entropy of the positive regions' masks: the mean over pixels and regions.
 
@@ -108,7 +106,6 @@ def mask(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTerm]:
     """
     coefficient = check_number('losses.mask.weight', weight, 0.0)
 
-    @regions.of_instances
     def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
         del step
         masks = outputs['masks']

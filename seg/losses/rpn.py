@@ -13,7 +13,7 @@ from seg.registry import losses
 from seg.structures import LossTerm
 
 
-@losses.register('rpn_score')
+@losses.register('rpn_score', target='instances')
 def rpn_score(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTerm]:
     """Sigmoid cross-entropy of the sampled anchors, over their number.
 
@@ -35,7 +35,6 @@ def rpn_score(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTer
     """
     coefficient = check_number('losses.rpn_score.weight', weight, 0.0)
 
-    @regions.of_instances
     def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
         del step
         rpn = outputs['rpn']
@@ -53,7 +52,7 @@ def rpn_score(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTer
     return loss
 
 
-@losses.register('rpn_box')
+@losses.register('rpn_box', target='instances')
 def rpn_box(*, num_classes: int, weight: float = 1.0, beta: float = 1 / 9) -> Callable[..., LossTerm]:
     """Smooth L1 of the positive sampled anchors' codes, over the number of sampled anchors.
 
@@ -72,7 +71,6 @@ def rpn_box(*, num_classes: int, weight: float = 1.0, beta: float = 1 / 9) -> Ca
     coefficient = check_number('losses.rpn_box.weight', weight, 0.0)
     beta = regions.check_beta('losses.rpn_box.beta', beta)
 
-    @regions.of_instances
     def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
         del step
         rpn = outputs['rpn']

@@ -12,7 +12,7 @@ from seg.registry import losses
 from seg.structures import ClassHistogram, LossTerm
 
 
-@losses.register('softmax_cross_entropy')
+@losses.register('softmax_cross_entropy', target='label_map')
 def softmax_cross_entropy(
     *,
     num_classes: int,

@@ -24,7 +24,7 @@ _BINS = 20  # Of the score histogram.
 _CURVES = (0.5, 0.75)  # IoU thresholds of the precision-recall curves.
 
 
-@metrics.register('coco_ap')
+@metrics.register('coco_ap', target='instances')
 class CocoAP:
     """COCO's AP and AR of boxes and masks, and precision, recall and F1 at the best score threshold.
 
@@ -43,7 +43,6 @@ class CocoAP:
     """
 
     gathers = True
-    labels = 'instance'
 
     def __init__(self, *, num_classes: int, class_names: Sequence[str], max_detections: int = 100):
         if len(class_names) != num_classes or len(set(class_names)) != num_classes:

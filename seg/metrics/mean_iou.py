@@ -18,7 +18,7 @@ from seg.structures import Picture
 _STRAY_BINS = 258
 
 
-@metrics.register('mean_iou')
+@metrics.register('mean_iou', target='label_map')
 class MeanIoU:
     """Mean IoU, IoU of each class and pixel accuracy, from an exact confusion matrix.
 
@@ -37,8 +37,6 @@ class MeanIoU:
       class_names: supplied; one per class.
       ignore_label: supplied; label value of pixels that count nowhere.
     """
-
-    labels = 'semantic'
 
     def __init__(self, *, num_classes: int, class_names: Sequence[str], ignore_label: int):
         if len(class_names) != num_classes or len(set(class_names)) != num_classes:

@@ -23,7 +23,7 @@ def check(task: Any, settings: Predict, probabilities: bool) -> None:
     Raises:
       UserError: for what is for class maps only, if the task finds objects.
     """
-    if task.labels != 'instance':
+    if task.target != 'instances':
         return
     for asked, flag in (
         (probabilities, '--probabilities'),
@@ -40,7 +40,7 @@ def outputs(task: Any, folder: str, info: DatasetInfo, settings: Predict, probab
     """Makes the outputs that belong to a task.
 
     Args:
-      task: with `labels` ('semantic' or 'instance'), `colors` and, for instances, `fits_canvas`.
+      task: with `target` ('label_map' or 'instances'), `colors` and, for instances, `fits_canvas`.
       folder: to write to.
       info: of the training data.
       settings: of the mode.
@@ -50,6 +50,6 @@ def outputs(task: Any, folder: str, info: DatasetInfo, settings: Predict, probab
       UserError: as `check` does, and for more classes than a class map can tell.
     """
     check(task, settings, probabilities)
-    if task.labels == 'instance':
+    if task.target == 'instances':
         return Objects(folder, info, task.colors, settings, task.fits_canvas)
     return ClassMaps(folder, info, task.colors, settings, probabilities)

@@ -28,7 +28,7 @@ _SHOWN = ('mask_ap', 'mask_ap50', 'box_ap', 'box_ap50')
 _CERTAIN = 0.5  # Detections of at least this score count where images are ranked.
 
 
-@tasks.register('instance', free=('metrics', 'eval_size'))
+@tasks.register('instance', target='instances', free=('metrics', 'eval_size'))
 class Instance:
     """Instance segmentation with any model that gives boxes, classes and masks.
 
@@ -38,7 +38,7 @@ class Instance:
       fits_canvas: whether pictures are always scaled to fill the canvas, rather than only where they are too large.
     """
 
-    labels = 'instance'
+    target = 'instances'
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Instance:
         self._model = models.build(model, 'tasks.instance.model', num_classes=num_classes)
         supplied = {'num_classes': num_classes, 'ignore_label': dataset_info.ignore_label}
         self._losses = build_losses(
-            losses, 'tasks.instance.losses', self.labels, self._trial, **supplied, class_histogram=None
+            losses, 'tasks.instance.losses', self.target, self._trial, **supplied, class_histogram=None
         )
         self._inputs = ImageInputs(
             Objects(max_objects, mask_size),
@@ -95,7 +95,7 @@ class Instance:
             check_size=self._check_statistics,
         )
         self._metrics = build_metrics(
-            metrics, 'tasks.instance.metrics', self.labels, **supplied, class_names=dataset_info.class_names
+            metrics, 'tasks.instance.metrics', self.target, **supplied, class_names=dataset_info.class_names
         )
         self._advised: set[str] = set()
         self.checkpoint_items = dict(self._model.parts)

@@ -19,27 +19,26 @@ TRIAL_IMAGES = 2  # In the batch without values that losses are tried on.
 
 
 def build_losses(
-    references: Sequence[Any], slot: str, labels: str, trial: Callable[[], tuple], **supplied: Any
+    references: Sequence[Any], slot: str, target: str, trial: Callable[[], tuple], **supplied: Any
 ) -> dict[str, Any]:
     """Builds a task's losses, by name; a second one of the same name gets a number.
 
     Args:
       references: references to losses.
       slot: the setting that holds them, for messages.
-      labels: what the task learns from, 'semantic' or 'instance'; a loss that says nothing (by an attribute `labels`)
-        compares label maps.
+      target: what the task learns from, such as 'label_map'.
       trial: makes the arguments of a loss as `keras.KerasTensor`s, for `TRIAL_IMAGES` images. Losses that are not of
         this package are tried on them.
       supplied: what losses may be supplied with.
 
     Raises:
-      UserError: if there is none, one is for labels of another kind, one gives no `LossTerm`, or one is called `l2`.
+      UserError: if there is none, one is registered for another target, one gives no `LossTerm`, or one is called `l2`.
     """
     losses: dict[str, Any] = {}
     trial = functools.cache(trial)
     for i, factory in enumerate(loss_registry.check_each(references, slot)):
+        _check_target(factory, f'{slot}[{i}]', target)
         loss = factory(**supplied)
-        _check_kind(factory, f'{slot}[{i}]', getattr(loss, 'labels', 'semantic'), labels)
         if factory.entry.name == _PENALTY:
             raise UserError(
                 f'{slot}[{i}]: {factory.entry.reference} ({factory.entry.place}) has the name of the penalty of '
@@ -54,25 +53,27 @@ def build_losses(
     return losses
 
 
-def build_metrics(references: Sequence[Any], slot: str, labels: str, **supplied: Any) -> list[Any]:
-    """Builds a task's metrics; arguments as `build_losses` has them. One without `labels` fits every task.
+def build_metrics(references: Sequence[Any], slot: str, target: str, **supplied: Any) -> list[Any]:
+    """Builds a task's metrics; arguments as `build_losses` has them.
 
     Raises:
-      UserError: if one is for a task of another kind.
+      UserError: if one is registered for another target.
     """
     metrics = []
     for i, factory in enumerate(metric_registry.check_each(references, slot)):
+        _check_target(factory, f'{slot}[{i}]', target)
         metric = factory(**supplied)
-        _check_kind(factory, f'{slot}[{i}]', getattr(metric, 'labels', labels), labels)
         metrics.append(metric)
     return metrics
 
 
-def _check_kind(factory: Factory, slot: str, kind: str, labels: str) -> None:
-    if kind != labels:
-        entry = factory.entry
-        noun = 'loss' if entry.kind == 'losses' else 'metric'
-        raise UserError(f'{slot}: {entry.reference} is a {noun} of {kind} segmentation, and this task is {labels}.')
+def _check_target(factory: Factory, slot: str, target: str) -> None:
+    entry = factory.entry
+    if entry.target not in (None, target):
+        raise UserError(
+            f'{slot}: {entry.reference} ({entry.place}) is for the target {entry.target!r}, and this task learns from '
+            f'{target!r}.'
+        )
 
 
 def _check_term(loss: Any, factory: Factory, slot: str, arguments: tuple) -> None:

@@ -26,7 +26,7 @@ from seg.tasks.traced import traced
 Batch = dict[str, Any]
 
 
-@tasks.register('semantic', free=('metrics', 'eval_scales', 'eval_flip'))
+@tasks.register('semantic', target='label_map', free=('metrics', 'eval_scales', 'eval_flip'))
 class Semantic:
     """Semantic segmentation with any model that gives logits for every pixel.
 
@@ -35,7 +35,7 @@ class Semantic:
       class_names: of the data set.
     """
 
-    labels = 'semantic'
+    target = 'label_map'
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Semantic:
         supplied = {'num_classes': dataset_info.num_classes, 'ignore_label': dataset_info.ignore_label}
         self._model = models.build(model, 'tasks.semantic.model', num_classes=dataset_info.num_classes)
         self._losses = build_losses(
-            losses, 'tasks.semantic.losses', self.labels, self._trial, **supplied, class_histogram=class_histogram
+            losses, 'tasks.semantic.losses', self.target, self._trial, **supplied, class_histogram=class_histogram
         )
         self._auxiliary_weight = auxiliary_weight
         self._inputs = ImageInputs(
@@ -87,7 +87,7 @@ class Semantic:
             check_size=self._check_statistics,
         )
         self._metrics = build_metrics(
-            metrics, 'tasks.semantic.metrics', self.labels, **supplied, class_names=dataset_info.class_names
+            metrics, 'tasks.semantic.metrics', self.target, **supplied, class_names=dataset_info.class_names
         )
         self.checkpoint_items = dict(self._model.parts)
         self.class_names = dataset_info.class_names

@@ -113,7 +113,7 @@ def test_missing_folder_and_splits(folder):
     refused(r"coco.split = 'val': .*Splits there: .train.\.", folder, split='val')
     with pytest.raises(UserError, match="coco.data_dir = ''"):
         coco(data_dir='')
-    refused("labels 'semantic' are asked for", folder, labels='semantic')
+    refused("target is 'label_map'", folder, target='label_map')
 
 
 def test_files_that_are_not_coco(folder):

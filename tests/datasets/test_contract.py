@@ -50,15 +50,15 @@ class Objects(Semantic):
         return mask_runs.annotations(example, *SIZE)
 
 
-def refused(dataset, labels, message):
+def refused(dataset, target, message):
     with pytest.raises(UserError, match=f'(?s){re.escape("mine/train")}.*{message}'):
-        contract.verify(dataset, labels)
+        contract.verify(dataset, target)
 
 
 def test_sound_data_sets():
-    contract.verify(Semantic(), 'semantic')
-    contract.verify(Semantic(label=tf.fill(SIZE, 255)), 'semantic')
-    contract.verify(Objects(), 'instance')
+    contract.verify(Semantic(), 'label_map')
+    contract.verify(Semantic(label=tf.fill(SIZE, 255)), 'label_map')
+    contract.verify(Objects(), 'instances')
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_sound_data_sets():
     ],
 )
 def test_labels_of_pixels(changes, message):
-    refused(Semantic(**changes), 'semantic', message)
+    refused(Semantic(**changes), 'label_map', message)
 
 
 @pytest.mark.parametrize(
@@ -94,19 +94,19 @@ def test_labels_of_pixels(changes, message):
     ],
 )
 def test_objects(changes, message):
-    refused(Objects(**changes), 'instance', message)
+    refused(Objects(**changes), 'instances', message)
 
 
 def test_keys_and_methods_that_are_missing():
-    with pytest.raises(UserError, match='The data set Semantic has no annotations, which instance labels need'):
-        contract.verify(Semantic(), 'instance')
-    refused(Objects(), 'semantic', "without 'label': int32")
+    with pytest.raises(UserError, match='The data set Semantic has no annotations, which the target instances needs'):
+        contract.verify(Semantic(), 'instances')
+    refused(Objects(), 'label_map', "without 'label': int32")
 
 
 def test_one_class():
     dataset = Semantic()
     dataset.info = DatasetInfo('mine/train', ('object',), 5, SIZE)
-    refused(dataset, 'semantic', "'object'.*background")
+    refused(dataset, 'label_map', "'object'.*background")
 
 
 def test_pictures_that_cannot_be_loaded():
@@ -117,8 +117,8 @@ def test_pictures_that_cannot_be_loaded():
             tf.debugging.Assert(index >= self._changes['first'], ['cut off'])
             return Semantic().load(index)
 
-    contract.verify(Damaged(first=1), 'semantic')
-    refused(Damaged(first=9), 'semantic', r"none of the first 3 .*image 'picture 0': .*cut off")
+    contract.verify(Damaged(first=1), 'label_map')
+    refused(Damaged(first=9), 'label_map', r"none of the first 3 .*image 'picture 0': .*cut off")
 
 
 def test_pictures_that_are_learnt_and_scored(caplog):

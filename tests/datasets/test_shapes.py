@@ -69,7 +69,7 @@ def test_info():
     assert info.class_names[0] == 'background' and len(info.colors) == 8
     assert shapes().info.num_examples is None
     assert shapes(num_examples=7).info.num_examples == 7
-    instances = shapes(labels='instance').info
+    instances = shapes(target='instances').info
     assert instances.class_names == info.class_names[1:] and instances.colors == object_palette(7)
     assert shapes(split='val').image_name(17) == 'val-00017'
     assert shapes().verify() is None
@@ -83,13 +83,13 @@ def test_every_class_is_common_and_objects_are_as_many_as_asked_for():
     assert shares[1:].min() > 0.015
     assert (histogram.present_pixels >= histogram.pixels).all()
     assert histogram.present_pixels[0] == histogram.pixels.sum()  # Ground is seen in every scene.
-    counts = [len(e['classes']) for e in scenes(shapes(labels='instance', min_objects=2, max_objects=3), range(30))]
+    counts = [len(e['classes']) for e in scenes(shapes(target='instances', min_objects=2, max_objects=3), range(30))]
     assert set(counts) == {2, 3}
 
 
 def test_instances_agree_with_the_semantic_label():
     semantic = scenes(shapes(seed=5), range(20))
-    instances = scenes(shapes(seed=5, labels='instance'), range(20))
+    instances = scenes(shapes(seed=5, target='instances'), range(20))
     for whole, parts in zip(semantic, instances, strict=True):
         np.testing.assert_array_equal(whole['image'], parts['image'])
         label = np.zeros_like(whole['label'])
@@ -107,7 +107,7 @@ def test_instances_agree_with_the_semantic_label():
 
 
 def test_annotations_are_the_objects_of_the_batches():
-    dataset = shapes(labels='instance', split='val', size=(48, 64))
+    dataset = shapes(target='instances', split='val', size=(48, 64))
     for index, example in enumerate(tf.data.Dataset.range(3).map(dataset.load)):
         truth = dataset.annotations(index)
         assert (truth.height, truth.width) == (48, 64)
@@ -120,7 +120,7 @@ def test_annotations_are_the_objects_of_the_batches():
 
 
 def test_hidden_objects_are_left_out():
-    crowded = shapes(labels='instance', size=(32, 32), min_objects=40, max_objects=40)
+    crowded = shapes(target='instances', size=(32, 32), min_objects=40, max_objects=40)
     examples = scenes(crowded, range(5))
     assert all(0 < len(example['classes']) < 40 for example in examples)
     assert all((example['area'] > 0).all() for example in examples)
@@ -164,7 +164,7 @@ def test_any_number_of_objects_and_any_size(objects):
     ('settings', 'message'),
     [
         ({'split': 'test'}, r"shapes.split = 'test'.*'train' and 'val'"),
-        ({'labels': 'panoptic'}, r"labels 'panoptic'"),
+        ({'target': 'panoptic'}, r"target is 'panoptic'"),
         ({'size': 128}, r'shapes.size = 128: expected \(height, width\)'),
         ({'size': (128, 16)}, r'shapes.size = \(128, 16\).*at least 32'),
         ({'num_examples': 0}, r'shapes.num_examples = 0'),

@@ -44,12 +44,12 @@ def folder(tmp_path):
 
 def refused(message, folder, **settings):
     with pytest.raises(UserError, match=message) as caught:
-        voc_layout(data_dir=str(folder), labels='instance', **settings).verify()
+        voc_layout(data_dir=str(folder), target='instances', **settings).verify()
     return str(caught.value)
 
 
 def test_objects_are_those_of_the_maps(folder):
-    dataset = voc_layout(data_dir=str(folder), labels='instance')
+    dataset = voc_layout(data_dir=str(folder), target='instances')
     dataset.verify()
     first, second = tf.data.Dataset.range(2).map(dataset.load)
     _, objects = maps()
@@ -70,7 +70,7 @@ def test_objects_are_those_of_the_maps(folder):
 
 
 def test_info_and_histogram(folder):
-    dataset = voc_layout(data_dir=str(folder), labels='instance')
+    dataset = voc_layout(data_dir=str(folder), target='instances')
     info, semantic = dataset.info, voc_layout(data_dir=str(folder)).info
     assert (info.class_names, info.original_ids) == (('cat', 'dog'), (1, 2))
     assert info.colors == semantic.colors[1:] and info.num_examples == 2 and info.max_size == SIZE
@@ -85,7 +85,7 @@ def test_maps_of_16_bits(folder):
     many = objects[0].astype(np.uint16)
     many[many == 7] = 3000
     Image.fromarray(many).save(folder / 'SegmentationObject/img0.png')
-    dataset = voc_layout(data_dir=str(folder), labels='instance')
+    dataset = voc_layout(data_dir=str(folder), target='instances')
     dataset.verify()
     assert dataset.annotations(0).area.tolist() == [36, 29, 40]
 
@@ -102,7 +102,7 @@ def test_missing_maps(folder):
 def test_maps_of_another_size_or_kind(folder, verify):
     Image.new('L', (30, 21)).save(folder / 'SegmentationObject/img1.png')
     refused(r'img1\.png: the map of objects is 30x21 pixels, the picture .* is 30x20', folder, verify=verify)
-    dataset = voc_layout(data_dir=str(folder), labels='instance')
+    dataset = voc_layout(data_dir=str(folder), target='instances')
     assert len(list(tf.data.Dataset.range(2).map(dataset.load).ignore_errors())) == 1
     Image.new('RGB', (30, 20)).save(folder / 'SegmentationObject/img1.png')
     refused(r'img1\.png: the map of objects is a PNG of type RGB.*turn colours into ids', folder, verify=verify)
@@ -112,7 +112,7 @@ def test_damaged_maps(folder):
     path = folder / 'SegmentationObject/img0.png'
     path.write_bytes(path.read_bytes()[:-20])
     refused(r'SegmentationObject/img0\.png: the file is cut off or damaged', folder)
-    voc_layout(data_dir=str(folder), labels='instance', verify=False).verify()
+    voc_layout(data_dir=str(folder), target='instances', verify=False).verify()
 
 
 def test_objects_without_a_class_of_their_own(folder):
@@ -121,7 +121,7 @@ def test_objects_without_a_class_of_their_own(folder):
     Image.fromarray(objects[0]).save(folder / 'SegmentationObject/img0.png')
     message = refused(r'img0\.png: 1 of 4 objects have no class of their own, such as number 9, .* ground in', folder)
     assert re.search('one class for all of its pixels', message)
-    unchecked = voc_layout(data_dir=str(folder), labels='instance', verify=False)
+    unchecked = voc_layout(data_dir=str(folder), target='instances', verify=False)
     assert unchecked.annotations(0).area.tolist() == [36, 29, 40]  # It is left out.
     classes[0, 15:20, 25:30] = 2
     Image.fromarray(classes[0]).save(folder / 'SegmentationClass/img0.png')
@@ -144,7 +144,7 @@ def test_maps_of_16_bits_have_an_object_255(folder):
     numbers = np.repeat(np.arange(300), 2).reshape(SIZE) + 1
     Image.fromarray(numbers.astype(np.uint16)).save(folder / 'SegmentationObject/img0.png')
     Image.fromarray(np.ones(SIZE, np.uint8)).save(folder / 'SegmentationClass/img0.png')
-    dataset = voc_layout(data_dir=str(folder), labels='instance')
+    dataset = voc_layout(data_dir=str(folder), target='instances')
     dataset.verify()
     assert len(dataset.load(tf.constant(0, tf.int64))['classes']) == 300 == len(dataset.annotations(0).classes)
 
@@ -153,7 +153,7 @@ def test_a_border_in_maps_of_16_bits(folder):
     """All of it ignored by the label, too: no object."""
     _, objects = maps()
     Image.fromarray(objects[0].astype(np.uint16)).save(folder / 'SegmentationObject/img0.png')
-    dataset = voc_layout(data_dir=str(folder), labels='instance')
+    dataset = voc_layout(data_dir=str(folder), target='instances')
     dataset.verify()
     assert dataset.annotations(0).classes.tolist() == [1, 0, 0]
 

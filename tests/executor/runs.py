@@ -94,7 +94,7 @@ def ragged_batch(task, dataset, precision: str = 'float64', size: int = 4) -> di
     batch = next(iter(source.make()))
     batch = {key: value.numpy() for key, value in batch.items()}
     assert batch['image'].dtype == precision
-    if task.labels == 'semantic':
+    if task.target == 'label_map':
         batch['label'][1] = 255
     else:
         batch['classes'][1], batch['boxes'][1], batch['masks'][1] = -1, 0, 0

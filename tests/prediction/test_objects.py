@@ -311,14 +311,14 @@ def test_a_kill_leaves_no_half_list(tmp_path):
 # ---- What belongs to which task --------------------------------------------------------------------------------------
 
 
-def task(labels, **more):
-    return types.SimpleNamespace(labels=labels, colors=fakes.COLORS, **more)
+def task(target, **more):
+    return types.SimpleNamespace(target=target, colors=fakes.COLORS, **more)
 
 
 def test_outputs_of_a_task(tmp_path):
-    made = kinds.outputs(task('instance', fits_canvas=True), str(tmp_path), INFO, Predict(), False)
+    made = kinds.outputs(task('instances', fits_canvas=True), str(tmp_path), INFO, Predict(), False)
     assert isinstance(made, Objects) and made.plan(colored(10, 10, 0), CANVAS).scale == 6.4
-    assert isinstance(kinds.outputs(task('semantic'), str(tmp_path), INFO, Predict(), True), ClassMaps)
+    assert isinstance(kinds.outputs(task('label_map'), str(tmp_path), INFO, Predict(), True), ClassMaps)
 
 
 @pytest.mark.parametrize(
@@ -327,9 +327,9 @@ def test_outputs_of_a_task(tmp_path):
 )
 def test_what_is_for_class_maps_only(settings, probabilities, named):
     with pytest.raises(UserError) as caught:
-        kinds.check(task('instance'), Predict(**settings), probabilities)
+        kinds.check(task('instances'), Predict(**settings), probabilities)
     assert str(caught.value).startswith(named) and 'finds objects' in str(caught.value)
-    kinds.check(task('semantic'), Predict(**settings), probabilities)
+    kinds.check(task('label_map'), Predict(**settings), probabilities)
 
 
 def test_numbers_of_the_pictures_of_a_data_set():

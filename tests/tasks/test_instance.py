@@ -283,7 +283,7 @@ def test_a_batch_normalisation_of_one_value(tmp_path):
 def test_a_loss_from_elsewhere(tmp_path, fits):
     with registry.temporary():
 
-        @losses.register('far_boxes')
+        @losses.register('far_boxes', target='instances')
         def far_boxes(*, num_classes):
             """The length of all box codes."""
 
@@ -292,7 +292,6 @@ def test_a_loss_from_elsewhere(tmp_path, fits):
                 total = keras.ops.sum(lengths, 1)
                 return LossTerm(total if fits else lengths, keras.ops.ones_like(total))
 
-            loss.labels = 'instance'
             return loss
 
         settings = 'tasks.instance.losses=[@losses.box_class, @losses.far_boxes]'

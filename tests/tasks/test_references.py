@@ -29,7 +29,7 @@ def build(loss, name='mine'):
             """Mine."""
             return loss
 
-        return build_losses([mine], 'tasks.semantic.losses', 'semantic', trial, **SUPPLIED)
+        return build_losses([mine], 'tasks.semantic.losses', 'label_map', trial, **SUPPLIED)
 
 
 def per_image(labels, logits, step):
