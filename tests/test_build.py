@@ -1,12 +1,15 @@
-"""BUILD covers the tree: every source file belongs to a target, and every target's files exist."""
+"""BUILD covers the tree, and the layer table of layers.bzl is that of BUILD and of docs/design.md."""
 
 import pathlib
 import re
+import runpy
 import subprocess
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+TABLE = runpy.run_path(str(ROOT / 'layers.bzl'))
+LAYERS = TABLE['LAYERS']
 COVERED = ('seg', 'tests', 'gin', 'experiments', 'benchmarks', 'tools')
 
 
@@ -37,7 +40,11 @@ class Build:
         self.targets = {}
         rules = {rule: self._adder(rule) for rule in self.RULES}
         nothing = dict.fromkeys(('package', 'licenses', 'exports_files'), lambda *args, **settings: None)
-        exec(compile(text, 'BUILD', 'exec'), {**rules, **nothing, 'glob': self._glob})
+        names = {**rules, **nothing, 'glob': self._glob}
+        names['load'] = lambda label, *wanted: names.update(
+            {name: runpy.run_path(str(self.root / label.removeprefix('//:')))[name] for name in wanted}
+        )
+        exec(compile(text, 'BUILD', 'exec'), names)
 
     def _adder(self, rule):
         def add(*, name, **settings):
@@ -46,7 +53,7 @@ class Build:
 
         return add
 
-    def _glob(self, include, exclude=()):
+    def _glob(self, include, exclude=(), allow_empty=False):
         files = [str(path.relative_to(self.root)) for path in self._folders(include) if path.is_file()]
         wanted, unwanted = [pattern(g) for g in include], [pattern(g) for g in exclude]
         return sorted(
@@ -114,16 +121,34 @@ def test_nothing_runs_with_gin_as_a_package(build):
     assert runnable and all(target.get('legacy_create_init') is False for target in runnable.values())
 
 
-def test_dependencies_follow_the_layers(build):
-    """BUILD's arrows point the same way as those of test_layers.py: no target reaches itself."""
+def test_targets_are_the_layers(build):
+    rooms = {name: set(allowed) for name, allowed in LAYERS.items()}
+    targets = {name: target for name, target in build.targets.items() if name in rooms}
+    deps = {name: {label.removeprefix(':') for label in target['deps']} for name, target in targets.items()}
+    assert deps == rooms
+    wrong = [
+        (name, file)
+        for name, file in build.files('py_library', 'py_binary')
+        if file.startswith('seg/') and file.split('/')[1].removesuffix('.py').replace('__init__', 'errors') != name
+    ]
+    assert not wrong
 
-    def reach(name, above=()):
-        assert name not in above, f'BUILD: circle {" -> ".join([*above, name])}'
-        for label in build.targets[name].get('deps', ()):
-            reach(label.removeprefix(':'), (*above, name))
 
-    for name in build.targets:
-        reach(name)
+def documented():
+    """What each room may import according to the table of docs/design.md."""
+    groups = {'base': TABLE['BASE'], 'parts': TABLE['PARTS']}
+    rows = re.findall(r'^\| (`seg/.*?) \|.*\| ?(.*?) ?\|$', (ROOT / 'docs/design.md').read_text(encoding='utf-8'), re.M)
+    found = {}
+    for places, names in rows:
+        allowed = set(found) if names == 'everything above' else set()
+        for name in names.split(', ') if names not in ('', 'everything above') else ():
+            allowed.update(groups.get(name, [name]))
+        found.update(dict.fromkeys(re.findall(r'`seg/(\w+)(?:\.py)?`', places), allowed))
+    return found
+
+
+def test_the_documented_layers_are_the_layers():
+    assert documented() == {name: set(allowed) for name, allowed in LAYERS.items()}
 
 
 def test_an_orphan_is_found(tmp_path):
