@@ -21,6 +21,7 @@ TENSORFLOW = (
     'seg/datasets/',
     'seg/engine/tensorflow/',
     'seg/inputs/',
+    'seg/masks/ragged.py',
     'seg/ops/cpu_kernels.py',
     'seg/prediction/data_set.py',
 )

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from seg.augments import instances
 from seg.augments.scale_crop_flip import ScaleCropFlip
-from seg.datasets import mask_runs
 from seg.errors import UserError
+from seg.masks import ragged
 from seg.registry import augments
 
 Example = dict[str, tf.Tensor]
@@ -101,7 +101,7 @@ class CopyPaste:
         source = self._other(seeds[0])
         chance = tf.random.stateless_uniform(tf.shape(source['classes']), seeds[1], alg='philox')
         source = instances.choose(source, tf.where((chance < self._object_probability) & ~source['is_crowd'])[:, 0])
-        source['label'] = tf.cast(mask_runs.union(source['masks'], source['size']), tf.int32)
+        source['label'] = tf.cast(ragged.union(source['masks'], source['size']), tf.int32)
         size = tuple(example['image'].shape[:2])
         source = ScaleCropFlip(0, size, *self._scales, 0.0, self._flip, fit=True)(source, seeds[2])
         covered = source['label'] > 0
@@ -137,8 +137,8 @@ class CopyPaste:
                 centres = tf.cast(tf.range(low[n, axis], high[n, axis]), tf.float32) + 0.5
                 places.append(tf.cast(tf.floor(factor * centres + offset), tf.int32)[None])
             whole = instances.look_up(own, objects['frame'][n : n + 1], *places)
-            runs = mask_runs.from_dense(whole & ~covered[low[n, 0] : high[n, 0], low[n, 1] : high[n, 1]])
-            box, area = mask_runs.boxes_and_areas(runs, high[n, 0] - low[n, 0])
+            runs = ragged.from_dense(whole & ~covered[low[n, 0] : high[n, 0], low[n, 1] : high[n, 1]])
+            box, area = ragged.boxes_and_areas(runs, high[n, 0] - low[n, 0])
             return runs.values, box[0], tf.stack([area[0], tf.math.count_nonzero(whole, dtype=tf.float32)])
 
         masks, inner, pixels = tf.map_fn(

@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from seg.datasets import checking, coco_json, coco_layout, coco_masks, image_files, mask_runs
+from seg.datasets import checking, coco_json, coco_layout, coco_masks, image_files
 from seg.datasets.palette import object_palette
 from seg.errors import UserError
+from seg.masks import runs
 from seg.registry import datasets
 from seg.structures import Annotations, ClassHistogram, DatasetInfo
 
@@ -62,7 +63,7 @@ class Coco:
     """The data set made by `coco`.
 
     Examples have `image` uint8 [H, W, 3] and, for N objects, `boxes` float32 [N, 4] (y0, x0, y1, x1), `classes` int32
-    [N], `is_crowd` bool [N], `area` float32 [N] and `masks` int32 [N, (ends)], see `mask_runs`. Boxes and areas are
+    [N], `is_crowd` bool [N], `area` float32 [N] and `masks` int32 [N, (ends)] (`seg.masks.runs`). Boxes and areas are
     those of the file where it has sound ones, else the mask's.
 
     The file is read when the object is made. All objects lie in a few flat arrays, which the graph captures: a few
@@ -145,12 +146,12 @@ class Coco:
         objects = self._arrays
         height, width = np.asarray(memoryview(self._sizes))[index].tolist()
         chosen = slice(*objects.splits[index : index + 2].tolist())
-        runs = mask_runs.Runs(objects.ends, objects.run_splits)
+        masks = runs.Runs(objects.ends, objects.run_splits)
         return Annotations(
             height,
             width,
             *(part[chosen].copy() for part in (objects.boxes, objects.classes, objects.is_crowd, objects.area)),
-            [mask_runs.to_coco(runs[n], height, width) for n in range(chosen.start, chosen.stop)],
+            [runs.to_coco(masks[n], height, width) for n in range(chosen.start, chosen.stop)],
         )
 
     def class_histogram(self) -> ClassHistogram:

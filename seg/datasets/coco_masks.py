@@ -10,8 +10,9 @@ import numpy as np
 from absl import logging
 from pycocotools import mask as coco_mask
 
-from seg.datasets import checking, mask_runs
+from seg.datasets import checking
 from seg.errors import UserError
+from seg.masks import runs as mask_runs
 
 _CHUNK = 8192  # Objects that are turned into runs at a time, …
 _CHUNK_BYTES = 2**22  # … or so much of their compressed form, which takes some 50 times as much while it is read.
@@ -30,7 +31,7 @@ class Objects(NamedTuple):
       classes: int32 [N], 0 to K - 1.
       is_crowd: bool [N].
       area: float32 [N], in pixels.
-      ends: int32, the runs of all masks, see `mask_runs.Runs`.
+      ends: int32, the runs of all masks, see `seg.masks.runs.Runs`.
       run_splits: int64 [N + 1].
     """
 
@@ -81,7 +82,7 @@ def read(
     for chunk, strings in _drawn_chunks(annotations, order, sizes[pictures], dropped, noted, title):
         size = sizes[pictures[chunk]].astype(np.int64)
         runs, covered = mask_runs.from_strings(strings, size[:, 0] * size[:, 1])
-        mask_boxes, pixels = mask_runs.host_boxes_and_areas(runs, size[:, 0])
+        mask_boxes, pixels = mask_runs.boxes_and_areas(runs, size[:, 0])
         for place in np.flatnonzero(pixels == 0):
             reason = 'a mask without a single pixel in the picture'
             if covered[place] != size[place].prod():

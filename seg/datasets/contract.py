@@ -217,7 +217,7 @@ def _check_objects(example: Mapping[str, Any], image: np.ndarray, info: DatasetI
     ):
         raise UserError(
             f'{where}: masks is {shown(masks)}, expected a tf.RaggedTensor int32 [N, (ends)], as '
-            'seg.datasets.mask_runs.from_dense makes it of masks bool [N, H, W].'
+            'seg.masks.ragged.from_dense makes it of masks bool [N, H, W].'
         )
     parts = {
         key: _part(example, where, key, dtype, shapes.get(key, '[N]'))
@@ -262,7 +262,7 @@ def _check_runs(masks: tf.RaggedTensor, pixels: int, where: str) -> None:
             raise UserError(
                 f'{where}: masks[{n}] is {shown(ends)}. Expected its runs: start, stop, start, stop, … ascending, '
                 f'within 0..{pixels}, where pixel (y, x) has position x * height + y. '
-                'seg.datasets.mask_runs.from_dense makes them of masks bool [N, H, W].'
+                'seg.masks.ragged.from_dense makes them of masks bool [N, H, W].'
             )
 
 

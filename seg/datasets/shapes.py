@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from seg.datasets import mask_runs, outlines
+from seg.datasets import outlines
 from seg.datasets.palette import object_palette, voc_palette
 from seg.errors import UserError
+from seg.masks import ragged
 from seg.registry import datasets
 from seg.structures import Annotations, ClassHistogram, DatasetInfo
 
@@ -93,7 +94,7 @@ class Shapes:
     Examples have `image` uint8 [H, W, 3], and by the target:
     - semantic: `label` int32 [H, W].
     - instances: `boxes` float32 [N, 4] (y0, x0, y1, x1, around the visible pixels), `classes` int32 [N], `is_crowd`
-      bool [N], `area` float32 [N] (visible pixels), `masks` int32 [N, (ends)], the visible pixels as `mask_runs`.
+      bool [N], `area` float32 [N] (visible pixels), `masks` int32 [N, (ends)], the visible pixels see `seg.masks.runs`.
       Objects of which nothing is visible are left out.
     """
 
@@ -156,7 +157,7 @@ class Shapes:
         """The objects of one scene, for scores; only where these are the target."""
         # Drawn by a graph, as for the batches: an eager drawing differs from it by a pixel here and there.
         drawn = self._drawn_objects(tf.constant(index, tf.int64))
-        return mask_runs.annotations(drawn, *self._size)
+        return ragged.annotations(drawn, *self._size)
 
     @functools.cached_property
     def _drawn_objects(self):
@@ -169,8 +170,8 @@ class Shapes:
 
     def _instances(self, owner, classes):
         """From the visible object of each pixel (0 is ground) to the visible objects."""
-        numbers, masks = mask_runs.from_labels(owner)
-        boxes, area = mask_runs.boxes_and_areas(masks, self._size[0])
+        numbers, masks = ragged.from_labels(owner)
+        boxes, area = ragged.boxes_and_areas(masks, self._size[0])
         return {
             'boxes': boxes,
             'classes': tf.gather(classes, numbers - 1),

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from seg.datasets import checking, image_files, mask_runs, voc_folder
+from seg.datasets import checking, image_files, voc_folder
 from seg.datasets.voc_folder import IGNORE_LABEL
 from seg.datasets.voc_semantic import VocSemantic
+from seg.masks import ragged
 from seg.structures import Annotations
 
 _KIND = 'map of objects'
@@ -22,7 +23,7 @@ class VocObjects(VocSemantic):
 
     Examples have `image` uint8 [H, W, 3] and, for N objects, `boxes` float32 [N, 4] (y0, x0, y1, x1, around the
     pixels), `classes` int32 [N] (the label's id less 1), `is_crowd` bool [N], all False, `area` float32 [N] (pixels)
-    and `masks` int32 [N, (ends)], see `mask_runs`. The ignored border belongs to no object.
+    and `masks` int32 [N, (ends)], see `seg.masks.runs`. The ignored border belongs to no object.
     """
 
     _first_class = 1
@@ -66,7 +67,7 @@ class VocObjects(VocSemantic):
     def annotations(self, index: int) -> Annotations:
         """The objects of one picture, for scores."""
         objects, size = self._read_objects(tf.constant(index, tf.int64))
-        return mask_runs.annotations(objects, *size.numpy().tolist())
+        return ragged.annotations(objects, *size.numpy().tolist())
 
     def _objects(self, index):
         """The objects of an example, and (height, width), int32 [2]."""
@@ -77,7 +78,7 @@ class VocObjects(VocSemantic):
         classes = tf.argmax(counts, axis=1, output_type=tf.int32)
         known = tf.where(classes > 0)[:, 0]  # Not one of background alone: `verify` tells of those.
         masks, classes = tf.gather(masks, known), tf.gather(classes, known) - 1
-        boxes, area = mask_runs.boxes_and_areas(masks, tf.shape(label)[0])
+        boxes, area = ragged.boxes_and_areas(masks, tf.shape(label)[0])
         is_crowd = tf.zeros_like(classes, tf.bool)
         objects = {'boxes': boxes, 'classes': classes, 'is_crowd': is_crowd, 'area': area, 'masks': masks}
         return objects, tf.shape(label)
@@ -130,7 +131,7 @@ def _decode_pair(label, owner):
 
 def _objects_and_counts(label, owner, num_classes):
     """Returns numbers of objects int32 [N], their runs, and their pixels of each class, int32 [N, num_classes]."""
-    ids, masks = mask_runs.from_labels(owner)
+    ids, masks = ragged.from_labels(owner)
     inside = tf.where((owner > 0) & (label < num_classes))
     number = tf.searchsorted(ids, tf.gather_nd(owner, inside))
     key = number * num_classes + tf.gather_nd(label, inside)

@@ -9,9 +9,9 @@ import numpy as np
 from absl import logging
 from keras import ops
 
-from seg import pasting
 from seg.drawing import charts
 from seg.errors import UserError
+from seg.masks import paste, runs
 from seg.metrics.coco_evaluation import AREAS, Comparison, Curves, Found
 from seg.metrics.operating_point import Judged, OperatingPoint, best_point, judge
 from seg.metrics.truth_check import check_objects, cut_out
@@ -103,15 +103,15 @@ class CocoAP:
             self._refuse(boxes, scores, classes, objects)
             masks = values['masks'][i][there] / np.float32(MASK_STEPS)
             patches = [
-                pasting.paste(mask, box, objects.height, objects.width) for mask, box in zip(masks, boxes, strict=True)
+                paste.paste(mask, box, objects.height, objects.width) for mask, box in zip(masks, boxes, strict=True)
             ]
             self._keep(objects, boxes, scores, classes, patches)
 
     def _keep(self, objects: Annotations, boxes, scores, classes, patches) -> None:
-        runs = [pasting.rle(*patch, objects.height, objects.width) for patch in patches]
+        encoded = [runs.patch_to_coco(*patch, objects.height, objects.width) for patch in patches]
         areas = np.array([np.count_nonzero(patch) for _, _, patch in patches], np.float64)
         self._truth.append(objects)
-        self._found.append(Found(Detections(boxes, scores, classes, runs), areas))
+        self._found.append(Found(Detections(boxes, scores, classes, encoded), areas))
         self._scored = None
 
     def _refuse(self, boxes, scores, classes, objects: Annotations) -> None:
@@ -161,7 +161,7 @@ class CocoAP:
             check_objects(truth, self.num_classes, f'metrics.coco_ap: picture {number} of the check')
             objects = np.flatnonzero(~np.asarray(truth.is_crowd, bool))
             boxes, classes = np.asarray(truth.boxes, np.float32)[objects], np.asarray(truth.classes, np.int32)[objects]
-            patches = [pasting.paste(*cut_out(truth.masks[i]), truth.height, truth.width) for i in objects]
+            patches = [paste.paste(*cut_out(truth.masks[i]), truth.height, truth.width) for i in objects]
             own._keep(truth, boxes, np.ones(len(objects), np.float32), classes, patches)
         lost = {kind: ap for kind, curves in own._score().curves.items() if (ap := curves.ap()) < 1 - 1e-9}
         if lost:

@@ -10,9 +10,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from seg import drawing, pasting
+from seg import drawing
 from seg.drawing.instances import overlay
 from seg.drawing.shades import vivid
+from seg.masks import paste
 from seg.prediction.canvas import Plan, Size, fitted
 from seg.prediction.outputs import Outputs
 from seg.prediction.settings import Predict
@@ -152,4 +153,4 @@ class Fitted:
 
     def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Detections:
         """What was found, in the picture's own pixels."""
-        return pasting.detections(next(results), self._pixels.shape[:2], self._size)
+        return paste.detections(next(results), self._pixels.shape[:2], self._size)

@@ -10,12 +10,12 @@ import numpy as np
 from absl import logging
 from keras import ops
 
-from seg import pasting
 from seg.datasets.palette import object_palette
 from seg.drawing.instances import InstanceComparison
 from seg.errors import UserError
 from seg.inputs.images import ImageInputs
 from seg.inputs.instance import Objects
+from seg.masks import paste
 from seg.ops.boxes import iou
 from seg.registry import models, tasks
 from seg.structures import Annotations, DatasetInfo, Input, LossTerm
@@ -273,7 +273,7 @@ class Instance:
             name,
             np.clip(example['image'][:height, :width], 0, 255).astype(np.uint8),
             truth,
-            pasting.detections(prediction, example['size'], (truth.height, truth.width)),
+            paste.detections(prediction, example['size'], (truth.height, truth.width)),
             class_names=self.class_names,
             colors=self.colors,
         )

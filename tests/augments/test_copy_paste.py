@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from seg.augments import instances
 from seg.augments.copy_paste import copy_paste
-from seg.datasets import mask_runs
 from seg.errors import UserError
+from seg.masks import ragged
 
 SIDE = 48
 
@@ -18,8 +18,8 @@ def picture(boxes, value, crowds=(), height=SIDE, width=SIDE):
     for n, (y0, x0, y1, x1) in enumerate(boxes):
         masks[n, y0:y1, x0:x1] = True
         image[masks[n]] = value + n
-    runs = mask_runs.from_dense(tf.constant(masks))
-    found, area = mask_runs.boxes_and_areas(runs, height)
+    runs = ragged.from_dense(tf.constant(masks))
+    found, area = ragged.boxes_and_areas(runs, height)
     return instances.begin(
         {
             'image': tf.constant(image),

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from seg.augments import instances
 from seg.augments.scale_crop_flip import scale_crop_flip
-from seg.datasets import mask_runs
+from seg.masks import ragged
 
 
 def scene(height=37, width=53, objects=6, seed=0):
@@ -21,8 +21,8 @@ def scene(height=37, width=53, objects=6, seed=0):
         masks[n] &= rng.random([height, width]) < 0.9  # Holes, and many runs.
         masks[n, int(y), int(x)] = True
         image[masks[n]] = 30 * n + 50
-    runs = mask_runs.from_dense(tf.constant(masks))
-    boxes, area = mask_runs.boxes_and_areas(runs, height)
+    runs = ragged.from_dense(tf.constant(masks))
+    boxes, area = ragged.boxes_and_areas(runs, height)
     example = {
         'image': tf.constant(image),
         'boxes': boxes,
@@ -160,8 +160,8 @@ def test_picture_and_masks_stay_aligned(settings):
     image = np.zeros([60, 80, 3], np.uint8)
     for n, mask in enumerate(masks):
         image[mask] = 80 * (n + 1)
-    runs = mask_runs.from_dense(tf.constant(masks))
-    boxes, area = mask_runs.boxes_and_areas(runs, 60)
+    runs = ragged.from_dense(tf.constant(masks))
+    boxes, area = ragged.boxes_and_areas(runs, 60)
     example = instances.begin(
         {'image': tf.constant(image), 'boxes': boxes, 'area': area, 'masks': runs, 'classes': tf.range(3)}
         | {'is_crowd': tf.zeros([3], tf.bool)}

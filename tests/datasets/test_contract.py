@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seg.datasets import contract, mask_runs
+from seg.datasets import contract
 from seg.errors import UserError
+from seg.masks import ragged
 from seg.structures import DatasetInfo
 
 SIZE = (6, 8)
@@ -38,8 +39,8 @@ class Objects(Semantic):
     def load(self, index):
         masks = np.zeros([2, *SIZE], bool)
         masks[0, 1:3, 2:4] = masks[1, 4:, 5:] = True
-        masks = mask_runs.from_dense(tf.constant(masks))
-        boxes, area = mask_runs.boxes_and_areas(masks, SIZE[0])
+        masks = ragged.from_dense(tf.constant(masks))
+        boxes, area = ragged.boxes_and_areas(masks, SIZE[0])
         objects = {'boxes': boxes, 'classes': tf.constant([1, 0]), 'is_crowd': tf.constant([False, False])}
         image = tf.zeros([*SIZE, 3], tf.uint8)
         return {'image': image, **objects, 'area': area, 'masks': masks} | self._changes
@@ -47,7 +48,7 @@ class Objects(Semantic):
     def annotations(self, index):
         example = self.load(index)
         del example['image']
-        return mask_runs.annotations(example, *SIZE)
+        return ragged.annotations(example, *SIZE)
 
 
 def refused(dataset, target, message):

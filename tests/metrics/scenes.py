@@ -12,8 +12,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from seg.masks.paste import paste
 from seg.metrics.coco_ap import MASK_STEPS
-from seg.pasting import paste
 from seg.structures import Annotations, Input
 
 SIDE = 14  # Of the masks.

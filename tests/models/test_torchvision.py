@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seg import pasting
 from seg.backbones.resnet import resnet18, resnet50
 from seg.decoders.fpn import fpn
 from seg.heads.box import Rois, Truth, box
@@ -22,6 +21,7 @@ from seg.heads.instance_mask import mask
 from seg.heads.rpn import rpn
 from seg.losses import rois as roi_losses
 from seg.losses import rpn as rpn_losses
+from seg.masks.paste import paste
 from seg.models.mask_rcnn import mask_rcnn
 from seg.ops import boxes as boxes_lib
 from seg.ops import matching
@@ -265,8 +265,8 @@ def test_detections(side):
         masks = 1 / (1 + np.exp(-theirs['mask_logits'][i, :count].astype(np.float64)))
         for j, box_index in enumerate(partner):
             places = [
-                pasting.paste(masks[j], theirs['boxes'][i, j], *side.size[i]),
-                pasting.paste(found['masks'][i, box_index], found['boxes'][i, box_index], *side.size[i]),
+                paste(masks[j], theirs['boxes'][i, j], *side.size[i]),
+                paste(found['masks'][i, box_index], found['boxes'][i, box_index], *side.size[i]),
             ]
             one, other = np.zeros((2, *side.size[i]), bool)
             for canvas, (top, left, patch) in zip((one, other), places, strict=True):

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
-from seg.datasets import mask_runs
+from seg.masks import ragged
+from seg.masks import runs as mask_runs
 
 
 def dense(ends, height, width):
@@ -93,31 +94,31 @@ def test_any_bytes_can_be_read():
 
 def test_runs_of_dense_masks_and_of_label_maps(masks, runs):
     for n, mask in enumerate(masks):
-        made = mask_runs.from_dense(tf.constant(mask[None]))
+        made = ragged.from_dense(tf.constant(mask[None]))
         assert made.dtype == tf.int32 and made.to_list() == [runs[n].tolist()]
-        ids, made = mask_runs.from_labels(tf.constant(mask * 7, tf.int32))
+        ids, made = ragged.from_labels(tf.constant(mask * 7, tf.int32))
         assert (ids.numpy().tolist(), made.to_list()) == (([7], [runs[n].tolist()]) if mask.any() else ([], []))
 
 
 def test_runs_of_several_objects_in_a_graph():
     labels = np.random.default_rng(3).integers(-1, 6, [9, 11]).astype(np.int32)
     labels[labels == 3] = 0
-    graph = tf.function(mask_runs.from_labels, input_signature=[tf.TensorSpec([None, None], tf.int32)])
+    graph = tf.function(ragged.from_labels, input_signature=[tf.TensorSpec([None, None], tf.int32)])
     ids, made = graph(labels)
     assert ids.numpy().tolist() == [1, 2, 4, 5]
     for class_id, ends in zip(ids.numpy(), made.to_list(), strict=True):
         np.testing.assert_array_equal(dense(ends, 9, 11), labels == class_id)
-    stack = tf.function(mask_runs.from_dense, input_signature=[tf.TensorSpec([None, None, None], tf.bool)])
+    stack = tf.function(ragged.from_dense, input_signature=[tf.TensorSpec([None, None, None], tf.bool)])
     assert stack(labels == ids[:, None, None]).to_list() == made.to_list()
     assert stack(np.zeros([0, 4, 5], bool)).shape == [0, None]
     assert graph(np.zeros([4, 0], np.int32))[0].shape == [0]
 
 
 def test_boxes_and_areas(masks, runs):
-    boxes, areas = mask_runs.host_boxes_and_areas(runs, np.array([len(mask) for mask in masks]))
+    boxes, areas = mask_runs.boxes_and_areas(runs, np.array([len(mask) for mask in masks]))
     for n, mask in enumerate(masks):
         rows, columns = np.nonzero(mask)
         box = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1] if mask.any() else [0] * 4
         assert boxes[n].tolist() == box and areas[n] == mask.sum()
-        made = mask_runs.boxes_and_areas(mask_runs.from_dense(tf.constant(mask[None])), len(mask))
+        made = ragged.boxes_and_areas(ragged.from_dense(tf.constant(mask[None])), len(mask))
         assert made[0].numpy().tolist() == [box] and made[1].numpy().tolist() == [mask.sum()]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from seg.pasting import paste, rle
+from seg.masks.paste import paste
+from seg.masks.runs import patch_to_coco
 
 
 def value_at(mask, y, x):
@@ -70,7 +71,7 @@ def test_a_tiny_object_is_one_pixel_and_a_huge_one_is_the_picture():
 def test_nothing_is_pasted_of_an_impossible_box(box):
     top, left, patch = paste(np.ones((28, 28)), box, 10, 12)
     assert patch.size == 0
-    assert rle(top, left, patch, 10, 12) == coco_mask.encode(np.zeros((10, 12), np.uint8, order='F'))
+    assert patch_to_coco(top, left, patch, 10, 12) == coco_mask.encode(np.zeros((10, 12), np.uint8, order='F'))
 
 
 def test_run_lengths_are_those_of_the_whole_picture():
@@ -85,7 +86,7 @@ def test_run_lengths_are_those_of_the_whole_picture():
         h = height if full else random.integers(0, height - top + 1)
         patch = random.random((h, random.integers(0, width - left + 1))) < random.choice([0, 0.1, 0.5, 0.9, 1])
         frame = np.asfortranarray(whole(top, left, patch, height, width), np.uint8)
-        assert rle(top, left, patch, height, width) == coco_mask.encode(frame)
+        assert patch_to_coco(top, left, patch, height, width) == coco_mask.encode(frame)
 
 
 def test_run_lengths_of_a_large_picture():
@@ -93,5 +94,5 @@ def test_run_lengths_of_a_large_picture():
     frame = np.zeros((3000, 4000), bool)
     frame[100:2900:3, 50:1000] = frame[:, 1200:3900] = True
     frame[7, 3950] = True
-    assert rle(0, 0, frame, 3000, 4000) == coco_mask.encode(np.asfortranarray(frame, np.uint8))
-    np.testing.assert_array_equal(coco_mask.decode(rle(0, 0, frame, 3000, 4000)), frame)
+    assert patch_to_coco(0, 0, frame, 3000, 4000) == coco_mask.encode(np.asfortranarray(frame, np.uint8))
+    np.testing.assert_array_equal(coco_mask.decode(patch_to_coco(0, 0, frame, 3000, 4000)), frame)

@@ -1,0 +1,1 @@
+"""Masks of instances: run lengths, and pasting of predicted masks."""
