@@ -140,7 +140,7 @@ def our_model() -> tuple:
 
         model = deeplab_v3plus(num_classes=CLASSES, backbone=resnet50, decoder=decoder, head=semantic)
     loss = softmax_cross_entropy(num_classes=CLASSES, ignore_label=255, class_histogram=lambda: None)
-    return model, lambda outputs, batch: [loss(batch['label'], outputs['logits'], 0)]
+    return model, lambda outputs, batch: [loss(outputs, batch, 0)]
 
 
 def peer_model():

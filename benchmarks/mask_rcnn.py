@@ -173,9 +173,9 @@ def our_model() -> tuple:
         parts = {'backbone': resnet50, 'decoder': fpn, 'rpn': proposals, 'box_head': box, 'mask_head': mask}
         model = mask_rcnn(num_classes=CLASSES, **parts, norm='frozen', frozen_stages=2)
     Init(weights=os.environ[WEIGHTS]).apply(model.parts)
-    makers = (rpn.rpn_score, rpn.rpn_box, rois.box_class, rois.box_regression, rois.mask)
-    losses = [make(num_classes=CLASSES) for make in makers]
-    return model, lambda outputs, batch: [loss(outputs, 0) for loss in losses]
+    box_class = rois.box_class(num_classes=CLASSES)
+    losses = [rpn.rpn_score(), rpn.rpn_box(), box_class, rois.box_regression(), rois.mask()]
+    return model, lambda outputs, batch: [loss(outputs, batch, 0) for loss in losses]
 
 
 def our_batch(arguments: argparse.Namespace) -> dict:

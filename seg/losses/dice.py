@@ -32,16 +32,16 @@ def dice(*, num_classes: int, ignore_label: int, weight: float = 1.0) -> Callabl
       weight: coefficient of this loss in the sum of losses.
 
     Returns:
-      loss(labels int [B, H, W], logits [B, H, W, K], step) -> LossTerm.
+      loss(outputs, batch, step) -> LossTerm, of `outputs['logits']` [B, H, W, K] and `batch['label']` int [B, H, W].
 
     Raises:
       UserError: if `weight` is no number of at least 0.
     """
     coefficient = pixels_lib.check_number('losses.dice.weight', weight, 0.0)
 
-    def loss(labels, logits, step) -> LossTerm:
+    def loss(outputs, batch, step) -> LossTerm:
         del step
-        pixels = pixels_lib.read(labels, logits, num_classes=num_classes, ignore_label=ignore_label)
+        pixels = pixels_lib.read(outputs, batch, num_classes=num_classes, ignore_label=ignore_label)
         dtype = pixels.logits.dtype
         truth = pixels.one_hot()
         valid = ops.cast(pixels.valid, dtype)[..., None]

@@ -42,7 +42,7 @@ def focal(
       class_weight_cap: largest weight that 'auto' gives.
 
     Returns:
-      loss(labels int [B, H, W], logits [B, H, W, K], step) -> LossTerm.
+      loss(outputs, batch, step) -> LossTerm, of `outputs['logits']` [B, H, W, K] and `batch['label']` int [B, H, W].
 
     Raises:
       UserError: if a setting is out of its range.
@@ -54,9 +54,9 @@ def focal(
         class_weights, slot=slot, num_classes=num_classes, class_histogram=class_histogram, cap=class_weight_cap
     )
 
-    def loss(labels, logits, step) -> LossTerm:
+    def loss(outputs, batch, step) -> LossTerm:
         del step
-        pixels = pixels_lib.read(labels, logits, num_classes=num_classes, ignore_label=ignore_label)
+        pixels = pixels_lib.read(outputs, batch, num_classes=num_classes, ignore_label=ignore_label)
         cross_entropy, target_weights = pixels_lib.cross_entropy(pixels, weights)
         # 1 - p, accurate for p near 1. The floor keeps the gradient of the power finite for gamma < 1, where p is 1.
         miss = ops.maximum(-ops.expm1(-cross_entropy), 1e-30)

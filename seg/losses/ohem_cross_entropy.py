@@ -47,7 +47,7 @@ def ohem_cross_entropy(
       class_weight_cap: largest weight that 'auto' gives.
 
     Returns:
-      loss(labels int [B, H, W], logits [B, H, W, K], step) -> LossTerm.
+      loss(outputs, batch, step) -> LossTerm, of `outputs['logits']` [B, H, W, K] and `batch['label']` int [B, H, W].
 
     Raises:
       UserError: if a setting is out of its range.
@@ -68,8 +68,8 @@ def ohem_cross_entropy(
         progress = ops.minimum(ops.cast(step, dtype) / anneal_steps, 1.0)
         return 1.0 - (1.0 - hard_fraction) * progress
 
-    def loss(labels, logits, step) -> LossTerm:
-        pixels = pixels_lib.read(labels, logits, num_classes=num_classes, ignore_label=ignore_label)
+    def loss(outputs, batch, step) -> LossTerm:
+        pixels = pixels_lib.read(outputs, batch, num_classes=num_classes, ignore_label=ignore_label)
         dtype = pixels.logits.dtype
         cross_entropy, target_weights = pixels_lib.cross_entropy(pixels, weights)
         losses_ = target_weights * cross_entropy

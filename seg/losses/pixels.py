@@ -42,18 +42,19 @@ class Pixels(NamedTuple):
         return LossTerm(total=coefficient * total + self.poison, weight=divisor)
 
 
-def read(labels, logits, *, num_classes: int, ignore_label: int) -> Pixels:
+def read(outputs, batch, *, num_classes: int, ignore_label: int) -> Pixels:
     """Flattens a batch and finds the pixels that count.
 
     Args:
-      labels: [B, H, W] integer.
-      logits: [B, H, W, K] of any float type, K = num_classes.
+      outputs: of the model: `logits` [B, H, W, K] of any float type, K = num_classes.
+      batch: `label` [B, H, W] integer.
       num_classes: number of classes.
       ignore_label: label value of pixels that count nowhere.
 
     Raises:
       ValueError: if the shapes do not belong together.
     """
+    logits, labels = outputs['logits'], batch['label']
     if len(logits.shape) != 4 or logits.shape[-1] != num_classes or tuple(labels.shape) != tuple(logits.shape[:3]):
         raise ValueError(
             f'A loss needs labels [B, H, W] and logits [B, H, W, {num_classes}] of one size; '

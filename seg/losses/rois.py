@@ -22,17 +22,18 @@ def box_class(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTer
       weight: coefficient of this loss in the sum of losses.
 
     Returns:
-      loss(outputs, step) -> LossTerm, where `outputs['boxes']` has for each box head `class_logits` [B, R, K + 1],
-      `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places, the same ones for each head) and the
-      scalar `weight` with which its loss is added. It counts `rois_positive` and `rois_negative` of the first head.
+      loss(outputs, batch, step) -> LossTerm, where `outputs['boxes']` has for each box head `class_logits`
+      [B, R, K + 1], `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places, the same ones for each
+      head) and the scalar `weight` with which its loss is added. It counts `rois_positive` and `rois_negative` of the
+      first head.
 
     Raises:
       UserError: if a setting is out of range.
     """
     coefficient = check_number('losses.box_class.weight', weight, 0.0)
 
-    def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
-        del step
+    def loss(outputs, batch, step) -> LossTerm:
+        del batch, step
         total = 0
         for stage in outputs['boxes']:
             surprise = -ops.log_softmax(regions.exact(stage['class_logits']), axis=-1)
@@ -50,7 +51,7 @@ def box_class(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTer
 
 
 @losses.register('box_regression', target='instances')
-def box_regression(*, num_classes: int, weight: float = 1.0, beta: float = 1.0) -> Callable[..., LossTerm]:
+def box_regression(*, weight: float = 1.0, beta: float = 1.0) -> Callable[..., LossTerm]:
     """Smooth L1 of the positive regions' box codes, over the number of all sampled regions.
 
     Girshick, "Fast R-CNN", ICCV 2015, with its beta of 1, which the Cloud TPU, Detectron and mmdetection recipes of
@@ -58,14 +59,13 @@ def box_regression(*, num_classes: int, weight: float = 1.0, beta: float = 1.0) 
     to go on from weights of theirs, a small beta keeps the pull on small errors that they were trained with.
 
     Args:
-      num_classes: supplied.
       weight: coefficient of this loss in the sum of losses.
       beta: difference at which the square goes over into a line; see `seg.losses.regions.smooth_l1`.
 
     Returns:
-      loss(outputs, step) -> LossTerm, where `outputs['boxes']` has for each box head `deltas` [B, R, C, 4], C = K or 1,
-      `targets` [B, R, 4], `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places, the same ones
-      for each head) and the scalar `weight` with which its loss is added.
+      loss(outputs, batch, step) -> LossTerm, where `outputs['boxes']` has for each box head `deltas` [B, R, C, 4],
+      C = K or 1, `targets` [B, R, 4], `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places, the
+      same ones for each head) and the scalar `weight` with which its loss is added.
 
     Raises:
       UserError: if a setting is out of range.
@@ -73,8 +73,8 @@ def box_regression(*, num_classes: int, weight: float = 1.0, beta: float = 1.0) 
     coefficient = check_number('losses.box_regression.weight', weight, 0.0)
     beta = regions.check_beta('losses.box_regression.beta', beta)
 
-    def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
-        del step
+    def loss(outputs, batch, step) -> LossTerm:
+        del batch, step
         total = 0
         for stage in outputs['boxes']:
             deltas = ops.transpose(regions.exact(stage['deltas']), (0, 1, 3, 2))
@@ -89,25 +89,24 @@ def box_regression(*, num_classes: int, weight: float = 1.0, beta: float = 1.0) 
 
 
 @losses.register('mask', target='instances')
-def mask(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTerm]:
+def mask(*, weight: float = 1.0) -> Callable[..., LossTerm]:
     """Sigmoid cross-entropy of the positive regions' masks: the mean over pixels and regions.
 
     Args:
-      num_classes: supplied; plays no part.
       weight: coefficient of this loss in the sum of losses.
 
     Returns:
-      loss(outputs, step) -> LossTerm, where `outputs['masks']` has `logits` [B, P, m, m, C], of all classes or of the
-      true one alone (C = K or 1), `targets` [B, P, m, m] in {0, 1}, and `classes` int32 [B, P], class + 1, or -1 for
-      empty places.
+      loss(outputs, batch, step) -> LossTerm, where `outputs['masks']` has `logits` [B, P, m, m, C], of all classes or
+      of the true one alone (C = K or 1), `targets` [B, P, m, m] in {0, 1}, and `classes` int32 [B, P], class + 1, or
+      -1 for empty places.
 
     Raises:
       UserError: if the weight is out of range.
     """
     coefficient = check_number('losses.mask.weight', weight, 0.0)
 
-    def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
-        del step
+    def loss(outputs, batch, step) -> LossTerm:
+        del batch, step
         masks = outputs['masks']
         logits = regions.exact(masks['logits'])
         _, count, *sides, channels = logits.shape

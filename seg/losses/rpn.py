@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from keras import ops
 
@@ -14,7 +13,7 @@ from seg.structures import LossTerm
 
 
 @losses.register('rpn_score', target='instances')
-def rpn_score(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTerm]:
+def rpn_score(*, weight: float = 1.0) -> Callable[..., LossTerm]:
     """Sigmoid cross-entropy of the sampled anchors, over their number.
 
     Where an image has fewer anchors to sample than were asked for, the divisor is those that there are, as in Detectron
@@ -22,21 +21,20 @@ def rpn_score(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTer
     has more than enough, so that both are the same number there.
 
     Args:
-      num_classes: supplied; plays no part.
       weight: coefficient of this loss in the sum of losses.
 
     Returns:
-      loss(outputs, step) -> LossTerm, where `outputs['rpn']` has `logits` [B, A], `labels` int32 [B, A] (1, 0, or -1
-      for anchors that do not count) and `matched` int32 [B]. It counts `anchors_positive`, `anchors_negative` (of those
-      sampled), and `anchors_matched` (that overlap an object as much as is asked for; of all).
+      loss(outputs, batch, step) -> LossTerm, where `outputs['rpn']` has `logits` [B, A], `labels` int32 [B, A] (1, 0,
+      or -1 for anchors that do not count) and `matched` int32 [B]. It counts `anchors_positive`, `anchors_negative` (of
+      those sampled), and `anchors_matched` (that overlap an object as much as is asked for; of all).
 
     Raises:
       UserError: if the weight is out of range.
     """
     coefficient = check_number('losses.rpn_score.weight', weight, 0.0)
 
-    def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
-        del step
+    def loss(outputs, batch, step) -> LossTerm:
+        del batch, step
         rpn = outputs['rpn']
         logits = regions.exact(rpn['logits'])
         positive, negative = (ops.cast(ops.equal(rpn['labels'], kind), logits.dtype) for kind in (1, 0))
@@ -53,17 +51,16 @@ def rpn_score(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTer
 
 
 @losses.register('rpn_box', target='instances')
-def rpn_box(*, num_classes: int, weight: float = 1.0, beta: float = 1 / 9) -> Callable[..., LossTerm]:
+def rpn_box(*, weight: float = 1.0, beta: float = 1 / 9) -> Callable[..., LossTerm]:
     """Smooth L1 of the positive sampled anchors' codes, over the number of sampled anchors.
 
     Args:
-      num_classes: supplied; plays no part.
       weight: coefficient of this loss in the sum of losses.
       beta: difference at which the square goes over into a line; see `seg.losses.regions.smooth_l1`.
 
     Returns:
-      loss(outputs, step) -> LossTerm, where `outputs['rpn']` has `deltas` and `targets` [B, A, 4], and `labels` int32
-      [B, A] (1, 0, or -1 for anchors that do not count).
+      loss(outputs, batch, step) -> LossTerm, where `outputs['rpn']` has `deltas` and `targets` [B, A, 4], and `labels`
+      int32 [B, A] (1, 0, or -1 for anchors that do not count).
 
     Raises:
       UserError: if a setting is out of range.
@@ -71,8 +68,8 @@ def rpn_box(*, num_classes: int, weight: float = 1.0, beta: float = 1 / 9) -> Ca
     coefficient = check_number('losses.rpn_box.weight', weight, 0.0)
     beta = regions.check_beta('losses.rpn_box.beta', beta)
 
-    def loss(outputs: dict[str, Any], step: Any) -> LossTerm:
-        del step
+    def loss(outputs, batch, step) -> LossTerm:
+        del batch, step
         rpn = outputs['rpn']
         deltas = regions.exact(rpn['deltas'])
         positive = ops.cast(ops.equal(rpn['labels'], 1), deltas.dtype)

@@ -43,7 +43,7 @@ def softmax_cross_entropy(
       label_smoothing: share of the target that is spread evenly over all classes, in [0, 1) (Szegedy et al. 2016).
 
     Returns:
-      loss(labels int [B, H, W], logits [B, H, W, K], step) -> LossTerm.
+      loss(outputs, batch, step) -> LossTerm, of `outputs['logits']` [B, H, W, K] and `batch['label']` int [B, H, W].
 
     Raises:
       UserError: if a setting is out of its range.
@@ -55,9 +55,9 @@ def softmax_cross_entropy(
         class_weights, slot=slot, num_classes=num_classes, class_histogram=class_histogram, cap=class_weight_cap
     )
 
-    def loss(labels, logits, step) -> LossTerm:
+    def loss(outputs, batch, step) -> LossTerm:
         del step
-        pixels = pixels_lib.read(labels, logits, num_classes=num_classes, ignore_label=ignore_label)
+        pixels = pixels_lib.read(outputs, batch, num_classes=num_classes, ignore_label=ignore_label)
         cross_entropy, target_weights = pixels_lib.cross_entropy(pixels, weights)
         total = ops.sum(target_weights * cross_entropy, axis=-1)
         if smoothing:

@@ -24,6 +24,7 @@ from seg.tasks.traced import traced
 
 Batch = dict[str, Any]
 
+_MODEL_INPUTS = ('image', 'size', 'seed', 'boxes', 'classes', 'masks')  # In training.
 _SHOWN = ('mask_ap', 'mask_ap50', 'box_ap', 'box_ap50')
 _CERTAIN = 0.5  # Detections of at least this score count where images are ranked.
 
@@ -110,9 +111,8 @@ class Instance:
 
     def loss_terms(self, batch: Batch, step) -> dict[str, LossTerm]:
         """Losses of a training batch, per image; `step` is an int32 scalar."""
-        keys = ('image', 'size', 'seed', 'boxes', 'classes', 'masks')
-        outputs = self._model({key: batch[key] for key in keys}, training=True)
-        terms = {name: loss(outputs, step) for name, loss in self._losses.items()}
+        outputs = self._model({key: batch[key] for key in _MODEL_INPUTS}, training=True)
+        terms = {name: loss(outputs, batch, step) for name, loss in self._losses.items()}
         first = next(iter(terms))
         counts = {'objects': ops.sum(ops.cast(batch['classes'] >= 0, 'int32'), 1), 'left_out': batch['left_out']}
         return terms | {first: terms[first]._replace(counts={**counts, **terms[first].counts})}
@@ -168,9 +168,10 @@ class Instance:
         return self._inputs.canvas(max_size)
 
     def _trial(self) -> tuple:
-        """The model's outputs in training, and the step, without values."""
+        """The model's outputs in training, the batch and the step, without values."""
         side = 2 * self._model.stride
-        return self._traced(TRIAL_IMAGES, (side, side)), keras.KerasTensor((), 'int32')
+        batch = self._batch(TRIAL_IMAGES, (side, side))
+        return self._outputs(batch), batch, keras.KerasTensor((), 'int32')
 
     def _check_statistics(self, size: tuple[int, int], batch_size: int) -> None:
         """Lets a batch normalisation refuse a global batch of which it would get one value per channel (a UserError).
@@ -178,19 +179,24 @@ class Instance:
         Only one image can be so little.
         """
         if batch_size == 1:
-            self._traced(batch_size, size)
+            self._outputs(self._batch(batch_size, size))
 
-    def _traced(self, batch_size: int, size: tuple[int, int]) -> dict[str, Any]:
-        """The model's outputs in training as tensors without values, for images of a size."""
+    def _batch(self, batch_size: int, size: tuple[int, int]) -> Batch:
+        """A training batch of images of a size, without values."""
         objects = (batch_size, self._max_objects)
-        batch = {
+        return {
             'image': keras.KerasTensor((batch_size, *size, 3), keras.config.floatx()),
             'size': keras.KerasTensor((batch_size, 2), 'int32'),
             'seed': keras.KerasTensor((batch_size, 2), 'int32'),
             'boxes': keras.KerasTensor((*objects, 4), 'float32'),
             'classes': keras.KerasTensor(objects, 'int32'),
             'masks': keras.KerasTensor((*objects, self._mask_size, self._mask_size), 'uint8'),
+            'weight': keras.KerasTensor((batch_size,), 'float32'),
         }
+
+    def _outputs(self, batch: Batch) -> dict[str, Any]:
+        """The model's outputs in training as tensors without values, for a batch without values."""
+        batch = {key: batch[key] for key in _MODEL_INPUTS}
         of_shape = lambda x: keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))  # noqa: E731
         return traced(lambda batch: keras.tree.map_structure(of_shape, self._model(batch, training=True)), batch)
 

@@ -102,16 +102,16 @@ class Semantic:
     def loss_terms(self, batch: Batch, step) -> dict[str, LossTerm]:
         """Losses of a training batch, per image; `step` is an int32 scalar."""
         outputs = self._model({key: batch[key] for key in ('image', 'size', 'seed')}, training=True)
-        terms = self._terms(batch, outputs['logits'], step)
+        terms = self._terms(outputs, batch, step)
         if 'aux_logits' in outputs:
-            for name, term in self._terms(batch, outputs['aux_logits'], step).items():
+            for name, term in self._terms({'logits': outputs['aux_logits']}, batch, step).items():
                 terms[f'auxiliary_{name}'] = LossTerm(self._auxiliary_weight * term.total, term.weight)
         return terms
 
     def evaluate_batch(self, batch: Batch) -> tuple[dict[str, Any], dict[str, LossTerm]]:
         """Predictions with all scales and flips, and the losses at scale 1, unflipped (fully annealed ones)."""
         logits = self._logits(batch, 1.0, False)
-        terms = self._terms(batch, logits, ops.convert_to_tensor(2**31 - 1, 'int32'))
+        terms = self._terms({'logits': logits}, batch, ops.convert_to_tensor(2**31 - 1, 'int32'))
         return _decided(self._probabilities(batch, logits)), terms
 
     def predict(self, batch: Batch) -> dict[str, Any]:
@@ -129,8 +129,8 @@ class Semantic:
         info = self._info
         return image_mean_iou(batch['label'], predictions['classes'], info.num_classes, info.ignore_label)
 
-    def _terms(self, batch: Batch, logits, step) -> dict[str, LossTerm]:
-        return {name: loss(batch['label'], logits, step) for name, loss in self._losses.items()}
+    def _terms(self, outputs: Batch, batch: Batch, step) -> dict[str, LossTerm]:
+        return {name: loss(outputs, batch, step) for name, loss in self._losses.items()}
 
     def _probabilities(self, batch: Batch, logits) -> Any:
         """Mean over the views; `logits` are those of the image as it is."""
@@ -180,10 +180,16 @@ class Semantic:
         return self._inputs.overfit(dataset, batch_size)
 
     def _trial(self) -> tuple:
-        """Labels, logits and step without values."""
+        """Outputs, batch and step without values."""
         shape = (TRIAL_IMAGES, 16, 16)
         logits = keras.KerasTensor((*shape, self._info.num_classes), keras.config.floatx())
-        return keras.KerasTensor(shape, 'int32'), logits, keras.KerasTensor((), 'int32')
+        batch = {
+            'image': keras.KerasTensor((*shape, 3), keras.config.floatx()),
+            'label': keras.KerasTensor(shape, 'int32'),
+            'size': keras.KerasTensor((TRIAL_IMAGES, 2), 'int32'),
+            'weight': keras.KerasTensor((TRIAL_IMAGES,), 'float32'),
+        }
+        return {'logits': logits}, batch, keras.KerasTensor((), 'int32')
 
     def _check_statistics(self, size: tuple[int, int], batch_size: int) -> None:
         """Lets a batch normalisation refuse a global batch of which it would get one value per channel (a UserError).

@@ -76,12 +76,12 @@ def region_cases():
     labels = np.repeat([0, 1], len(SIGMOID))[None].astype(np.int32)
     cases = {
         'rpn_score': (
-            rpn.rpn_score(num_classes=K),
+            rpn.rpn_score(),
             ('rpn', 'logits'),
             {'rpn': {'logits': logits, 'labels': labels, 'matched': np.zeros(1, np.int32)}},
         ),
         'mask': (
-            rois.mask(num_classes=K),
+            rois.mask(),
             ('masks', 'logits'),
             {
                 'masks': {
@@ -109,12 +109,12 @@ def region_cases():
         zeros = np.zeros_like(deltas)
         rpn_labels = np.ones((1, count), np.int32)
         cases[f'rpn_box {beta:.2f}'] = (
-            rpn.rpn_box(num_classes=K, beta=beta),
+            rpn.rpn_box(beta=beta),
             ('rpn', 'deltas'),
             {'rpn': {'deltas': deltas, 'targets': zeros, 'labels': rpn_labels}},
         )
         cases[f'box_regression {beta:.2f}'] = (
-            rois.box_regression(num_classes=K, beta=beta),
+            rois.box_regression(beta=beta),
             ('boxes', 'deltas'),
             {'boxes': {'deltas': deltas[:, :, None], 'targets': zeros, 'classes': rpn_labels, 'weight': np.array(1.0)}},
         )
@@ -152,7 +152,12 @@ def results():
             add(f'smooth_l1/{beta:.2f}', dtype, lambda x, beta=beta: regions.smooth_l1(x, beta), differences(beta))
         for case, (labels, logits) in pixel_cases().items():
             for name, loss in pixel_losses().items():
-                add(f'{name}/{case}', dtype, lambda z, loss=loss, y=labels: ops.sum(loss(y, z, 0).total), logits)
+                add(
+                    f'{name}/{case}',
+                    dtype,
+                    lambda z, loss=loss, y=labels: ops.sum(loss({'logits': z}, {'label': y}, 0).total),
+                    logits,
+                )
         for name, (loss, (part, key), given) in region_cases().items():
             fixed = {
                 k: ops.convert_to_tensor(v, dtype if v.dtype.kind == 'f' else 'int32') for k, v in given[part].items()
@@ -160,7 +165,7 @@ def results():
 
             def total(x, loss=loss, part=part, key=key, fixed=fixed):
                 inner = {**fixed, key: x}
-                return ops.sum(loss({part: [inner] if part == 'boxes' else inner}, 0).total)
+                return ops.sum(loss({part: [inner] if part == 'boxes' else inner}, {}, 0).total)
 
             add(name, dtype, total, given[part][key])
     return found

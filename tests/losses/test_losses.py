@@ -134,7 +134,7 @@ def run(loss, labels, logits, step=0, jit=False):
     def compute(labels, logits, step):
         with tf.GradientTape() as tape:
             tape.watch(logits)
-            term = loss(labels, logits, step)
+            term = loss({'logits': logits}, {'label': labels}, step)
             total = tf.reduce_sum(term.total)
         return term, tape.gradient(total, logits)
 
@@ -169,7 +169,9 @@ def test_gradient_equals_differences_of_the_loss(name):
         moved = [logits.copy(), logits.copy()]
         moved[0][i] -= h
         moved[1][i] += h
-        low, high = (float(np.sum(loss(tf.constant(labels), tf.constant(z), 0).total)) for z in moved)
+        low, high = (
+            float(np.sum(loss({'logits': tf.constant(z)}, {'label': tf.constant(labels)}, 0).total)) for z in moved
+        )
         assert gradient[i] == pytest.approx((high - low) / (2 * h), abs=1e-7)
 
 
@@ -258,7 +260,7 @@ def test_shapes_that_do_not_belong_together_are_refused(name):
     labels, logits = batch()
     for bad_labels, bad_logits in ((labels[:, :4], logits), (labels, logits[..., :3])):
         with pytest.raises(ValueError, match='received'):
-            build(name)(tf.constant(bad_labels), tf.constant(bad_logits), 0)
+            build(name)({'logits': tf.constant(bad_logits)}, {'label': tf.constant(bad_labels)}, 0)
 
 
 # Properties of single losses.

@@ -116,7 +116,7 @@ def batch(count, size, objects=4, dtype='float32', seed=1):
 def losses():
     """All loss functions by name."""
     makers = (rpn.rpn_score, rpn.rpn_box, rois.box_class, rois.box_regression, rois.mask)
-    return {maker.__name__: maker(num_classes=CLASSES) for maker in makers}
+    return {maker.__name__: maker(num_classes=CLASSES) if maker is rois.box_class else maker() for maker in makers}
 
 
 if __name__ == '__main__':
@@ -136,6 +136,6 @@ if __name__ == '__main__':
     found, learned = run(inputs)
     results = {name: np.asarray(value) for name, value in found.items()}
     for name, loss in losses().items():
-        term = loss(learned, 0)
+        term = loss(learned, {}, 0)
         results[f'loss:{name}'] = np.stack([term.total, term.weight])
     np.savez(sys.argv[2], **results)

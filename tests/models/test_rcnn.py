@@ -28,7 +28,7 @@ def tensors(batch):
 
 def losses_of(model, batch):
     outputs = model(batch, training=True)
-    return {name: loss(outputs, 0) for name, loss in small_rcnn.losses().items()}
+    return {name: loss(outputs, {}, 0) for name, loss in small_rcnn.losses().items()}
 
 
 def step(model):
@@ -166,7 +166,7 @@ def test_images_without_objects(kind):
     outputs = model(batch, training=True)
     assert not (outputs['rpn']['labels'][0] == 1).numpy().any() and outputs['rpn']['matched'][0] == 0
     assert all((stage['classes'][0] <= 0).numpy().all() for stage in outputs['boxes'])
-    terms = {name: loss(outputs, 0) for name, loss in small_rcnn.losses().items()}
+    terms = {name: loss(outputs, {}, 0) for name, loss in small_rcnn.losses().items()}
     assert terms['mask'].weight[0] == 0 and terms['mask'].total[0] == 0
     assert terms['box_regression'].total[0] == 0 and terms['box_class'].weight[0] > 0
     assert all(np.isfinite(term.total).all() for term in terms.values())
@@ -311,7 +311,7 @@ def test_cascade_stage_weights():
         with tf.GradientTape() as tape:
             tape.watch(maps)
             stages = model._train_boxes(maps, rois, truth, batch['size'])
-            terms = [small_rcnn.losses()[name]({'boxes': stages}, 0) for name in ('box_class', 'box_regression')]
+            terms = [small_rcnn.losses()[name]({'boxes': stages}, {}, 0) for name in ('box_class', 'box_regression')]
             total = sum(tf.reduce_sum(term.total) for term in terms)
         return [np.asarray(g) for g in tape.gradient(total, maps)]
 

@@ -300,11 +300,11 @@ def test_targets(side):
 
 
 LOSSES = (
-    rpn_losses.rpn_score(num_classes=90),
-    rpn_losses.rpn_box(num_classes=90),
+    rpn_losses.rpn_score(),
+    rpn_losses.rpn_box(),
     None,
-    roi_losses.box_regression(num_classes=90, beta=1 / 9),
-    roi_losses.mask(num_classes=90),
+    roi_losses.box_regression(beta=1 / 9),
+    roi_losses.mask(),
 )
 
 
@@ -353,7 +353,7 @@ def test_losses(side, own):
     values = []
     for loss in LOSSES:
         loss = loss or roi_losses.box_class(num_classes=side.case.classes)
-        term = loss(outputs, 0)
+        term = loss(outputs, {}, 0)
         values.append(float(tf.reduce_sum(term.total) / tf.reduce_sum(term.weight)))
     print('losses', values, np.abs(np.array(values) / theirs['losses'] - 1))
     np.testing.assert_allclose(values, theirs['losses'], rtol=1e-4)

@@ -284,10 +284,10 @@ def test_a_loss_from_elsewhere(tmp_path, fits):
     with registry.temporary():
 
         @losses.register('far_boxes', target='instances')
-        def far_boxes(*, num_classes):
+        def far_boxes():
             """The length of all box codes."""
 
-            def loss(outputs, step):
+            def loss(outputs, batch, step):
                 lengths = keras.ops.sum(keras.ops.abs(outputs['boxes'][0]['deltas']), (2, 3))
                 total = keras.ops.sum(lengths, 1)
                 return LossTerm(total if fits else lengths, keras.ops.ones_like(total))

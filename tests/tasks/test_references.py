@@ -16,23 +16,25 @@ SUPPLIED = {'num_classes': 3, 'ignore_label': 255, 'class_histogram': None}
 
 
 def trial():
-    """Labels, logits and step without values."""
+    """Outputs, batch and step without values."""
     shape = (TRIAL_IMAGES, 16, 16)
-    return keras.KerasTensor(shape, 'int32'), keras.KerasTensor((*shape, 3)), keras.KerasTensor((), 'int32')
+    outputs, batch = {'logits': keras.KerasTensor((*shape, 3))}, {'label': keras.KerasTensor(shape, 'int32')}
+    return outputs, batch, keras.KerasTensor((), 'int32')
 
 
 def build(loss, name='mine'):
     with registry.temporary():
 
         @losses.register(name)
-        def mine(*, num_classes):
+        def mine():
             """Mine."""
             return loss
 
         return build_losses([mine], 'tasks.semantic.losses', 'label_map', trial, **SUPPLIED)
 
 
-def per_image(labels, logits, step):
+def per_image(outputs, batch, step):
+    logits = outputs['logits']
     total = keras.ops.sum(logits, (1, 2, 3))
     return LossTerm(total, keras.ops.ones_like(total), {'pixels': total})
 
@@ -49,12 +51,11 @@ def test_a_loss_with_the_name_of_the_penalty():
 @pytest.mark.parametrize(
     ('loss', 'found'),
     [
-        (lambda labels, logits, step: keras.ops.mean(logits), 'a tensor of shape ()'),
-        (lambda labels, logits, step: LossTerm(logits[..., 0], logits[..., 0]), 'total (2, 16, 16)'),
-        (lambda labels, logits, step: LossTerm(logits[:, 0, 0, 0], 1.0), 'weight ()'),
-        (lambda labels, logits, step: None, 'None'),
-        (keras.losses.SparseCategoricalCrossentropy(from_logits=True), 'a tensor of shape ()'),
-        (lambda labels, logits, step: per_image(labels, logits, step)._replace(counts={'n': 3.0}), 'n ()'),
+        (lambda outputs, batch, step: keras.ops.mean(outputs['logits']), 'a tensor of shape ()'),
+        (lambda outputs, batch, step: LossTerm(*[outputs['logits'][..., 0]] * 2), 'total (2, 16, 16)'),
+        (lambda outputs, batch, step: LossTerm(outputs['logits'][:, 0, 0, 0], 1.0), 'weight ()'),
+        (lambda outputs, batch, step: None, 'None'),
+        (lambda outputs, batch, step: per_image(outputs, batch, step)._replace(counts={'n': 3.0}), 'n ()'),
     ],
 )
 def test_a_loss_that_does_not(loss, found):
