@@ -14,7 +14,6 @@ LAYERS = {
     "errors": [],
     "files": ["errors"],
     "structures": ["errors"],
-    "run": ["errors", "files", "structures"],
     "masks": ["errors", "structures"],
     "drawing": ["errors", "structures", "masks"],
     "ops": ["errors", "structures"],
@@ -24,6 +23,7 @@ LAYERS = {
     "unread": ["errors", "structures", "registry"],
     "gin_files": ["errors", "files", "structures", "registry"],
     "config": ["errors", "files", "structures", "registry", "plugins", "unread", "gin_files"],
+    "run": ["errors", "files", "structures", "config"],
     "checks": ["errors", "structures", "registry"],
     "backbones": BASE + ["registry"],
     "decoders": BASE + ["registry"],
@@ -36,16 +36,14 @@ LAYERS = {
     "augments": BASE + ["registry", "masks", "datasets"],
     "metrics": BASE + ["registry", "drawing", "masks"],
     "models": BASE + ["registry", "backbones", "decoders", "heads"],
-    "weights": BASE + ["registry"],
+    "weights": BASE + ["registry", "run"],
     "inputs": BASE + ["registry", "masks", "augments", "datasets"],
     # The engine's step shares the optimizers' rule for which variables decay.
     "engine": BASE + ["optimizers"],
     "executor": BASE + ["run", "engine", "weights"],
     "prediction": BASE + ["run", "drawing", "masks", "engine", "executor"],
     "tasks": BASE + ["registry", "drawing", "masks", "inputs", "prediction"] + PARTS,
-    "report": ["errors", "files", "structures", "run", "drawing", "datasets", "executor"],
-    "dataset_info": ["errors", "files", "structures"],
-    "run_dir": ["errors", "files", "structures", "run", "config", "engine", "executor"],
+    "report": ["errors", "files", "structures", "run", "drawing", "datasets"],
 }
 
 # Where the parts of a run meet: everything above.

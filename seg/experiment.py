@@ -11,7 +11,8 @@ from typing import Any
 import keras
 from absl import logging
 
-from seg import checks, config, dataset_info, plugins, registry, run_dir
+from seg import checks, config, plugins, registry
+from seg import engine as engines
 from seg.datasets import contract
 from seg.engine import set_up
 from seg.engine.base import Engine
@@ -24,6 +25,10 @@ from seg.executor.run_config import RunConfig
 from seg.prediction import data_set, kinds, pipeline
 from seg.prediction.request import Request
 from seg.prediction.settings import Predict
+from seg.run import dataset_info
+from seg.run import settings as run_settings
+from seg.run.folder import RunFolder
+from seg.run.lock import locked
 from seg.structures import ClassHistogram
 from seg.weights.warm_start import Init
 
@@ -80,7 +85,7 @@ class Experiment:
           eval_data: reference to the data set to evaluate on.
           optimizer: reference to an optimizer.
         """
-        self.mode, self.model_dir, self._fresh = mode, model_dir, fresh
+        self.mode, self.folder, self._fresh = mode, RunFolder(model_dir), fresh
         trains = mode in _TRAINING_MODES
         self._overfit: Overfit = config.injected('overfit')()
         self.settings: Predict | None = config.injected('predict')() if mode == 'predict' else None
@@ -106,15 +111,15 @@ class Experiment:
             contract.warn_of_shared(self.train_data, self.eval_data)
         if mode == 'overfit':
             self.train_data = FirstExamples(self.train_data, self._overfit.num_images)
-        self.info = self.train_data.info if trains else dataset_info.read(model_dir)
+        self.info = self.train_data.info if trains else dataset_info.read(self.folder)
         if self.eval_data is not None:
             checks.same_classes(self.info, self.eval_data.info)
 
         self._histogram: ClassHistogram | None = None
 
         def class_histogram() -> ClassHistogram:
-            if self._histogram is None and not fresh and run_dir.has_checkpoint(model_dir):
-                self._histogram = dataset_info.read_class_histogram(model_dir, self.info)
+            if self._histogram is None and not fresh and self.folder.has_checkpoint():
+                self._histogram = dataset_info.read_class_histogram(self.folder, self.info)
             if self._histogram is None:
                 self._histogram = make_train_data().class_histogram()
             return self._histogram
@@ -151,7 +156,7 @@ class Experiment:
         goes_on = not self._fresh and executor.has_checkpoint()
         if goes_on:
             executor.check_classes()
-            run_dir.check_settings(self.model_dir)
+            run_settings.check(self.folder)
         if self.mode != 'train':
             checks.best_metric(run.best_metric, task.metrics())
         if self.mode == 'overfit':
@@ -195,13 +200,13 @@ class Experiment:
         return self.executor.evaluate(
             task.evaluation_input(self.eval_data, run.evaluation_batch_size),
             checkpoint,
-            run_dir.changed_for_evaluation(self.model_dir),
+            run_settings.changed_for_evaluation(self.folder),
         )
 
     def _predict(self, request: Request, checkpoint: str) -> dict[str, Any]:
         info = self.info if request.pictures is not None else self.eval_data.info
         pictures = data_set.pictures(self.eval_data) if request.pictures is None else request.pictures
-        output = request.output or os.path.join(self.model_dir, 'predictions', info.name.rpartition('/')[2])
+        output = request.output or self.folder.predictions(info.name)
         outputs = kinds.outputs(self.task, output, self.info, self.settings, request.probabilities)
         results = pipeline.predict(
             pictures,
@@ -220,15 +225,18 @@ class Experiment:
         Args:
           command: the command line that this process runs; empty for none.
         """
-        run_dir.write_settings(
-            self.model_dir,
+        run_settings.write(
+            self.folder,
             mode=self.mode,
-            engine=self.executor.engine,
-            run=self.run_config,
+            hardware=self.executor.engine.describe(),
+            batch_size=self.run_config.batch_size,
+            train_steps=self.run_config.train_steps,
+            best_metric=self.run_config.best_metric,
             command=command,
+            versions=engines.describe(),
             parts=self.task.checkpoint_items,
         )
-        dataset_info.write(self.model_dir, self.info, self._histogram)
+        dataset_info.write(self.folder, self.info, self._histogram)
 
     def overfit_failure(self, results: dict[str, Any]) -> str | None:
         """What to tell of an overfit run that missed its target; None if it reached it."""
@@ -239,7 +247,7 @@ class Experiment:
         return (
             f'overfit: {metric} reached {reached:.3f} after {results["step"]} steps, short of {self._overfit.target}. '
             f'The model cannot learn {self._overfit.num_images} images by heart. Look at their labels (TensorBoard: '
-            f'{self.model_dir}/eval), raise overfit.train_steps, or change the learning rate.'
+            f'{self.folder.eval}), raise overfit.train_steps, or change the learning rate.'
         )
 
 
@@ -302,20 +310,20 @@ def run(
     asked, trains = (input, output, probabilities), mode in _TRAINING_MODES
     settings = (gin_files, gin_params, plugin_specs, model_dir, mode)
     with _checked(settings, fresh, checkpoint, asked, engine) as (experiment, request):
-        model_dir = experiment.model_dir
+        folder = experiment.folder
         # Not before the new settings have proved sound, and the weights to start from are there.
         with together(experiment.executor.engine):
             if experiment.executor.engine.chief:
                 if fresh or mode == 'overfit':
-                    run_dir.clear(model_dir)
+                    folder.clear()
                 if trains:
                     experiment.describe(command)
         results = experiment.execute(checkpoint, request)
     if trains:
-        logging.info('Curves and pictures: tensorboard --logdir %s', model_dir)
-        logging.info('On one page: seg_main --mode=report --model_dir=%s', model_dir)
+        logging.info('Curves and pictures: tensorboard --logdir %s', folder.path)
+        logging.info('On one page: seg_main --mode=report --model_dir=%s', folder.path)
         if results is not None:
-            logging.info('Scores: %s', os.path.join(model_dir, 'results.json'))
+            logging.info('Scores: %s', folder.results)
     if mode == 'overfit' and (failure := experiment.overfit_failure(results)):
         raise UserError(failure)
     return results
@@ -349,7 +357,7 @@ def validate(
     with _checked(settings, fresh, checkpoint, asked, engine, keep=False) as (experiment, _):
         if mode not in _TRAINING_MODES:
             experiment.executor.predictor(checkpoint)
-        weights = run_dir.model_info(experiment.task.checkpoint_items).splitlines()[0]
+        weights = run_settings.model_info(experiment.task.checkpoint_items).splitlines()[0]
     return f'Valid: {experiment.info.name}, {experiment.info.num_classes} classes, {weights}; nothing was run.'
 
 
@@ -378,7 +386,7 @@ def _checked(
             'a new run from other weights, bind init.weights.'
         )
     request = Request.of(mode, model_dir, *asked)
-    with run_dir.locked(model_dir, keep) if trains and engine.chief else contextlib.nullcontext():
+    with locked(RunFolder(model_dir), keep) if trains and engine.chief else contextlib.nullcontext():
         experiment = build(model_dir, mode, engine, fresh or mode == 'overfit', request)
         experiment.check()
         yield experiment, request
@@ -405,7 +413,7 @@ def load_settings(
             raise UserError(need)
         if model_dir is None:
             raise UserError(f'{need} Or give the --model_dir of a training: --mode={mode} reads its settings.')
-        snapshot = os.path.join(model_dir, 'config.gin')
+        snapshot = RunFolder(model_dir).config
         if not os.path.exists(snapshot):
             raise UserError(f'--model_dir={model_dir}: no run was trained there, for there is no {snapshot}. {need}')
         gin_files = [snapshot]

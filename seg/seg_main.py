@@ -245,12 +245,13 @@ def _report_bug(argv: Sequence[str], error: Exception) -> int:
     place = 'above'
     try:
         from seg import experiment
+        from seg.run.folder import RunFolder
 
         if not (_GIN_FILE.value or _MODEL_DIR.value):
             raise FileNotFoundError('no run, hence no model_dir')
         folder = experiment.directory(_GIN_FILE.value, _MODEL_DIR.value, _MODE.value)
         os.makedirs(folder, exist_ok=True)
-        log = os.path.join(folder, 'error.log')
+        log = RunFolder(folder).error_log
         with open(log, 'a', encoding='utf-8', errors='backslashreplace') as file:
             file.write(f'{time.strftime("%Y-%m-%d %H:%M:%S")} {shlex.join(argv)}\n{text}\n')
         place = log

@@ -282,15 +282,19 @@ def _label(folder: pathlib.Path) -> Format:
 
 
 def _run(folder: pathlib.Path) -> Format:
-    from seg import config, dataset_info, run_dir
+    from seg import config
     from seg.errors import UserError
     from seg.executor.checkpoints import Checkpoints
-    from seg.executor.records import MetricsLog
-    from seg.report import curves, event_files, page, run_files
+    from seg.report import curves, page, run_files
+    from seg.run import dataset_info, event_files
+    from seg.run import settings as settings_of_run
+    from seg.run.folder import RunFolder
+    from seg.run.metrics_log import MetricsLog
     from seg.structures import DatasetInfo
     from tests.report import made
 
     run = made.run(folder)
+    run_folder = RunFolder(run)
     made.edit(folder / 'run.json', lambda values: values.update(training={}, free={}))  # As no settings are parsed.
     info = DatasetInfo(
         name='pets/train',
@@ -299,21 +303,21 @@ def _run(folder: pathlib.Path) -> Format:
         max_size=(24, 32),
         colors=((0, 0, 0), (9, 0, 0), (0, 9, 0)),
     )
-    dataset_info.write(run, info, None)
+    dataset_info.write(run_folder, info, None)
     made.events(folder, 300, [made.photo('1_fixed/a'), made.picture('confusion')])
-    checkpoints = Checkpoints(run, 5)
+    checkpoints = Checkpoints(run_folder, 5)
     for step in (200, 300):
         checkpoints.save(step, {'model/a': np.ones(3, 'f4')}, {'seed': 7, 'counter': [1, 2]})
     curves.curves = lambda run: []  # Drawn by matplotlib from finite numbers alone, at a second a page.
     page.curves.curves = curves.curves
 
     def training(path: str) -> None:
-        run_dir.check_settings(run)
-        run_dir.changed_for_evaluation(run)
+        settings_of_run.check(run_folder)
+        settings_of_run.changed_for_evaluation(run_folder)
 
     def classes(path: str) -> None:
-        dataset_info.read_class_histogram(run, info)
-        dataset_info.read(run)
+        dataset_info.read_class_histogram(run_folder, info)
+        dataset_info.read(run_folder)
 
     def metrics(path: str) -> None:
         log = MetricsLog(path)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,9 +12,8 @@ from absl import logging
 
 from seg import files
 from seg.errors import UserError, shown
+from seg.run.folder import RunFolder
 from seg.weights import tensor_file
-
-_NAME = re.compile(r'ckpt-(\d+)\.safetensors')
 
 
 class Checkpoint(NamedTuple):
@@ -29,26 +26,18 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """Writes, finds and prunes the checkpoints of one `model_dir`."""
+    """Writes, finds and prunes the checkpoints of one run."""
 
-    def __init__(self, model_dir: str, keep_max: int):
-        self._dir = model_dir
+    def __init__(self, folder: RunFolder, keep_max: int):
+        self._folder = folder
         self._keep_max = keep_max
-        self._best_dir = os.path.join(model_dir, 'best')
 
     def path(self, step: int) -> str:
-        return os.path.join(self._dir, f'ckpt-{step:08d}.safetensors')
+        return self._folder.checkpoint(step)
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints on disk, oldest first; those that were set aside as damaged do not count."""
-        return sorted(_step(name) for name in _files(self._dir))
-
-    def exist(self) -> bool:
-        """Whether there was a run: there are checkpoints, be they damaged."""
-        return bool(self.steps() or self._set_aside())
-
-    def _set_aside(self) -> list[str]:
-        return glob.glob(os.path.join(glob.escape(self._dir), 'ckpt-*.safetensors.damaged'))
+        return self._folder.checkpoint_steps()
 
     def save(self, step: int, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
         """Writes a checkpoint whole, then removes the oldest beyond `keep_max`. Returns its path."""
@@ -58,7 +47,7 @@ class Checkpoints:
 
     def clear_up(self) -> None:
         """Removes what a kill in the middle of a save left: half-written files, and checkpoints beyond `keep_max`."""
-        for folder in (self._dir, self._best_dir):
+        for folder in (self._folder.path, self._folder.best):
             files.sweep(folder)
         self._prune()
 
@@ -69,25 +58,24 @@ class Checkpoints:
 
     def keep_best(self, step: int) -> str:
         """Makes the checkpoint of `step` the one under `best/`. Returns its path there."""
-        source = self.path(step)
-        target = os.path.join(self._best_dir, os.path.basename(source))
-        with files.writing(self._best_dir):
-            os.makedirs(self._best_dir, exist_ok=True)
+        source, target = self.path(step), self._folder.best_checkpoint(step)
+        with files.writing(self._folder.best):
+            os.makedirs(self._folder.best, exist_ok=True)
         with files.replacing(target) as temporary:
             _link_or_copy(source, temporary)
-        for name in _files(self._best_dir):
-            if name != os.path.basename(target):
-                os.remove(os.path.join(self._best_dir, name))
+        for other in self._folder.best_steps():
+            if other != step:
+                os.remove(self._folder.best_checkpoint(other))
         return target
 
     def best_step(self) -> int | None:
         """The step of the checkpoint under `best/`, None if there is none."""
-        return max(map(_step, _files(self._best_dir)), default=None)
+        return max(self._folder.best_steps(), default=None)
 
     def best_path(self) -> str | None:
         """The checkpoint under `best/`, None if there is none."""
-        names = _files(self._best_dir)
-        return os.path.join(self._best_dir, max(names, key=_step)) if names else None
+        step = self.best_step()
+        return None if step is None else self._folder.best_checkpoint(step)
 
     def latest(self, set_aside: bool = True) -> Checkpoint | None:
         """Reads the newest checkpoint that is whole; None if there is none.
@@ -106,13 +94,14 @@ class Checkpoints:
             except tensor_file.DamagedFileError as error:
                 logging.warning('%s Falling back to the checkpoint before it.', error)
                 if set_aside:
-                    with files.writing(f'{path}.damaged'):
-                        os.replace(path, f'{path}.damaged')
-                    logging.warning('It stays as %s.damaged.', path)
-        aside = self._set_aside()
+                    aside = self._folder.damaged(path)
+                    with files.writing(aside):
+                        os.replace(path, aside)
+                    logging.warning('It stays as %s.', aside)
+        aside = self._folder.damaged_checkpoints()
         if damaged := len(aside) + len(self.steps()):
             raise UserError(
-                f'{self._dir}: none of its {damaged} checkpoints can be read'
+                f'{self._folder.path}: none of its {damaged} checkpoints can be read'
                 + ('; they stay there with the ending .damaged' if aside else '')
                 + '. Start over with --fresh, or take another --model_dir.'
             )
@@ -127,12 +116,12 @@ class Checkpoints:
         if which == 'latest':
             found = self.latest(set_aside=False)
             if found is None:
-                raise UserError(f'{self._dir} holds no checkpoint: train first, or check --model_dir.')
+                raise UserError(f'{self._folder.path} holds no checkpoint: train first, or check --model_dir.')
             return found
         if which == 'best':
             path = self.best_path()
             if path is None:
-                raise UserError(f'{self._best_dir} holds no checkpoint: it is written by --mode=train_and_eval.')
+                raise UserError(f'{self._folder.best} holds no checkpoint: it is written by --mode=train_and_eval.')
             return self.read(path)
         return self.read(which)
 
@@ -144,14 +133,6 @@ class Checkpoints:
                 f'{path} is no checkpoint of a run: its step is {shown(step)}, expected a number.'
             )
         return Checkpoint(path, step, tensors, metadata)
-
-
-def _files(folder: str) -> list[str]:
-    return [name for name in os.listdir(folder) if _NAME.fullmatch(name)] if os.path.isdir(folder) else []
-
-
-def _step(name: str) -> int:
-    return int(_NAME.fullmatch(name)[1])
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -13,15 +13,17 @@ from seg import files
 from seg.errors import UserError
 from seg.executor.checkpoints import Checkpoints
 from seg.executor.evaluator import Evaluation
-from seg.executor.records import Events, MetricsLog
 from seg.executor.run_config import RunConfig
+from seg.run.events import Events
+from seg.run.folder import RunFolder
+from seg.run.metrics_log import MetricsLog
 
 
 class EvaluationRecords:
     """Of one run. What is under `best/` is told by `best/metrics.json` or, if need be, by its line in metrics.jsonl."""
 
-    def __init__(self, config: RunConfig, checkpoints: Checkpoints, log: MetricsLog):
-        self._config, self._checkpoints, self._log = config, checkpoints, log
+    def __init__(self, config: RunConfig, folder: RunFolder, checkpoints: Checkpoints, log: MetricsLog):
+        self._config, self._folder, self._checkpoints, self._log = config, folder, checkpoints, log
         self._events: Events | None = None
 
     def has(self, step: int) -> bool:
@@ -41,9 +43,9 @@ class EvaluationRecords:
             )
         if self._is_best(step, evaluation.metrics):
             self._checkpoints.keep_best(step)
-            files.write_json(self._scores_path(), {'step': step, 'metrics': evaluation.metrics})
+            files.write_json(self._folder.best_metrics, {'step': step, 'metrics': evaluation.metrics})
         if self._events is None:
-            self._events = Events(os.path.join(self._config.model_dir, 'eval'), max(step - 1, 0))
+            self._events = Events(self._folder.eval, max(step - 1, 0))
         self._events.scalars(step, evaluation.metrics)
         self._events.pictures(step, evaluation.pictures)
         self._events.flush()
@@ -65,18 +67,17 @@ class EvaluationRecords:
     def write_details(self, split: str, step: int | str, details: Mapping[str, Any]) -> None:
         """Keeps what metrics tell beside numbers, as `eval/<name>-<split>-<step>.json`."""
         for name, value in details.items():
-            files.write_json(self.path(split, step, f'{name}-'), value)
+            files.write_json(self.path(split, step, name), value)
 
-    def path(self, split: str, step: int | str, prefix: str = '') -> str:
+    def path(self, split: str, step: int | str, kind: str = '') -> str:
         """Path of a file in `eval/`, which is made if need be."""
-        folder = os.path.join(self._config.model_dir, 'eval')
-        with files.writing(folder):
-            os.makedirs(folder, exist_ok=True)
-        return os.path.join(folder, f'{prefix}{split.rpartition("/")[2]}-{step}.json')
+        with files.writing(self._folder.eval):
+            os.makedirs(self._folder.eval, exist_ok=True)
+        return self._folder.eval_file(split, step, kind)
 
     def clear_up(self) -> None:
         """Removes the half-written files that a kill left."""
-        files.sweep(os.path.join(self._config.model_dir, 'eval'))
+        files.sweep(self._folder.eval)
 
     def _is_best(self, step: int, metrics: Mapping[str, float]) -> bool:
         best = self._checkpoints.best_step()
@@ -97,9 +98,9 @@ class EvaluationRecords:
 
     def _scores(self, step: int) -> dict[str, Any] | None:
         """The metrics of the checkpoint of `step` under `best/`; None if nothing tells them."""
-        if os.path.exists(self._scores_path()):
+        if os.path.exists(self._folder.best_metrics):
             try:
-                kept = files.read_json(self._scores_path(), 'It counts as missing.')
+                kept = files.read_json(self._folder.best_metrics, 'It counts as missing.')
             except UserError as error:
                 logging.warning('%s', error)
             else:
@@ -109,6 +110,3 @@ class EvaluationRecords:
 
     def _line(self, step: int) -> dict[str, Any] | None:
         return next((line for line in self._log.read() if (line['kind'], line['step']) == ('eval', step)), None)
-
-    def _scores_path(self) -> str:
-        return os.path.join(self._config.model_dir, 'best', 'metrics.json')

@@ -31,9 +31,10 @@ from seg.executor.agreement import asked_to_stop, together
 from seg.executor.checkpoints import Checkpoint, Checkpoints
 from seg.executor.evaluation_records import EvaluationRecords
 from seg.executor.evaluator import Evaluation, Evaluator
-from seg.executor.records import MetricsLog
 from seg.executor.run_config import RunConfig
 from seg.executor.training_records import TrainingRecords
+from seg.run.folder import RunFolder
+from seg.run.metrics_log import MetricsLog
 from seg.structures import Input
 
 
@@ -70,10 +71,11 @@ class Executor:
         self._optimizer = optimizer
         self._settings = step or OptimizerStep()
         self._config_text = config_text
-        self._checkpoints = Checkpoints(config.model_dir, config.keep_checkpoint_max)
-        self._log = MetricsLog(os.path.join(config.model_dir, 'metrics.jsonl'))
-        self.training = TrainingRecords(config, task, engine, self._log)
-        self._records = EvaluationRecords(config, self._checkpoints, self._log)
+        self._folder = RunFolder(config.model_dir)
+        self._checkpoints = Checkpoints(self._folder, config.keep_checkpoint_max)
+        self._log = MetricsLog(self._folder.metrics)
+        self.training = TrainingRecords(config, task, engine, self._folder, self._log)
+        self._records = EvaluationRecords(config, self._folder, self._checkpoints, self._log)
         self._evaluator: Evaluator | None = None
         self.trainer: Trainer | None = None
         self._last: tuple[int, Evaluation] | None = None  # Step and evaluation.
@@ -84,7 +86,7 @@ class Executor:
 
     def has_checkpoint(self) -> bool:
         """Whether there was a run: training goes on from its last checkpoint, or refuses if all are damaged."""
-        return self._checkpoints.exist()
+        return self._folder.has_checkpoint()
 
     # ---- The three verbs ---------------------------------------------------------------------------------------------
 
@@ -103,7 +105,7 @@ class Executor:
           stop: looks at each evaluation and may end the training early.
         """
         step = self._train(source, eval_source, self._config.train_steps, stop)
-        path = os.path.join(self._config.model_dir, 'results.json')
+        path = self._folder.results
         if self._last is None and (results := _kept_results(path)):
             logging.info('These are the results of %s; --mode=eval evaluates under other settings.', path)
             return results
@@ -232,9 +234,9 @@ class Executor:
 
     def _newest_after_clearing_up(self) -> Checkpoint | None:
         """The newest whole checkpoint, after what a kill left was removed."""
-        with files.writing(self._config.model_dir):
-            os.makedirs(self._config.model_dir, exist_ok=True)
-        files.sweep(self._config.model_dir)
+        with files.writing(self._folder.path):
+            os.makedirs(self._folder.path, exist_ok=True)
+        files.sweep(self._folder.path)
         self._records.clear_up()
         found = self._checkpoints.latest()
         self._checkpoints.clear_up()
@@ -325,7 +327,7 @@ class Executor:
             'eval_images_per_second': round(evaluation.images_per_second, 3),
             'weights': 'ema' if ema else 'raw',
             'checkpoint': checkpoint,
-            'config': os.path.join(self._config.model_dir, 'config.gin'),
+            'config': self._folder.config,
         }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,16 +12,18 @@ from absl import logging
 from seg.engine.base import Engine, LoopResult
 from seg.executor import unread
 from seg.executor.progress import Progress
-from seg.executor.records import Events, MetricsLog
 from seg.executor.run_config import RunConfig
+from seg.run.events import Events
+from seg.run.folder import RunFolder
+from seg.run.metrics_log import MetricsLog
 from seg.structures import Input
 
 
 class TrainingRecords:
     """Of one run. The chief writes; every process counts the time, and knows of images that did not arrive."""
 
-    def __init__(self, config: RunConfig, task, engine: Engine, log: MetricsLog):
-        self._config, self._task, self._engine, self._log = config, task, engine, log
+    def __init__(self, config: RunConfig, task, engine: Engine, folder: RunFolder, log: MetricsLog):
+        self._config, self._task, self._engine, self._folder, self._log = config, task, engine, folder, log
         self._events: Events | None = None
         self._progress: Progress | None = None
         self._seconds = 0.0
@@ -40,7 +41,7 @@ class TrainingRecords:
         self._progress = Progress('training', last, 'steps', step)
         if not self._engine.chief:
             return
-        self._events = Events(os.path.join(self._config.model_dir, 'train'), step)
+        self._events = Events(self._folder.train, step)
         if text:
             self._events.text(step, 'config', text)
 

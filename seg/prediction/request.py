@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from seg.errors import UserError
 from seg.prediction.sources import Source, from_files
+from seg.run.folder import RunFolder
 
 
 class Request(NamedTuple):
@@ -48,5 +49,5 @@ class Request(NamedTuple):
             output = os.path.expanduser(output)
         if not inputs:
             return cls(None, output, probabilities)
-        output = output or os.path.join(model_dir, 'predictions', 'input')
+        output = output or RunFolder(model_dir).predictions('input')
         return cls(from_files(inputs, output), output, probabilities)

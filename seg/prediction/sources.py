@@ -96,7 +96,7 @@ class _Search:
             raise UserError(
                 f'--output={self.place} is searched for pictures as well (--input={self._pattern}): the next run would '
                 f'take its own overlays for pictures. Choose another --output, such as '
-                f'{os.path.join(self.place, "predictions")}.'
+                f'{os.path.join(self.place, "predicted")}.'
             )
         if found := sorted(self._found()):
             return found

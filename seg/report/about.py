@@ -6,9 +6,11 @@ import os
 import re
 import shlex
 
-from seg.report import event_files, text
+from seg.report import text
 from seg.report.classes import class_names
 from seg.report.run_files import RunFiles, mapping, whole
+from seg.run import event_files
+from seg.run.folder import RunFolder
 
 
 def title(run: RunFiles) -> str:
@@ -33,8 +35,8 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
     training = mapping(run.run.get('training'))
     parts = {key.rpartition('.')[2]: str(value) for key, value in training.items() if str(value).startswith('@')}
     names = [parts[slot].rpartition('.')[2] for slot in ('model', 'backbone') if slot in parts]
-    count = re.match(r'([\d,]+) trainable weights', run.texts.get('model_info.txt', ''))
-    evaluated = re.search(r'^experiment\.eval_data = @(\S+)', run.texts.get('operative_config.gin', ''), re.MULTILINE)
+    count = re.match(r'([\d,]+) trainable weights', run.model_info)
+    evaluated = re.search(r'^experiment\.eval_data = @(\S+)', run.operative_config, re.MULTILINE)
     facts = {
         'Mode': str(run.run.get('mode', '')).replace('_', ' '),
         'Data': str(run.dataset.get('name', '')),
@@ -54,9 +56,10 @@ def times(run: RunFiles) -> list[tuple[str, str]]:
     waits = [line['data_wait'] for line in run.train if 'data_wait' in line]
     memory = [line['host_memory_mb'] for line in run.train if 'host_memory_mb' in line]
     speed = next((e.images_per_second for e in run.evaluations() if e.images_per_second), None)
-    starts = event_files.starts(os.path.join(run.model_dir, 'train'))
+    folder = RunFolder(run.model_dir)
+    starts = event_files.starts(folder.train)
     resumes = [f'step {start.step:,} ({text.moment(start.time)})' for start in starts[1:]]
-    log = os.path.join(run.model_dir, 'metrics.jsonl')
+    log = folder.metrics
     passes = text.count(len(seconds), 'pass', 'passes')
     rows = {
         'Started': text.moment(starts[0].time) if starts else '',
@@ -105,8 +108,8 @@ def commands(run: RunFiles) -> list[tuple[str, str]]:
     commands, started = [], run.run.get('command')
     if isinstance(started, list) and started:
         commands.append(('The command of this run', _in_shell([str(word) for word in started])))
-    if 'config.gin' in run.texts:
-        words = ['seg_main', f'--gin_file={os.path.join(run.model_dir, "config.gin")}', '--model_dir=runs/again']
+    if run.config:
+        words = ['seg_main', f'--gin_file={RunFolder(run.model_dir).config}', '--model_dir=runs/again']
         if run.run.get('mode') in ('train', 'overfit'):
             words.append(f'--mode={run.run["mode"]}')
         commands.append(('The same from the settings that it has kept', _in_shell(words)))

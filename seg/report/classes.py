@@ -13,6 +13,7 @@ import numpy as np
 from seg.datasets.palette import object_palette, voc_palette
 from seg.report.curves import name_of
 from seg.report.run_files import Evaluation, RunFiles, mapping, number, whole
+from seg.run.folder import RunFolder
 
 _MOST_CLASSES = 32  # Of a confusion matrix that is a table; of more, the picture is shown.
 _METRICS = ('iou', 'mask_ap', 'box_ap', 'recall', 'accuracy', 'precision')
@@ -126,7 +127,7 @@ def confusion_of(run: RunFiles, evaluation: Evaluation | None) -> np.ndarray | N
     if evaluation is None or 'pixel_accuracy' not in evaluation.metrics:
         return None
     names = class_names(run)
-    folder = glob.escape(os.path.join(run.model_dir, 'eval'))
+    folder = glob.escape(RunFolder(run.model_dir).eval)
     for path in sorted(glob.glob(os.path.join(folder, f'confusion-*-{evaluation.step}.json'))):
         try:
             with open(path, encoding='utf-8') as file:

@@ -10,6 +10,7 @@ from typing import Any
 
 from seg.report.classes import Cell, class_names
 from seg.report.run_files import Evaluation, RunFiles, mapping, number
+from seg.run.folder import RunFolder
 
 _COLUMNS = {
     'mask_ap50': 'Mask AP50',
@@ -35,7 +36,7 @@ def object_columns(run: RunFiles, evaluation: Evaluation | None) -> dict[str, di
     """
     if evaluation is None or 'f1' not in evaluation.metrics:
         return {}
-    folder = glob.escape(os.path.join(run.model_dir, 'eval'))
+    folder = glob.escape(RunFolder(run.model_dir).eval)
     for path in sorted(glob.glob(os.path.join(folder, f'instances-*-{evaluation.step}.json'))):
         try:
             with open(path, encoding='utf-8') as file:

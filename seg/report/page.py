@@ -14,7 +14,7 @@ from absl import logging
 from seg import __version__
 from seg.errors import UserError
 from seg.files import write_text
-from seg.report import about, event_files, run_files, text
+from seg.report import about, run_files, text
 from seg.report.charts import NUM_COLORS
 from seg.report.classes import class_table, confusion_of, confusion_table
 from seg.report.curves import curves
@@ -22,6 +22,8 @@ from seg.report.objects import finds_objects, object_columns
 from seg.report.pictures import DRAWINGS, embed, few_of_each_kind, groups, picture_order
 from seg.report.run_files import RunFiles
 from seg.report.scores import metric_rows, precision_table, tiles
+from seg.run import event_files
+from seg.run.folder import RunFolder
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _MOST_EVAL_FILES = 4  # Of --mode=eval, newest first: a table's columns.
@@ -61,9 +63,13 @@ def write(model_dir: str, output: str | None = None) -> str:
       UserError: if there is no run, or the file cannot be written.
     """
     run = run_files.read(model_dir)
-    path = os.path.expanduser(output) if output else os.path.join(model_dir, 'report.html')
+    usual = RunFolder(model_dir).report
+    path = os.path.expanduser(output) if output else usual
     if os.path.isdir(path):
-        raise UserError(f'--output={path}: it is a folder; --mode=report writes one file, such as {path}/report.html.')
+        raise UserError(
+            f'--output={path}: it is a folder; --mode=report writes one file, such as '
+            f'{os.path.join(path, os.path.basename(usual))}.'
+        )
     html = render(run)
     try:
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
@@ -84,7 +90,7 @@ def render(run: RunFiles) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {'share': text.share, 'grouped': text.grouped}
-    notes = list(run.notes)
+    folder, notes = RunFolder(run.model_dir), list(run.notes)
     evaluations = run.evaluations()
     first = evaluations[0] if evaluations else None
     matrix = confusion_of(run, first)
@@ -93,13 +99,14 @@ def render(run: RunFiles) -> str:
     confusion = confusion_table(run, matrix)
     told = {'class_iou': classes, 'class_ap': classes, 'class_pixels': matrix is not None and classes}
     told |= {'confusion_matrix': confusion}
-    stored = [p for p in event_files.pictures(os.path.join(run.model_dir, 'eval')) if not told.get(p.tag)]
+    stored = [p for p in event_files.pictures(folder.eval) if not told.get(p.tag)]
     pictures = embed(few_of_each_kind(sorted(stored, key=picture_order)), notes)
     shown = [e for e in evaluations if e.label.startswith(('Last', 'Best'))]
     shown += evaluations[len(shown) : len(shown) + _MOST_EVAL_FILES]
     if len(shown) < len(evaluations):
         notes.append(f'Older evaluations in eval/ that are not shown: {len(evaluations) - len(shown)}.')
     notes += [f'{e.label}: evaluated with {", ".join(e.settings)}.' for e in shown if e.settings]
+    settings = ((folder.operative_config, run.operative_config), (folder.config, run.config))
     style, script = (_asset(name) for name in ('page.css', 'page.js'))
     return environment.get_template('page.html').render(
         title=about.title(run),
@@ -120,7 +127,7 @@ def render(run: RunFiles) -> str:
         times=about.times(run),
         hardware=about.hardware(run),
         commands=about.commands(run),
-        settings=[(name, run.texts[name]) for name in ('operative_config.gin', 'config.gin') if name in run.texts],
+        settings=[(os.path.basename(path), content) for path, content in settings if content],
         model_dir=os.path.abspath(run.model_dir),
         made=datetime.datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z'),
         version=__version__,

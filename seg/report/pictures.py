@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from seg.report.event_files import StoredPicture
+from seg.run.event_files import StoredPicture
 
 # Kept as stored unless JPEG takes less than this share: flat drawings are sharper, and no larger, as PNG.
 _JPEG_BELOW = 0.6

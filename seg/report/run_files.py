@@ -9,9 +9,9 @@ import math
 import os
 from typing import Any
 
-import psutil
-
 from seg.errors import UserError
+from seg.run.folder import RunFolder
+from seg.run.lock import is_held
 
 Values = dict[str, float]
 
@@ -52,7 +52,9 @@ class RunFiles:
       eval_files: eval/*.json by file name.
       run: run.json.
       dataset: dataset_info.json.
-      texts: settings and the like by file name.
+      config: the text of config.gin.
+      operative_config: that of operative_config.gin.
+      model_info: that of model_info.txt.
       notes: what was left out, and why, for the reader.
       running: whether a process on this machine is training in the directory now.
     """
@@ -64,7 +66,9 @@ class RunFiles:
     eval_files: dict[str, dict[str, Any]]
     run: dict[str, Any]
     dataset: dict[str, Any]
-    texts: dict[str, str]
+    config: str
+    operative_config: str
+    model_info: str
     notes: list[str]
     running: bool
 
@@ -153,33 +157,28 @@ def read(model_dir: str) -> RunFiles:
     if not os.path.isdir(model_dir):
         raise UserError(f'{place}: there is no such folder. Give the directory of a run, such as runs/deeplab_shapes.')
     notes: list[str] = []
-    train, evals = _metrics(os.path.join(model_dir, 'metrics.jsonl'), notes)
-    results, run, dataset = (
-        _json(model_dir, name, notes) for name in ('results.json', 'run.json', 'dataset_info.json')
-    )
+    folder = RunFolder(model_dir)
+    train, evals = _metrics(folder.metrics, notes)
+    results, run, dataset = (_json(folder, path, notes) for path in (folder.results, folder.run, folder.dataset_info))
     eval_files = {}
-    for path in glob.glob(os.path.join(glob.escape(model_dir), 'eval', '*.json')):
+    for path in glob.glob(os.path.join(glob.escape(folder.eval), '*.json')):
         name = os.path.basename(path)
         if name.startswith(('confusion-', 'instances-')):  # Details of an evaluation; read where they are needed.
             continue
-        values = _json(model_dir, os.path.join('eval', name), notes)
+        values = _json(folder, path, notes)
         if whole(values.get('step')) is not None and mapping(values.get('metrics')):
             eval_files[name.removesuffix('.json')] = values
     eval_files = dict(sorted(eval_files.items(), key=lambda item: (-item[1]['step'], item[0])))
     if whole(results.get('step')) is None:
         results = {}
     if not (train or evals or results or eval_files or run):
-        inside = [name for name in sorted(os.listdir(model_dir)) if _looks_like_a_run(os.path.join(model_dir, name))]
-        hint = f' There is one in {os.path.join(model_dir, inside[0])}.' if inside else ''
+        paths = (os.path.join(model_dir, name) for name in sorted(os.listdir(model_dir)))
+        inside = [path for path in paths if RunFolder(path).holds_run()]
+        hint = f' There is one in {inside[0]}.' if inside else ''
         raise UserError(
             f'{place}: no run was made there: it holds no readable run.json, metrics.jsonl, results.json or '
             f'eval/*.json.{hint} Give the directory that a training was run with.'
         )
-    texts = {
-        name: text
-        for name in ('operative_config.gin', 'config.gin', 'model_info.txt')
-        if (text := _text(os.path.join(model_dir, name)))
-    }
     return RunFiles(
         model_dir=model_dir,
         train=train,
@@ -188,9 +187,11 @@ def read(model_dir: str) -> RunFiles:
         eval_files=eval_files,
         run=run,
         dataset=dataset,
-        texts=texts,
+        config=_text(folder.config),
+        operative_config=_text(folder.operative_config),
+        model_info=_text(folder.model_info),
         notes=notes,
-        running=_is_running(os.path.join(model_dir, '.lock')),
+        running=is_held(folder),
     )
 
 
@@ -275,9 +276,8 @@ def _metrics(path: str, notes: list[str]) -> tuple[list[Values], list[Values]]:
     return tuple([kinds[kind][step] for step in sorted(kinds[kind])] for kind in ('train', 'eval'))
 
 
-def _json(model_dir: str, name: str, notes: list[str]) -> dict[str, Any]:
+def _json(folder: RunFolder, path: str, notes: list[str]) -> dict[str, Any]:
     """Reads a JSON object; empty, with a note, if it is damaged; empty if it is not there."""
-    path = os.path.join(model_dir, name)
     if not os.path.isfile(path):
         return {}
     try:
@@ -285,7 +285,7 @@ def _json(model_dir: str, name: str, notes: list[str]) -> dict[str, Any]:
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
-        notes.append(f'{name} is damaged, and left out.')
+        notes.append(f'{folder.relative(path)} is damaged, and left out.')
     return mapping(values)
 
 
@@ -294,17 +294,3 @@ def _text(path: str) -> str:
         return ''
     with open(path, encoding='utf-8', errors='replace') as file:
         return file.read()
-
-
-def _looks_like_a_run(folder: str) -> bool:
-    return any(os.path.isfile(os.path.join(folder, name)) for name in ('run.json', 'metrics.jsonl', 'results.json'))
-
-
-def _is_running(lock: str) -> bool:
-    """Whether the process that the lock names still holds it. Taking the lock to find out could stop a training."""
-    try:
-        with open(lock, encoding='utf-8') as file:
-            process = psutil.Process(int(file.read()))
-        return os.path.realpath(lock) in {opened.path for opened in process.open_files()}
-    except (OSError, ValueError, psutil.Error):
-        return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from absl import logging
 
 from seg.errors import UserError
+from seg.run.folder import RunFolder
 from seg.weights import published, tensor_file
 
 IMAGENET = 'imagenet'
@@ -114,10 +114,11 @@ def _listed(intro: str, items: Sequence[str]) -> str:
 def _checkpoint(weights: str) -> tuple[str, dict[str, np.ndarray]]:
     """Returns the checkpoint's path, and its arrays by part and path of the variable."""
     if os.path.isdir(weights):
-        found = sorted(glob.glob(os.path.join(glob.escape(weights), 'ckpt-*.safetensors')))
-        if not found:
+        folder = RunFolder(weights)
+        steps = folder.checkpoint_steps()
+        if not steps:
             raise UserError(f'init.weights = {weights!r}: the folder holds no ckpt-*.safetensors.')
-        weights = found[-1]
+        weights = folder.checkpoint(steps[-1])
     tensors, _ = tensor_file.read(_existing(weights))
     source = {name.removeprefix('model/'): value for name, value in tensors.items() if name.startswith('model/')}
     source |= {name.removeprefix('ema/'): value for name, value in tensors.items() if name.startswith('ema/')}

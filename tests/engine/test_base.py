@@ -14,6 +14,7 @@ import pytest
 from seg.errors import UserError
 from seg.executor import stopping
 from seg.executor.checkpoints import Checkpoints
+from seg.run.folder import RunFolder
 from tests.engine import toy
 
 
@@ -23,7 +24,7 @@ def lines(folder):
 
 
 def weights(folder):
-    return Checkpoints(str(folder), 9).find('latest').tensors['model/plane/weight']
+    return Checkpoints(RunFolder(str(folder)), 9).find('latest').tensors['model/plane/weight']
 
 
 def on_two_processes(work):
@@ -129,7 +130,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step(tmp_path, monkeypatch, a
 
     found = on_two_processes(work)
     assert [type(error) for error in found] == [SystemExit, SystemExit]
-    assert Checkpoints(str(tmp_path), 9).steps() == [4, 6]
+    assert Checkpoints(RunFolder(str(tmp_path)), 9).steps() == [4, 6]
 
 
 def test_an_error_of_the_chief_ends_both(tmp_path):

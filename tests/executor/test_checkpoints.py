@@ -8,6 +8,7 @@ import pytest
 
 from seg.errors import UserError
 from seg.executor.checkpoints import Checkpoints
+from seg.run.folder import RunFolder
 from seg.weights import tensor_file
 
 
@@ -22,7 +23,7 @@ def damage(path: str) -> None:
 
 
 def test_nothing_there(tmp_path):
-    checkpoints = Checkpoints(str(tmp_path / 'none'), 3)
+    checkpoints = Checkpoints(RunFolder(str(tmp_path / 'none')), 3)
     assert checkpoints.steps() == [] and checkpoints.latest() is None and checkpoints.best_path() is None
     with pytest.raises(UserError, match='holds no checkpoint: train first'):
         checkpoints.find('latest')
@@ -34,7 +35,7 @@ def test_nothing_there(tmp_path):
 
 def test_keeps_the_newest(tmp_path):
     """By number, not by name: step 1000000000 sorts after 9."""
-    checkpoints = Checkpoints(str(tmp_path), 2)
+    checkpoints = Checkpoints(RunFolder(str(tmp_path)), 2)
     save(checkpoints, 9, 10, 100, 10**9)
     assert checkpoints.steps() == [100, 10**9]
     latest = checkpoints.latest()
@@ -44,7 +45,7 @@ def test_keeps_the_newest(tmp_path):
 
 
 def test_best_is_kept_apart(tmp_path):
-    checkpoints = Checkpoints(str(tmp_path), 1)
+    checkpoints = Checkpoints(RunFolder(str(tmp_path)), 1)
     save(checkpoints, 4)
     best = checkpoints.keep_best(4)
     save(checkpoints, 8, 12)
@@ -60,7 +61,7 @@ def test_best_without_hard_links(tmp_path, monkeypatch):
         raise OSError('not on this file system')
 
     monkeypatch.setattr(os, 'link', link)
-    checkpoints = Checkpoints(str(tmp_path), 1)
+    checkpoints = Checkpoints(RunFolder(str(tmp_path)), 1)
     save(checkpoints, 4)
     checkpoints.keep_best(4)
     save(checkpoints, 8)
@@ -69,7 +70,7 @@ def test_best_without_hard_links(tmp_path, monkeypatch):
 
 def test_best_twice(tmp_path):
     """An evaluation that is run again after a kill keeps the same checkpoint again, and leaves no other file."""
-    checkpoints = Checkpoints(str(tmp_path), 3)
+    checkpoints = Checkpoints(RunFolder(str(tmp_path)), 3)
     save(checkpoints, 4)
     for _ in range(2):
         checkpoints.keep_best(4)
@@ -78,7 +79,7 @@ def test_best_twice(tmp_path):
 
 def test_best_does_not_change_with_the_run(tmp_path):
     """The best one may share its bytes with a recent one; writing that again must not reach it."""
-    checkpoints = Checkpoints(str(tmp_path), 3)
+    checkpoints = Checkpoints(RunFolder(str(tmp_path)), 3)
     save(checkpoints, 4)
     checkpoints.keep_best(4)
     checkpoints.save(4, {'model/w': np.zeros(3, np.float32)}, {})
@@ -86,7 +87,7 @@ def test_best_does_not_change_with_the_run(tmp_path):
 
 
 def test_damaged_newest_is_set_aside(tmp_path, caplog):
-    checkpoints = Checkpoints(str(tmp_path), 5)
+    checkpoints = Checkpoints(RunFolder(str(tmp_path)), 5)
     save(checkpoints, 4, 8, 12)
     damage(checkpoints.path(8))
     damage(checkpoints.path(12))
@@ -101,14 +102,14 @@ def test_damaged_newest_is_set_aside(tmp_path, caplog):
 
 
 def test_all_damaged(tmp_path):
-    checkpoints = Checkpoints(str(tmp_path), 5)
+    checkpoints = Checkpoints(RunFolder(str(tmp_path)), 5)
     save(checkpoints, 4, 8)
     for step in (4, 8):
         damage(checkpoints.path(step))
     with pytest.raises(UserError, match='none of its 2 checkpoints') as info:
         checkpoints.latest()
     assert '--fresh' in str(info.value) and '.damaged' in str(info.value)
-    assert checkpoints.steps() == [] and checkpoints.exist()
+    assert checkpoints.steps() == [] and RunFolder(str(tmp_path)).has_checkpoint()
     for which in (checkpoints.latest, lambda: checkpoints.find('latest')):
         with pytest.raises(UserError, match='none of its 2 checkpoints'):  # Again and again: that is no empty folder.
             which()
@@ -119,13 +120,13 @@ def test_a_step_that_is_none(tmp_path, step):
     path = str(tmp_path / 'ckpt-00000004.safetensors')
     tensor_file.write(path, {'w': np.zeros(2, np.float32)}, {'step': step})
     with pytest.raises(UserError) as info:
-        Checkpoints(str(tmp_path), 5).find('latest')
+        Checkpoints(RunFolder(str(tmp_path)), 5).find('latest')
     assert 'none of its 1 checkpoints' in str(info.value)
 
 
 def test_what_cannot_be_opened_stays_where_it_is(tmp_path):
     """A file that cannot be opened today is not set aside, and training does not go back behind it."""
-    checkpoints = Checkpoints(str(tmp_path), 5)
+    checkpoints = Checkpoints(RunFolder(str(tmp_path)), 5)
     save(checkpoints, 4, 8)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     steps = checkpoints.steps
@@ -146,8 +147,8 @@ def test_what_cannot_be_opened_stays_where_it_is(tmp_path):
 
 
 def test_a_kill_before_the_pruning(tmp_path):
-    save(Checkpoints(str(tmp_path), 9), 4, 8, 12)
-    checkpoints = Checkpoints(str(tmp_path), 2)
+    save(Checkpoints(RunFolder(str(tmp_path)), 9), 4, 8, 12)
+    checkpoints = Checkpoints(RunFolder(str(tmp_path)), 2)
     os.makedirs(tmp_path / 'best')
     (tmp_path / 'best' / 'ckpt-00000004.safetensors.tmp-999999999').write_bytes(b'half')
     checkpoints.clear_up()
@@ -155,7 +156,7 @@ def test_a_kill_before_the_pruning(tmp_path):
 
 
 def test_by_path(tmp_path):
-    checkpoints = Checkpoints(str(tmp_path), 5)
+    checkpoints = Checkpoints(RunFolder(str(tmp_path)), 5)
     save(checkpoints, 4, 8)
     found = checkpoints.find(checkpoints.path(4))
     assert found.step == 4 and found.path == checkpoints.path(4)
@@ -171,12 +172,12 @@ def test_file_that_is_no_checkpoint(tmp_path):
     path = str(tmp_path / 'other.safetensors')
     save_file({'w': np.zeros(2, np.float32)}, path)
     with pytest.raises(UserError, match='no checkpoint of a run'):
-        Checkpoints(str(tmp_path), 5).find(path)
+        Checkpoints(RunFolder(str(tmp_path)), 5).find(path)
 
 
 def test_unfinished_write_is_no_checkpoint(tmp_path):
     """What a kill leaves behind is never taken for a checkpoint."""
-    checkpoints = Checkpoints(str(tmp_path), 5)
+    checkpoints = Checkpoints(RunFolder(str(tmp_path)), 5)
     save(checkpoints, 4)
     (tmp_path / 'ckpt-00000008.safetensors.tmp-999999999').write_bytes(b'half')
     (tmp_path / 'ckpt-notes.txt').write_text('mine')

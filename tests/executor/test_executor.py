@@ -15,7 +15,8 @@ from seg.errors import UnsavedError, UserError
 from seg.executor.checkpoints import Checkpoints
 from seg.executor.evaluation_records import EvaluationRecords
 from seg.executor.progress import Progress
-from seg.executor.records import MetricsLog
+from seg.run.folder import RunFolder
+from seg.run.metrics_log import MetricsLog
 from seg.weights import tensor_file
 from tests.executor.linear import Table, evaluation_input, executor, training_input
 
@@ -75,7 +76,7 @@ def finished(tmp_path_factory):
 def test_files(finished):
     folder, _ = finished
     assert {'best', 'eval', 'metrics.jsonl', 'results.json', 'train'} <= set(os.listdir(folder))
-    assert Checkpoints(str(folder), 20).steps() == [2, 4, 6, 8, 10, 11]
+    assert Checkpoints(RunFolder(str(folder)), 20).steps() == [2, 4, 6, 8, 10, 11]
 
 
 def test_metrics_log(finished):
@@ -195,7 +196,7 @@ def test_run_shorter_than_every_period(tmp_path, train_steps):
     periods = {'iterations_per_loop': 100, 'eval_every': 1000, 'save_checkpoints_steps': 1000}
     assert run(tmp_path, train_steps=train_steps, **periods)['step'] == train_steps
     assert steps(tmp_path, 'train') == steps(tmp_path, 'eval') == [train_steps]
-    assert Checkpoints(str(tmp_path), 5).steps() == [train_steps]
+    assert Checkpoints(RunFolder(str(tmp_path)), 5).steps() == [train_steps]
 
 
 def test_best_is_the_first_of_the_highest(tmp_path):
@@ -207,7 +208,7 @@ def test_best_is_the_first_of_the_highest(tmp_path):
     }
     assert results['metrics']['miou'] == 0.7 and results['step'] == 10
     assert sorted(os.listdir(tmp_path / 'best')) == ['ckpt-00000008.safetensors', 'metrics.json']
-    assert Checkpoints(str(tmp_path), 1).steps() == [10]
+    assert Checkpoints(RunFolder(str(tmp_path)), 1).steps() == [10]
 
 
 def test_unknown_best_metric(tmp_path):
@@ -217,7 +218,7 @@ def test_unknown_best_metric(tmp_path):
 
 def test_stop_ends_the_training(tmp_path):
     results = run(tmp_path, stop=lambda evaluation: True)
-    assert results['step'] == 4 and Checkpoints(str(tmp_path), 5).steps() == [2, 4]
+    assert results['step'] == 4 and Checkpoints(RunFolder(str(tmp_path)), 5).steps() == [2, 4]
 
 
 def test_train_alone_evaluates_nothing(tmp_path):
@@ -326,7 +327,7 @@ def test_a_signal_saves_first(tmp_path, finished, monkeypatch, number, at, statu
         with pytest.raises(KeyboardInterrupt if status is None else SystemExit) as info:
             run(tmp_path, **settings)
     assert getattr(info.value, 'code', None) == status and signal.getsignal(number) == before
-    assert Checkpoints(str(tmp_path), 5).steps() == [at] and not (tmp_path / 'results.json').exists()
+    assert Checkpoints(RunFolder(str(tmp_path)), 5).steps() == [at] and not (tmp_path / 'results.json').exists()
     run(tmp_path, **settings)
     assert steps(tmp_path, 'train') == [3, 6, 9, 11] and steps(tmp_path, 'eval') == [6, 11]
     for name, value in tensors(finished[0], 11).items():
@@ -360,7 +361,7 @@ def test_loss_that_is_not_finite(tmp_path):
     assert message.startswith('step 3: loss square = nan, absolute = nan (learning rate 0.05, gradient norm nan)')
     assert f'Images with a non-finite share: row-{row}.' in message
     assert 'Last good checkpoint: step 2.' in message
-    assert Checkpoints(str(tmp_path), 5).steps() == [2] and steps(tmp_path, 'train') == [2]
+    assert Checkpoints(RunFolder(str(tmp_path)), 5).steps() == [2] and steps(tmp_path, 'train') == [2]
     assert all(np.isfinite(value).all() for value in tensors(tmp_path, 2).values())
 
 
@@ -372,7 +373,7 @@ def test_gradient_that_is_not_finite(tmp_path):
     assert message.startswith('step 2: the losses are finite, but not their gradient (learning rate 0.05')
     assert f'row-{row}' in message.splitlines()[1] and message.splitlines()[1].count('row-') == 4
     assert 'Last good checkpoint: none.' in message
-    assert Checkpoints(str(tmp_path), 5).steps() == [] and not (tmp_path / 'metrics.jsonl').read_text()
+    assert Checkpoints(RunFolder(str(tmp_path)), 5).steps() == [] and not (tmp_path / 'metrics.jsonl').read_text()
 
 
 def test_unreadable_images_count_nowhere_and_shift_nothing(tmp_path, caplog):
@@ -407,7 +408,7 @@ def test_no_readable_image_at_all(tmp_path):
 def test_a_loop_without_an_image_ends_the_run(tmp_path):
     with pytest.raises(UserError, match=r'table/train: none of 8 image\(s\) could be read: .*JPEG'):
         executor(tmp_path).train(training_input(Table(4, broken=range(4))))
-    assert Checkpoints(str(tmp_path), 5).steps() == []
+    assert Checkpoints(RunFolder(str(tmp_path)), 5).steps() == []
 
 
 def test_full_disk(tmp_path, monkeypatch):
@@ -423,7 +424,7 @@ def test_full_disk(tmp_path, monkeypatch):
         patch.setattr(tensor_file, 'write', full)
         with pytest.raises(UserError, match='No space left'):
             run(tmp_path)
-    assert Checkpoints(str(tmp_path), 5).steps() == [2, 4]
+    assert Checkpoints(RunFolder(str(tmp_path)), 5).steps() == [2, 4]
     assert run(tmp_path)['step'] == 10 and steps(tmp_path, 'train') == [2, 4, 6, 8, 10]
 
 
@@ -435,7 +436,7 @@ def test_an_evaluation_that_could_not_be_recorded_whole_is_made_again(tmp_path, 
         patch.setattr(EvaluationRecords, 'write_details', full)
         with pytest.raises(UserError, match='No space left'):
             run(tmp_path)
-    assert Checkpoints(str(tmp_path), 5).steps() == [2, 4] and steps(tmp_path, 'eval') == []
+    assert Checkpoints(RunFolder(str(tmp_path)), 5).steps() == [2, 4] and steps(tmp_path, 'eval') == []
     assert run(tmp_path)['step'] == 10 and steps(tmp_path, 'eval') == [4, 8, 10]
     assert {path.name for path in (tmp_path / 'eval').glob('*.json')} == {f'counts-val-{i}.json' for i in (4, 8, 10)}
 
@@ -546,7 +547,7 @@ def test_damaged_results_are_made_again(evaluated_twice, content):
 
 
 def test_all_checkpoints_damaged_is_no_fresh_start(evaluated_twice):
-    for step in Checkpoints(str(evaluated_twice), 20).steps():
+    for step in Checkpoints(RunFolder(str(evaluated_twice)), 20).steps():
         with open(evaluated_twice / f'ckpt-{step:08d}.safetensors', 'rb+') as file:
             file.truncate(100)
     before = (evaluated_twice / 'metrics.jsonl').read_bytes()
@@ -576,7 +577,7 @@ def test_a_place_that_cannot_be_written(tmp_path, place):
     with pytest.raises(UserError) as info:
         run(tmp_path, train_steps=4)
     assert place in str(info.value)
-    saved = Checkpoints(str(tmp_path), 5).steps()
+    saved = Checkpoints(RunFolder(str(tmp_path)), 5).steps()
     wrong.rmdir() if '.' in place else wrong.unlink()
     assert all(np.isfinite(value).all() for step in saved for value in tensors(tmp_path, step).values())
     assert run(tmp_path, train_steps=4)['step'] == 4
@@ -626,4 +627,4 @@ def test_the_second_interrupt_leaves_at_once(tmp_path, monkeypatch):
         patch.setattr(MetricsLog, 'add', twice)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path)
-    assert Checkpoints(str(tmp_path), 5).steps() == [] and signal.getsignal(signal.SIGINT) is not None
+    assert Checkpoints(RunFolder(str(tmp_path)), 5).steps() == [] and signal.getsignal(signal.SIGINT) is not None

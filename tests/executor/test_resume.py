@@ -11,9 +11,11 @@ import time
 import numpy as np
 import pytest
 
-from seg import experiment, run_dir
+from seg import experiment
 from seg.errors import UserError
 from seg.executor.checkpoints import Checkpoints
+from seg.run.folder import RunFolder
+from seg.run.lock import locked
 from tests.executor import runs
 
 SETTINGS = (
@@ -69,14 +71,14 @@ def two_runs(tmp_path_factory):
         process.send_signal(signal.SIGKILL)
         process.wait()
     reached = lines(killed)[-1]['step']
-    assert 4 < reached < 10 and Checkpoints(killed, 9).steps()[0] == 4, 'killed at the wrong time'
+    assert 4 < reached < 10 and Checkpoints(RunFolder(killed), 9).steps()[0] == 4, 'killed at the wrong time'
     assert not os.path.exists(os.path.join(killed, 'results.json'))
     finish(start(killed), killed)
     return whole, killed
 
 
 def test_weights_are_bit_equal(two_runs):
-    whole, killed = (Checkpoints(folder, 9) for folder in two_runs)
+    whole, killed = (Checkpoints(RunFolder(folder), 9) for folder in two_runs)
     assert whole.steps() == killed.steps() == [4, 8, 10]
     one, other = whole.find('latest').tensors, killed.find('latest').tensors
     assert one.keys() == other.keys()
@@ -88,7 +90,7 @@ def test_weights_are_bit_equal(two_runs):
 
 
 def test_best_is_the_same(two_runs):
-    one, other = (Checkpoints(folder, 9).find('best') for folder in two_runs)
+    one, other = (Checkpoints(RunFolder(folder), 9).find('best') for folder in two_runs)
     assert one.step == other.step
     for name, value in one.tensors.items():
         np.testing.assert_array_equal(other.tensors[name], value, name)
@@ -153,7 +155,7 @@ def test_fresh_starts_over(two_runs, tmp_path):
     (tmp_path / 'run' / 'notes.txt').write_text('mine')
     results = run(folder, 'TRAIN_STEPS=1', 'OptimizerStep.l2=0.125', fresh=True)
     assert results['step'] == 1 and [line['step'] for line in lines(folder)] == [1, 1]
-    assert Checkpoints(folder, 9).steps() == [1] and (tmp_path / 'run' / 'notes.txt').read_text() == 'mine'
+    assert Checkpoints(RunFolder(folder), 9).steps() == [1] and (tmp_path / 'run' / 'notes.txt').read_text() == 'mine'
     with open(os.path.join(folder, 'config.gin'), encoding='utf-8') as file:
         assert '0.125' in file.read()
 
@@ -161,7 +163,10 @@ def test_fresh_starts_over(two_runs, tmp_path):
 def test_one_process_at_a_time(tmp_path):
     """The lock is another process' while that lives, and free afterwards, however it ended."""
     folder = str(tmp_path / 'run')
-    holder = 'import sys; from seg import run_dir\nwith run_dir.locked(sys.argv[1]): print(1, flush=True); input()'
+    holder = (
+        'import sys; from seg.run.folder import RunFolder; from seg.run.lock import locked\n'
+        'with locked(RunFolder(sys.argv[1])): print(1, flush=True); input()'
+    )
     process = subprocess.Popen(
         [sys.executable, '-c', holder, folder],
         stdin=subprocess.PIPE,
@@ -176,8 +181,8 @@ def test_one_process_at_a_time(tmp_path):
     finally:
         process.kill()
         process.wait()
-    with run_dir.locked(folder), pytest.raises(UserError, match=f'process {os.getpid()} is training'):
-        with run_dir.locked(folder):
+    with locked(RunFolder(folder)), pytest.raises(UserError, match=f'process {os.getpid()} is training'):
+        with locked(RunFolder(folder)):
             pass
 
 
@@ -186,5 +191,5 @@ def test_clear_removes_only_what_a_run_writes(tmp_path):
         (tmp_path / name).write_text('x')
     (tmp_path / 'best').mkdir()
     (tmp_path / 'best' / 'ckpt-00000004.safetensors').write_text('x')
-    run_dir.clear(str(tmp_path))
+    RunFolder(str(tmp_path)).clear()
     assert sorted(os.listdir(tmp_path)) == ['mine.gin', 'notes.txt']

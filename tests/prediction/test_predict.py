@@ -15,6 +15,7 @@ from seg import config, experiment, seg_main
 from seg.engine import set_up
 from seg.errors import UserError
 from seg.executor.checkpoints import Checkpoints
+from seg.run.folder import RunFolder
 from seg.structures import PAD_PIXEL
 from tests.executor import runs
 from tests.prediction import fakes
@@ -54,7 +55,7 @@ def model_dir(tmp_path_factory):
         engine=set_up('one', 'float32', 'off'),
     )
     shutil.rmtree(data)
-    Checkpoints(str(folder / 'run'), 1).keep_best(2)
+    Checkpoints(RunFolder(str(folder / 'run')), 1).keep_best(2)
     return folder / 'run'
 
 

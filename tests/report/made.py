@@ -6,8 +6,9 @@ import os
 import numpy as np
 from PIL import Image
 
-from seg.executor.records import Events, MetricsLog
 from seg.files import write_json
+from seg.run.events import Events
+from seg.run.metrics_log import MetricsLog
 from seg.structures import Picture
 
 NAMES = ['background', 'cat', 'dog']

@@ -10,9 +10,10 @@ import shutil
 import numpy as np
 import pytest
 
-from seg import run_dir
 from seg.errors import UserError
 from seg.report import page
+from seg.run.folder import RunFolder
+from seg.run.lock import locked
 from tests.report import made
 from tests.report.pages import Page
 
@@ -200,7 +201,7 @@ def test_still_training(no_curves, tmp_path):
     folder = made.run(tmp_path, complete=False)
     made.edit(os.path.join(folder, 'run.json'), lambda values: values.update(train_steps=1000))
     assert 'Not complete: step 300 of 1,000 (30 %).' in report(folder).shown
-    with run_dir.locked(folder):
+    with locked(RunFolder(folder)):
         found = report(folder)
     assert 'Training now: step 300 of 1,000 (30 %).' in found.shown
     # 300 steps of 8 images, at 20 images per second.
@@ -264,7 +265,7 @@ def test_overfit(no_curves, tmp_path):
 
 
 def test_resumed(no_curves, tmp_path):
-    from seg.executor.records import Events
+    from seg.run.events import Events
 
     folder = made.run(tmp_path)
     for start in (0, 100, 250):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from seg.report import event_files
+from seg.run import event_files
 from tests.report import made
 
 
@@ -71,7 +71,7 @@ def test_a_damaged_length_ends_the_file(tmp_path):
 
 
 def test_starts(tmp_path):
-    from seg.executor.records import Events
+    from seg.run.events import Events
 
     for start in (0, 100, 250):
         writer = Events(str(tmp_path / 'train'), start)

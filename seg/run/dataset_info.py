@@ -10,36 +10,37 @@ import numpy as np
 
 from seg.errors import UserError, shown
 from seg.files import read_object, write_json
+from seg.run.folder import RunFolder
 from seg.structures import ClassHistogram, DatasetInfo
 
 _REMEDY = 'Remove the file; the same training command writes it again when it starts.'
 _MOST_PIXELS = 2**30  # Of `max_size`: a canvas beyond that fits into no memory.
 
 
-def write(model_dir: str, info: DatasetInfo, histogram: ClassHistogram | None) -> None:
+def write(folder: RunFolder, info: DatasetInfo, histogram: ClassHistogram | None) -> None:
     """Writes the file; the histogram only where a loss asked for it."""
     counts = {} if histogram is None else {'class_histogram': [np.asarray(counts).tolist() for counts in histogram]}
-    write_json(_path(model_dir), dataclasses.asdict(info) | counts)
+    write_json(folder.dataset_info, dataclasses.asdict(info) | counts)
 
 
-def read(model_dir: str) -> DatasetInfo:
+def read(folder: RunFolder) -> DatasetInfo:
     """Reads what `write` wrote.
 
     Raises:
       UserError: if there is none, or it is damaged: with the file, the key and its value.
     """
-    if not os.path.exists(_path(model_dir)):
-        raise UserError(f'{model_dir} holds no dataset_info.json: train there first, or check --model_dir.')
-    return _checked(_path(model_dir), read_object(_path(model_dir), _REMEDY))
+    if not os.path.exists(folder.dataset_info):
+        raise UserError(f'{folder.path} holds no dataset_info.json: train there first, or check --model_dir.')
+    return _checked(folder.dataset_info, read_object(folder.dataset_info, _REMEDY))
 
 
-def read_class_histogram(model_dir: str, info: DatasetInfo) -> ClassHistogram | None:
+def read_class_histogram(folder: RunFolder, info: DatasetInfo) -> ClassHistogram | None:
     """Pixels per class that the run has counted at its start; None if it has not, or counted other data.
 
     Raises:
       UserError: if the file is damaged.
     """
-    path = _path(model_dir)
+    path = folder.dataset_info
     if not os.path.exists(path):
         return None
     values = read_object(path, _REMEDY)
@@ -103,7 +104,3 @@ def _is_color(value: Any) -> bool:
 
 def _wrong(path: str, key: str, value: Any, expected: str) -> UserError:
     return UserError(f'{path!r}: {key} is {shown(value)}, expected {expected}. {_REMEDY}')
-
-
-def _path(model_dir: str) -> str:
-    return os.path.join(model_dir, 'dataset_info.json')

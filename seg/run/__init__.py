@@ -1,0 +1,1 @@
+"""The files of a run: one owner of their paths, which writes and reads them."""

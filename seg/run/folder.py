@@ -1,0 +1,132 @@
+"""A `model_dir`: every path in it, its checkpoints, and what `--fresh` removes."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shutil
+
+from absl import logging
+
+_CHECKPOINT = re.compile(r'ckpt-(\d+)\.safetensors')
+_DAMAGED = '.damaged'  # The ending of checkpoints that were set aside.
+_EVAL_FILE = re.compile(r'(?P<stem>.+)-(?P<step>\d+)(?P<mark>-[0-9a-f]{6})?\.json')
+
+
+class RunFolder:
+    """The paths of one run. No other module joins the name of a run's file.
+
+    Attributes:
+      path: the folder itself, as it was given.
+      config: the settings as given, from which the run can be started again.
+      operative_config: every setting that was used, defaults included.
+      run: hardware, versions and settings; see `seg/run/records.py`.
+      dataset_info: what evaluation and prediction have to know of the training data.
+      model_info: the variables with their shapes, as text.
+      metrics: a line for each loop of training and each evaluation.
+      results: the scores at the end.
+      error_log: tracebacks of bugs.
+      report: the page that `--mode=report` writes.
+      lock: held by the process that trains here.
+      train: folder of the training's event files.
+      eval: folder of the evaluations' event files, scores and details.
+      best: folder of the best checkpoint.
+      best_metrics: the scores of the best checkpoint.
+    """
+
+    def __init__(self, model_dir: str):
+        self.path = model_dir
+        self.config = self._path('config.gin')
+        self.operative_config = self._path('operative_config.gin')
+        self.run = self._path('run.json')
+        self.dataset_info = self._path('dataset_info.json')
+        self.model_info = self._path('model_info.txt')
+        self.metrics = self._path('metrics.jsonl')
+        self.results = self._path('results.json')
+        self.error_log = self._path('error.log')
+        self.report = self._path('report.html')
+        self.lock = self._path('.lock')
+        self.train = self._path('train')
+        self.eval = self._path('eval')
+        self.best = self._path('best')
+        self.best_metrics = os.path.join(self.best, 'metrics.json')
+        self._predictions = self._path('predictions')
+
+    def predictions(self, name: str) -> str:
+        """The folder of predictions, by the name of their input: a data set's split, or `input` for files."""
+        return os.path.join(self._predictions, split_of(name))
+
+    def eval_file(self, split: str, step: int | str, kind: str = '') -> str:
+        """The file of an evaluation's scores, or of one kind of its details.
+
+        Args:
+          split: name of the data, such as `voc_layout/val`; its last part counts.
+          step: of the weights, with a mark behind it for other settings than those of the training.
+          kind: of the details, such as `confusion`; empty for the scores.
+        """
+        return os.path.join(self.eval, f'{kind}{kind and "-"}{split_of(split)}-{step}.json')
+
+    def relative(self, path: str) -> str:
+        """A path in this folder as records name it, with slashes."""
+        return os.path.relpath(path, self.path).replace(os.sep, '/')
+
+    # ---- Checkpoints -------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, step: int) -> str:
+        return self._path(f'ckpt-{step:08d}.safetensors')
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps of the checkpoints, oldest first; those that were set aside as damaged do not count."""
+        return _steps(self.path)
+
+    def damaged(self, checkpoint: str) -> str:
+        """Where a damaged checkpoint is set aside."""
+        return checkpoint + _DAMAGED
+
+    def damaged_checkpoints(self) -> list[str]:
+        """Paths of those that were set aside."""
+        return glob.glob(os.path.join(glob.escape(self.path), f'ckpt-*.safetensors{_DAMAGED}'))
+
+    def has_checkpoint(self) -> bool:
+        """Whether a run has saved something here, even if it is damaged by now."""
+        return bool(self.checkpoint_steps() or self.damaged_checkpoints())
+
+    def best_checkpoint(self, step: int) -> str:
+        return os.path.join(self.best, os.path.basename(self.checkpoint(step)))
+
+    def best_steps(self) -> list[int]:
+        """Steps of the checkpoints under `best/`; there is more than one only after a kill."""
+        return _steps(self.best)
+
+    # ---- The whole ---------------------------------------------------------------------------------------------------
+
+    def holds_run(self) -> bool:
+        """Whether a run has left its settings or scores here."""
+        return any(os.path.isfile(path) for path in (self.run, self.metrics, self.results))
+
+    def clear(self) -> None:
+        """Removes what a run writes, its half-written files too, and nothing else; the lock stays."""
+        paths = {
+            *(self.config, self.operative_config, self.run, self.dataset_info, self.model_info, self.metrics),
+            *(self.results, self.error_log, self.report, self.train, self.eval, self.best, self._predictions),
+        }
+        patterns = [glob.escape(path) for path in paths] + [os.path.join(glob.escape(self.path), 'ckpt-*')]
+        removed = {path for pattern in patterns for end in ('', '.tmp-*') for path in glob.glob(pattern + end)}
+        for path in removed:
+            shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.remove(path)
+        if removed:
+            logging.info('Removed the earlier run from %s.', self.path)
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+
+def split_of(name: str) -> str:
+    """The split in the name of some data: `val` for `voc_layout/val`."""
+    return name.rpartition('/')[2]
+
+
+def _steps(folder: str) -> list[int]:
+    names = os.listdir(folder) if os.path.isdir(folder) else ()
+    return sorted(int(found[1]) for name in names if (found := _CHECKPOINT.fullmatch(name)))

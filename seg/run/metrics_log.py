@@ -1,0 +1,58 @@
+"""`metrics.jsonl`: a line for each loop of training and each evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+
+from seg.errors import shown
+from seg.files import parse_json, read_bytes, write_text, writing
+
+
+class MetricsLog:
+    """`metrics.jsonl`: one JSON object per line, `kind` (train or eval) and `step` first."""
+
+    def __init__(self, path: str):
+        self._path = path
+
+    def add(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Appends a line.
+
+        Raises:
+          UserError: if it cannot be written. What there is of it then counts for nothing.
+        """
+        line = json.dumps({'kind': kind, 'step': step, **values}, ensure_ascii=False) + '\n'
+        with writing(self._path), open(self._path, 'a', encoding='utf-8', errors='backslashreplace') as file:
+            file.write(line)
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines, in their order; damaged ones are left out."""
+        return [line for line, _ in self._lines() if line is not None]
+
+    def cut(self, step: int) -> None:
+        """Forgets what came after `step`, and what is damaged, which is told. A kill may have cut the last line."""
+        lines = self._lines()
+        kept = [line for line, _ in lines if line is not None and line['step'] <= step]
+        for number, (line, text) in enumerate(lines, 1):
+            if line is None and text.endswith(b'\n'):
+                logging.warning('%s: line %d is damaged, and left out: %s', self._path, number, shown(text))
+        write_text(self._path, ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in kept))
+
+    def _lines(self) -> list[tuple[dict[str, Any] | None, bytes]]:
+        """Each line as it was meant, None if it is damaged, and as it stands there."""
+        if not os.path.exists(self._path):
+            return []
+        return [(_parsed(text), text) for text in read_bytes(self._path).splitlines(keepends=True) if text.strip()]
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = parse_json(text)
+    except ValueError:
+        return None
+    sound = isinstance(line, dict) and isinstance(line.get('kind'), str) and type(line.get('step')) is int
+    return line if sound else None
