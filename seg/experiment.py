@@ -13,14 +13,15 @@ from absl import logging
 
 from seg import checks, config, plugins, registry
 from seg import engine as engines
-from seg.datasets import contract
+from seg.datasets import contract, overlap
+from seg.datasets.base import FirstExamples
 from seg.engine import set_up
 from seg.engine.base import Engine
 from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UserError
 from seg.executor.agreement import together
 from seg.executor.executor import Executor
-from seg.executor.overfit import FirstExamples, Overfit
+from seg.executor.overfit import Overfit
 from seg.executor.run_config import RunConfig
 from seg.prediction import data_set, kinds, pipeline
 from seg.prediction.request import Request
@@ -104,13 +105,14 @@ class Experiment:
         self.train_data = make_train_data() if trains else None
         evaluates = mode in ('train_and_eval', 'eval', 'predict') and not own_pictures
         self.eval_data = eval_factory(**supplied) if evaluates else None
-        for dataset in (self.train_data, self.eval_data):
+        for dataset, made in ((self.train_data, train_factory), (self.eval_data, eval_factory)):
             if dataset is not None:
-                contract.verify(dataset, factory.entry.target)
+                slot = f'{made.slot}: {made.entry.reference} ({made.entry.place})'
+                contract.verify(dataset, factory.entry.target, slot)
         if self.train_data is not None and self.eval_data is not None:
-            contract.warn_of_shared(self.train_data, self.eval_data)
+            overlap.warn_of_shared(self.train_data, self.eval_data)
         if mode == 'overfit':
-            self.train_data = FirstExamples(self.train_data, self._overfit.num_images)
+            self.train_data = FirstExamples(self.train_data, self._overfit.num_images, 'overfit.num_images')
         self.info = self.train_data.info if trains else dataset_info.read(self.folder)
         if self.eval_data is not None:
             checks.same_classes(self.info, self.eval_data.info)

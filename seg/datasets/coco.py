@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from seg.datasets import checking, coco_json, coco_layout, coco_masks, image_files
+from seg.datasets.base import Dataset, unsupported
 from seg.datasets.palette import object_palette
 from seg.errors import UserError
 from seg.masks import runs
@@ -48,7 +49,7 @@ def coco(
       UserError: if the file or the folder is missing, or a listed picture, or the file does not hang together.
     """
     if target != 'instances':
-        raise UserError(f"coco: the task's target is {target!r}; this data set has 'instances' only.")
+        raise unsupported('datasets.coco', target, ['instances'])
     if not isinstance(data_dir, (str, os.PathLike)) or not str(data_dir):
         raise UserError(
             f'coco.data_dir = {data_dir!r}: expected the path of a folder that holds annotations and pictures. '
@@ -59,7 +60,7 @@ def coco(
     return Coco(path, coco_layout.find_folder(root, split, images), split, decode_all=verify)
 
 
-class Coco:
+class Coco(Dataset):
     """The data set made by `coco`.
 
     Examples have `image` uint8 [H, W, 3] and, for N objects, `boxes` float32 [N, 4] (y0, x0, y1, x1), `classes` int32

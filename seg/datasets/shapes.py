@@ -10,11 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from seg.datasets import outlines
+from seg.datasets.base import Dataset, histogram, instances, unsupported
 from seg.datasets.palette import object_palette, voc_palette
 from seg.errors import UserError
 from seg.masks import ragged
 from seg.registry import datasets
-from seg.structures import Annotations, ClassHistogram, DatasetInfo
+from seg.structures import ClassHistogram, DatasetInfo
 
 _SPLITS = ('train', 'val')
 _VAL_EXAMPLES = 128
@@ -65,7 +66,7 @@ def shapes(
     if split not in _SPLITS:
         raise UserError(f"shapes.split = {split!r}: the splits are 'train' and 'val'.")
     if target not in ('label_map', 'instances'):
-        raise UserError(f"shapes: the task's target is {target!r}; this data set has 'label_map' and 'instances'.")
+        raise unsupported('datasets.shapes', target, ['label_map', 'instances'])
     sides = tuple(size) if isinstance(size, Sequence) else (size,)
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 32 for side in sides):
         raise UserError(f'shapes.size = {size!r}: expected (height, width), two whole numbers of at least 32 pixels.')
@@ -88,7 +89,7 @@ def shapes(
     return Shapes(split, seed, target, sides, num_examples, (min_objects, max_objects), min_object_size, noise)
 
 
-class Shapes:
+class Shapes(Dataset):
     """The data set made by `shapes`.
 
     Examples have `image` uint8 [H, W, 3], and by the target:
@@ -119,9 +120,6 @@ class Shapes:
         """Name of a scene, such as `val-00017`."""
         return f'{self._split}-{index:05d}'
 
-    def verify(self) -> None:
-        """Nothing to check: scenes are drawn, not read."""
-
     @functools.cached_property
     def _histogram(self) -> ClassHistogram:
         num_classes = self.info.num_classes
@@ -132,8 +130,7 @@ class Shapes:
 
         scenes = tf.data.Dataset.range(min(self.info.num_examples or _HISTOGRAM_EXAMPLES, _HISTOGRAM_EXAMPLES))
         counts = np.stack(list(scenes.map(count, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator()))
-        present = (counts > 0) * counts.sum(axis=1, keepdims=True)
-        return ClassHistogram(counts.sum(axis=0), present.sum(axis=0))
+        return histogram(counts)
 
     def class_histogram(self) -> ClassHistogram:
         """Pixels by class, counted over the first 200 scenes of the split."""
@@ -153,32 +150,10 @@ class Shapes:
             return {'image': image, 'label': label}
         return {'image': image, **self._instances(owner, classes)}
 
-    def annotations(self, index: int) -> Annotations:
-        """The objects of one scene, for scores; only where these are the target."""
-        # Drawn by a graph, as for the batches: an eager drawing differs from it by a pixel here and there.
-        drawn = self._drawn_objects(tf.constant(index, tf.int64))
-        return ragged.annotations(drawn, *self._size)
-
-    @functools.cached_property
-    def _drawn_objects(self):
-        @tf.function(input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
-        def draw(index):
-            example = self.load(index)
-            return {key: part for key, part in example.items() if key != 'image'}
-
-        return draw
-
     def _instances(self, owner, classes):
         """From the visible object of each pixel (0 is ground) to the visible objects."""
         numbers, masks = ragged.from_labels(owner)
-        boxes, area = ragged.boxes_and_areas(masks, self._size[0])
-        return {
-            'boxes': boxes,
-            'classes': tf.gather(classes, numbers - 1),
-            'is_crowd': tf.zeros_like(numbers, tf.bool),
-            'area': area,
-            'masks': masks,
-        }
+        return instances(masks, tf.gather(classes, numbers - 1), self._size[0])
 
     def _draw(self, index):
         """Returns image uint8 [H, W, 3], label int32 [H, W], owner int32 [H, W] (0 = ground), classes int32 [N]."""

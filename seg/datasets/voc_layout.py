@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from seg.datasets import voc_folder
+from seg.datasets.base import unsupported
 from seg.datasets.voc_folder import IMAGES, LABELS, OBJECTS, SPLITS
 from seg.datasets.voc_objects import VocObjects
 from seg.datasets.voc_semantic import VocSemantic
@@ -40,7 +41,7 @@ def voc_layout(
       UserError: if the folder, the list or a listed file is missing, or a setting is out of its range.
     """
     if target not in ('label_map', 'instances'):
-        raise UserError(f"voc_layout: the task's target is {target!r}; this data set has 'label_map' and 'instances'.")
+        raise unsupported('datasets.voc_layout', target, ['label_map', 'instances'])
     needed = [IMAGES, LABELS, *([OBJECTS] if target == 'instances' else []), SPLITS]
     if not isinstance(data_dir, (str, os.PathLike)) or not str(data_dir):
         raise UserError(

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from seg.datasets import checking, image_files, voc_folder
+from seg.datasets.base import instances
 from seg.datasets.voc_folder import IGNORE_LABEL
 from seg.datasets.voc_semantic import VocSemantic
 from seg.masks import ragged
@@ -78,10 +79,7 @@ class VocObjects(VocSemantic):
         classes = tf.argmax(counts, axis=1, output_type=tf.int32)
         known = tf.where(classes > 0)[:, 0]  # Not one of background alone: `verify` tells of those.
         masks, classes = tf.gather(masks, known), tf.gather(classes, known) - 1
-        boxes, area = ragged.boxes_and_areas(masks, tf.shape(label)[0])
-        is_crowd = tf.zeros_like(classes, tf.bool)
-        objects = {'boxes': boxes, 'classes': classes, 'is_crowd': is_crowd, 'area': area, 'masks': masks}
-        return objects, tf.shape(label)
+        return instances(masks, classes, tf.shape(label)[0]), tf.shape(label)
 
     @functools.cached_property
     def _read_objects(self):

@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from seg.datasets import checking, image_files, voc_folder
+from seg.datasets.base import Dataset
 from seg.datasets.palette import voc_palette
 from seg.datasets.voc_folder import IGNORE_LABEL
 from seg.errors import UserError, shown
@@ -22,7 +23,7 @@ _IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png')
 _DARK = 64  # A picture of 8 bits without a value of this or more is hardly to be seen.
 
 
-class VocSemantic:
+class VocSemantic(Dataset):
     """The data set made by `voc_layout` with the target 'label_map'.
 
     Examples have `image` uint8 [H, W, 3] and `label` int32 [H, W]: class ids, 255 where ignored.

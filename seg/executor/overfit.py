@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from seg.errors import UserError
 from seg.executor.run_config import RunConfig
 
 
@@ -36,16 +35,3 @@ class Overfit:
             eval_every=self.eval_every,
             save_checkpoints_steps=self.train_steps,
         )
-
-
-class FirstExamples:
-    """The first few examples of a data set."""
-
-    def __init__(self, dataset, count: int):
-        known = dataset.info.num_examples
-        if known is not None and known < count:
-            raise UserError(f'overfit.num_images = {count}: {dataset.info.name} has {known} image(s).')
-        self.info = dataclasses.replace(dataset.info, num_examples=count)
-        self.load, self.image_name = dataset.load, dataset.image_name
-        if hasattr(dataset, 'annotations'):
-            self.annotations = dataset.annotations

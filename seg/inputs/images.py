@@ -1,50 +1,24 @@
-"""The inputs of a task on images: training, evaluation and overfitting; what differs between tasks is a `Kind`."""
+"""The inputs of a task on images: training, evaluation and overfitting; what differs between targets is in `Rows`."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
+from seg.datasets.base import Dataset
 from seg.errors import UserError
 from seg.inputs import augmentation, pipeline
-from seg.inputs.pipeline import Example
+from seg.inputs.rows import Example, Rows, Size
 from seg.ops.sizes import fitted_size
 from seg.registry import augments as augment_registry
-from seg.structures import PAD_PIXEL, Annotations, Input
-
-Size = tuple[int, int]
-
-
-class Kind(Protocol):
-    """What an example holds beside its image, and how it becomes a row of a batch.
-
-    Attributes:
-      blank: fill values of the row that stands in for an unreadable example; 0 for what is not named.
-    """
-
-    blank: Mapping[str, Any]
-
-    def begin(self, example: Example) -> Example:
-        """Makes a loaded example ready for augmentations: `image` in the model's dtype, `size` int32 [2], and so on."""
-
-    def follow(self, example: Example, before: tf.Tensor) -> Example:
-        """Brings what belongs to an image to its new `size`; `before` is the old one, int64 [2]."""
-
-    def packed(self, example: Example, canvas: Size) -> Example:
-        """Pads an example to a training row of static shapes."""
-
-    def scored(self, example: Example, native_size: tf.Tensor, canvas: Size) -> Example:
-        """Pads an example to an evaluation row of static shapes; `native_size` is its size as loaded, int32 [2]."""
-
-    def truth(self, dataset) -> Callable[[int], Annotations] | None:
-        """Returns how the objects that metrics compare with are found; None where the truth is in the batches."""
+from seg.structures import PAD_PIXEL, Input
 
 
 class ImageInputs:
-    """Inputs of one kind of examples.
+    """Inputs with one kind of rows.
 
     Attributes:
       train_data: the data set of the last training input; None before.
@@ -52,7 +26,7 @@ class ImageInputs:
 
     def __init__(
         self,
-        kind: Kind,
+        rows: Rows,
         *,
         augments: Sequence[Any],
         slot: str,
@@ -67,7 +41,7 @@ class ImageInputs:
         """Builds the augmentations.
 
         Args:
-          kind: of the examples.
+          rows: how examples of the target become rows.
           augments: references to augmentations.
           slot: the setting that holds them, for messages.
           ignore_label: supplied to augmentations.
@@ -80,14 +54,14 @@ class ImageInputs:
             cannot be trained on that.
         """
         supplied = {'ignore_label': ignore_label} | ({'other': self._another} if mixes else {})
-        self._kind, self._slot, self._seed = kind, slot, seed
+        self._rows, self._slot, self._seed = rows, slot, seed
         self._stride, self._train_stride, self._eval_size = stride, train_stride, eval_size
         self._check_size = check_size
         self._factories = augment_registry.check_each(augments, slot)
         self.augments = augmentation.build(self._factories, slot, **supplied)
         self.train_data = None
 
-    def training(self, dataset, batch_size: int) -> Input:
+    def training(self, dataset: Dataset, batch_size: int) -> Input:
         """Shuffled, augmented examples without end.
 
         Raises:
@@ -95,13 +69,13 @@ class ImageInputs:
         """
         canvas = _padded(self._training_size(dataset, batch_size), self._train_stride)
         prepare = lambda example, seed: self.row(example, seed, canvas)  # noqa: E731
-        return pipeline.training_input(dataset, prepare, self._kind.blank, batch_size, self._seed)
+        return pipeline.training_input(dataset, prepare, self._rows.blank, batch_size, self._seed, self._rows.target)
 
-    def evaluation(self, dataset, batch_size: int) -> Input:
+    def evaluation(self, dataset: Dataset, batch_size: int) -> Input:
         """Every image once, on one canvas."""
         return self._evaluation(dataset, batch_size, self.canvas(dataset.info.max_size), self._eval_size)
 
-    def overfit(self, dataset, batch_size: int) -> tuple[Input, Input]:
+    def overfit(self, dataset: Dataset, batch_size: int) -> tuple[Input, Input]:
         """The same few images for training and evaluation, scaled to the training size, without augmentation.
 
         Raises:
@@ -109,9 +83,9 @@ class ImageInputs:
         """
         size = self._training_size(dataset, batch_size)
         canvas = _padded(size, self._train_stride)
-        prepare = lambda example, seed: self._kind.packed(self.fitted(self._kind.begin(example), size), canvas)  # noqa: E731
+        prepare = lambda example, seed: self._rows.packed(self.fitted(self._rows.begin(example), size), canvas)  # noqa: E731
         return (
-            pipeline.training_input(dataset, prepare, self._kind.blank, batch_size, self._seed),
+            pipeline.training_input(dataset, prepare, self._rows.blank, batch_size, self._seed, self._rows.target),
             self._evaluation(dataset, batch_size, canvas, size),
         )
 
@@ -121,7 +95,7 @@ class ImageInputs:
 
     def row(self, example: Example, seed: tf.Tensor, canvas: Size) -> Example:
         """A loaded example as a training row: augmented by a seed, int32 [2], and padded to a canvas."""
-        return self._kind.packed(self._stages(example, seed)[-1], canvas)
+        return self._rows.packed(self._stages(example, seed)[-1], canvas)
 
     def fitted(self, example: Example, size: Size) -> Example:
         """Scales an example, as `begin` makes it, so that it fills `size` as far as its shape allows."""
@@ -129,25 +103,25 @@ class ImageInputs:
         target = tf.cast(tf.stack(fitted_size(tf.unstack(before), size, tf.clip_by_value)), tf.int32)
         image = tf.image.resize(example['image'], target, antialias=True)
         scaled = example | {'image': tf.cast(image, example['image'].dtype), 'size': target}
-        return self._kind.follow(scaled, before)
+        return self._rows.follow(scaled, before)
 
     def _another(self, seed: tf.Tensor) -> Example:
         """Some other example of the training data, as augmentations get theirs."""
-        return self._kind.begin(pipeline.any_example(self.train_data, seed))
+        return self._rows.begin(pipeline.any_example(self.train_data, seed, self._rows.target))
 
     def _stages(self, example: Example, seed: tf.Tensor) -> tuple[Example, ...]:
-        return augmentation.stages(self._kind.begin(example), self.augments, seed)
+        return augmentation.stages(self._rows.begin(example), self.augments, seed)
 
-    def _evaluation(self, dataset, batch_size: int, canvas: Size, size: Size | None) -> Input:
+    def _evaluation(self, dataset: Dataset, batch_size: int, canvas: Size, size: Size | None) -> Input:
         def prepare(example: Example, seed: tf.Tensor) -> Example:
-            example = self._kind.begin(example)
+            example = self._rows.begin(example)
             native_size = example['size']
-            return self._kind.scored(example if size is None else self.fitted(example, size), native_size, canvas)
+            return self._rows.scored(example if size is None else self.fitted(example, size), native_size, canvas)
 
-        source = pipeline.evaluation_input(dataset, prepare, self._kind.blank, batch_size)
-        return dataclasses.replace(source, truth=self._kind.truth(dataset))
+        source = pipeline.evaluation_input(dataset, prepare, self._rows.blank, batch_size, self._rows.target)
+        return dataclasses.replace(source, truth=self._rows.truth(dataset))
 
-    def _training_size(self, dataset, batch_size: int) -> Size:
+    def _training_size(self, dataset: Dataset, batch_size: int) -> Size:
         """The size of an augmented image."""
         self.train_data = dataset
         # Not a constant, of which shapes that are drawn would be computed, and look static.

@@ -12,38 +12,47 @@ from typing import Any
 import tensorflow as tf
 
 from seg.datasets import checking, contract
+from seg.datasets.base import Dataset
 from seg.errors import UserError, shown
+from seg.inputs.rows import Example
 from seg.structures import WHOLE, Input, Share
 
-Example = dict[str, tf.Tensor]
 Prepare = Callable[[Example, tf.Tensor], Example]
 
 _PARALLEL = 8  # Images that are read and augmented at a time: enough for many cores, little memory.
 _TRIES = 8  # Examples that are tried where any will do.
 
 
-def any_example(dataset, seed: tf.Tensor) -> Example:
-    """A loaded example, drawn by a seed (int32 [2]); where that cannot be read, the next one that can."""
+def any_example(dataset: Dataset, seed: tf.Tensor, target: str | None = None) -> Example:
+    """A loaded example, drawn by a seed (int32 [2]); where it cannot be read, the next one that can."""
     count = dataset.info.num_examples or 2**31 - 1
     first = tf.random.stateless_uniform([], seed, maxval=count, dtype=tf.int64, alg='philox')
-    examples = tf.data.Dataset.range(min(count, _TRIES)).map(lambda i: load(dataset, (first + i) % count))
+    examples = tf.data.Dataset.range(min(count, _TRIES)).map(lambda i: load(dataset, (first + i) % count, target))
     return examples.ignore_errors().take(1).with_options(_options()).get_single_element()
 
 
-def load(dataset, index: tf.Tensor) -> Example:
-    """A loaded example; one with labels that the data set's contract excludes is an error of the graph."""
-    return contract.asserted(dataset.load(index), dataset.info)
+def load(dataset: Dataset, index: tf.Tensor, target: str | None) -> Example:
+    """A loaded example; class ids that the contract of data sets excludes are an error of the graph."""
+    return contract.asserted(dataset.load(index), dataset.info, target)
 
 
-def training_input(dataset, prepare: Prepare, blank: Mapping[str, Any], batch_size: int, seed: int) -> Input:
+def training_input(
+    dataset: Dataset,
+    prepare: Prepare,
+    blank: Mapping[str, Any],
+    batch_size: int,
+    seed: int,
+    target: str | None = None,
+) -> Input:
     """An endless stream of shuffled examples, every one once per epoch.
 
     Args:
-      dataset: with `info`, `load(index)` and `image_name(index)`.
+      dataset: whose examples are shuffled.
       prepare: from a loaded example and its seed (int32 [2]) to tensors of static shapes.
-      blank: fill values of the example that stands in for an unreadable one; 0 for what is not named.
+      blank: fill values of the example that stands in for an unreadable one; 0 for keys that are not named.
       batch_size: global.
       seed: of the order and of every example's randomness.
+      target: what the task learns from; None for examples without a contract.
     """
     size = dataset.info.num_examples
 
@@ -54,26 +63,42 @@ def training_input(dataset, prepare: Prepare, blank: Mapping[str, Any], batch_si
         key = tf.stack([tf.constant(seed, tf.int32), epoch])
         return tf.random.experimental.index_shuffle(position % size, key, tf.constant(size - 1, tf.int64))
 
-    return _input(dataset, prepare, blank, index, batch_size, None, seed)
+    return _input(dataset, prepare, blank, index, batch_size, None, seed, target)
 
 
-def evaluation_input(dataset, prepare: Prepare, blank: Mapping[str, Any], batch_size: int) -> Input:
-    """Every example once, in order; the last batch is filled up with examples of weight 0 and index -1."""
+def evaluation_input(
+    dataset: Dataset, prepare: Prepare, blank: Mapping[str, Any], batch_size: int, target: str | None = None
+) -> Input:
+    """Every example once, in order; the last batch is filled up with examples of weight 0 and index -1.
+
+    Raises:
+      UserError: if the data set is endless.
+    """
     count = dataset.info.num_examples
-    return _input(
-        dataset, prepare, blank, lambda position: tf.where(position < count, position, -1), batch_size, count, 0
-    )
+    if count is None:
+        raise UserError(
+            f'{dataset.info.name}: info.num_examples is None. An evaluation needs a number: it reads every image once.'
+        )
+    index = lambda position: tf.where(position < count, position, -1)  # noqa: E731
+    return _input(dataset, prepare, blank, index, batch_size, count, 0, target)
 
 
 def _input(
-    dataset, prepare: Prepare, blank: Mapping[str, Any], index, batch_size: int, count: int | None, seed: int
+    dataset: Dataset,
+    prepare: Prepare,
+    blank: Mapping[str, Any],
+    index: Callable[[tf.Tensor], tf.Tensor],
+    batch_size: int,
+    count: int | None,
+    seed: int,
+    target: str | None,
 ) -> Input:
     def key_of(position: tf.Tensor) -> tf.Tensor:
         return tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], tf.int32), position)
 
     def prepared(position: tf.Tensor, example_index: tf.Tensor) -> Example:
         key = key_of(position)
-        element = prepare(load(dataset, example_index), key)
+        element = prepare(load(dataset, example_index, target), key)
         return element | {'weight': tf.ones([], tf.float32), 'seed': key}
 
     spec = tf.data.Dataset.range(1).map(lambda i: prepared(i, i)).element_spec
@@ -121,7 +146,7 @@ def _input(
                 example = dataset.load(example_index)
             except Exception as error:  # Whatever a plugin's `load` raises.
                 return checking.reason(error)
-            contract.check(example, dataset.info, name)
+            contract.check(example, dataset.info, name, target)
             try:
                 prepare(example, key_of(position))
             except Exception as error:

@@ -17,11 +17,9 @@ def pictures(dataset) -> list[Source]:
     """All pictures of a data set, in its order and under its names; where two have one name, their outputs do not.
 
     Args:
-      dataset: with `info`, `load(index)`, `image_name(index)` and, where its files number the pictures,
-        `image_id(index)`.
+      dataset: a `seg.datasets.base.Dataset`.
     """
     info = dataset.info
-    number = getattr(dataset, 'image_id', lambda index: index + 1)
     load = tf.function(
         lambda index: dataset.load(index)['image'], input_signature=[tf.TensorSpec([], tf.int64)]
     )  # The label is not read: nothing in this graph needs it.
@@ -35,7 +33,7 @@ def pictures(dataset) -> list[Source]:
 
     names = [dataset.image_name(index) for index in range(info.num_examples)]
     return [
-        Source(name, output, lambda: info.max_size, lambda index=index: image(index), number(index))
+        Source(name, output, lambda: info.max_size, lambda index=index: image(index), dataset.image_id(index))
         for index, (name, output) in enumerate(zip(names, _distinct(names), strict=True))
     ]
 

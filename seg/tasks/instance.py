@@ -14,7 +14,7 @@ from seg.datasets.palette import object_palette
 from seg.drawing.instances import InstanceComparison
 from seg.errors import UserError
 from seg.inputs.images import ImageInputs
-from seg.inputs.instance import Objects
+from seg.inputs.instances import InstanceRows
 from seg.masks import paste
 from seg.ops.boxes import iou
 from seg.registry import models, tasks
@@ -84,7 +84,7 @@ class Instance:
             losses, 'tasks.instance.losses', self.target, self._trial, **supplied, class_histogram=None
         )
         self._inputs = ImageInputs(
-            Objects(max_objects, mask_size),
+            InstanceRows(max_objects, mask_size),
             augments=augments,
             slot='tasks.instance.augments',
             ignore_label=dataset_info.ignore_label,

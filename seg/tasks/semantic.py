@@ -13,7 +13,7 @@ from seg import drawing
 from seg.datasets.palette import voc_palette
 from seg.errors import UserError
 from seg.inputs.images import ImageInputs
-from seg.inputs.semantic import LabelMaps
+from seg.inputs.label_maps import LabelMapRows
 from seg.metrics.mean_iou import image_mean_iou
 from seg.ops import dispatch
 from seg.ops.resize import resize_pictures
@@ -77,7 +77,7 @@ class Semantic:
         )
         self._auxiliary_weight = auxiliary_weight
         self._inputs = ImageInputs(
-            LabelMaps(dataset_info.ignore_label),
+            LabelMapRows(dataset_info.ignore_label),
             augments=augments,
             slot='tasks.semantic.augments',
             ignore_label=dataset_info.ignore_label,

@@ -8,64 +8,27 @@ import tensorflow as tf
 
 from seg.datasets import contract
 from seg.errors import UserError
-from seg.masks import ragged
 from seg.structures import DatasetInfo
+from tests.datasets.small import SIZE, Instances, LabelMaps
 
-SIZE = (6, 8)
-
-
-class Semantic:
-    """Five pictures of the classes a and b."""
-
-    def __init__(self, **changes):
-        self.info = DatasetInfo('mine/train', ('a', 'b'), 5, SIZE)
-        self._changes = changes
-
-    def load(self, index):
-        label = tf.reshape(tf.range(48) % 2, SIZE)
-        image = tf.fill([*SIZE, 3], tf.cast(index, tf.uint8))
-        return {'image': image, 'label': label} | {k: v for k, v in self._changes.items() if v is not None}
-
-    def image_name(self, index):
-        return f'picture {index}'
-
-    def verify(self):
-        pass
-
-
-class Objects(Semantic):
-    """Two objects a picture."""
-
-    def load(self, index):
-        masks = np.zeros([2, *SIZE], bool)
-        masks[0, 1:3, 2:4] = masks[1, 4:, 5:] = True
-        masks = ragged.from_dense(tf.constant(masks))
-        boxes, area = ragged.boxes_and_areas(masks, SIZE[0])
-        objects = {'boxes': boxes, 'classes': tf.constant([1, 0]), 'is_crowd': tf.constant([False, False])}
-        image = tf.zeros([*SIZE, 3], tf.uint8)
-        return {'image': image, **objects, 'area': area, 'masks': masks} | self._changes
-
-    def annotations(self, index):
-        example = self.load(index)
-        del example['image']
-        return ragged.annotations(example, *SIZE)
+SLOT = 'experiment.train_data: @datasets.mine (lab/data.py:7)'
 
 
 def refused(dataset, target, message):
     with pytest.raises(UserError, match=f'(?s){re.escape("mine/train")}.*{message}'):
-        contract.verify(dataset, target)
+        contract.verify(dataset, target, SLOT)
 
 
 def test_sound_data_sets():
-    contract.verify(Semantic(), 'label_map')
-    contract.verify(Semantic(label=tf.fill(SIZE, 255)), 'label_map')
-    contract.verify(Objects(), 'instances')
+    contract.verify(LabelMaps(), 'label_map', SLOT)
+    contract.verify(LabelMaps(label=tf.fill(SIZE, 255)), 'label_map', SLOT)
+    contract.verify(Instances(), 'instances', SLOT)
 
 
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'label': tf.fill(SIZE, 52)}, r"'picture 0': label holds 52 \(48 pixels\).* 0\.\.1 \(2 classes\) or 255"),
+        ({'label': tf.fill(SIZE, 52)}, r"'image 0': label holds 52 \(48 pixels\).* 0\.\.1 \(2 classes\) or 255"),
         ({'label': tf.fill(SIZE, -1)}, r'label holds -1 \(48 pixels\)'),
         ({'label': tf.zeros(SIZE, tf.uint8)}, r'label is uint8, expected int32 \[H, W\]'),
         ({'label': tf.zeros([*SIZE, 1], tf.int32)}, r'label has shape \(6, 8, 1\), expected .*\(6, 8\)'),
@@ -75,14 +38,14 @@ def test_sound_data_sets():
         ({'image': tf.zeros([8, 6, 3], tf.uint8)}, r'8 x 6 pixels .* info.max_size is \(6, 8\)'),
     ],
 )
-def test_labels_of_pixels(changes, message):
-    refused(Semantic(**changes), 'label_map', message)
+def test_label_maps(changes, message):
+    refused(LabelMaps(**changes), 'label_map', message)
 
 
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'classes': tf.constant([2, 0])}, r"'picture 0': classes\[0\] is 2\. Expected 0\.\.1"),
+        ({'classes': tf.constant([2, 0])}, r"'image 0': classes\[0\] is 2\. Expected 0\.\.1"),
         ({'classes': tf.constant([1])}, r'boxes 2, classes 1, is_crowd 2, area 2, masks 2'),
         ({'classes': tf.constant([1.0, 0.0])}, r'classes is float32, expected int32 \[N\]'),
         ({'boxes': tf.constant([[1.0, 2, 3, np.nan]] * 2)}, r'boxes\[0\] is \[1\.0, 2\.0, 3\.0, nan\]'),
@@ -94,64 +57,77 @@ def test_labels_of_pixels(changes, message):
         ({'masks': tf.ragged.constant([[1], [5, 7]], dtype=tf.int32)}, r'masks\[0\] is \[1\]'),
     ],
 )
-def test_objects(changes, message):
-    refused(Objects(**changes), 'instances', message)
+def test_instances(changes, message):
+    refused(Instances(**changes), 'instances', message)
 
 
-def test_keys_and_methods_that_are_missing():
-    with pytest.raises(UserError, match='The data set Semantic has no annotations, which the target instances needs'):
-        contract.verify(Semantic(), 'instances')
-    refused(Objects(), 'label_map', "without 'label': int32")
+def test_keys_of_another_target():
+    refused(
+        LabelMaps(), 'instances', r"'image 0': load returned 'image', 'label'.*boxes \(float32 \[N, 4\]\).*is_crowd"
+    )
+    refused(Instances(), 'label_map', "load returned 'area', .*'label_map' needs label .int32 .H, W.. as well")
+
+
+def test_what_is_no_data_set():
+    with pytest.raises(UserError) as caught:
+        contract.verify([1, 2], 'label_map', SLOT)
+    assert str(caught.value).startswith(SLOT) and 'list' in str(caught.value) and 'base.Dataset' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('info', 'found'),
+    [
+        (None, 'info is None'),
+        (DatasetInfo('mine/train', ('a', 'b'), 0, SIZE), 'info.num_examples is 0'),
+        (DatasetInfo('mine/train', ('a', 'b'), 5, (6.5, 8)), 'info.max_size is (6.5, 8)'),
+    ],
+)
+def test_facts_that_cannot_be(info, found):
+    dataset = LabelMaps()
+    dataset.info = info
+    with pytest.raises(UserError) as caught:
+        contract.verify(dataset, 'label_map', SLOT)
+    assert found in str(caught.value) and (SLOT if info is None else 'mine/train') in str(caught.value)
+
+
+def test_a_target_of_a_plugin():
+    """Its own keys are its own business; image and sizes are compared."""
+    depth = tf.zeros(SIZE)
+    contract.verify(LabelMaps(label=depth, depth=depth), 'depth', SLOT)
+    refused(LabelMaps(image=tf.zeros([*SIZE, 3])), 'depth', r'image is float32, expected uint8')
+    refused(LabelMaps(image=tf.zeros([8, 6, 3], tf.uint8)), 'depth', r'info.max_size is \(6, 8\)')
+
+
+def test_annotations_that_do_not_fit():
+    class Fewer(Instances):
+        def annotations(self, index):
+            return super().annotations(index)._replace(masks=[])
+
+    class Dicts(Instances):
+        def annotations(self, index):
+            return super().annotations(index)._asdict()
+
+    refused(Fewer(), 'instances', 'annotations: boxes 2, .*masks 0: expected one entry')
+    refused(Dicts(), 'instances', 'annotations returned .*expected a seg.structures.Annotations')
 
 
 def test_one_class():
-    dataset = Semantic()
+    dataset = LabelMaps()
     dataset.info = DatasetInfo('mine/train', ('object',), 5, SIZE)
     refused(dataset, 'label_map', "'object'.*background")
 
 
-def test_pictures_that_cannot_be_loaded():
+def test_images_that_cannot_be_loaded():
     """Some count nowhere; if none of the first can be loaded, nothing can be said of the labels."""
 
-    class Damaged(Semantic):
+    class Damaged(LabelMaps):
+        def __init__(self, first):
+            super().__init__()
+            self._first = first
+
         def load(self, index):
-            tf.debugging.Assert(index >= self._changes['first'], ['cut off'])
-            return Semantic().load(index)
+            tf.debugging.Assert(index >= self._first, ['cut off'])
+            return super().load(index)
 
-    contract.verify(Damaged(first=1), 'label_map')
-    refused(Damaged(first=9), 'label_map', r"none of the first 3 .*image 'picture 0': .*cut off")
-
-
-def test_pictures_that_are_learnt_and_scored(caplog):
-    """The same names and pixels are told; the same names of other pictures are not."""
-
-    class Others(Semantic):
-        def load(self, index):
-            return super().load(index + 9)
-
-    with caplog.at_level('WARNING'):
-        contract.warn_of_shared(Semantic(), Others())
-    assert not caplog.records
-    with caplog.at_level('WARNING'):
-        contract.warn_of_shared(Semantic(), Semantic())
-    assert '5 of the 5 pictures of mine/train are the same' in caplog.text and "'picture 0'" in caplog.text
-
-
-def test_files_that_are_learnt_and_scored(tmp_path, caplog):
-    """Copies under other names are told; other files of the same length or name are not."""
-
-    class Files(Semantic):
-        def image_path(self, index):
-            return str(tmp_path / self._changes['folder'] / f'{index}')
-
-    for folder in 'ab':
-        (tmp_path / folder).mkdir()
-        for n in range(5):
-            (tmp_path / folder / f'{n}').write_text(f'{n}{folder}')
-    with caplog.at_level('WARNING'):
-        contract.warn_of_shared(Files(folder='a'), Files(folder='b'))
-    assert not caplog.records
-    (tmp_path / 'b' / '3').write_text('1a')
-    with caplog.at_level('WARNING'):
-        contract.warn_of_shared(Files(folder='a'), Files(folder='b'))
-    assert '1 of the 5 pictures' in caplog.text and "such as 'picture 3'" in caplog.text
+    contract.verify(Damaged(1), 'label_map', SLOT)
+    refused(Damaged(9), 'label_map', r"none of the first 3 .*image 'image 0': .*cut off")

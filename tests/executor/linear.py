@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from seg.datasets.base import Dataset
 from seg.engine.optimizer_step import OptimizerStep
 from seg.engine.tensorflow.engine import TensorFlowEngine
 from seg.executor.executor import Executor
@@ -22,7 +23,7 @@ from tests.executor import runs
 MOMENTUM, EPSILON = 0.5, 1e-3
 
 
-class Table:
+class Table(Dataset):
     """A data set of rows `x` [3] and targets `y`. `broken` rows are cut-off JPEG files; `nan` rows have the target NaN;
     at `steep` rows the loss is finite and its gradient is not."""
 

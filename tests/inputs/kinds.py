@@ -1,31 +1,32 @@
-"""The inputs of both kinds of examples without a model, and a data set for them."""
+"""The inputs of both targets without a model, and a data set for them."""
 
 import numpy as np
 import tensorflow as tf
 
+from seg.datasets.base import Dataset
 from seg.inputs.images import ImageInputs
-from seg.inputs.instance import Objects
-from seg.inputs.semantic import LabelMaps
+from seg.inputs.instances import InstanceRows
+from seg.inputs.label_maps import LabelMapRows
 from seg.structures import Annotations, DatasetInfo
 
 SETTINGS = {'augments': [], 'slot': 'tasks.mine.augments', 'ignore_label': 255, 'seed': 1, 'stride': 16}
 
 
 def label_maps(**settings) -> ImageInputs:
-    return ImageInputs(LabelMaps(255), **SETTINGS | {'train_stride': 1} | settings)
+    return ImageInputs(LabelMapRows(255), **SETTINGS | {'train_stride': 1} | settings)
 
 
-def objects(max_objects: int = 3, **settings) -> ImageInputs:
-    return ImageInputs(Objects(max_objects, 8), **SETTINGS | {'train_stride': 16, 'mixes': True} | settings)
+def instances(max_objects: int = 3, **settings) -> ImageInputs:
+    return ImageInputs(InstanceRows(max_objects, 8), **SETTINGS | {'train_stride': 16, 'mixes': True} | settings)
 
 
-class Pictures:
-    """Pictures of given sizes, of noise, and each with one object that fills it (class 1)."""
+class Images(Dataset):
+    """Images of noise, of given sizes, each with one instance that fills it (class 1), for both targets."""
 
     def __init__(self, *sizes: tuple[int, int]):
         self._sizes = sizes
         largest = tuple(max(size[axis] for size in sizes) for axis in (0, 1))
-        self.info = DatasetInfo('pictures/train', ('a', 'b'), len(sizes), largest)
+        self.info = DatasetInfo('images/train', ('a', 'b'), len(sizes), largest)
 
     def load(self, index):
         height, width = tf.unstack(tf.gather(self._sizes, index))
@@ -43,7 +44,7 @@ class Pictures:
         }
 
     def image_name(self, index: int) -> str:
-        return f'picture-{index}'
+        return f'image-{index}'
 
     def annotations(self, index: int) -> Annotations:
         height, width = self._sizes[index]

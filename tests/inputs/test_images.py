@@ -1,4 +1,4 @@
-"""Training, evaluation and overfit inputs of both kinds of examples, without a model."""
+"""Training, evaluation and overfit inputs for both targets, without a model."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from seg.registry import augments
 from seg.structures import PAD_PIXEL
 from tests.inputs import kinds
 
-KINDS = pytest.mark.parametrize('kind', [kinds.label_maps, kinds.objects])
+KINDS = pytest.mark.parametrize('kind', [kinds.label_maps, kinds.instances])
 
 
 def read(source, batches=None):
@@ -19,8 +19,8 @@ def read(source, batches=None):
 
 @KINDS
 @pytest.mark.parametrize('strip', [(1, 2000), (2000, 1)])
-def test_a_picture_of_a_single_row_is_overfitted(kind, strip):
-    """The training size is that of the first pictures; the strip keeps one row or column of it."""
+def test_an_image_of_a_single_row_is_overfitted(kind, strip):
+    """The training size is the one of the first images; the strip keeps one row or column of it."""
     with registry.temporary():
 
         @augments.register('middle')
@@ -29,7 +29,7 @@ def test_a_picture_of_a_single_row_is_overfitted(kind, strip):
             return lambda example, seed: example | crop(example)
 
         inputs = kind(augments=augments.check_each([middle], 'x'))
-        train, evaluation = inputs.overfit(kinds.Pictures(strip, (48, 64)), 2)
+        train, evaluation = inputs.overfit(kinds.Images(strip, (48, 64)), 2)
     (batch,), (held,) = read(train, 1), read(evaluation)
     assert batch['image'].shape == held['image'].shape == (2, 48, 64, 3)
     assert np.all(batch['weight'] == 1) and np.all(held['weight'] == 1)
@@ -37,7 +37,7 @@ def test_a_picture_of_a_single_row_is_overfitted(kind, strip):
     order = np.argsort(batch['index'])
     np.testing.assert_array_equal(batch['image'][order], held['image'])
     height, width = held['size'][0]
-    assert np.ptp(held['image'][0, :height, :width]) > 20, 'the picture itself'
+    assert np.ptp(held['image'][0, :height, :width]) > 20, 'the image itself'
     outside = held['image'][0, height:] if strip[0] == 1 else held['image'][0, :, width:]
     np.testing.assert_allclose(outside, np.broadcast_to(PAD_PIXEL, outside.shape))
     if 'label' in held:
@@ -58,17 +58,17 @@ def crop(example):
 
 @KINDS
 def test_evaluation_at_a_size(kind):
-    """Pictures are scaled to fit, up or down, on the next multiples of the stride."""
+    """Images are scaled to fit, up or down, on the next multiples of the stride."""
     inputs = kind(eval_size=(40, 70))
     assert inputs.canvas((500, 500)) == (48, 80) and kind().canvas((500, 480)) == (512, 480)
-    (batch,) = read(inputs.evaluation(kinds.Pictures((20, 20), (80, 280)), 2))
+    (batch,) = read(inputs.evaluation(kinds.Images((20, 20), (80, 280)), 2))
     assert batch['image'].shape == (2, 48, 80, 3) and batch['size'].tolist() == [[40, 40], [20, 70]]
 
 
 @KINDS
 def test_training_without_a_common_size(kind):
-    with pytest.raises(UserError, match=r'tasks.mine.augments: the images of pictures/train have different sizes'):
-        kind().training(kinds.Pictures((30, 40), (40, 30)), 2)
+    with pytest.raises(UserError, match=r'tasks.mine.augments: the images of images/train have different sizes'):
+        kind().training(kinds.Images((30, 40), (40, 30)), 2)
 
 
 @KINDS
@@ -86,10 +86,10 @@ def test_a_size_that_the_model_refuses(kind):
         inputs = kind(augments=augments.check_each([middle], 'x'), check_size=refuse)
         for make in (inputs.training, inputs.overfit):
             with pytest.raises(UserError, match=r'no \(48, 64\) by 2'):
-                make(kinds.Pictures((30, 40)), 2)
+                make(kinds.Images((30, 40)), 2)
 
 
 def test_who_knows_the_truth():
-    pictures = kinds.Pictures((30, 40))
-    assert kinds.label_maps().evaluation(pictures, 1).truth is None
-    assert kinds.objects().evaluation(pictures, 1).truth(0).height == 30
+    images = kinds.Images((30, 40))
+    assert kinds.label_maps().evaluation(images, 1).truth is None
+    assert kinds.instances().evaluation(images, 1).truth(0).height == 30

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seg.datasets.base import Dataset
 from seg.errors import UserError
 from seg.inputs import augmentation, pipeline
 from seg.structures import WHOLE, DatasetInfo, Share
@@ -11,7 +12,7 @@ from seg.structures import WHOLE, DatasetInfo, Share
 SEED = 5
 
 
-class Numbers:
+class Numbers(Dataset):
     """Example n is n squared; negative ones and those in `broken` cannot be loaded."""
 
     def __init__(self, count, broken=()):
@@ -194,8 +195,8 @@ def test_an_augmentation_that_fails_is_no_unreadable_file():
         pipeline.training_input(Numbers(10), failing, {}, 10, SEED).why_unread(place)
 
 
-class Labels:
-    """Four pictures of 8 x 8 pixels; the label of number 2 holds a 52."""
+class Labels(Dataset):
+    """Four images of 8 x 8 pixels; the label of number 2 holds a 52."""
 
     info = DatasetInfo('labels/train', ('a', 'b'), 4, (8, 8))
 
@@ -204,14 +205,14 @@ class Labels:
         return {'image': tf.zeros([8, 8, 3], tf.uint8), 'label': tf.reshape(label, [8, 8])}
 
     def image_name(self, index):
-        return f'picture {index}'
+        return f'image {index}'
 
 
 def test_a_label_that_is_no_class_is_found_at_any_step():
-    source = pipeline.evaluation_input(Labels(), lambda example, seed: example, {}, 4)
+    source = pipeline.evaluation_input(Labels(), lambda example, seed: example, {}, 4, 'label_map')
     (batch,) = read(source)
     assert batch['weight'].tolist() == [1, 1, 0, 1]
-    with pytest.raises(UserError, match=r"labels/train, image 'picture 2': label holds 52 \(1 pixels\).* 0..1 "):
+    with pytest.raises(UserError, match=r"labels/train, image 'image 2': label holds 52 \(1 pixels\).* 0..1 "):
         source.why_unread(2)
 
 

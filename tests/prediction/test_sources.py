@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seg.datasets.base import Dataset
 from seg.errors import UserError
 from seg.prediction import data_set, reading, sources
 from seg.structures import DatasetInfo
@@ -189,7 +190,7 @@ def test_next_to_the_picture(files):
 def test_a_data_set():
     """Without its labels: that of picture 1 cannot be read."""
 
-    class Data:
+    class Data(Dataset):
         info = dataclasses.replace(DatasetInfo('mine/val', ('a', 'b'), 3, (7, 9)))
 
         def load(self, index):

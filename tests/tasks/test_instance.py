@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from seg import registry
+from seg.datasets.base import FirstExamples
 from seg.errors import UserError
 from seg.executor.evaluator import Evaluator
-from seg.executor.overfit import FirstExamples
 from seg.registry import losses
 from seg.structures import PAD_PIXEL, LossTerm
 from tests.executor import runs
@@ -258,7 +258,7 @@ def test_semantic_segmentation_takes_no_losses_of_objects(tmp_path):
 
 
 def test_overfit_inputs(made):
-    train, evaluation = made.task.overfit_inputs(FirstExamples(made.train_data, 2), 2)
+    train, evaluation = made.task.overfit_inputs(FirstExamples(made.train_data, 2, 'overfit.num_images'), 2)
     (batch,), (other,) = read(train, 1), read(evaluation)
     assert sorted(batch['index']) == [0, 1] and other['index'].tolist() == [0, 1]
     np.testing.assert_array_equal(batch['image'][np.argsort(batch['index'])], other['image'])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seg.datasets.base import Dataset
 from seg.executor.evaluator import Evaluator
 from seg.structures import LossTerm
 from tests.executor import runs
@@ -17,7 +18,7 @@ BROKEN, IGNORED = 4, 2
 CHARTS = ['confusion_matrix', 'class_iou', 'class_pixels']
 
 
-class Scenes:
+class Scenes(Dataset):
     """Scenes of different sizes, whose red is 30 times their index. One cannot be loaded, one is ignored as a whole."""
 
     def __init__(self, scenes):

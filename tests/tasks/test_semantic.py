@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seg.datasets.base import Dataset, FirstExamples
 from seg.errors import UserError
 from seg.executor.evaluator import Evaluator
-from seg.executor.overfit import FirstExamples
 from seg.structures import PAD_PIXEL
 from seg.tasks.semantic import Semantic
 from tests.executor import runs
@@ -17,7 +17,7 @@ from tests.models import small_deeplab
 SIZES = ((61, 50), (40, 64), (33, 47), (64, 41), (52, 52), (61, 64))
 
 
-class Ragged:
+class Ragged(Dataset):
     """Images of different sizes, cut out of the scenes of another data set. Image `broken` cannot be loaded."""
 
     def __init__(self, scenes, broken: int = -1):
@@ -138,7 +138,7 @@ def test_training_images_of_a_random_size(plain, monkeypatch):
 
 def test_overfit_inputs(plain):
     """The same few images for both, whole, without augmentation, at the training size."""
-    train, evaluation = plain.task.overfit_inputs(FirstExamples(Ragged(plain.train_data), 3), 3)
+    train, evaluation = plain.task.overfit_inputs(FirstExamples(Ragged(plain.train_data), 3, 'overfit.num_images'), 3)
     (held,) = read(evaluation)
     assert held['index'].tolist() == [0, 1, 2]
     # 61 x 50, 40 x 64 and 33 x 47 pixels, each scaled to fill 64 x 64.
@@ -154,7 +154,7 @@ def test_overfit_inputs(plain):
     np.testing.assert_array_equal(held['label'][1, :40], train_scene['label'][:40])
     assert np.all(held['label'][1, 40:] == 255)
     with pytest.raises(UserError, match='overfit.num_images = 7: ragged/val has 6'):
-        FirstExamples(Ragged(plain.train_data), 7)
+        FirstExamples(Ragged(plain.train_data), 7, 'overfit.num_images')
 
 
 def test_one_value_per_channel_is_refused_before_training(tmp_path):

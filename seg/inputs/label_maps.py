@@ -1,21 +1,23 @@
-"""Examples with a label map."""
+"""Rows with a label map."""
 
 from __future__ import annotations
 
 import keras
 import tensorflow as tf
 
-from seg.inputs.images import Size, padded_image
-from seg.inputs.pipeline import Example
+from seg.inputs.images import padded_image
+from seg.inputs.rows import Example, Rows, Size
 from seg.structures import PAD_PIXEL
 
 
-class LabelMaps:
+class LabelMapRows(Rows):
     """Rows of `image` [H, W, 3] (Keras' floatx), `label` int32 [H, W] and `size` int32 [2], the valid part of both.
 
     Args:
       ignore_label: label of padding.
     """
+
+    target = 'label_map'
 
     def __init__(self, ignore_label: int):
         self._ignore_label = ignore_label
@@ -39,6 +41,3 @@ class LabelMaps:
         padding = [[0, canvas[0] - shape[0]], [0, canvas[1] - shape[1]]]
         label = tf.ensure_shape(tf.pad(label, padding, constant_values=self._ignore_label), canvas)
         return {'image': padded_image(example['image'], canvas), 'label': label, 'size': example['size']}
-
-    def truth(self, dataset) -> None:
-        return None

@@ -1,25 +1,25 @@
-"""Examples with objects."""
+"""Rows with instances."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from seg.augments import instances
-from seg.inputs.images import Size, padded_image
-from seg.inputs.pipeline import Example
+from seg.datasets.base import Dataset
+from seg.inputs.images import padded_image
+from seg.inputs.rows import Example, Rows, Size
 from seg.structures import PAD_PIXEL, Annotations
 
 
-class Objects:
-    """Rows of an image and its objects, in `max_objects` places (M); empty ones have class -1.
+class InstanceRows(Rows):
+    """Rows of an image and its instances, in `max_objects` places (M); empty places have class -1.
 
     Training rows hold `image` [H, W, 3] (Keras' floatx), `size` int32 [2], its valid part, `boxes` float32 [M, 4],
     `classes` int32 [M], `masks` uint8 [M, mask_size, mask_size], each over its box, and `left_out` int32 [], the
-    objects that found no place. Evaluation rows hold `native_size` int32 [2], the image's size as loaded, in place of
+    number of instances beyond M. Evaluation rows hold `native_size` int32 [2], the image's size as loaded, in place of
     `masks` and `left_out`. Crowds are left out.
 
     Args:
@@ -27,6 +27,7 @@ class Objects:
       mask_size: side of a mask.
     """
 
+    target = 'instances'
     blank = {'image': PAD_PIXEL, 'size': 1, 'native_size': 1, 'classes': -1}
 
     def __init__(self, max_objects: int, mask_size: int):
@@ -40,7 +41,7 @@ class Objects:
         return instances.move(example, tf.cast(before, tf.float32) / tf.cast(size, tf.float32), tf.zeros([2]), size)
 
     def packed(self, example: Example, canvas: Size) -> Example:
-        """The largest objects come first."""
+        """The largest instances come first."""
         boxes = example['boxes']
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         wanted = tf.where(example['is_crowd'], -1.0, area)
@@ -67,7 +68,7 @@ class Objects:
             'classes': _filled(tf.boolean_mask(example['classes'], objects), self._places, -1),
         }
 
-    def truth(self, dataset: Any) -> Callable[[int], Annotations]:
+    def truth(self, dataset: Dataset) -> Callable[[int], Annotations]:
         return dataset.annotations
 
 

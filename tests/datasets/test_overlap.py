@@ -1,0 +1,39 @@
+"""Images that are in the training data and in the evaluation data."""
+
+from seg.datasets import overlap
+from tests.datasets.small import LabelMaps
+
+
+def test_images_that_are_in_both(caplog):
+    """The same names and pixels are told; the same names of other images are not."""
+
+    class Others(LabelMaps):
+        def load(self, index):
+            return super().load(index + 9)
+
+    with caplog.at_level('WARNING'):
+        overlap.warn_of_shared(LabelMaps(), Others())
+    assert not caplog.records
+    with caplog.at_level('WARNING'):
+        overlap.warn_of_shared(LabelMaps(), LabelMaps())
+    assert '5 of the 5 images of mine/train are in mine/train' in caplog.text and "'image 0'" in caplog.text
+
+
+def test_files_that_are_learnt_and_scored(tmp_path, caplog):
+    """Copies under other names are told; other files of the same length or name are not."""
+
+    class Files(LabelMaps):
+        def image_path(self, index):
+            return str(tmp_path / self.changes['folder'] / f'{index}')
+
+    for folder in 'ab':
+        (tmp_path / folder).mkdir()
+        for n in range(5):
+            (tmp_path / folder / f'{n}').write_text(f'{n}{folder}')
+    with caplog.at_level('WARNING'):
+        overlap.warn_of_shared(Files(folder='a'), Files(folder='b'))
+    assert not caplog.records
+    (tmp_path / 'b' / '3').write_text('1a')
+    with caplog.at_level('WARNING'):
+        overlap.warn_of_shared(Files(folder='a'), Files(folder='b'))
+    assert '1 of the 5 images' in caplog.text and "such as 'image 3'" in caplog.text
