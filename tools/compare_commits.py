@@ -38,7 +38,8 @@ from safetensors.numpy import load_file  # noqa: E402
 from tools import golden  # noqa: E402
 
 _FLAGS = ('--strategy=one', '--precision=float32', '--deterministic')
-_CHANGING = re.compile(r'.*(_per_second|seconds|memory_mb)')  # Keys of metrics.jsonl that no two runs share.
+# Keys of metrics.jsonl that no two runs share, and what names files.
+_CHANGING = re.compile(r'.*(_per_second|seconds|memory_mb)|split|weights|details')
 
 
 class Failure(Exception):

@@ -321,7 +321,7 @@ def _run(folder: pathlib.Path) -> Format:
 
     def metrics(path: str) -> None:
         log = MetricsLog(path)
-        assert all(line['step'] >= 0 for line in log.read())
+        assert all(line['step'] >= 0 for line in log.read().lines)
         log.cut(250)
 
     def settings(path: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +13,12 @@ from seg.errors import UserError
 from seg.executor.checkpoints import Checkpoints
 from seg.executor.evaluator import Evaluation
 from seg.executor.run_config import RunConfig
+from seg.run import results
+from seg.run.evaluations import is_better
 from seg.run.events import Events
-from seg.run.folder import RunFolder
+from seg.run.folder import RunFolder, split_of
 from seg.run.metrics_log import MetricsLog
+from seg.run.values import number
 
 
 class EvaluationRecords:
@@ -30,8 +32,14 @@ class EvaluationRecords:
         """Whether the evaluation of a step was recorded."""
         return self._line(step) is not None
 
-    def add(self, step: int, evaluation: Evaluation, split: str) -> None:
+    def add(self, step: int, evaluation: Evaluation, split: str, weights: str) -> None:
         """Makes the checkpoint of `step` the best if it is, and records the evaluation.
+
+        Args:
+          step: of the weights.
+          evaluation: to be recorded.
+          split: name of the data.
+          weights: 'ema' or 'raw'.
 
         Raises:
           UserError: if there is no such metric as `best_metric`, or something cannot be written.
@@ -53,7 +61,9 @@ class EvaluationRecords:
         # The line comes last: it tells the next start that all the rest is there.
         if not self.has(step):  # It was if a kill came between the last evaluation and results.json.
             numbers = {'examples': evaluation.examples, 'seconds': round(evaluation.seconds, 3)}
-            self._log.add('eval', step, {**evaluation.metrics, **numbers})
+            details = self._folder.details(split, step, evaluation.details)
+            origin = {'split': split_of(split), 'weights': weights, 'details': details}
+            self._log.add('eval', step, {**evaluation.metrics, **numbers, **origin})
 
     def best(self) -> dict[str, Any] | None:
         """`step`, the value of `best_metric` (None if nothing tells it) and `checkpoint` of what is under `best/`."""
@@ -65,9 +75,9 @@ class EvaluationRecords:
         return {'step': step, metric: value, 'checkpoint': self._checkpoints.best_path()}
 
     def write_details(self, split: str, step: int | str, details: Mapping[str, Any]) -> None:
-        """Keeps what metrics tell beside numbers, as `eval/<name>-<split>-<step>.json`."""
-        for name, value in details.items():
-            files.write_json(self.path(split, step, name), value)
+        """Writes what metrics tell beside numbers, as `eval/<kind>-<split>-<step>.json`."""
+        for kind, value in details.items():
+            files.write_json(self.path(split, step, kind), value)
 
     def path(self, split: str, step: int | str, kind: str = '') -> str:
         """Path of a file in `eval/`, which is made if need be."""
@@ -93,20 +103,17 @@ class EvaluationRecords:
             )
             return False
         value = scores.get(self._config.best_metric)
-        known = isinstance(value, int | float) and math.isfinite(value)
-        return not known or metrics[self._config.best_metric] > value
+        known = number(value) is not None
+        return not known or is_better(metrics[self._config.best_metric], value, True)
 
     def _scores(self, step: int) -> dict[str, Any] | None:
         """The metrics of the checkpoint of `step` under `best/`; None if nothing tells them."""
-        if os.path.exists(self._folder.best_metrics):
-            try:
-                kept = files.read_json(self._folder.best_metrics, 'It counts as missing.')
-            except UserError as error:
-                logging.warning('%s', error)
-            else:
-                if isinstance(kept, dict) and kept.get('step') == step and isinstance(kept.get('metrics'), dict):
-                    return kept['metrics']
-        return self._line(step)
+        try:
+            kept = results.read(self._folder.best_metrics, 'It counts as missing.')
+        except UserError as error:
+            logging.warning('%s', error)
+            kept = None
+        return kept['metrics'] if kept and kept['step'] == step else self._line(step)
 
     def _line(self, step: int) -> dict[str, Any] | None:
-        return next((line for line in self._log.read() if (line['kind'], line['step']) == ('eval', step)), None)
+        return next((line for line in self._log.read().by_step('eval') if line['step'] == step), None)

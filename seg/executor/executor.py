@@ -33,7 +33,8 @@ from seg.executor.evaluation_records import EvaluationRecords
 from seg.executor.evaluator import Evaluation, Evaluator
 from seg.executor.run_config import RunConfig
 from seg.executor.training_records import TrainingRecords
-from seg.run.folder import RunFolder
+from seg.run import results
+from seg.run.folder import RunFolder, split_of
 from seg.run.metrics_log import MetricsLog
 from seg.structures import Input
 
@@ -106,16 +107,16 @@ class Executor:
         """
         step = self._train(source, eval_source, self._config.train_steps, stop)
         path = self._folder.results
-        if self._last is None and (results := _kept_results(path)):
+        if self._last is None and (kept := _kept_results(path)):
             logging.info('These are the results of %s; --mode=eval evaluates under other settings.', path)
-            return results
+            return kept
         if self._last is None or self._last[0] != step:
             self._evaluate_now(eval_source, step)
-        results = self._results(*self._last, self._checkpoints.path(step), self.trainer.averages)
-        results['best'] = self._records.best()
+        written = self._results(*self._last, eval_source.name, self._checkpoints.path(step), self.trainer.averages)
+        written['best'] = self._records.best()
         if self.engine.chief:
-            _write_results(path, results)
-        return results
+            results.write(path, written)
+        return written
 
     def evaluate(self, source: Input, checkpoint: str = 'latest', settings: Sequence[str] = ()) -> dict[str, Any]:
         """Evaluates a checkpoint; writes `eval/<split>-<step>.json` and returns what it holds.
@@ -134,18 +135,19 @@ class Executor:
         found, ema = self._load_model(checkpoint)
         self.training.read_times(found.metadata, found.path)
         evaluation = self._the_evaluator.evaluate(source)
-        results = self._results(found.step, evaluation, found.path, ema) | {'settings': list(settings)}
-        if not self.engine.chief:
-            return results
         mark = '-' + hashlib.sha256('\n'.join(settings).encode()).hexdigest()[:6] if settings else ''
+        written = self._results(found.step, evaluation, source.name, found.path, ema, mark)
+        written['settings'] = list(settings)
+        if not self.engine.chief:
+            return written
         try:
             self._records.write_details(source.name, f'{found.step}{mark}', evaluation.details)
             path = self._records.path(source.name, f'{found.step}{mark}')
         except UserError as error:
-            raise UnsavedError(str(error), results) from error
-        _write_results(path, results)
+            raise UnsavedError(str(error), written) from error
+        results.write(path, written)
         logging.info('Scores: %s', path)
-        return results
+        return written
 
     def predictor(self, checkpoint: str = 'latest') -> Predictor:
         """Sets the model's weights from a checkpoint; returns what predicts batches that the host makes."""
@@ -293,8 +295,9 @@ class Executor:
         logging.info('step %d: %s', step, self._task.summary(evaluation.metrics))
         with together(self.engine):
             if self.engine.chief:
-                self._records.add(step, evaluation, source.name)
-        self._last = step, evaluation._replace(pictures=[], details={})  # Many megabytes, which are written by now.
+                self._records.add(step, evaluation, source.name, _weights(self.trainer.averages))
+        # Many megabytes, which are written by now.
+        self._last = step, evaluation._replace(pictures=[], details=dict.fromkeys(evaluation.details))
         return self._last[1]
 
     def _load_model(self, which: str) -> tuple[Checkpoint, bool]:
@@ -318,36 +321,32 @@ class Executor:
         self.engine.set_model(self._task.checkpoint_items, values)
         return found, averages
 
-    def _results(self, step: int, evaluation: Evaluation, checkpoint: str, ema: bool) -> dict[str, Any]:
+    def _results(
+        self, step: int, evaluation: Evaluation, split: str, checkpoint: str, averages: bool, mark: str = ''
+    ) -> dict[str, Any]:
         return {
             'step': step,
             'metrics': evaluation.metrics,
             'examples': evaluation.examples,
             **self.training.speed(step),
             'eval_images_per_second': round(evaluation.images_per_second, 3),
-            'weights': 'ema' if ema else 'raw',
+            'weights': _weights(averages),
             'checkpoint': checkpoint,
             'config': self._folder.config,
+            'split': split_of(split),
+            'details': self._folder.details(split, f'{step}{mark}', evaluation.details),
         }
+
+
+def _weights(averages: bool) -> str:
+    """How records name the weights that were evaluated."""
+    return 'ema' if averages else 'raw'
 
 
 def _kept_results(path: str) -> dict[str, Any] | None:
     """What results.json holds; None if it is not there, or damaged: the evaluation is then made again."""
-    if not os.path.exists(path):
-        return None
     try:
-        results = files.read_json(path, 'It is written again.')
+        return results.read(path, 'It is written again.')
     except UserError as error:
         logging.warning('%s', error)
         return None
-    if isinstance(results, dict) and type(results.get('step')) is int and isinstance(results.get('metrics'), dict):
-        return results
-    logging.warning('%s holds no results. It is written again.', path)
-    return None
-
-
-def _write_results(path: str, results: dict[str, Any]) -> None:
-    try:
-        files.write_json(path, results)
-    except UserError as error:
-        raise UnsavedError(str(error), results) from error

@@ -5,61 +5,60 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Sequence
 
 from seg.report import text
-from seg.report.classes import class_names
-from seg.report.run_files import RunFiles, mapping, whole
+from seg.report.run_files import RunFiles
 from seg.run import event_files
-from seg.run.folder import RunFolder
+from seg.run.values import whole
 
 
 def title(run: RunFiles) -> str:
-    folder = os.path.abspath(run.model_dir)
+    folder = os.path.abspath(run.folder.path)
     name = os.path.basename(folder) or folder
     return f'{os.path.basename(os.path.dirname(folder))}, {name}' if name == 'overfit' else name
 
 
 def status(run: RunFiles) -> str:
-    total = run.train_steps
+    total = run.about.train_steps
     if run.complete:
         early = f' of at most {total:,}' if total and run.step < total else ''
         return f'Complete: {run.step:,} steps{early}.'
     of = f' of {total:,} ({100 * run.step / total:.0f} %)' if total else ''
     if run.running:
         return f'Training now: step {run.step:,}{of}.'
-    return f'Not complete: step {run.step:,}{of}.' if run.train or run.run else f'Step {run.step:,}{of}.'
+    return f'Not complete: step {run.step:,}{of}.' if run.train or run.about.known else f'Step {run.step:,}{of}.'
 
 
 def facts(run: RunFiles) -> list[tuple[str, str]]:
     """What was trained on what."""
-    training = mapping(run.run.get('training'))
-    parts = {key.rpartition('.')[2]: str(value) for key, value in training.items() if str(value).startswith('@')}
+    about, settings = run.about, run.about.settings
+    parts = {key.rpartition('.')[2]: value for key, value in settings.items() if value.startswith('@')}
     names = [parts[slot].rpartition('.')[2] for slot in ('model', 'backbone') if slot in parts]
     count = re.match(r'([\d,]+) trainable weights', run.model_info)
-    evaluated = re.search(r'^experiment\.eval_data = @(\S+)', run.operative_config, re.MULTILINE)
+    evaluated = settings.get('experiment.eval_data', '').removeprefix('@').replace('datasets.', '')
     facts = {
-        'Mode': str(run.run.get('mode', '')).replace('_', ' '),
-        'Data': str(run.dataset.get('name', '')),
-        'Evaluated on': evaluated[1].replace('datasets.', '') if evaluated and run.evals else '',
-        'Classes': str(len(class_names(run)) or ''),
+        'Mode': about.mode.replace('_', ' '),
+        'Data': run.dataset.get('name', ''),
+        'Evaluated on': evaluated if run.evals else '',
+        'Classes': str(len(run.class_names) or ''),
         'Model': ', '.join(names),
         'Trainable weights': count[1] if count else '',
-        'Batch size': text.grouped(run.batch_size) if run.batch_size else '',
+        'Batch size': text.grouped(about.batch_size) if about.batch_size else '',
         'Optimizer': parts.get('optimizer', '').rpartition('.')[2],
-        'Seed': str(training.get('RunConfig.seed', '')),
+        'Seed': settings.get('RunConfig.seed', ''),
     }
     return [(name, value) for name, value in facts.items() if value]
 
 
 def times(run: RunFiles) -> list[tuple[str, str]]:
-    seconds = [line['seconds'] for line in run.evals if 'seconds' in line]
+    seconds = [each.seconds for each in run.evals if each.seconds is not None]
     waits = [line['data_wait'] for line in run.train if 'data_wait' in line]
     memory = [line['host_memory_mb'] for line in run.train if 'host_memory_mb' in line]
     speed = next((e.images_per_second for e in run.evaluations() if e.images_per_second), None)
-    folder = RunFolder(run.model_dir)
-    starts = event_files.starts(folder.train)
+    starts = event_files.starts(run.folder.train)
     resumes = [f'step {start.step:,} ({text.moment(start.time)})' for start in starts[1:]]
-    log = folder.metrics
+    log = run.folder.metrics
     passes = text.count(len(seconds), 'pass', 'passes')
     rows = {
         'Started': text.moment(starts[0].time) if starts else '',
@@ -83,7 +82,7 @@ def _speed(rate: float | None) -> str:
 
 
 def hardware(run: RunFiles) -> list[tuple[str, str]]:
-    about, known = run.run, dict(mapping(run.run.get('versions')))
+    about, known = run.about.hardware, dict(run.about.versions)
     take = lambda key: '' if known.get(key) is None else text.listed(known.pop(key))  # noqa: E731
     cores, memory = take('cpu_cores'), take('memory_gib')
     replicas = whole(about.get('replicas'))
@@ -105,18 +104,18 @@ def hardware(run: RunFiles) -> list[tuple[str, str]]:
 
 def commands(run: RunFiles) -> list[tuple[str, str]]:
     """Ways to repeat the run: (what it is, command)."""
-    commands, started = [], run.run.get('command')
-    if isinstance(started, list) and started:
-        commands.append(('The command of this run', _in_shell([str(word) for word in started])))
+    commands = []
+    if run.about.command:
+        commands.append(('The command of this run', _in_shell(run.about.command)))
     if run.config:
-        words = ['seg_main', f'--gin_file={RunFolder(run.model_dir).config}', '--model_dir=runs/again']
-        if run.run.get('mode') in ('train', 'overfit'):
-            words.append(f'--mode={run.run["mode"]}')
+        words = ['seg_main', f'--gin_file={run.folder.config}', '--model_dir=runs/again']
+        if run.about.mode in ('train', 'overfit'):
+            words.append(f'--mode={run.about.mode}')
         commands.append(('The same from the settings that it has kept', _in_shell(words)))
     return commands
 
 
-def _in_shell(words: list[str]) -> str:
+def _in_shell(words: Sequence[str]) -> str:
     """A command with a line for each flag."""
     return ' \\\n  '.join(map(_quoted, words))
 

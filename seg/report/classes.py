@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import glob
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from seg.datasets.palette import object_palette, voc_palette
 from seg.report.curves import name_of
-from seg.report.run_files import Evaluation, RunFiles, mapping, number, whole
-from seg.run.folder import RunFolder
+from seg.report.run_files import Evaluation, RunFiles
 
 _MOST_CLASSES = 32  # Of a confusion matrix that is a table; of more, the picture is shown.
 _METRICS = ('iou', 'mask_ap', 'box_ap', 'recall', 'accuracy', 'precision')
@@ -72,7 +68,7 @@ def class_table(
             columns.setdefault(metric, {})[name] = value
     if not columns:
         return None
-    names = list(dict.fromkeys([*class_names(run), *(name for column in columns.values() for name in column)]))
+    names = list(dict.fromkeys([*run.class_names, *(name for column in columns.values() for name in column)]))
     shares: dict[str, dict[str, float]] = {}
     if confusion is not None and len(confusion) == len(names):
         right, truth, predicted = np.diagonal(confusion), confusion.sum(1), confusion.sum(0)
@@ -80,11 +76,13 @@ def class_table(
         columns.setdefault('precision', _ratios(names, right, predicted))
         shares['True pixels'] = _ratios(names, truth, truth.sum())
         shares['Predicted pixels'] = _ratios(names, predicted, truth.sum())
-    if trained := _training_pixels(run, len(names)):
+    trained, _ = run.dataset.get('class_histogram', ((), ()))  # Which a run counts where a loss asks for it.
+    if len(trained) == len(names) and sum(trained):
         shares['Training pixels'] = _ratios(names, np.asarray(trained), sum(trained))
     kinds = sorted(columns, key=lambda kind: (_METRICS.index(kind) if kind in _METRICS else len(_METRICS), kind))
     objects = 'mask_ap' in columns or 'box_ap' in columns
-    colors = _colors(run.dataset.get('colors'), len(names), object_palette if objects else voc_palette)
+    palette = object_palette(256) if objects else voc_palette(256)
+    colors = _colors(run.dataset.get('colors') or (), palette, len(names))
 
     def row(i: int, name: str) -> ClassRow:
         scores = [_cell(columns[kind].get(name), '{:.4f}') for kind in kinds]
@@ -108,7 +106,7 @@ def confusion_table(run: RunFiles, confusion: np.ndarray | None) -> ConfusionTab
         return None
     truth = confusion.sum(1)
     return ConfusionTable(
-        class_names(run),
+        run.class_names,
         [
             [_cell(float(n / truth[i]), f'{100 * n / truth[i]:.0f}' if n / truth[i] >= 0.005 else '') for n in row]
             if truth[i]
@@ -118,35 +116,23 @@ def confusion_table(run: RunFiles, confusion: np.ndarray | None) -> ConfusionTab
     )
 
 
-def confusion_of(run: RunFiles, evaluation: Evaluation | None) -> np.ndarray | None:
-    """The pixels [K, K] by (true class, predicted class) that an evaluation counted; None if no file has them.
+def confusion_of(run: RunFiles, evaluation: Evaluation | None, notes: list[str]) -> np.ndarray | None:
+    """The pixels [K, K] by (true class, predicted class) that an evaluation counted; None if no sound file has them.
 
-    A file of the same step may be of another split, or of an evaluation under other settings: only one that gives the
-    evaluation's own pixel accuracy counts.
+    Args:
+      run: the run.
+      evaluation: whose pixels.
+      notes: takes one if the file is damaged.
     """
-    if evaluation is None or 'pixel_accuracy' not in evaluation.metrics:
+    values = run.read_details(evaluation, 'confusion', notes) if evaluation else {}
+    names = run.class_names
+    try:
+        matrix = np.array(values.get('pixels'), np.float64)
+    except (ValueError, TypeError, OverflowError):
         return None
-    names = class_names(run)
-    folder = glob.escape(RunFolder(run.model_dir).eval)
-    for path in sorted(glob.glob(os.path.join(folder, f'confusion-*-{evaluation.step}.json'))):
-        try:
-            with open(path, encoding='utf-8') as file:
-                values = mapping(json.load(file))
-            matrix = np.array(values.get('pixels'), np.float64)
-        except (OSError, ValueError, TypeError, OverflowError, RecursionError):
-            continue
-        if matrix.shape != (len(names), len(names)) or values.get('class_names') != names:
-            continue
-        if matrix.size and np.isfinite(matrix).all() and matrix.min() >= 0 and matrix.sum() > 0:
-            if abs(np.trace(matrix) / matrix.sum() - evaluation.metrics['pixel_accuracy']) < 1e-9:
-                return matrix
-    return None
-
-
-def class_names(run: RunFiles) -> list[str]:
-    """The data set's, in their order; empty if it is not known."""
-    names = run.dataset.get('class_names')
-    return [str(name) for name in names] if isinstance(names, list) else []
+    if matrix.shape != (len(names), len(names)) or values.get('class_names') != names or not matrix.size:
+        return None
+    return matrix if np.isfinite(matrix).all() and matrix.min() >= 0 and matrix.sum() > 0 else None
 
 
 def _ratios(names: list[str], parts: np.ndarray, wholes) -> dict[str, float]:
@@ -159,23 +145,7 @@ def _cell(value: float | None, form: str) -> Cell:
     return Cell(value, '–' if value is None else form.format(value).replace('%', ' %'))
 
 
-def _training_pixels(run: RunFiles, count: int) -> list[float] | None:
-    """Pixels of each class in the training data, which a run counts where a loss asks for it."""
-    histogram = run.dataset.get('class_histogram')
-    pixels = histogram[0] if isinstance(histogram, list) and histogram else None
-    values = [number(value) for value in pixels] if isinstance(pixels, list) else []
-    return values if len(values) == count and None not in values and sum(values) > 0 else None
-
-
-def _colors(colors: Any, count: int, default: Callable[[int], Sequence[Sequence[int]]]) -> list[str]:
-    """CSS colours of the classes; those of the data set where it has good ones, else those of a palette."""
-    good = isinstance(colors, list) and len(colors) >= count
-    good = good and all(isinstance(c, list) and len(c) == 3 and all(_is_byte(v) for v in c) for c in colors)
-    palette = default(256)
-    chosen = colors if good else [palette[i % 256] for i in range(count)]
+def _colors(colors: Sequence[Sequence[int]], palette: Sequence[Sequence[int]], count: int) -> list[str]:
+    """CSS colours of the classes: those of the data set, or those of a palette of 256 if it has too few."""
+    chosen = colors if len(colors) >= count else [palette[i % 256] for i in range(count)]
     return ['#{:02x}{:02x}{:02x}'.format(*map(int, color)) for color in chosen]
-
-
-def _is_byte(value: Any) -> bool:
-    found = whole(value)
-    return found is not None and found < 256

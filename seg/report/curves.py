@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from seg.report.charts import NUM_COLORS, Chart, Series, line_chart
-from seg.report.run_files import RunFiles, Values
+from seg.report.run_files import RunFiles
+from seg.run.evaluations import Evaluation
 
 # Metrics that are shares, hence can share an axis, in the order of their importance.
 SCORES = ('miou', 'miou_without_background', 'pixel_accuracy', 'mean_accuracy')
@@ -43,7 +44,8 @@ def name_of(metric: str) -> str:
 def curves(run: RunFiles) -> list[Chart]:
     """Draws every curve that the run has points for."""
     terms = sorted({name for line in run.train for name in line if name.startswith('loss/')})
-    scores = [name for name in (*SCORES, *OBJECT_SCORES) if any(name in line for line in run.evals)][:NUM_COLORS]
+    evaluated = {name for evaluation in run.evals for name in evaluation.metrics}
+    scores = [name for name in (*SCORES, *OBJECT_SCORES) if name in evaluated][:NUM_COLORS]
     scores += sorted(_other_scores(run.evals))[: max(0, NUM_COLORS - len(scores))]
     loss = [_trained(run, 'Training', 'loss', smooth=True), _evaluated(run, 'Evaluation', 'loss')]
     several = [_trained(run, name.removeprefix('loss/'), name, smooth=True) for name in terms] if terms[1:] else []
@@ -88,22 +90,18 @@ def _counts(run: RunFiles) -> Iterator[tuple[str, str, list[Series]]]:
         yield title, 'per image', series[:NUM_COLORS]
 
 
-def _other_scores(lines: Sequence[Values]) -> set[str]:
+def _other_scores(evaluations: Sequence[Evaluation]) -> set[str]:
     """Further metrics of the whole data set that look like shares, such as those of a plugin."""
-    names = {name for line in lines for name in line if '/' not in name}
-    names -= {*SCORES, *OBJECT_SCORES, *COUNTS, 'loss', 'step', 'seconds'}
-    return {name for name in names if all(0 <= line.get(name, 0) <= 1 for line in lines)}
+    names = {name for evaluation in evaluations for name in evaluation.metrics if '/' not in name}
+    names -= {*SCORES, *OBJECT_SCORES, *COUNTS, 'loss'}
+    return {name for name in names if all(0 <= each.metrics.get(name, 0) <= 1 for each in evaluations)}
 
 
 def _trained(run: RunFiles, label: str, name: str, *, factor: float = 1, smooth: bool = False) -> Series:
-    points = _points(run.train, name)
+    points = {line['step']: line[name] for line in run.train if name in line}
     return Series(label, list(points), [value * factor for value in points.values()], smooth=smooth)
 
 
 def _evaluated(run: RunFiles, label: str, name: str) -> Series:
-    points = _points(run.evals, name)
+    points = {each.step: each.metrics[name] for each in run.evals if name in each.metrics}
     return Series(label, list(points), list(points.values()), points=True)
-
-
-def _points(lines: Sequence[Values], name: str) -> dict[float, float]:
-    return {line['step']: line[name] for line in lines if name in line}

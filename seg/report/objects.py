@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import glob
-import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
-from seg.report.classes import Cell, class_names
-from seg.report.run_files import Evaluation, RunFiles, mapping, number
-from seg.run.folder import RunFolder
+from seg.report.classes import Cell
+from seg.report.run_files import Evaluation, RunFiles
+from seg.run.values import mapping, number
 
 _COLUMNS = {
     'mask_ap50': 'Mask AP50',
@@ -28,32 +25,19 @@ def finds_objects(evaluations: Sequence[Evaluation]) -> bool:
     return any('mask_ap' in e.metrics or 'box_ap' in e.metrics for e in evaluations)
 
 
-def object_columns(run: RunFiles, evaluation: Evaluation | None) -> dict[str, dict[str, Cell]]:
-    """Columns of the table of classes: by their names, what each class has; empty if no file tells.
+def object_columns(run: RunFiles, evaluation: Evaluation | None, notes: list[str]) -> dict[str, dict[str, Cell]]:
+    """Columns of the table of classes: by their names, what each class has; empty if no sound file tells.
 
-    A file of the same step may be of another split, or of an evaluation under other settings: only one whose F1 and
-    whose limit on detections are the evaluation's own counts.
+    Args:
+      run: the run.
+      evaluation: whose classes.
+      notes: takes one if the file is damaged.
     """
-    if evaluation is None or 'f1' not in evaluation.metrics:
+    rows = run.read_details(evaluation, 'instances', notes).get('classes') if evaluation else None
+    rows = [mapping(row) for row in rows] if isinstance(rows, list) else []
+    if not rows or [row.get('name') for row in rows] != run.class_names:
         return {}
-    folder = glob.escape(RunFolder(run.model_dir).eval)
-    for path in sorted(glob.glob(os.path.join(folder, f'instances-*-{evaluation.step}.json'))):
-        try:
-            with open(path, encoding='utf-8') as file:
-                values = mapping(json.load(file))
-        except (OSError, ValueError, RecursionError):
-            continue
-        rows = values.get('classes')
-        rows = [mapping(row) for row in rows] if isinstance(rows, list) else []
-        if [row.get('name') for row in rows] == class_names(run) and _is_of(values, evaluation):
-            return {title: {row['name']: _cell(key, row.get(key)) for row in rows} for key, title in _COLUMNS.items()}
-    return {}
-
-
-def _is_of(values: dict[str, Any], evaluation: Evaluation) -> bool:
-    f1, limit = number(mapping(values.get('best')).get('f1')), number(values.get('max_detections'))
-    same_limit = limit == evaluation.metrics.get('max_detections')
-    return f1 is not None and abs(f1 - evaluation.metrics['f1']) < 1e-5 and same_limit
+    return {title: {row['name']: _cell(key, row.get(key)) for row in rows} for key, title in _COLUMNS.items()}
 
 
 def _cell(key: str, value: Any) -> Cell:

@@ -90,11 +90,11 @@ def render(run: RunFiles) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {'share': text.share, 'grouped': text.grouped}
-    folder, notes = RunFolder(run.model_dir), list(run.notes)
+    folder, notes = run.folder, list(run.notes)
     evaluations = run.evaluations()
     first = evaluations[0] if evaluations else None
-    matrix = confusion_of(run, first)
-    further = object_columns(run, first)
+    matrix = confusion_of(run, first, notes)
+    further = object_columns(run, first, notes)
     classes = class_table(run, first, matrix, further)
     confusion = confusion_table(run, matrix)
     told = {'class_iou': classes, 'class_ap': classes, 'class_pixels': matrix is not None and classes}
@@ -128,7 +128,7 @@ def render(run: RunFiles) -> str:
         hardware=about.hardware(run),
         commands=about.commands(run),
         settings=[(os.path.basename(path), content) for path, content in settings if content],
-        model_dir=os.path.abspath(run.model_dir),
+        model_dir=os.path.abspath(folder.path),
         made=datetime.datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z'),
         version=__version__,
         style=style,

@@ -1,43 +1,33 @@
-"""Reads what a run has left in its `model_dir`, complete or not: scores, curves, settings, hardware."""
+"""A run as its files tell it, complete or not: scores, curves, settings, hardware."""
 
 from __future__ import annotations
 
 import dataclasses
 import glob
-import json
-import math
 import os
+from collections.abc import Callable
 from typing import Any
 
+from seg import files
 from seg.errors import UserError
+from seg.run import dataset_info, evaluations, results
 from seg.run.folder import RunFolder
 from seg.run.lock import is_held
+from seg.run.metrics_log import Log, MetricsLog
+from seg.run.run_json import About
+from seg.run.values import Values, finite, mapping, number, whole
 
-Values = dict[str, float]
 
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """The scores of one step.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation(evaluations.Evaluation):
+    """An evaluation as a table shows it.
 
     Attributes:
-      label: what kind of evaluation, for a table's head: 'Last', 'Best', or the name of a split, with the mark of its
-        file where it was made with other settings.
-      step: optimizer steps that the weights have taken.
-      metrics: finite values by name, as the metrics give them.
-      examples: images that counted; None if unknown.
-      weights: 'ema' or 'raw'; None if unknown.
-      images_per_second: None if unknown.
-      settings: in what it differs from the evaluations of the training, `key = value` each.
+      label: the head of its column: 'Last', 'Best', or the name of a split, with the mark of its file where it was
+        made with other settings.
     """
 
     label: str
-    step: int
-    metrics: Values
-    examples: int | None = None
-    weights: str | None = None
-    images_per_second: float | None = None
-    settings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +35,12 @@ class RunFiles:
     """A run, as far as its files tell it. What is missing or damaged is empty.
 
     Attributes:
-      model_dir: the run's directory.
-      train: lines of metrics.jsonl of kind train, `step` included, by step.
-      evals: those of kind eval.
+      folder: of the run.
+      train: numbers of the lines of metrics.jsonl of kind train, `step` included, by step.
+      evals: the evaluations of the training, by step.
       results: results.json.
-      eval_files: eval/*.json by file name.
-      run: run.json.
+      eval_files: results of `--mode=eval` by their files' names without an ending, newest first.
+      about: run.json.
       dataset: dataset_info.json.
       config: the text of config.gin.
       operative_config: that of operative_config.gin.
@@ -59,12 +49,12 @@ class RunFiles:
       running: whether a process on this machine is training in the directory now.
     """
 
-    model_dir: str
+    folder: RunFolder
     train: list[Values]
-    evals: list[Values]
+    evals: list[evaluations.Evaluation]
     results: dict[str, Any]
     eval_files: dict[str, dict[str, Any]]
-    run: dict[str, Any]
+    about: About
     dataset: dict[str, Any]
     config: str
     operative_config: str
@@ -73,26 +63,24 @@ class RunFiles:
     running: bool
 
     @property
+    def class_names(self) -> list[str]:
+        """The data set's, in their order; empty if unknown."""
+        return self.dataset.get('class_names', [])
+
+    @property
     def step(self) -> int:
         """The last step that any of the files tells of."""
-        steps = [line['step'] for line in (*self.train[-1:], *self.evals[-1:])]
-        steps += [whole(values.get('step')) or 0 for values in (self.results, *self.eval_files.values())]
+        steps = [line['step'] for line in self.train[-1:]] + [evaluation.step for evaluation in self.evals[-1:]]
+        steps += [values['step'] for values in (self.results, *self.eval_files.values()) if values]
         return int(max(steps, default=0))
-
-    @property
-    def train_steps(self) -> int | None:
-        return whole(self.run.get('train_steps'))
-
-    @property
-    def batch_size(self) -> int | None:
-        return whole(self.run.get('global_batch'))
 
     @property
     def complete(self) -> bool:
         """Whether the training has reached its end. A run that evaluates writes results.json there, and only there."""
         if self.results:
-            return (whole(self.results.get('step')) or 0) >= (self.train[-1]['step'] if self.train else 0)
-        return self.run.get('mode') == 'train' and self.train_steps is not None and self.step >= self.train_steps
+            return self.results['step'] >= (self.train[-1]['step'] if self.train else 0)
+        total = self.about.train_steps
+        return self.about.mode == 'train' and total is not None and self.step >= total
 
     @property
     def train_seconds(self) -> float | None:
@@ -102,8 +90,8 @@ class RunFiles:
             return known
         seconds, before = 0.0, 0.0
         for line in self.train:
-            if self.batch_size and line.get('images_per_second'):
-                seconds += (line['step'] - before) * self.batch_size / line['images_per_second']
+            if self.about.batch_size and line.get('images_per_second'):
+                seconds += (line['step'] - before) * self.about.batch_size / line['images_per_second']
             before = line['step']
         if seconds:
             return seconds
@@ -122,29 +110,44 @@ class RunFiles:
 
     def evaluations(self) -> list[Evaluation]:
         """The evaluation of the last step first, then that of the best one, then those of `--mode=eval`."""
-        decay = mapping(self.run.get('training')).get('OptimizerStep.ema_decay')
-        weights = None if decay is None else 'raw' if decay == 'None' else 'ema'
-        found = [_of_line('Last', line, weights) for line in self.evals[-1:]]
-        if mapping(self.results.get('metrics')) and (not found or whole(self.results.get('step')) >= found[0].step):
-            found = [_of_results('Last', self.results)]
-        best = self._best(weights)
+        found = [self._shown('Last', evaluation) for evaluation in self.evals[-1:]]
+        if self.results and (not found or self.results['step'] >= found[0].step):
+            found = [self._shown('Last', evaluations.of_results(self.results))]
+        best = self._best()
         if best and found and best.step == found[0].step:
             found[0] = dataclasses.replace(found[0], label='Last and best')
         elif best:
-            found.append(best)
-        return found + [_of_results(_label(name, v), v) for name, v in self.eval_files.items()]
+            found.append(self._shown('Best', best))
+        for name, values in self.eval_files.items():
+            found.append(self._shown(_label(name, values['step']), evaluations.of_results(values), name))
+        return found
 
-    def _best(self, weights: str | None) -> Evaluation | None:
+    def read_details(self, evaluation: Evaluation, kind: str, notes: list[str]) -> dict[str, Any]:
+        """Reads one kind of an evaluation's details; empty if there are none, with a note if they are damaged."""
+        name = evaluation.details.get(kind)
+        path = self.folder.named(name) if name else None
+        if path is None or not os.path.exists(path):
+            return {}
+        return _told(self.folder, path, lambda: files.read_object(path, ''), {}, notes)
+
+    def _shown(self, label: str, evaluation: evaluations.Evaluation, name: str = '') -> Evaluation:
+        """Completes what older runs do not tell: which weights, of which a run has one kind, and the details."""
+        details, weights = evaluation.details, evaluation.weights
+        if details is None:
+            details = evaluations.details_by_name(self.folder, evaluation.step, name)
+        if not weights:
+            told = [evaluations.of_results(values) for values in (self.results, *self.eval_files.values()) if values]
+            weights = next((each.weights for each in told if each.weights), '')
+        return Evaluation(**vars(evaluation) | {'label': label, 'details': details, 'weights': weights})
+
+    def _best(self) -> evaluations.Evaluation | None:
         named = mapping(self.results.get('best'))
         step = whole(named.get('step'))
         if step is not None and self.complete:
-            lines = [line for line in self.evals if line['step'] == step]
-            if lines:
-                return _of_line('Best', lines[0], weights)
-            return Evaluation('Best', step, finite(named) | {}, weights=weights)
-        metric = str(self.run.get('best_metric', 'miou'))
-        lines = [line for line in self.evals if metric in line]
-        return _of_line('Best', max(lines, key=lambda line: line[metric]), weights) if lines else None
+            lines = [evaluation for evaluation in self.evals if evaluation.step == step]
+            metrics = {name: value for name, value in finite(named).items() if name != 'step'}
+            return lines[0] if lines else evaluations.Evaluation(step=step, metrics=metrics)
+        return evaluations.best(self.evals, self.about.best_metric, self.about.higher_is_better)
 
 
 def read(model_dir: str) -> RunFiles:
@@ -153,140 +156,65 @@ def read(model_dir: str) -> RunFiles:
     Raises:
       UserError: if there is no such folder, or no run in it.
     """
-    place = f'--model_dir={model_dir}'
     if not os.path.isdir(model_dir):
-        raise UserError(f'{place}: there is no such folder. Give the directory of a run, such as runs/deeplab_shapes.')
-    notes: list[str] = []
-    folder = RunFolder(model_dir)
-    train, evals = _metrics(folder.metrics, notes)
-    results, run, dataset = (_json(folder, path, notes) for path in (folder.results, folder.run, folder.dataset_info))
-    eval_files = {}
-    for path in glob.glob(os.path.join(glob.escape(folder.eval), '*.json')):
-        name = os.path.basename(path)
-        if name.startswith(('confusion-', 'instances-')):  # Details of an evaluation; read where they are needed.
-            continue
-        values = _json(folder, path, notes)
-        if whole(values.get('step')) is not None and mapping(values.get('metrics')):
-            eval_files[name.removesuffix('.json')] = values
-    eval_files = dict(sorted(eval_files.items(), key=lambda item: (-item[1]['step'], item[0])))
-    if whole(results.get('step')) is None:
-        results = {}
-    if not (train or evals or results or eval_files or run):
-        paths = (os.path.join(model_dir, name) for name in sorted(os.listdir(model_dir)))
-        inside = [path for path in paths if RunFolder(path).holds_run()]
-        hint = f' There is one in {inside[0]}.' if inside else ''
         raise UserError(
-            f'{place}: no run was made there: it holds no readable run.json, metrics.jsonl, results.json or '
-            f'eval/*.json.{hint} Give the directory that a training was run with.'
+            f'--model_dir={model_dir}: there is no such folder. Give the directory of a run, such as '
+            'runs/deeplab_shapes.'
         )
-    return RunFiles(
-        model_dir=model_dir,
-        train=train,
-        evals=evals,
-        results=results,
-        eval_files=eval_files,
-        run=run,
-        dataset=dataset,
+    folder, notes = RunFolder(model_dir), []
+    log = _told(folder, folder.metrics, MetricsLog(folder.metrics).read, Log([], 0), notes)
+    if log.damaged:
+        notes.append(f'Damaged lines of {folder.relative(folder.metrics)}, left out: {log.damaged}.')
+    run = RunFiles(
+        folder=folder,
+        train=[finite(line) | {'step': line['step']} for line in log.by_step('train')],
+        evals=[evaluations.of_line(line) for line in log.by_step('eval')],
+        results=_told(folder, folder.results, lambda: results.read(folder.results, ''), None, notes) or {},
+        eval_files=_eval_files(folder, notes),
+        about=_told(folder, folder.run, lambda: About.read(folder), About(), notes),
+        dataset=_told(folder, folder.dataset_info, lambda: dataset_info.read_known(folder), {}, notes),
         config=_text(folder.config),
         operative_config=_text(folder.operative_config),
         model_info=_text(folder.model_info),
         notes=notes,
         running=is_held(folder),
     )
+    if not (run.train or run.evals or run.results or run.eval_files or run.about.known):
+        paths = (os.path.join(model_dir, name) for name in sorted(os.listdir(model_dir)))
+        inside = [path for path in paths if RunFolder(path).holds_run()]
+        hint = f' There is one in {inside[0]}.' if inside else ''
+        raise UserError(
+            f'--model_dir={model_dir}: no run was made there: it holds no readable run.json, metrics.jsonl, '
+            f'results.json or eval/*.json.{hint} Give the directory that a training was run with.'
+        )
+    return run
 
 
-# Files are what somebody may have edited or cut: nothing is taken to be of the type that it should be.
+def _eval_files(folder: RunFolder, notes: list[str]) -> dict[str, dict[str, Any]]:
+    """The results of `--mode=eval`, newest first; the other files there are details, which are read when needed."""
+    found = {}
+    for path in glob.glob(os.path.join(glob.escape(folder.eval), '*.json')):
+        name = os.path.basename(path).removesuffix('.json')
+        if not name.startswith(tuple(f'{kind}-' for kind in evaluations.KNOWN_DETAILS)):
+            values = _told(folder, path, lambda path=path: files.read_object(path, ''), {}, notes)
+            if results.are_scores(values) and values['metrics']:
+                found[name] = values
+    return dict(sorted(found.items(), key=lambda item: (-item[1]['step'], item[0])))
 
 
-def number(value: Any) -> float | None:
-    """A finite number as a float, None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # An int beyond every float.
-        return None
-
-
-def whole(value: Any) -> int | None:
-    """A number without fraction, of 0 or more, as an int; None for anything else."""
-    found = number(value)
-    return int(found) if found is not None and found >= 0 and found == int(found) else None
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """A dict, empty for anything else."""
-    return value if isinstance(value, dict) else {}
-
-
-def finite(values: Any) -> Values:
-    """The finite numbers of a dict."""
-    return {name: found for name, value in mapping(values).items() if (found := number(value)) is not None}
-
-
-def _of_line(label: str, line: Values, weights: str | None) -> Evaluation:
-    metrics = {name: value for name, value in line.items() if name not in ('step', 'examples', 'seconds')}
-    examples, seconds = line.get('examples'), line.get('seconds')
-    return Evaluation(
-        label,
-        int(line['step']),
-        metrics,
-        examples=whole(examples),
-        weights=weights,
-        images_per_second=examples / seconds if examples and seconds else None,
-    )
-
-
-def _label(name: str, values: dict[str, Any]) -> str:
+def _label(name: str, step: int) -> str:
     """The split, and the mark that stands behind the step, out of `<split>-<step>` or `<split>-<step>-<mark>`."""
-    split, found, mark = name.rpartition(f'-{values["step"]}')
+    split, found, mark = name.rpartition(f'-{step}')
     return f'{split} {mark[1:]}'.strip() if found and split else name
 
 
-def _of_results(label: str, values: dict[str, Any]) -> Evaluation:
-    return Evaluation(
-        label,
-        int(values['step']),
-        finite(values.get('metrics')),
-        examples=whole(values.get('examples')),
-        weights=values['weights'] if values.get('weights') in ('ema', 'raw') else None,
-        images_per_second=number(values.get('eval_images_per_second')),
-        settings=tuple(map(str, given)) if isinstance(given := values.get('settings'), list) else (),
-    )
-
-
-def _metrics(path: str, notes: list[str]) -> tuple[list[Values], list[Values]]:
-    """Reads metrics.jsonl: (train lines, eval lines), each by step. Damaged lines are counted and left out."""
-    kinds: dict[str, dict[int, Values]] = {'train': {}, 'eval': {}}
-    damaged = 0
-    if os.path.isfile(path):
-        with open(path, encoding='utf-8', errors='replace') as file:
-            for text in file:
-                try:
-                    line = mapping(json.loads(text))
-                except (ValueError, RecursionError):
-                    line = {}
-                step = whole(line.get('step'))
-                if step is None or line.get('kind') not in ('train', 'eval'):
-                    damaged += bool(text.strip())
-                    continue
-                kinds[line['kind']][step] = finite(line) | {'step': step}
-    if damaged:
-        notes.append(f'Damaged lines of metrics.jsonl, left out: {damaged}.')
-    return tuple([kinds[kind][step] for step in sorted(kinds[kind])] for kind in ('train', 'eval'))
-
-
-def _json(folder: RunFolder, path: str, notes: list[str]) -> dict[str, Any]:
-    """Reads a JSON object; empty, with a note, if it is damaged; empty if it is not there."""
-    if not os.path.isfile(path):
-        return {}
+def _told(folder: RunFolder, path: str, read: Callable[[], Any], otherwise: Any, notes: list[str]) -> Any:
+    """What a reader gives; a damaged file is told in the notes and left out."""
     try:
-        values = json.loads(_text(path))
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
+        return read()
+    except UserError:
         notes.append(f'{folder.relative(path)} is damaged, and left out.')
-    return mapping(values)
+        return otherwise
 
 
 def _text(path: str) -> str:

@@ -38,7 +38,7 @@ def tiles(run: RunFiles, evaluations: list[Evaluation]) -> list[tuple[str, str, 
     if evaluations:
         first = evaluations[0]
         best = next((e for e in evaluations[1:] if e.label == 'Best'), None)
-        main = str(run.run.get('best_metric', 'miou'))
+        main = run.about.best_metric
         for name in dict.fromkeys(n for n in (main, *_HEADLINES) if n in first.metrics):
             detail = f'step {first.step:,}'
             if best and name in best.metrics:
@@ -52,7 +52,7 @@ def tiles(run: RunFiles, evaluations: list[Evaluation]) -> list[tuple[str, str, 
         loss = run.train[-1]['loss']
         tiles.append(('Training loss', f'{loss:.4g}', loss, f'step {run.step:,}; not evaluated yet'))
     if run.train_seconds:
-        images = f', {run.step * run.batch_size:,} images' if run.batch_size else ''
+        images = f', {run.step * run.about.batch_size:,} images' if run.about.batch_size else ''
         tiles.append(
             ('Training time', text.duration(run.train_seconds), run.train_seconds, f'{run.step:,} steps{images}')
         )

@@ -48,48 +48,70 @@ def read_class_histogram(folder: RunFolder, info: DatasetInfo) -> ClassHistogram
     if not same or 'class_histogram' not in values:
         return None
     counts, k = values['class_histogram'], info.num_classes
-    if not (_is_list(counts, 2) and all(_is_list(each, k, int) and min(each) >= 0 for each in counts)):
+    if not _are_counts(counts, k):
         raise _wrong(path, 'class_histogram', counts, f'two lists of {k} counts')
     return ClassHistogram(*(np.asarray(each, np.int64) for each in counts))
 
 
+def read_known(folder: RunFolder) -> dict[str, Any]:
+    """What the file tells, as JSON has it, without the values that cannot be right; empty if there is none.
+
+    Raises:
+      UserError: if it holds no JSON object.
+    """
+    if not os.path.exists(folder.dataset_info):
+        return {}
+    values = read_object(folder.dataset_info, _REMEDY)
+    known = {key: values[key] for key, (_, fits) in _tests(values).items() if key in values and fits}
+    if _are_counts(counts := values.get('class_histogram'), len(known.get('class_names', ()))):
+        known['class_histogram'] = counts
+    return known
+
+
 def _checked(path: str, values: dict[str, Any]) -> DatasetInfo:
-    """The one place that knows what each key may hold."""
     defaults = {f.name: f.default for f in dataclasses.fields(DatasetInfo) if f.default is not dataclasses.MISSING}
     values = defaults | values
-    names = values.get('class_names')
-    k = len(names) if isinstance(names, list) else 0
-    pairs = values.get('max_size')
-    ids, colors = values['original_ids'], values['colors']
-    tests = {
-        'name': ('a text', lambda name: isinstance(name, str)),
-        'class_names': ('a list of texts', lambda _: k > 0 and _is_list(names, k, str)),
-        'num_examples': ('a whole number, or null', lambda n: n is None or (type(n) is int and n >= 0)),
-        'max_size': (
-            f'[height, width] in pixels, at most {_MOST_PIXELS:,} in all',
-            lambda _: _is_list(pairs, 2, int) and min(pairs) > 0 and pairs[0] * pairs[1] <= _MOST_PIXELS,
-        ),
-        'ignore_label': ('a whole number', lambda label: type(label) is int and abs(label) < 2**31),
-        'original_ids': (f'{k} whole numbers, or null', lambda _: ids is None or _is_list(ids, k, int)),
-        'colors': (
-            f'{k} lists of 3 numbers from 0 to 255, or none',
-            lambda _: not colors or (_is_list(colors, k) and all(map(_is_color, colors))),
-        ),
-    }
-    for key, (expected, fits) in tests.items():
+    for key, (expected, fits) in _tests(values).items():
         if key not in values:
             raise UserError(f'{path!r} has no {key!r}, expected {expected}. {_REMEDY}')
-        if not fits(values[key]):
+        if not fits:
             raise _wrong(path, key, values[key], expected)
+    ids = values['original_ids']
     return DatasetInfo(
         name=values['name'],
-        class_names=tuple(names),
+        class_names=tuple(values['class_names']),
         num_examples=values['num_examples'],
-        max_size=tuple(pairs),
+        max_size=tuple(values['max_size']),
         ignore_label=values['ignore_label'],
         original_ids=None if ids is None else tuple(ids),
-        colors=tuple(map(tuple, colors or ())),
+        colors=tuple(map(tuple, values['colors'] or ())),
     )
+
+
+def _tests(values: dict[str, Any]) -> dict[str, tuple[str, bool]]:
+    """The one place that knows what each key may hold: what is expected, and whether its value is such."""
+    name, names, number, size = (values.get(key) for key in ('name', 'class_names', 'num_examples', 'max_size'))
+    ignored, ids, colors = (values.get(key) for key in ('ignore_label', 'original_ids', 'colors'))
+    k = len(names) if isinstance(names, list) else 0
+    return {
+        'name': ('a text', isinstance(name, str)),
+        'class_names': ('a list of texts', k > 0 and _is_list(names, k, str)),
+        'num_examples': ('a whole number, or null', number is None or (type(number) is int and number >= 0)),
+        'max_size': (
+            f'[height, width] in pixels, at most {_MOST_PIXELS:,} in all',
+            _is_list(size, 2, int) and min(size) > 0 and size[0] * size[1] <= _MOST_PIXELS,
+        ),
+        'ignore_label': ('a whole number', type(ignored) is int and abs(ignored) < 2**31),
+        'original_ids': (f'{k} whole numbers, or null', ids is None or _is_list(ids, k, int)),
+        'colors': (
+            f'{k} lists of 3 numbers from 0 to 255, or none',
+            not colors or (_is_list(colors, k) and all(map(_is_color, colors))),
+        ),
+    }
+
+
+def _are_counts(value: Any, classes: int) -> bool:
+    return _is_list(value, 2) and all(_is_list(each, classes, int) and min(each, default=0) >= 0 for each in value)
 
 
 def _is_list(value: Any, length: int, kind: type = list) -> bool:

@@ -6,12 +6,12 @@ import glob
 import os
 import re
 import shutil
+from collections.abc import Iterable
 
 from absl import logging
 
 _CHECKPOINT = re.compile(r'ckpt-(\d+)\.safetensors')
 _DAMAGED = '.damaged'  # The ending of checkpoints that were set aside.
-_EVAL_FILE = re.compile(r'(?P<stem>.+)-(?P<step>\d+)(?P<mark>-[0-9a-f]{6})?\.json')
 
 
 class RunFolder:
@@ -67,9 +67,19 @@ class RunFolder:
         """
         return os.path.join(self.eval, f'{kind}{kind and "-"}{split_of(split)}-{step}.json')
 
+    def details(self, split: str, step: int | str, kinds: Iterable[str]) -> dict[str, str]:
+        """The files of an evaluation's details as records name them, by their kinds; arguments as `eval_file` has."""
+        return {kind: self.relative(self.eval_file(split, step, kind)) for kind in kinds}
+
     def relative(self, path: str) -> str:
         """A path in this folder as records name it, with slashes."""
         return os.path.relpath(path, self.path).replace(os.sep, '/')
+
+    def named(self, relative: str) -> str | None:
+        """The path of a file that a record names; None if it leads out of this folder."""
+        path = os.path.normpath(os.path.join(self.path, relative))
+        inside = os.path.join(os.path.normpath(self.path), '')
+        return path if path.startswith(inside) or inside == './' and not path.startswith(('..', '/')) else None
 
     # ---- Checkpoints -------------------------------------------------------------------------------------------------
 

@@ -5,16 +5,35 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 
 from seg.errors import shown
 from seg.files import parse_json, read_bytes, write_text, writing
+from seg.run.values import is_step
+
+_KINDS = ['train', 'eval']
+
+
+class Log(NamedTuple):
+    """The whole lines of the file in their order, and how many are damaged."""
+
+    lines: list[dict[str, Any]]
+    damaged: int
+
+    def by_step(self, kind: str) -> list[dict[str, Any]]:
+        """The lines of a kind by step; the last one of each."""
+        steps = {line['step']: line for line in self.lines if line['kind'] == kind}
+        return [steps[step] for step in sorted(steps)]
 
 
 class MetricsLog:
-    """`metrics.jsonl`: one JSON object per line, `kind` (train or eval) and `step` first."""
+    """One JSON object per line, `kind` (train or eval) and `step` first, then numbers by name.
+
+    An evaluation's line holds its metrics, `examples`, `seconds`, `split`, `weights` ('ema' or 'raw') and `details`,
+    the paths of its further files in the run's folder, by their kinds.
+    """
 
     def __init__(self, path: str):
         self._path = path
@@ -29,12 +48,17 @@ class MetricsLog:
         with writing(self._path), open(self._path, 'a', encoding='utf-8', errors='backslashreplace') as file:
             file.write(line)
 
-    def read(self) -> list[dict[str, Any]]:
-        """All whole lines, in their order; damaged ones are left out."""
-        return [line for line, _ in self._lines() if line is not None]
+    def read(self) -> Log:
+        """Reads the file; empty if there is none.
+
+        Raises:
+          UserError: if it cannot be read.
+        """
+        lines = [line for line, _ in self._lines()]
+        return Log([line for line in lines if line is not None], lines.count(None))
 
     def cut(self, step: int) -> None:
-        """Forgets what came after `step`, and what is damaged, which is told. A kill may have cut the last line."""
+        """Removes what came after `step`, and what is damaged, which is told. A kill may have cut the last line."""
         lines = self._lines()
         kept = [line for line, _ in lines if line is not None and line['step'] <= step]
         for number, (line, text) in enumerate(lines, 1):
@@ -43,7 +67,7 @@ class MetricsLog:
         write_text(self._path, ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in kept))
 
     def _lines(self) -> list[tuple[dict[str, Any] | None, bytes]]:
-        """Each line as it was meant, None if it is damaged, and as it stands there."""
+        """Each line's content, None if it is damaged, and the line as it stands in the file."""
         if not os.path.exists(self._path):
             return []
         return [(_parsed(text), text) for text in read_bytes(self._path).splitlines(keepends=True) if text.strip()]
@@ -54,5 +78,5 @@ def _parsed(text: bytes) -> dict[str, Any] | None:
         line = parse_json(text)
     except ValueError:
         return None
-    sound = isinstance(line, dict) and isinstance(line.get('kind'), str) and type(line.get('step')) is int
+    sound = isinstance(line, dict) and line.get('kind') in _KINDS and is_step(line.get('step'))
     return line if sound else None

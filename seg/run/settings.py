@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from seg import config, files
-from seg.errors import UserError, shown
-from seg.files import write_json, write_text
+from seg import config
+from seg.errors import UserError
+from seg.files import write_text
+from seg.run import run_json
 from seg.run.folder import RunFolder
 
 # Settings that may differ when a run goes on; parts name theirs when they register.
@@ -37,7 +37,7 @@ def check(folder: RunFolder) -> None:
     Raises:
       UserError: with the difference; or if `run.json` is damaged.
     """
-    run = _read(folder)
+    run = run_json.read(folder)
     if 'training' not in run or not folder.has_checkpoint():
         return
     training = {key: value for key, value in config.operative_values().items() if not _is_free(key)}
@@ -48,47 +48,22 @@ def check(folder: RunFolder) -> None:
         )
 
 
-def write(
-    folder: RunFolder,
-    *,
-    mode: str,
-    hardware: Mapping[str, Any],
-    batch_size: int,
-    train_steps: int,
-    best_metric: str,
-    command: Sequence[str],
-    versions: Mapping[str, Any],
-    parts: Mapping[str, Any],
-) -> None:
+def write(folder: RunFolder, parts: Mapping[str, Any], **about: Any) -> None:
     """Writes the parsed settings, `run.json` and `model_info.txt`.
 
     Args:
       folder: of the run.
-      mode: of the run.
-      hardware: as the engine describes itself.
-      batch_size: global.
-      train_steps: of the whole training.
-      best_metric: that picks the best checkpoint.
-      command: the command line that this process runs; empty for none.
-      versions: of libraries and the machine.
       parts: of the model, Keras layers by name.
+      **about: what `run_json.write` takes beside the settings.
     """
     values = config.operative_values()
     write_text(folder.config, config.snapshot())
     write_text(folder.operative_config, config.operative())
-    write_json(
-        folder.run,
-        {
-            'mode': mode,
-            **hardware,
-            'global_batch': batch_size,
-            'train_steps': train_steps,
-            'best_metric': best_metric,
-            'command': list(command),
-            'versions': dict(versions),
-            'training': {key: value for key, value in values.items() if not _is_free(key)},
-            'free': {key: value for key, value in values.items() if _is_free(key)},
-        },
+    run_json.write(
+        folder,
+        training={key: value for key, value in values.items() if not _is_free(key)},
+        free={key: value for key, value in values.items() if _is_free(key)},
+        **about,
     )
     write_text(folder.model_info, model_info(parts))
 
@@ -101,26 +76,13 @@ def changed_for_evaluation(folder: RunFolder) -> list[str]:
     Raises:
       UserError: if `run.json` is damaged.
     """
-    run = _read(folder)
+    run = run_json.read(folder)
     before = {**run.get('training', {}), **run.get('free', {})}
     return [
         f'{key} = {value}'
         for key, value in sorted(config.operative_values().items())
         if before.get(key, value) != value and not re.match(r'(.*/)?(datasets|RunConfig|experiment)\.', key)
     ]
-
-
-def _read(folder: RunFolder) -> dict[str, Any]:
-    """`run.json`, whose `training` and `free` are texts by name; empty where there is none."""
-    if not os.path.exists(folder.run):
-        return {}
-    remedy = 'Remove the file; the same training command writes it again when it starts.'
-    record = files.read_object(folder.run, remedy)
-    for key in ('training', 'free'):
-        values = record.get(key, {})
-        if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-            raise UserError(f'{folder.run!r}: {key} is {shown(values)}, expected an object of texts. {remedy}')
-    return record
 
 
 def _is_free(key: str) -> bool:

@@ -138,6 +138,17 @@ def test_details_of_metrics(finished):
             assert json.load(file) == {'rows': 7}
 
 
+def test_records_name_split_weights_and_details(finished):
+    folder, results = finished
+    for line in lines(folder, 'eval'):
+        details = {'counts': f'eval/counts-val-{line["step"]}.json'}
+        assert (line['split'], line['weights'], line['details']) == ('val', 'ema', details)
+    assert (results['split'], results['details']) == ('val', {'counts': 'eval/counts-val-11.json'})
+    evaluated = executor(folder, step=EMA).evaluate(evaluation_input(Table(7, split='val')), settings=['a.b = 1'])
+    (path,) = (folder / 'eval').glob('counts-val-11-*.json')
+    assert evaluated['details'] == {'counts': f'eval/{path.name}'} and evaluated['split'] == 'val'
+
+
 def test_finished_run_gives_the_same_results_again(finished):
     folder, results = finished
     before = (folder / 'metrics.jsonl').read_bytes(), (folder / 'ckpt-00000011.safetensors').stat().st_mtime_ns
@@ -464,32 +475,6 @@ def test_learns(tmp_path):
 
 
 # ---- Damaged, full and read-only -------------------------------------------------------------------------------------
-
-DAMAGED_LINES = {
-    'cut': b'{"kind": "eval", "step": 4, "mi',
-    'no UTF-8': b'{"kind": "train", "step": 2, "lo\xff": 1}',
-    'no object': b'[1, 2]',
-    'no step': b'{"kind": "eval", "miou": 1}',
-    'step as text': b'{"kind": "eval", "step": "4"}',
-    'nested': b'[' * 100_000,
-    'long number': b'{"kind": "eval", "step": ' + b'9' * 5000 + b'}',
-    'no bytes': b'\x00\x00',
-}
-
-
-@pytest.mark.parametrize('name', DAMAGED_LINES)
-def test_a_damaged_line_costs_that_line(tmp_path, caplog, name):
-    log = MetricsLog(str(tmp_path / 'metrics.jsonl'))
-    log.add('eval', 4, {'miou': 0.5})
-    with open(tmp_path / 'metrics.jsonl', 'ab') as file:
-        file.write(DAMAGED_LINES[name] + b'\n')
-    log.add('train', 6, {'loss': 0.1})
-    log.add('train', 8, {'loss': 0.1})
-    assert [line['step'] for line in log.read()] == [4, 6, 8]
-    with caplog.at_level('WARNING'):
-        log.cut(6)
-    assert 'metrics.jsonl: line 2 is damaged' in caplog.text and len(caplog.text) < 500
-    assert steps(tmp_path, None) == [4, 6]
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ def run(folder, names=NAMES, complete=True, mode='train_and_eval') -> str:
                 'models.deeplab_v3plus.backbone': '@backbones.resnet18',
                 'experiment.optimizer': '@optimizers.adamw',
             },
+            'free': {'experiment.eval_data': '@eval/datasets.pets'},
         },
     )
     write_json(
@@ -87,7 +88,7 @@ def run(folder, names=NAMES, complete=True, mode='train_and_eval') -> str:
     )
     for name, text in {
         'config.gin': "TRAIN_STEPS = 300\nname = '<b>bold</b>'\n",
-        'operative_config.gin': '# RunConfig\nRunConfig.seed = 7\nexperiment.eval_data = @eval/datasets.pets\n',
+        'operative_config.gin': '# RunConfig\nRunConfig.seed = 7\n',
         'model_info.txt': '3,399,048 trainable weights\nbackbone: 3,000,000 trainable weights\n',
     }.items():
         with open(os.path.join(folder, name), 'w') as file:
@@ -112,7 +113,7 @@ def run(folder, names=NAMES, complete=True, mode='train_and_eval') -> str:
         if step % 100 == 0:
             metrics = scores(names=names)
             metrics |= {'miou': metrics['miou'] + {100: -0.1, 200: 0.01, 300: 0.0}[step]}
-            log.add('eval', step, metrics | {'examples': 10, 'seconds': 2.0})
+            log.add('eval', step, metrics | {'examples': 10, 'seconds': 2.0} | origin('confusion', step))
     write_json(
         os.path.join(folder, 'eval', f'confusion-val-{STEPS}.json'),
         {'class_names': list(names), 'pixels': CONFUSION.tolist()},
@@ -120,6 +121,11 @@ def run(folder, names=NAMES, complete=True, mode='train_and_eval') -> str:
     if complete:
         write_json(os.path.join(folder, 'results.json'), results(names))
     return folder
+
+
+def origin(kind, step) -> dict:
+    """What a record tells of an evaluation beside its scores."""
+    return {'split': 'val', 'weights': 'ema', 'details': {kind: f'eval/{kind}-val-{step}.json'}}
 
 
 def results(names=NAMES, step=STEPS) -> dict:
@@ -130,9 +136,9 @@ def results(names=NAMES, step=STEPS) -> dict:
         'train_seconds': 4321.0,
         'train_images_per_second': 19.5,
         'eval_images_per_second': 41.25,
-        'weights': 'ema',
         'checkpoint': f'ckpt-{step:08}.safetensors',
         'config': 'config.gin',
+        **origin('confusion', step),
         'best': {'step': 200, 'miou': scores()['miou'] + 0.01, 'checkpoint': 'best/ckpt-00000200.safetensors'},
     }
 

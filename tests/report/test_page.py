@@ -14,7 +14,7 @@ from seg.errors import UserError
 from seg.report import page
 from seg.run.folder import RunFolder
 from seg.run.lock import locked
-from tests.report import made
+from tests.report import made, test_objects
 from tests.report.pages import Page
 
 
@@ -149,8 +149,8 @@ def test_charts_of_the_evaluation_where_the_matrix_is_not_known(no_curves, whole
     assert 'Precision' not in found.columns()
 
 
-@pytest.mark.parametrize('pixels', [[[1, 0, 0]] * 3, [[1]], 'x', [[-1] * 3] * 3, [[None] * 3] * 3])
-def test_a_matrix_of_another_evaluation_does_not_count(no_curves, tmp_path, pixels):
+@pytest.mark.parametrize('pixels', [[[1]], 'x', [[-1] * 3] * 3, [[None] * 3] * 3])
+def test_a_matrix_of_other_values_does_not_count(no_curves, tmp_path, pixels):
     made.run(tmp_path)
     made.edit(tmp_path / 'eval' / 'confusion-val-300.json', lambda values: values.update(pixels=pixels))
     found = report(tmp_path).columns()
@@ -254,6 +254,34 @@ def test_an_evaluation_with_other_settings_says_which(no_curves, tmp_path):
     found = report(folder)
     assert 'val 12ab3f' in [text.strip() for text in found.text]
     assert 'val 12ab3f: evaluated with tasks.semantic.eval_flip = True, a.b = 2.' in found.shown
+
+
+@pytest.mark.parametrize('kind', ['confusion', 'instances'])
+def test_a_run_whose_records_name_no_files(no_curves, tmp_path, kind):
+    """As older ones: the report finds the files by their names, and says the same."""
+    make = {'confusion': made.run, 'instances': test_objects.run}[kind]
+    pages = {}
+    for name in ('new', 'old'):
+        folder = make(tmp_path / name)
+        if name == 'old':
+            strip(folder)
+        (tmp_path / name).rename(tmp_path / 'run')
+        pages[name] = re.sub(r'Made \S+ \S+', '', report(tmp_path / 'run').source)
+        (tmp_path / 'run').rename(tmp_path / name)
+    assert pages['old'] == pages['new'] and 'EMA weights' in pages['new']
+    assert {'confusion': '80.00 %', 'instances': '>Detections'}[kind] in pages['new']
+
+
+def strip(folder):
+    """Takes from the records of a run what older versions did not write."""
+    new = ('split', 'weights', 'details')
+    path = os.path.join(folder, 'metrics.jsonl')
+    with open(path) as file:
+        lines = [json.loads(line) for line in file]
+    with open(path, 'w') as file:
+        for line in lines:
+            file.write(json.dumps({key: value for key, value in line.items() if key not in new}) + '\n')
+    made.edit(os.path.join(folder, 'results.json'), lambda values: (values.pop('split'), values.pop('details')))
 
 
 def test_overfit(no_curves, tmp_path):

@@ -1,0 +1,135 @@
+"""`run.json`: the mode, the hardware, versions and settings of a run. A training writes it when it starts.
+
+`training` and `free` hold the settings as texts by their names: those that a run cannot go on without, and those that
+may change while it goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from seg import files
+from seg.errors import UserError, shown
+from seg.run.folder import RunFolder
+from seg.run.values import mapping, text, texts, whole
+
+_REMEDY = 'Remove the file; the same training command writes it again when it starts.'
+_OWN = (
+    *('mode', 'global_batch', 'train_steps', 'best_metric', 'higher_is_better', 'command', 'versions'),
+    *('training', 'free'),
+)
+
+
+def write(
+    folder: RunFolder,
+    *,
+    mode: str,
+    hardware: Mapping[str, Any],
+    batch_size: int,
+    train_steps: int,
+    best_metric: str,
+    command: Sequence[str],
+    versions: Mapping[str, Any],
+    training: Mapping[str, str],
+    free: Mapping[str, str],
+) -> None:
+    """Writes the file.
+
+    Args:
+      folder: of the run.
+      mode: of the run.
+      hardware: as the engine describes itself.
+      batch_size: global.
+      train_steps: of the whole training.
+      best_metric: that picks the best checkpoint.
+      command: the command line that this process runs; empty for none.
+      versions: of libraries and the machine.
+      training: settings that must not change.
+      free: settings that may.
+    """
+    files.write_json(
+        folder.run,
+        {
+            'mode': mode,
+            **hardware,
+            'global_batch': batch_size,
+            'train_steps': train_steps,
+            'best_metric': best_metric,
+            'command': list(command),
+            'versions': dict(versions),
+            'training': dict(training),
+            'free': dict(free),
+        },
+    )
+
+
+def read(folder: RunFolder) -> dict[str, Any]:
+    """Reads the file, whose `training` and `free` are texts by name; empty where there is none.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    if not os.path.exists(folder.run):
+        return {}
+    record = files.read_object(folder.run, _REMEDY)
+    for key in ('training', 'free'):
+        values = record.get(key, {})
+        if not isinstance(values, dict) or len(texts(values)) < len(values):
+            raise UserError(f'{folder.run!r}: {key} is {shown(values)}, expected an object of texts. {_REMEDY}')
+    return record
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What `run.json` says, for people. A value of the wrong type counts as missing.
+
+    Attributes:
+      known: whether the file says anything.
+      mode: empty if unknown.
+      train_steps: None if unknown.
+      batch_size: global; None if unknown.
+      best_metric: that picks the best checkpoint; the default of RunConfig if unknown.
+      higher_is_better: of that metric.
+      command: words of the command line.
+      versions: of libraries and the machine.
+      settings: texts by name.
+      hardware: the rest of the file.
+    """
+
+    known: bool = False
+    mode: str = ''
+    train_steps: int | None = None
+    batch_size: int | None = None
+    best_metric: str = 'miou'
+    higher_is_better: bool = True
+    command: tuple[str, ...] = ()
+    versions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    hardware: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> About:
+        """Reads the file.
+
+        Raises:
+          UserError: if it holds no JSON object.
+        """
+        if not os.path.exists(folder.run):
+            return cls()
+        record = files.read_object(folder.run, _REMEDY)
+        command = record.get('command')
+        return cls(
+            known=bool(record),
+            mode=text(record.get('mode')),
+            train_steps=whole(record.get('train_steps')),
+            batch_size=whole(record.get('global_batch')),
+            best_metric=text(record.get('best_metric')) or cls.best_metric,
+            higher_is_better=record.get('higher_is_better') is not False,
+            command=tuple(map(str, command)) if isinstance(command, list) else (),
+            versions=mapping(record.get('versions')),
+            settings=texts(record.get('training')) | texts(record.get('free')),
+            hardware={key: value for key, value in record.items() if key not in _OWN},
+        )
