@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from seg import config, experiment, gin_files, plugins, registry, seg_main
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.weights.warm_start import Init
 from tests.weights.torch_files import write_zip
 
@@ -249,7 +249,7 @@ def test_published_weights_of_the_plugins_page(workplace):
         (workplace / re.match(r'"""(lab/\w+\.py)"""', text)[1]).write_text(text)
     experiment.load_parts(['lab.pretrained'])
     net = registry.backbones.build(
-        registry.backbones.get('plain_pretrained').builder, 'BACKBONE', output_stride=16, norm=Norm()
+        registry.backbones.get('plain_pretrained').builder, 'BACKBONE', output_stride=16, norm=NormFactory()
     )
     state = {'fc.weight': np.zeros((10, 256), np.float32)}
     for i in range(5):

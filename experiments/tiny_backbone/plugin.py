@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import keras
 
-from seg.layers.conv import Conv2D
-from seg.layers.norm import Norm
+from seg.layers.conv import AlignedConv2D
+from seg.layers.norm import NormFactory
 from seg.layers.pixel_norm import PixelNorm
 from seg.registry import backbones
 
 
 @backbones.register('tiny')
-def tiny(*, output_stride: int, norm: Norm, channels: int = 24) -> keras.Model:
+def tiny(*, output_stride: int, norm: NormFactory, channels: int = 24) -> keras.Model:
     """Five stages of two 3x3 convolutions each: 1.3 M weights at 24 channels.
 
     Args:
@@ -30,7 +30,7 @@ def tiny(*, output_stride: int, norm: Norm, channels: int = 24) -> keras.Model:
         stride, width = stride * step, channels * 2 ** min(stage - 1, 3)
         for i in (1, 2):
             name = f'stage{stage}_{i}'
-            x = Conv2D(width, 3, strides=step if i == 1 else 1, dilation_rate=dilation, name=f'{name}_conv')(x)
+            x = AlignedConv2D(width, 3, strides=step if i == 1 else 1, dilation_rate=dilation, name=f'{name}_conv')(x)
             x = keras.layers.ReLU(name=f'{name}_relu')(norm(name=f'{name}_norm')(x))
             dilation *= 2 if step == 1 and i == 1 else 1  # The first convolution still reads the finer grid.
         outputs[f'c{stage}'] = x

@@ -22,7 +22,7 @@ from keras import layers
 from seg.backbones.stages import plan
 from seg.errors import UserError
 from seg.layers.conv import ConvNorm, DepthwiseConvNorm
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.layers.pixel_norm import PixelNorm
 from seg.registry import backbones
 from seg.structures import Published
@@ -56,7 +56,7 @@ _CHECKSUMS = {0: '57934424', 1: '77cc7160', 2: '9656183e'}  # The first digits o
 
 
 @backbones.register('efficientnet_lite0')
-def efficientnet_lite0(*, output_stride: int, norm: Norm) -> keras.Model:
+def efficientnet_lite0(*, output_stride: int, norm: NormFactory) -> keras.Model:
     """EfficientNet-Lite0: 3.0 M weights, made for 224 x 224 pixels.
 
     Tan and Le, "EfficientNet", ICML 2019; the Lite variants are of the TensorFlow TPU models (2020).
@@ -75,30 +75,30 @@ def efficientnet_lite0(*, output_stride: int, norm: Norm) -> keras.Model:
 
 
 @backbones.register('efficientnet_lite1')
-def efficientnet_lite1(*, output_stride: int, norm: Norm) -> keras.Model:
+def efficientnet_lite1(*, output_stride: int, norm: NormFactory) -> keras.Model:
     """EfficientNet-Lite1: 3.8 M weights, made for 240 x 240 pixels; otherwise as efficientnet_lite0."""
     return _efficientnet_lite(1, 1.0, 1.1, output_stride, norm)
 
 
 @backbones.register('efficientnet_lite2')
-def efficientnet_lite2(*, output_stride: int, norm: Norm) -> keras.Model:
+def efficientnet_lite2(*, output_stride: int, norm: NormFactory) -> keras.Model:
     """EfficientNet-Lite2: 4.4 M weights, made for 260 x 260 pixels; otherwise as efficientnet_lite0."""
     return _efficientnet_lite(2, 1.1, 1.2, output_stride, norm)
 
 
 @backbones.register('efficientnet_lite3')
-def efficientnet_lite3(*, output_stride: int, norm: Norm) -> keras.Model:
+def efficientnet_lite3(*, output_stride: int, norm: NormFactory) -> keras.Model:
     """EfficientNet-Lite3: 6.5 M weights, made for 280 x 280 pixels; otherwise as efficientnet_lite0."""
     return _efficientnet_lite(3, 1.2, 1.4, output_stride, norm)
 
 
 @backbones.register('efficientnet_lite4')
-def efficientnet_lite4(*, output_stride: int, norm: Norm) -> keras.Model:
+def efficientnet_lite4(*, output_stride: int, norm: NormFactory) -> keras.Model:
     """EfficientNet-Lite4: 11.3 M weights, made for 300 x 300 pixels; otherwise as efficientnet_lite0."""
     return _efficientnet_lite(4, 1.4, 1.8, output_stride, norm)
 
 
-def _efficientnet_lite(variant: int, width: float, depth: float, output_stride: int, norm: Norm) -> keras.Model:
+def _efficientnet_lite(variant: int, width: float, depth: float, output_stride: int, norm: NormFactory) -> keras.Model:
     name = f'efficientnet_lite{variant}'
     rates = plan(name, 2, [stage.stride for stage in _STAGES], output_stride)
     norm = dataclasses.replace(norm, epsilon=EPSILON)
@@ -142,7 +142,7 @@ def _published(variant: int, name: str, depth: float) -> Published:
 
 
 def _block(
-    x: Any, channels: int, expansion: int, kernel_size: int, stride: int, dilation: int, norm: Norm, name: str
+    x: Any, channels: int, expansion: int, kernel_size: int, stride: int, dilation: int, norm: NormFactory, name: str
 ) -> Any:
     """1x1 convolution to more channels, depthwise convolution, 1x1 convolution back, and a shortcut where it fits."""
     shortcut = x

@@ -27,7 +27,7 @@ from seg.backbones import resnet_weights
 from seg.backbones.stages import plan
 from seg.errors import UserError
 from seg.layers.conv import ConvNorm
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.layers.outside import ZeroOutside
 from seg.layers.pixel_norm import PixelNorm
 from seg.registry import backbones
@@ -42,7 +42,7 @@ STEMS = ('conv7', 'beta')
 def resnet18(
     *,
     output_stride: int,
-    norm: Norm,
+    norm: NormFactory,
     multi_grid: tuple[int, ...] | None = None,
     stem: str = 'conv7',
     width: float = 1.0,
@@ -71,7 +71,7 @@ def resnet18(
 def resnet50(
     *,
     output_stride: int,
-    norm: Norm,
+    norm: NormFactory,
     multi_grid: tuple[int, ...] | None = None,
     variant: str = 'torchvision',
     stem: str = 'conv7',
@@ -103,7 +103,7 @@ def resnet50(
 def resnet101(
     *,
     output_stride: int,
-    norm: Norm,
+    norm: NormFactory,
     multi_grid: tuple[int, ...] | None = None,
     variant: str = 'torchvision',
     stem: str = 'conv7',
@@ -136,7 +136,7 @@ def _resnet(
     depths: tuple[int, ...],
     variant: str,
     output_stride: int,
-    norm: Norm,
+    norm: NormFactory,
     multi_grid: tuple[int, ...] | None,
     stem: str,
     width: float,
@@ -209,7 +209,7 @@ def _check(
         )
 
 
-def _stem(x: Any, stem: str, norm: Norm, scaled: Any) -> Any:
+def _stem(x: Any, stem: str, norm: NormFactory, scaled: Any) -> Any:
     if stem == 'conv7':
         return ConvNorm(scaled(64), 7, strides=2, norm=norm, name='stem_conv')(x)
     for i, (channels, stride) in enumerate(((64, 2), (64, 1), (128, 1)), start=1):
@@ -217,7 +217,9 @@ def _stem(x: Any, stem: str, norm: Norm, scaled: Any) -> Any:
     return x
 
 
-def _basic_block(x: Any, channels: int, strides: tuple[int, int], rates: tuple[int, int], norm: Norm, name: str) -> Any:
+def _basic_block(
+    x: Any, channels: int, strides: tuple[int, int], rates: tuple[int, int], norm: NormFactory, name: str
+) -> Any:
     """Two 3x3 convolutions around a shortcut; `strides` and `rates` are theirs."""
     shortcut = _shortcut(x, channels, max(strides), norm, name)
     x = ConvNorm(channels, 3, strides=strides[0], dilation_rate=rates[0], norm=norm, name=f'{name}_conv1')(x)
@@ -226,7 +228,7 @@ def _basic_block(x: Any, channels: int, strides: tuple[int, int], rates: tuple[i
 
 
 def _bottleneck_block(
-    x: Any, channels: int, strides: tuple[int, int], rates: tuple[int, int], norm: Norm, name: str
+    x: Any, channels: int, strides: tuple[int, int], rates: tuple[int, int], norm: NormFactory, name: str
 ) -> Any:
     """1x1, 3x3 and 1x1 convolutions around a shortcut; `strides` of the first two, the 3x3 dilates by rates[0]."""
     shortcut = _shortcut(x, 4 * channels, max(strides), norm, name)
@@ -236,14 +238,14 @@ def _bottleneck_block(
     return layers.ReLU(name=f'{name}_relu')(layers.Add(name=f'{name}_add')([shortcut, x]))
 
 
-def _last(channels: int, kernel_size: int, rate: int, norm: Norm, name: str) -> ConvNorm:
+def _last(channels: int, kernel_size: int, rate: int, norm: NormFactory, name: str) -> ConvNorm:
     """The last convolution of a residual branch."""
     return ConvNorm(
         channels, kernel_size, dilation_rate=rate, norm=norm, activation=None, gamma_initializer='zeros', name=name
     )
 
 
-def _shortcut(x: Any, channels: int, stride: int, norm: Norm, name: str) -> Any:
+def _shortcut(x: Any, channels: int, stride: int, norm: NormFactory, name: str) -> Any:
     if stride == 1 and x.shape[-1] == channels:
         return x
     return ConvNorm(channels, 1, strides=stride, norm=norm, activation=None, name=f'{name}_shortcut')(x)

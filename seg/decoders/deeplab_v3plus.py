@@ -10,7 +10,8 @@ from keras import ops
 from seg.errors import UserError
 from seg.layers.aspp import ASPP
 from seg.layers.conv import ConvNorm, SeparableConvNorm
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
+from seg.number_checks import check_counts, check_number, check_whole, check_widths
 from seg.ops.resize import upsample_bilinear
 from seg.registry import decoders
 from seg.structures import BackboneSpec
@@ -23,7 +24,7 @@ def deeplab_v3plus(
     *,
     backbone: BackboneSpec,
     output_stride: int,
-    norm: Norm,
+    norm: NormFactory,
     aspp_channels: int = 256,
     low_level_channels: int = 48,
     decoder_channels: int = 256,
@@ -40,17 +41,17 @@ def deeplab_v3plus(
     Args:
       backbone: strides and channels of the backbone's maps; reads c5, and `low` or else c2.
       output_stride: stride of c5, in pixels.
-      norm: maker of the normalisation layers.
-      aspp_channels: of each pyramid branch and of their projection.
-      low_level_channels: that the low-level map is reduced to.
-      decoder_channels: of the two 3x3 convolutions after the join.
+      norm: makes the normalisation layers.
+      aspp_channels: channels of each pyramid branch and of their projection.
+      low_level_channels: channels that the low-level map is reduced to.
+      decoder_channels: channels of the two 3x3 convolutions after the concatenation.
       rates: dilation rates of the 3x3 branches; None for 3, 6, 9 at output stride 32, twice that at 16, four times that
         at 8.
       separable: whether all 3x3 convolutions are depthwise separable.
-      dropout: rate after the pyramid's projection.
-      image_pooling: whether the pyramid has a branch of the image's mean.
-      detail_channels: not in the paper: if above 0, the result is reduced to so many channels, joined with as many of
-        c1 at stride 2, and refined by one more 3x3 convolution, for poles and the like that are a few pixels wide.
+      dropout: dropout rate after the pyramid's projection.
+      image_pooling: whether the pyramid has a branch for the mean over the image.
+      detail_channels: not in the paper: above 0, the result is reduced to this many channels, concatenated with as many
+        from c1 at stride 2, and refined by one more 3x3 convolution, for poles and the like that are a few pixels wide.
 
     Returns:
       A layer from `(features, size, seed, training)` to `{'features': [B, H/4, W/4, decoder_channels]}`, or to
@@ -59,21 +60,27 @@ def deeplab_v3plus(
     Raises:
       UserError: if there are no rates for the output stride, or a setting is out of range.
     """
+    slot = 'decoders.deeplab_v3plus'
     if rates is None:
         if output_stride not in RATES:
             known = ', '.join(map(str, sorted(RATES)))
             raise UserError(
-                f'deeplab_v3plus.rates: there are default rates for output strides {known}, not for {output_stride}; '
+                f'{slot}.rates = None: there are default rates for output strides {known}, not for {output_stride}; '
                 'set them, or change the output stride.'
             )
         rates = RATES[output_stride]
-    if any(rate < 1 for rate in rates):
-        raise UserError(f'deeplab_v3plus.rates: expected dilation rates of at least 1, received {tuple(rates)!r}.')
-    if not 0 <= dropout < 1:
-        raise UserError(f'deeplab_v3plus.dropout: expected a rate in [0, 1), received {dropout!r}.')
+    check_widths(slot, rates=rates)
+    check_counts(
+        slot,
+        aspp_channels=aspp_channels,
+        low_level_channels=low_level_channels,
+        decoder_channels=decoder_channels,
+    )
+    check_number(f'{slot}.dropout', dropout, 0, 1, below=True)
+    check_whole(f'{slot}.detail_channels', detail_channels, 0)
     if detail_channels and 'c1' not in backbone.features:
         raise UserError(
-            f'deeplab_v3plus.detail_channels = {detail_channels!r}: this backbone has no map c1; leave the setting out.'
+            f'{slot}.detail_channels = {detail_channels!r}: this backbone has no map c1; leave the setting out.'
         )
     return DeepLabV3PlusDecoder(
         backbone,
@@ -90,12 +97,12 @@ def deeplab_v3plus(
 
 
 class DeepLabV3PlusDecoder(keras.layers.Layer):
-    """Joins the pyramid over c5 with a low-level map, at the latter's stride, and on request with c1 at stride 2."""
+    """Concatenates the pyramid over c5 with a low-level map, at that map's stride, and on request with c1."""
 
     def __init__(
         self,
         backbone: BackboneSpec,
-        norm: Norm,
+        norm: NormFactory,
         *,
         aspp_channels: int,
         low_level_channels: int,
@@ -150,8 +157,8 @@ class DeepLabV3PlusDecoder(keras.layers.Layer):
         Args:
           features: the backbone's maps, [B, H/s, W/s, C] each.
           size: [B, 2] int32, height and width of the image within its padding, in pixels.
-          seed: [B, 2] int32, of dropout; may be None when not training.
-          training: whether to drop out and use the batch's statistics.
+          seed: [B, 2] int32, seed of dropout; may be None when not training.
+          training: whether to use dropout and the batch's statistics.
 
         Returns:
           `{'features': [B, H/4, W/4, decoder_channels]}`, or with details `[B, H/2, W/2, detail_channels]`.

@@ -1,4 +1,4 @@
-"""Feature pyramid network: one map per scale, all of the same depth."""
+"""Feature pyramid network: one map per scale, all with the same number of channels."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from seg.errors import UserError
+from seg.errors import UserError, shown
 from seg.layers.conv import ConvNorm
 from seg.layers.conv_bias import ConvBias
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.layers.torch_tensors import conv, under
+from seg.number_checks import check_whole
 from seg.registry import decoders
 from seg.structures import BackboneSpec, Published
 
@@ -24,20 +25,20 @@ EXTRA = ('pool', 'conv')
 def fpn(
     *,
     backbone: BackboneSpec,
-    norm: Norm,
+    norm: NormFactory,
     channels: int = 256,
     extra_level: str = 'pool',
     use_norm: bool = False,
 ) -> keras.layers.Layer:
-    """Feature pyramid network: maps p2 to p6, strides 4 to 64, for detectors.
+    """Feature pyramid network: maps p2 to p6 of strides 4 to 64, for detectors.
 
     Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017.
 
     Args:
-      backbone: strides and channels of the backbone's maps; reads c2 to c5, each of twice the stride of the one before.
-      norm: maker of the normalisation layers.
-      channels: of all maps.
-      extra_level: where p6 comes from: 'pool' (every second cell of p5) or 'conv' (a 3x3 convolution of stride 2).
+      backbone: strides and channels of the backbone's maps; reads c2 to c5, of strides 4, 8, 16 and 32.
+      norm: makes the normalisation layers.
+      channels: channels of all maps.
+      extra_level: how p6 is made: 'pool' (every second cell of p5) or 'conv' (a 3x3 convolution of stride 2).
       use_norm: whether the convolutions have a normalisation in place of a bias.
 
     Returns:
@@ -46,15 +47,14 @@ def fpn(
     Raises:
       UserError: if a setting is out of range, or the backbone's strides are others.
     """
-    if channels < 1:
-        raise UserError(f'fpn.channels: expected at least 1, received {channels!r}.')
+    check_whole('decoders.fpn.channels', channels)
     if extra_level not in EXTRA:
-        raise UserError(f"fpn.extra_level: expected 'pool' or 'conv', received {extra_level!r}.")
+        raise UserError(f"decoders.fpn.extra_level = {shown(extra_level)}: expected 'pool' or 'conv'.")
     strides = [backbone[f'c{level}'].stride for level in LEVELS]
     if strides != [2**level for level in LEVELS]:
         raise UserError(
-            f'fpn: it wants maps c2 to c5 of strides 4, 8, 16 and 32; those of the backbone have {strides}. Build the '
-            'backbone with output stride 32.'
+            f'decoders.fpn: the maps c2 to c5 of the backbone have strides {strides}; expected 4, 8, 16 and 32. Build '
+            'the backbone with output stride 32.'
         )
     layer = FPN(channels, extra_level, norm if use_norm else None)
     layer.published = Published(title='the FPN of a torchvision detector', convert=_from_torchvision)
@@ -62,9 +62,9 @@ def fpn(
 
 
 class FPN(keras.layers.Layer):
-    """1x1 convolutions onto one depth, sums from the coarsest map to the finest, and a 3x3 convolution of each sum."""
+    """Lateral 1x1 convolutions, sums from the coarsest map to the finest, and a 3x3 convolution of each sum."""
 
-    def __init__(self, channels: int, extra_level: str, norm: Norm | None):
+    def __init__(self, channels: int, extra_level: str, norm: NormFactory | None):
         super().__init__(name='fpn')
 
         def make(kernel_size: int, name: str) -> keras.layers.Layer:
@@ -87,12 +87,12 @@ class FPN(keras.layers.Layer):
             self.extra.build(smoother.compute_output_shape(lateral.compute_output_shape(features_shape['c5'])))
 
     def call(self, features: dict[str, Any], size: Any = None, seed: Any = None, training: bool = False) -> dict:
-        """Makes the pyramid.
+        """Computes the pyramid.
 
         Args:
           features: the backbone's maps, [B, H/s, W/s, C] each.
-          size: taken for the sake of other decoders; padding is treated like any other part of the canvas.
-          seed: likewise.
+          size: unused: padding is treated like the image.
+          seed: unused.
           training: whether to use the batch's statistics.
 
         Returns:
@@ -110,13 +110,13 @@ class FPN(keras.layers.Layer):
             above = x
             maps[f'p{level}'] = apply(smoother, x)
         maps = dict(sorted(maps.items()))
-        # A max pool over one cell, as it is called elsewhere, is this subset of the cells.
+        # Elsewhere this is called a max pool of kernel 1 and stride 2.
         maps['p6'] = maps['p5'][:, ::2, ::2] if self.extra is None else self.extra(maps['p5'])
         return maps
 
 
 def _doubled(x: Any, size: tuple[int, int]) -> Any:
-    """Every cell twice along both axes, [B, h, w, C] -> [B, *size, C]; size is 2 h or 2 h - 1, and so for w."""
+    """Nearest-neighbour upsampling by 2, [B, h, w, C] -> [B, *size, C]; a side of `size` is 2 h or 2 h - 1."""
     _, height, width, channels = x.shape
     x = ops.reshape(ops.concatenate([x, x], axis=-1), (-1, height, 2 * width * channels))
     x = ops.reshape(ops.concatenate([x, x], axis=-1), (-1, 2 * height, 2 * width, channels))

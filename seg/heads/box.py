@@ -1,35 +1,33 @@
-"""Box head: which class a proposal is of, and where exactly its box is."""
+"""Box head: class and box of each proposal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from seg.errors import UserError
-from seg.heads import checks, torchvision_weights
+from seg.errors import UserError, shown
+from seg.heads import torchvision_weights
+from seg.heads.detector import Detector
+from seg.heads.roi_sampler import Rois, RoiSampler, Truth
 from seg.layers.conv_bias import ConvStack
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
+from seg.number_checks import check_counts, check_fractions, check_number, check_widths
 from seg.ops import boxes as boxes_lib
-from seg.ops import matching, sampling
-from seg.ops.gathering import pick
-from seg.ops.nms import nms
+from seg.ops.gathering import batched_gather
 from seg.ops.roi_align import roi_align
 from seg.registry import heads
 from seg.structures import Published
-
-# Detections that are less high or wide are dropped, in pixels.
-MIN_SIDE = 0.01
 
 
 @heads.register('box')
 def box(
     *,
     num_classes: int,
-    norm: Norm,
+    norm: NormFactory,
     fc: tuple[int, ...] = (1024, 1024),
     convs: tuple[int, ...] = (),
     use_norm: bool = False,
@@ -52,23 +50,23 @@ def box(
 
     Args:
       num_classes: classes, without background.
-      norm: maker of the normalisation layers.
+      norm: makes the normalisation layers.
       fc: widths of the fully connected layers, such as (1024, 1024), or (1024,) after four convolutions.
       convs: channels of the 3x3 convolutions before them.
-      use_norm: whether these have a normalisation in place of a bias.
-      roi_size: bins per side in which a proposal's features are read.
-      sampling_ratio: samples per side of a bin; 1 is the way of the TPU release.
+      use_norm: whether the convolutions have a normalisation in place of a bias.
+      roi_size: bins per side of a proposal's features.
+      sampling_ratio: samples per side of a bin; the TPU release has 1.
       aligned: whether ROIAlign takes a cell's value at its middle, half a cell further than where convolutions with
         symmetric padding centre it.
       class_agnostic: whether there is one box for all classes instead of one for each.
-      sampled: proposals per image that are trained on. The true boxes are among the candidates.
-      positive_fraction: largest share of positives among them.
-      positive_iou: overlap with a true box from which on a proposal is of its class; below it is background.
+      sampled: proposals per image to train on. The ground-truth boxes are among the candidates.
+      positive_fraction: largest fraction of positives among them.
+      positive_iou: lowest IoU with a ground-truth box at which a proposal has its class; below it is background.
       code_weights: factors of a box's code (dy, dx, dh, dw).
       score_threshold: a detection has a higher score.
-      nms_iou: overlap above which the lower of two detections of one class is dropped.
-      max_detections: per image.
-      pre_nms: pairs of a proposal and a class, the best of those over the threshold, that enter the suppression.
+      nms_iou: IoU above which the detection of the lower score is dropped, of two of one class.
+      max_detections: detections per image.
+      pre_nms: (proposal, class) pairs per image that enter the suppression, the best of those over the threshold.
 
     Returns:
       The layer, see `BoxHead`.
@@ -76,28 +74,32 @@ def box(
     Raises:
       UserError: if a setting is out of range.
     """
-    checks.counts(
-        'box',
+    slot = 'heads.box'
+    check_counts(
+        slot,
         roi_size=roi_size,
         sampling_ratio=sampling_ratio,
         sampled=sampled,
         max_detections=max_detections,
         pre_nms=pre_nms,
     )
-    checks.widths('box', fc=fc, convs=convs)
-    checks.shares(
-        'box',
+    check_widths(slot, fc=fc, convs=convs)
+    check_fractions(
+        slot,
         positive_fraction=positive_fraction,
         positive_iou=positive_iou,
         score_threshold=score_threshold,
         nms_iou=nms_iou,
     )
-    if len(code_weights) != 4 or min(code_weights) <= 0:
-        raise UserError(f'box.code_weights = {code_weights!r}: expected four numbers above 0, for dy, dx, dh and dw.')
-    if int(sampled * positive_fraction) < 1:
+    if not isinstance(code_weights, tuple | list) or len(code_weights) != 4:
+        raise UserError(f'{slot}.code_weights = {shown(code_weights)}: expected four numbers, for dy, dx, dh and dw.')
+    for i, weight in enumerate(code_weights):
+        check_number(f'{slot}.code_weights[{i}]', weight, above=True)
+    sampler = RoiSampler(sampled, positive_fraction, positive_iou)
+    if sampler.max_positives < 1:
         raise UserError(
-            f'box.positive_fraction = {positive_fraction!r}: expected a share with a positive in it, this is none of '
-            f'{sampled} sampled.'
+            f'{slot}.positive_fraction = {positive_fraction!r}: expected a fraction of {slot}.sampled = {sampled} that '
+            'is at least one proposal.'
         )
     layer = BoxHead(
         num_classes,
@@ -105,14 +107,9 @@ def box(
         fc=tuple(fc),
         roi={'size': roi_size, 'sampling_ratio': sampling_ratio, 'aligned': aligned},
         class_agnostic=class_agnostic,
-        sampled=sampled,
-        positive_fraction=positive_fraction,
-        positive_iou=positive_iou,
         code_weights=tuple(code_weights),
-        score_threshold=score_threshold,
-        nms_iou=nms_iou,
-        max_detections=max_detections,
-        pre_nms=pre_nms,
+        sampler=sampler,
+        detector=Detector(score_threshold, nms_iou, max_detections, pre_nms),
     )
     layer.published = Published(
         title='the box head of a torchvision detector',
@@ -121,40 +118,13 @@ def box(
     return layer
 
 
-class Truth(NamedTuple):
-    """The objects of a batch of images.
-
-    Attributes:
-      boxes: [B, N, 4] in pixels, float32 or better.
-      classes: int32 [B, N], 0 to K - 1.
-      valid: bool [B, N], false for padding.
-    """
-
-    boxes: Any
-    classes: Any
-    valid: Any
-
-
-class Rois(NamedTuple):
-    """Proposals to train on, positives first.
-
-    Attributes:
-      boxes: [B, R, 4] in pixels; 0 in empty places.
-      classes: int32 [B, R]: 0 for background, class + 1, or -1 in empty places.
-      index: int32 [B, R], the object that each overlaps most.
-    """
-
-    boxes: Any
-    classes: Any
-    index: Any
-
-
 class BoxHead(keras.layers.Layer):
-    """Classifies regions and corrects their boxes; knows how they are chosen for training, and what becomes of them.
+    """Classifies regions and predicts corrections of their boxes.
 
     Attributes:
-      sampled: proposals per image to train on.
-      max_positives: how many of them may be positive.
+      code_weights: factors of the boxes' codes.
+      sampler: which proposals it is trained on.
+      detector: how its outputs become detections.
     """
 
     def __init__(
@@ -165,14 +135,9 @@ class BoxHead(keras.layers.Layer):
         fc: tuple[int, ...],
         roi: dict[str, Any],
         class_agnostic: bool,
-        sampled: int,
-        positive_fraction: float,
-        positive_iou: float,
         code_weights: tuple[float, ...],
-        score_threshold: float,
-        nms_iou: float,
-        max_detections: int,
-        pre_nms: int,
+        sampler: RoiSampler,
+        detector: Detector,
     ):
         # Without autocast: bfloat16 would round boxes.
         super().__init__(name='box_head', autocast=False)
@@ -190,15 +155,9 @@ class BoxHead(keras.layers.Layer):
         self.shift = output(4 * self.boxes_per_roi, 0.001, 'deltas')
         self.roi = roi
         self.class_agnostic = class_agnostic
-        self.sampled = sampled
-        self.max_positives = int(sampled * positive_fraction)
-        self.positive_fraction = positive_fraction
-        self.positive_iou = positive_iou
         self.code_weights = code_weights
-        self.score_threshold = score_threshold
-        self.nms_iou = nms_iou
-        self.max_detections = max_detections
-        self.pre_nms = pre_nms
+        self.sampler = sampler
+        self.detector = detector
 
     def build(self, map_shape: tuple) -> None:
         """Makes the variables for maps of this shape, [B, h, w, C]."""
@@ -212,7 +171,7 @@ class BoxHead(keras.layers.Layer):
         self.shift.build(shape)
 
     def crop(self, maps: Sequence[Any], strides: Sequence[int], boxes: Any) -> Any:
-        """Reads the features of boxes [B, R, 4] off a pyramid p2, p3, …: [B, R, roi_size, roi_size, C]."""
+        """Pools the features of boxes [B, R, 4] from maps p2, p3, …: [B, R, roi_size, roi_size, C]."""
         return roi_align(maps, boxes, strides, **self.roi)
 
     def call(self, crops: Any, training: bool = False) -> tuple[Any, Any]:
@@ -223,8 +182,7 @@ class BoxHead(keras.layers.Layer):
           training: whether to use the batch's statistics.
 
         Returns:
-          Logits [B, R, K + 1], the first of which is background's, and deltas [B, R, C, 4], C = K or 1; float32 or
-          better.
+          Logits [B, R, K + 1], background first, and deltas [B, R, C, 4], C = K or 1; float32 or better.
         """
         count = crops.shape[1]
         x = self.convs(ops.reshape(crops, (-1, *crops.shape[2:])), training=training)
@@ -234,81 +192,15 @@ class BoxHead(keras.layers.Layer):
         logits = ops.reshape(self.classify(x), (-1, count, self.num_classes + 1))
         return logits, ops.reshape(self.shift(x), (-1, count, self.boxes_per_roi, 4))
 
-    def sample(self, boxes: Any, valid: Any, truth: Truth, seed: Any) -> Rois:
-        """Chooses proposals to train on, in a fixed proportion of positives and negatives.
-
-        Args:
-          boxes: [B, R, 4], the proposals.
-          valid: bool [B, R], which of them there are.
-          truth: whose boxes are candidates, too.
-          seed: int32 [B, 2], of the choice.
-        """
-        boxes = ops.concatenate([boxes, truth.boxes], axis=1)
-        valid = ops.concatenate([valid, truth.valid], axis=1)
-        index, positive = self._match(boxes, truth)
-        negative = ops.logical_and(valid, ops.logical_not(positive))
-        positive = ops.logical_and(valid, positive)
-        chosen = sampling.balanced(positive, negative, seed, self.sampled, self.positive_fraction, salt=0xB0C5)
-        places, kind = sampling.first(chosen, self.sampled)
-        index = pick(index, places)
-        boxes = ops.where(ops.expand_dims(kind >= 0, -1), pick(boxes, places), 0)
-        classes = ops.where(ops.equal(kind, 1), pick(truth.classes, index) + 1, kind)
-        return Rois(boxes, classes, index)
-
-    def relabel(self, boxes: Any, rois: Rois, truth: Truth) -> Rois:
-        """Compares the same regions, whose boxes have moved to `boxes` [B, R, 4], with the truth once more."""
-        index, positive = self._match(boxes, truth)
-        classes = ops.where(positive, pick(truth.classes, index) + 1, 0)
-        return Rois(boxes, ops.where(rois.classes < 0, -1, classes), index)
-
-    def _match(self, boxes: Any, truth: Truth) -> tuple[Any, Any]:
-        """Returns the best object of each box, int32 [B, R], and whether the box counts for it, bool [B, R]."""
-        overlap = boxes_lib.iou(boxes, truth.boxes)
-        index, kind = matching.match(overlap, truth.valid, self.positive_iou, self.positive_iou, force_best=False)
-        return index, ops.equal(kind, 1)
-
     def targets(self, rois: Rois, truth: Truth) -> Any:
-        """Returns the deltas [B, R, 4] that lead to the objects; 0 for regions that are not positive."""
+        """Returns the codes [B, R, 4] of the matched instances' boxes; 0 for regions that are not positive."""
         positive = ops.expand_dims(rois.classes > 0, -1)
-        # A region that is not positive gets itself as a target, whose code is 0; an empty place could have no code.
+        # A region that is not positive is its own target, whose code is 0; an empty row has no code of its own.
         start = ops.where(positive, rois.boxes, ops.convert_to_tensor([0, 0, 1, 1], dtype=rois.boxes.dtype))
-        target = ops.where(positive, pick(truth.boxes, rois.index), start)
+        target = ops.where(positive, batched_gather(truth.boxes, rois.index), start)
         return ops.stop_gradient(boxes_lib.encode(target, start, self.code_weights))
 
     def refine(self, boxes: Any, deltas: Any, size: Any) -> Any:
-        """Moves boxes [B, R, 4] by class-agnostic deltas [B, R, 1, 4], within images of `size` [B, 2]; no gradient."""
+        """Moves boxes [B, R, 4] by class-agnostic deltas [B, R, 1, 4], clipped to `size` [B, 2]; no gradient."""
         moved = boxes_lib.decode(ops.stop_gradient(deltas)[:, :, 0], boxes, self.code_weights)
         return boxes_lib.clip(moved, size)
-
-    def detect(self, boxes: Any, valid: Any, probabilities: Any, deltas: Any, size: Any) -> dict[str, Any]:
-        """Turns regions into detections: every class over the threshold, suppression within each class, the best.
-
-        Args:
-          boxes: [B, R, 4].
-          valid: bool [B, R], which of them there are.
-          probabilities: [B, R, K + 1], background's first.
-          deltas: [B, R, C, 4].
-          size: int32 [B, 2], height and width of each image within its padding; boxes end there.
-
-        Returns:
-          `boxes` [B, D, 4] in pixels, `scores` [B, D] and `classes` int32 [B, D], by falling score; in empty places 0,
-          0 and -1.
-        """
-        regions, classes = boxes.shape[1], self.num_classes
-        scores = probabilities[..., 1:]
-        wanted = ops.logical_and(valid[..., None], scores > self.score_threshold)
-        scores = ops.reshape(ops.where(wanted, scores, -float('inf')), (-1, regions * classes))
-        scores, pairs = ops.top_k(scores, min(self.pre_nms, regions * classes))
-        pairs = ops.cast(pairs, 'int32')
-        region, label = pairs // classes, pairs % classes
-        deltas = ops.reshape(deltas, (-1, regions * self.boxes_per_roi, 4))
-        delta = pick(deltas, region if self.class_agnostic else pairs)
-        moved = boxes_lib.clip(boxes_lib.decode(delta, pick(boxes, region), self.code_weights), size)
-        large = ops.all(moved[..., 2:] - moved[..., :2] >= MIN_SIDE, axis=-1)
-        scores = ops.where(large, scores, -float('inf'))
-        index, found = nms(moved, scores, self.nms_iou, self.max_detections, label)
-        return {
-            'boxes': ops.where(found[..., None], pick(moved, index), 0),
-            'scores': ops.where(found, pick(scores, index), 0),
-            'classes': ops.where(found, pick(label, index), -1),
-        }

@@ -1,4 +1,4 @@
-"""Mask head: which part of a box is the object."""
+"""Mask head: the pixels of the instance within each box."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from seg.heads import checks, torchvision_weights
+from seg.heads import torchvision_weights
 from seg.layers.conv_bias import ConvStack
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
+from seg.number_checks import check_counts, check_widths
 from seg.ops.roi_align import roi_align
 from seg.registry import heads
 from seg.structures import Published
@@ -20,7 +21,7 @@ from seg.structures import Published
 def mask(
     *,
     num_classes: int,
-    norm: Norm,
+    norm: NormFactory,
     convs: tuple[int, ...] = (256, 256, 256, 256),
     deconv: int = 256,
     use_norm: bool = False,
@@ -35,12 +36,12 @@ def mask(
 
     Args:
       num_classes: classes, without background.
-      norm: maker of the normalisation layers.
+      norm: makes the normalisation layers.
       convs: channels of the 3x3 convolutions.
-      deconv: channels of the layer that doubles the resolution.
+      deconv: channels of the transposed convolution that doubles the resolution.
       use_norm: whether the convolutions have a normalisation in place of a bias.
-      roi_size: bins per side in which a box's features are read; masks have twice as many.
-      sampling_ratio: samples per side of a bin; 1 is the way of the TPU release.
+      roi_size: bins per side of a box's features; masks have twice as many cells.
+      sampling_ratio: samples per side of a bin; the TPU release has 1.
       aligned: whether ROIAlign takes a cell's value at its middle, half a cell further than where convolutions with
         symmetric padding centre it.
       class_agnostic: whether there is one mask for all classes instead of one for each.
@@ -51,8 +52,8 @@ def mask(
     Raises:
       UserError: if a setting is out of range.
     """
-    checks.counts('mask', deconv=deconv, roi_size=roi_size, sampling_ratio=sampling_ratio)
-    checks.widths('mask', convs=convs)
+    check_counts('heads.mask', deconv=deconv, roi_size=roi_size, sampling_ratio=sampling_ratio)
+    check_widths('heads.mask', convs=convs)
     fan_out = keras.initializers.VarianceScaling(2.0, 'fan_out')
     layer = MaskHead(
         1 if class_agnostic else num_classes,
@@ -70,9 +71,9 @@ def mask(
 
 
 class MaskHead(keras.layers.Layer):
-    """Convolutions, a 2x2 deconvolution, and the mask of one class.
+    """Convolutions, a 2x2 transposed convolution, and the mask of one class.
 
-    Only the mask of the class that is asked for is computed, which with 90 classes saves more than the deconvolution
+    Only the channel of the region's class is computed: with 90 classes that saves more than the transposed convolution
     costs.
 
     Attributes:
@@ -97,15 +98,15 @@ class MaskHead(keras.layers.Layer):
         self.classify.build((None, None, None, self.deconv.filters))
 
     def crop(self, maps: Sequence[Any], strides: Sequence[int], boxes: Any) -> Any:
-        """Reads the features of boxes [B, R, 4] off a pyramid p2, p3, …: [B, R, roi_size, roi_size, C]."""
+        """Pools the features of boxes [B, R, 4] from maps p2, p3, …: [B, R, roi_size, roi_size, C]."""
         return roi_align(maps, boxes, strides, **self.roi)
 
     def call(self, crops: Any, classes: Any, training: bool = False) -> Any:
-        """Finds the masks of regions, each for one class.
+        """Predicts the masks of regions, each for one class.
 
         Args:
           crops: [B, R, roi_size, roi_size, C], as `crop` returns them.
-          classes: int32 [B, R], 0 to K - 1; below 0, any mask may come out.
+          classes: int32 [B, R], 0 to K - 1; the mask of a negative class is undefined.
           training: whether to use the batch's statistics.
 
         Returns:
@@ -115,7 +116,7 @@ class MaskHead(keras.layers.Layer):
         x = self.convs(ops.reshape(crops, (-1, *crops.shape[2:])), training=training)
         x = ops.reshape(self.deconv(x), (-1, regions, side * side * 4, self.deconv.filters))
         x = ops.reshape(self.classify(x, classes), (-1, regions, side, side, 2, 2))
-        # Only now that there is one number for each cell, all are brought into their places.
+        # Interleaved last, when a cell has one number instead of `deconv` many.
         return ops.reshape(ops.transpose(x, (0, 1, 2, 4, 3, 5)), (-1, regions, self.size, self.size))
 
 
@@ -130,7 +131,7 @@ class Deconv(keras.layers.Layer):
         self.filters = filters
 
     def build(self, x_shape: tuple) -> None:
-        # He's by fan out, for units that are (row, column, filter).
+        # He's initializer by fan out; units are (row, column, filter).
         initializer = keras.initializers.VarianceScaling(2.0, 'fan_out')
         self.kernel = self.add_weight(shape=(x_shape[-1], 4 * self.filters), initializer=initializer, name='kernel')
         self.bias = self.add_weight(shape=(self.filters,), initializer='zeros', name='bias')
@@ -141,7 +142,7 @@ class Deconv(keras.layers.Layer):
 
 
 class MaskLogits(keras.layers.Layer):
-    """A 1x1 convolution of which each region takes the channel of its class."""
+    """A 1x1 convolution that computes, for each region, the channel of its class."""
 
     def __init__(self, channels: int, *, dtype: Any, name: str):
         super().__init__(dtype=dtype, name=name)
@@ -161,7 +162,7 @@ class MaskLogits(keras.layers.Layer):
         if self.channels == 1:
             kernel, bias = self.kernel, self.bias
             return ops.einsum('brnc,c->brn', x, kernel[0]) + bias[0]
-        # Products with rows of zeros and a one, whose gradients are sums in a fixed order, unlike those of a gather.
+        # Products with one-hot rows: their gradients are sums in a fixed order, unlike the gradient of a gather.
         chosen = ops.one_hot(classes, self.channels, dtype=self.compute_dtype)
         kernel = ops.matmul(chosen, self.kernel)
         bias = ops.matmul(chosen, ops.expand_dims(self.bias, -1))

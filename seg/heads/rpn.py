@@ -9,20 +9,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from seg.errors import UserError
-from seg.heads import checks
+from seg.errors import UserError, shown
 from seg.layers import torch_tensors
 from seg.layers.conv_bias import ConvStack
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
+from seg.number_checks import check_counts, check_fractions, check_number
 from seg.ops import anchors as anchors_lib
 from seg.ops import boxes as boxes_lib
 from seg.ops import matching, sampling
-from seg.ops.gathering import pick
+from seg.ops.gathering import batched_gather
 from seg.ops.nms import nms
 from seg.registry import heads
 from seg.structures import Published
 
-# Heights divided by widths of the anchors of a cell, in the order of torchvision's channels.
+# Aspect ratios (height / width) of a cell's anchors, in the order of torchvision's channels.
 TORCHVISION_RATIOS = (0.5, 1.0, 2.0)
 
 
@@ -30,7 +30,7 @@ TORCHVISION_RATIOS = (0.5, 1.0, 2.0)
 def rpn(
     *,
     num_classes: int,
-    norm: Norm,
+    norm: NormFactory,
     channels: int = 256,
     num_convs: int = 1,
     use_norm: bool = False,
@@ -50,33 +50,33 @@ def rpn(
     nms_iou: float = 0.7,
     min_size: float = 0.0,
 ) -> keras.layers.Layer:
-    """Region proposal network, shared by all levels of a pyramid.
+    """Region proposal network, shared by all levels of a feature pyramid.
 
     Ren et al., "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks", NIPS 2015.
 
     Args:
-      num_classes: plays no part: a proposal has no class.
-      norm: maker of the normalisation layers.
-      channels: of the 3x3 convolutions.
-      num_convs: how many 3x3 convolutions there are.
-      use_norm: whether they have a normalisation in place of a bias.
-      anchor_scale: side of a square anchor, in cells of its level: 8 makes 32 pixels on p2 and 512 on p6.
-      anchor_ratios: heights of the anchors divided by their widths.
-      anchor_octaves: sizes of anchors between one level's and the next one's.
-      anchor_offset: where in its cell the centre of an anchor lies, 0 to 1; 0 is where the cell's features are centred,
-        0.5 the way of the TPU release.
-      round_anchors: whether anchors are rounded to whole pixels, as torchvision does.
-      positive_iou: overlap with a true box from which on an anchor is positive; the best anchors of each object are
-        positive in any case.
-      negative_iou: overlap below which an anchor is negative.
+      num_classes: unused: a proposal has no class.
+      norm: makes the normalisation layers.
+      channels: channels of the 3x3 convolutions.
+      num_convs: number of 3x3 convolutions.
+      use_norm: whether the convolutions have a normalisation in place of a bias.
+      anchor_scale: side of a square anchor, in cells of its level: 8 gives 32 pixels on p2 and 512 on p6.
+      anchor_ratios: aspect ratios (height / width) of the anchors.
+      anchor_octaves: number of anchor sizes per level, evenly spaced (by factors) up to the next level's.
+      anchor_offset: position of an anchor's centre in its cell, 0 to 1; 0 is where the cell's features are centred, the
+        TPU release has 0.5.
+      round_anchors: whether anchors are rounded to whole pixels, as in torchvision.
+      positive_iou: lowest IoU with a ground-truth box at which an anchor is positive; the best anchors of each instance
+        are positive in any case.
+      negative_iou: IoU below which an anchor is negative.
       sampled: anchors per image that count in the losses.
-      positive_fraction: largest share of positives among them.
+      positive_fraction: largest fraction of positives among them.
       train_pre_nms: best anchors of each level that enter the suppression, in training.
-      eval_pre_nms: likewise, otherwise.
+      eval_pre_nms: the same in evaluation.
       train_proposals: proposals per image, in training.
-      eval_proposals: likewise, otherwise.
-      nms_iou: overlap above which the lower of two proposals of one level is dropped.
-      min_size: proposals of a smaller height or width are dropped, in pixels; those without area always are.
+      eval_proposals: the same in evaluation.
+      nms_iou: IoU above which the proposal of the lower score is dropped, of two of one level.
+      min_size: proposals of a smaller height or width, in pixels, are dropped; those without area always are.
 
     Returns:
       The layer, see `RPN`.
@@ -84,8 +84,9 @@ def rpn(
     Raises:
       UserError: if a setting is out of range.
     """
-    checks.counts(
-        'rpn',
+    slot = 'heads.rpn'
+    check_counts(
+        slot,
         channels=channels,
         num_convs=num_convs,
         anchor_octaves=anchor_octaves,
@@ -95,8 +96,8 @@ def rpn(
         train_proposals=train_proposals,
         eval_proposals=eval_proposals,
     )
-    checks.shares(
-        'rpn',
+    check_fractions(
+        slot,
         positive_iou=positive_iou,
         negative_iou=negative_iou,
         positive_fraction=positive_fraction,
@@ -104,13 +105,15 @@ def rpn(
         anchor_offset=anchor_offset,
     )
     if negative_iou > positive_iou:
-        raise UserError(f'rpn.negative_iou = {negative_iou!r}: expected at most positive_iou, {positive_iou!r}.')
-    if not anchor_scale > 0 or not anchor_ratios or min(anchor_ratios) <= 0:
         raise UserError(
-            f'rpn.anchor_scale = {anchor_scale!r}, rpn.anchor_ratios = {anchor_ratios!r}: expected numbers above 0.'
+            f'{slot}.negative_iou = {negative_iou!r}: expected at most {slot}.positive_iou = {positive_iou!r}.'
         )
-    if not min_size >= 0:
-        raise UserError(f'rpn.min_size = {min_size!r}: expected a number of pixels, 0 or more.')
+    check_number(f'{slot}.anchor_scale', anchor_scale, above=True)
+    if not isinstance(anchor_ratios, tuple | list) or not anchor_ratios:
+        raise UserError(f'{slot}.anchor_ratios = {shown(anchor_ratios)}: expected a tuple, such as (0.5, 1.0, 2.0).')
+    for i, ratio in enumerate(anchor_ratios):
+        check_number(f'{slot}.anchor_ratios[{i}]', ratio, above=True)
+    check_number(f'{slot}.min_size', min_size)
     layer = RPN(
         ConvStack((channels,) * num_convs, norm if use_norm else None, kernel_initializer=_small(), name='rpn_convs'),
         anchors={
@@ -124,8 +127,8 @@ def rpn(
         negative_iou=negative_iou,
         sampled=sampled,
         positive_fraction=positive_fraction,
-        pre_nms={True: train_pre_nms, False: eval_pre_nms},
-        proposals={True: train_proposals, False: eval_proposals},
+        train_limits=Limits(train_pre_nms, train_proposals),
+        eval_limits=Limits(eval_pre_nms, eval_proposals),
         nms_iou=nms_iou,
         min_size=min_size,
     )
@@ -140,12 +143,24 @@ def _small() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.01)
 
 
-class Proposals(NamedTuple):
-    """Boxes that may hold an object.
+class Limits(NamedTuple):
+    """Numbers of boxes, in training or in evaluation.
 
     Attributes:
-      boxes: [B, R, 4] in pixels, by falling score; 0 where there are no more.
-      valid: bool [B, R], which there are.
+      pre_nms: best anchors of each level that enter the suppression.
+      proposals: proposals per image.
+    """
+
+    pre_nms: int
+    proposals: int
+
+
+class Proposals(NamedTuple):
+    """Boxes that may hold an instance.
+
+    Attributes:
+      boxes: [B, R, 4] in pixels, by falling score; 0 in empty rows.
+      valid: bool [B, R], false for empty rows.
     """
 
     boxes: Any
@@ -153,7 +168,7 @@ class Proposals(NamedTuple):
 
 
 class RPN(keras.layers.Layer):
-    """Scores anchors, moves them onto objects, and chooses the best."""
+    """Scores anchors, moves them onto instances, and selects the best."""
 
     def __init__(
         self,
@@ -164,8 +179,8 @@ class RPN(keras.layers.Layer):
         negative_iou: float,
         sampled: int,
         positive_fraction: float,
-        pre_nms: dict[bool, int],
-        proposals: dict[bool, int],
+        train_limits: Limits,
+        eval_limits: Limits,
         nms_iou: float,
         min_size: float,
     ):
@@ -182,8 +197,8 @@ class RPN(keras.layers.Layer):
         self.negative_iou = negative_iou
         self.sampled = sampled
         self.positive_fraction = positive_fraction
-        self.pre_nms = pre_nms
-        self.proposals = proposals
+        self.train_limits = train_limits
+        self.eval_limits = eval_limits
         self.nms_iou = nms_iou
         self.min_size = min_size
 
@@ -195,10 +210,10 @@ class RPN(keras.layers.Layer):
         self.shift.build(shape)
 
     def call(self, maps: Sequence[Any], training: bool = False) -> tuple[list, list]:
-        """Looks at every cell.
+        """Scores every cell's anchors.
 
         Args:
-          maps: [B, h, w, C] each, the finest first.
+          maps: feature maps [B, h, w, C], the finest first.
           training: whether to use the batch's statistics.
 
         Returns:
@@ -218,17 +233,17 @@ class RPN(keras.layers.Layer):
         return anchors_lib.pyramid(canvas, strides, **self.anchor_settings)
 
     def targets(self, anchors: Sequence[np.ndarray], boxes: Any, valid: Any, seed: Any) -> dict[str, Any]:
-        """Tells what the logits and deltas of all anchors should be.
+        """Matches all anchors with the ground truth and samples those that count.
 
         Args:
-          anchors: of each map.
-          boxes: [B, N, 4], the true boxes.
-          valid: bool [B, N], which of them there are.
-          seed: int32 [B, 2], of the choice of anchors that count.
+          anchors: anchors of each map.
+          boxes: [B, N, 4], the ground-truth boxes.
+          valid: bool [B, N], false for padding.
+          seed: int32 [B, 2], seed of the random sampling.
 
         Returns:
-          `labels` int32 [B, A] (1, 0, or -1 for anchors that do not count), `targets` [B, A, 4] (0 for those that are
-          not positive), and `matched` int32 [B], anchors that reach `positive_iou` by themselves.
+          `labels` int32 [B, A] (1, 0, or -1 for anchors that do not count), `targets` [B, A, 4] (box codes; 0 for
+          anchors that are not positive), and `matched` int32 [B], the number of anchors that reach `positive_iou`.
         """
         anchors = ops.convert_to_tensor(np.concatenate(anchors), dtype=boxes.dtype)[None]
         overlap = boxes_lib.iou(anchors, boxes)
@@ -237,8 +252,8 @@ class RPN(keras.layers.Layer):
         labels = sampling.balanced(
             ops.equal(kind, 1), ops.equal(kind, 0), seed, self.sampled, self.positive_fraction, salt=0x59A1
         )
-        # Anchors that are not positive get themselves as a target, whose code is 0 and always finite.
-        target = ops.where(ops.equal(kind, 1)[..., None], pick(boxes, index), anchors)
+        # An anchor that is not positive is its own target, whose code is 0 and always finite.
+        target = ops.where(ops.equal(kind, 1)[..., None], batched_gather(boxes, index), anchors)
         return {
             'labels': labels,
             'targets': ops.stop_gradient(boxes_lib.encode(target, anchors)),
@@ -248,47 +263,47 @@ class RPN(keras.layers.Layer):
     def propose(
         self, anchors: Sequence[np.ndarray], logits: Sequence[Any], deltas: Sequence[Any], size: Any, training: bool
     ) -> Proposals:
-        """Chooses the best boxes of all maps. No gradient flows through them.
+        """Selects the best boxes of all maps. No gradient flows through them.
 
         Args:
-          anchors: of each map.
-          logits: of each map, as `call` returns them.
-          deltas: likewise.
-          size: int32 [B, 2], height and width of each image within its padding; boxes end there.
-          training: which of the numbers of boxes hold.
+          anchors: anchors of each map.
+          logits: logits of each map, as `call` returns them.
+          deltas: deltas of each map, as `call` returns them.
+          size: int32 [B, 2], height and width of each image within its padding; boxes are clipped to it.
+          training: whether the limits of training apply, or those of evaluation.
         """
-        training = bool(training)
+        limits = self.train_limits if training else self.eval_limits
         boxes, scores, levels = [], [], []
         for level, (anchor, logit, delta) in enumerate(zip(anchors, logits, deltas, strict=True)):
-            count = min(self.pre_nms[training], anchor.shape[0])
+            count = min(limits.pre_nms, anchor.shape[0])
             score, index = ops.top_k(ops.stop_gradient(logit), count)
             anchor = ops.take(ops.convert_to_tensor(anchor, dtype=self.exact), index, axis=0)
-            boxes.append(boxes_lib.decode(pick(ops.stop_gradient(delta), index), anchor))
+            boxes.append(boxes_lib.decode(batched_gather(ops.stop_gradient(delta), index), anchor))
             scores.append(score)
             levels.append(np.full((1, count), level, np.int32))
         boxes = boxes_lib.clip(ops.concatenate(boxes, axis=1), size)
         sides = boxes[..., 2:] - boxes[..., :2]
         kept = ops.all(ops.logical_and(sides > 0, sides >= self.min_size), axis=-1)
-        # By logits: the sigmoids of two good ones may be equal.
+        # Logits, not sigmoids: those of two good proposals may be equal.
         scores = ops.where(kept, ops.concatenate(scores, axis=1), -float('inf'))
         levels = ops.zeros_like(scores, dtype='int32') + ops.convert_to_tensor(np.concatenate(levels, axis=1))
-        index, valid = nms(boxes, scores, self.nms_iou, self.proposals[training], levels)
-        return Proposals(ops.where(valid[..., None], pick(boxes, index), 0), valid)
+        index, valid = nms(boxes, scores, self.nms_iou, limits.proposals, levels)
+        return Proposals(ops.where(valid[..., None], batched_gather(boxes, index), 0), valid)
 
 
 def _from_torchvision(
     tensors: dict[str, np.ndarray], num_convs: int, ratios: tuple[float, ...], octaves: int
 ) -> dict[str, np.ndarray]:
-    """torchvision orders anchors of a cell by its ratios, and a code by x and y."""
+    """Converts tensors of torchvision, which orders a cell's anchors by its own ratios and a code by x before y."""
     arrays = {}
     for i in range(num_convs):
-        # Files from before torchvision 0.13 have the only convolution by itself.
+        # Files from before torchvision 0.13 have a single convolution without a number.
         theirs = f'rpn.head.conv.{i}' if f'rpn.head.conv.{i}.0.weight' in tensors else 'rpn.head.conv'
         arrays |= torch_tensors.conv(tensors, theirs, f'rpn_convs/conv{i + 1}')
     arrays |= torch_tensors.conv(tensors, 'rpn.head.cls_logits', 'logits')
     arrays |= torch_tensors.conv(tensors, 'rpn.head.bbox_pred', 'deltas')
     if sorted(ratios) != sorted(TORCHVISION_RATIOS) or octaves != 1:
-        return torch_tensors.under('rpn', arrays)  # Anchors of other shapes: take it as it is.
+        return torch_tensors.under('rpn', arrays)  # Anchors of other shapes: keep the order.
     order = [TORCHVISION_RATIOS.index(ratio) for ratio in ratios]
     for name in ('logits/kernel', 'logits/bias', 'deltas/kernel', 'deltas/bias'):
         if name not in arrays:

@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from seg.errors import UserError
 from seg.layers.conv import ConvNorm
 from seg.layers.dropout import Dropout
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
+from seg.number_checks import check_counts, check_number
 from seg.registry import heads
 
 
@@ -27,23 +27,23 @@ def semantic(*, num_classes: int) -> keras.layers.Layer:
 
 
 @heads.register('fcn')
-def fcn(*, num_classes: int, norm: Norm, channels: int = 256, dropout: float = 0.1) -> keras.layers.Layer:
+def fcn(*, num_classes: int, norm: NormFactory, channels: int = 256, dropout: float = 0.1) -> keras.layers.Layer:
     """Fully convolutional head: 3x3 convolution, dropout, logits; usual as an auxiliary head.
 
     Args:
       num_classes: channels of the result.
-      norm: maker of the normalisation layer.
-      channels: of the 3x3 convolution.
-      dropout: rate before the logits.
+      norm: makes the normalisation layer.
+      channels: channels of the 3x3 convolution.
+      dropout: dropout rate before the logits.
 
     Returns:
       A layer from [B, h, w, C] to logits [B, h, w, num_classes], float32 or better.
 
     Raises:
-      UserError: if the dropout rate is out of range.
+      UserError: if a setting is out of range.
     """
-    if not 0 <= dropout < 1:
-        raise UserError(f'fcn.dropout: expected a rate in [0, 1), received {dropout!r}.')
+    check_counts('heads.fcn', channels=channels)
+    check_number('heads.fcn.dropout', dropout, 0, 1, below=True)
     return FCNHead(num_classes, norm, channels, dropout, name='fcn_head')
 
 
@@ -73,7 +73,7 @@ class SemanticHead(keras.layers.Layer):
 class FCNHead(keras.layers.Layer):
     """3x3 convolution, normalisation, ReLU, dropout, then logits."""
 
-    def __init__(self, num_classes: int, norm: Norm, channels: int, dropout: float, *, name: str):
+    def __init__(self, num_classes: int, norm: NormFactory, channels: int, dropout: float, *, name: str):
         super().__init__(name=name)
         self.conv = ConvNorm(channels, 3, norm=norm, name='conv')
         self.dropout = Dropout(dropout, name='fcn_head_dropout')

@@ -10,7 +10,7 @@ from keras import ops
 
 from seg.layers.conv import ConvNorm, SeparableConvNorm
 from seg.layers.dropout import Dropout
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 
 
 def valid_mean(x: Any, size: Any, stride: int) -> Any:
@@ -53,7 +53,7 @@ class ASPP(keras.layers.Layer):
         rates: tuple[int, ...],
         *,
         stride: int,
-        norm: Norm,
+        norm: NormFactory,
         separable: bool,
         dropout: float,
         image_pooling: bool,

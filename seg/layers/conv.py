@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from seg.layers.norm import BatchNorm, Norm
+from seg.layers.norm import BatchNorm, NormFactory
 from seg.ops import dispatch
 from seg.ops.conv import conv2d, depthwise_conv2d
 from seg.ops.pictures import zero_outside
@@ -25,7 +25,7 @@ class _ExactKernel:
         return self.convolve(x, ops.convert_to_tensor(self.kernel))
 
 
-class Conv2D(_ExactKernel, keras.layers.Conv2D):
+class AlignedConv2D(_ExactKernel, keras.layers.Conv2D):
     """Convolution padded by equally many zeros at both ends (`seg.ops.conv.conv2d`), without a bias."""
 
     def __init__(self, filters: int, kernel_size: int, *, strides: int = 1, dilation_rate: int = 1, name: str):
@@ -65,11 +65,11 @@ class Conv2D(_ExactKernel, keras.layers.Conv2D):
         return None in x_shape[1:3] or rows * columns * channels <= x_shape[1] * x_shape[2]
 
 
-class DepthwiseConv2D(_ExactKernel, keras.layers.DepthwiseConv2D):
+class AlignedDepthwiseConv2D(_ExactKernel, keras.layers.DepthwiseConv2D):
     """Depthwise convolution padded by equally many zeros at both ends (`seg.ops.conv`), without a bias."""
 
     def __init__(self, kernel_size: int, *, strides: int = 1, dilation_rate: int = 1, name: str):
-        """Makes the layer; arguments as `Conv2D` has them."""
+        """Makes the layer; arguments as `AlignedConv2D` has them."""
         super().__init__(
             kernel_size,
             strides=strides,
@@ -135,7 +135,7 @@ class ConvNorm(_Normalised):
         filters: int,
         kernel_size: int,
         *,
-        norm: Norm,
+        norm: NormFactory,
         strides: int = 1,
         dilation_rate: int = 1,
         activation: str | None = 'relu',
@@ -154,7 +154,7 @@ class ConvNorm(_Normalised):
           gamma_initializer: of the normalisation's scale.
           name: the layer's name.
         """
-        conv = Conv2D(filters, kernel_size, strides=strides, dilation_rate=dilation_rate, name='conv')
+        conv = AlignedConv2D(filters, kernel_size, strides=strides, dilation_rate=dilation_rate, name='conv')
         super().__init__(conv, norm(name='norm', gamma_initializer=gamma_initializer), activation, name)
 
 
@@ -165,14 +165,14 @@ class DepthwiseConvNorm(_Normalised):
         self,
         kernel_size: int,
         *,
-        norm: Norm,
+        norm: NormFactory,
         strides: int = 1,
         dilation_rate: int = 1,
         activation: str | None = 'relu',
         name: str,
     ):
         """Makes the layer; arguments as `ConvNorm` has them."""
-        conv = DepthwiseConv2D(kernel_size, strides=strides, dilation_rate=dilation_rate, name='conv')
+        conv = AlignedDepthwiseConv2D(kernel_size, strides=strides, dilation_rate=dilation_rate, name='conv')
         super().__init__(conv, norm(name='norm'), activation, name)
 
 
@@ -182,7 +182,7 @@ class SeparableConvNorm(keras.layers.Layer):
     Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation", ECCV 2018.
     """
 
-    def __init__(self, filters: int, kernel_size: int, *, norm: Norm, dilation_rate: int = 1, name: str):
+    def __init__(self, filters: int, kernel_size: int, *, norm: NormFactory, dilation_rate: int = 1, name: str):
         super().__init__(name=name)
         self.depthwise = DepthwiseConvNorm(kernel_size, norm=norm, dilation_rate=dilation_rate, name='depthwise')
         self.pointwise = ConvNorm(filters, 1, norm=norm, name='pointwise')

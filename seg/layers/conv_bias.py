@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from seg.layers.conv import ACTIVATIONS, ConvNorm
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.ops.conv import conv2d
 
 
@@ -58,7 +58,7 @@ class ConvBias(keras.layers.Conv2D):
 class ConvStack(keras.layers.Layer):
     """3x3 convolutions with ReLU, one after the other, each with a bias or with a normalisation."""
 
-    def __init__(self, widths: Sequence[int], norm: Norm | None, *, kernel_initializer: Any, name: str):
+    def __init__(self, widths: Sequence[int], norm: NormFactory | None, *, kernel_initializer: Any, name: str):
         """Makes the layers `conv1`, `conv2`, …
 
         Args:

@@ -9,48 +9,51 @@ from typing import Any
 import keras
 from keras import ops
 
-from seg.errors import UserError
+from seg.errors import UserError, shown
+from seg.number_checks import check_number, check_whole
 from seg.ops import dispatch
 from seg.ops.pictures import valid_cells
 from seg.ops.replicas import num_replicas, sum_over_replicas
 
 KINDS = {
     'sync': 'batch normalisation over all replicas',
-    'frozen': 'batch normalisation by stored statistics, which never change; scale and offset are trained',
+    'frozen': 'batch normalisation by stored statistics that never change; scale and offset are trained',
     'group': 'group normalisation, which does not depend on the batch',
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Norm:
+class NormFactory:
     """Makes the normalisation layers of a model, all of one kind.
 
-    The default epsilon is the one that torchvision's ImageNet weights were trained with. The momentum 0.99 wants some
-    500 steps before the statistics are those of the data; runs shorter than that want 0.9.
+    torchvision's ImageNet weights were trained with the default epsilon. With a momentum of 0.99 the moving statistics
+    follow the data after about 500 steps; shorter runs need 0.9.
 
     Attributes:
       kind: 'sync', 'frozen' or 'group'.
-      momentum: share of the old moving statistics in the new ones, per step; 'sync' only.
+      momentum: fraction of the old moving statistics that a step keeps; 'sync' only.
       epsilon: added to the variance.
-      groups: 'group' only: the number of groups, or, where that does not divide the channels, the next smaller number
-        that does.
+      groups: 'group' only: number of groups, or, where it does not divide the channels, the next smaller number that
+        does.
+      slot: whose settings these are, such as `models.mask_rcnn`, for messages.
+
+    Raises:
+      UserError: if a setting is out of range.
     """
 
     kind: str = 'sync'
     momentum: float = 0.99
     epsilon: float = 1e-5
     groups: int = 32
+    slot: str = 'NormFactory'
 
     def __post_init__(self):
         if self.kind not in KINDS:
             choices = '; '.join(f'{kind!r} ({meaning})' for kind, meaning in KINDS.items())
-            raise UserError(f'norm: received {self.kind!r}, expected one of: {choices}.')
-        if not 0 <= self.momentum < 1:
-            raise UserError(f'norm_momentum: received {self.momentum!r}, expected a number in [0, 1), such as 0.99.')
-        if not self.epsilon > 0:
-            raise UserError(f'norm_epsilon: received {self.epsilon!r}, expected a number above 0, such as 1e-5.')
-        if self.groups < 1:
-            raise UserError(f'norm groups: received {self.groups!r}, expected a whole number of at least 1.')
+            raise UserError(f'{self.slot}.norm = {shown(self.kind)}: expected one of: {choices}.')
+        check_number(f'{self.slot}.norm_momentum', self.momentum, 0, 1, below=True)
+        check_number(f'{self.slot}.norm_epsilon', self.epsilon, above=True)
+        check_whole(f'{self.slot}.groups', self.groups)
 
     def __call__(self, *, name: str, gamma_initializer: str = 'ones') -> keras.layers.Layer:
         """Returns a new layer, called as `layer(x, training=...)` on [B, H, W, C]."""
@@ -68,11 +71,11 @@ class Norm:
 class BatchNorm(keras.layers.Layer):
     """Batch normalisation with the same statistics on one and on many replicas.
 
-    Statistics are those of the global batch, whose n values per channel are all its cells, those of padding included:
-    the mean, and the variance, biased (sum / n) to normalise and unbiased (sum / (n - 1)) in the moving average, as the
-    paper and torch have it. On one replica a fused kernel computes them where there is one. On several, each replica
-    adds sums of `x - pivot` and of its square, with the moving mean as the pivot: one reduction, and no cancellation
-    once the pivot is near the mean. Statistics are float32 or better in every precision.
+    Statistics are of the global batch. Its n values per channel are all its cells, padding included. The variance is
+    biased (sum / n) for normalising and unbiased (sum / (n - 1)) in the moving average, as in the paper and torch. On
+    one replica a fused kernel computes them where there is one. On several, each replica adds sums of `x - pivot` and
+    of its square, with the moving mean as the pivot: one reduction, and no cancellation once the pivot is near the
+    mean. Statistics are float32 or better in every precision.
 
     Ioffe and Szegedy, "Batch Normalization", ICML 2015, algorithms 1 and 2.
     """
@@ -106,7 +109,7 @@ class BatchNorm(keras.layers.Layer):
         return input_shape
 
     def is_stored(self, training: bool) -> bool:
-        """Returns whether `call` normalises by stored statistics, which is then `affine`."""
+        """Returns whether `call` normalises by stored statistics, as `affine` does."""
         return not training or self.frozen or not self.trainable
 
     def call(self, x: Any, training: bool = False) -> Any:
@@ -116,7 +119,7 @@ class BatchNorm(keras.layers.Layer):
           UserError: if these would be of one value per channel.
         """
         if self.frozen or not self.trainable:
-            # Not the fused kernel: its gradient by stored statistics has no deterministic form on a GPU.
+            # Not the fused kernel: with stored statistics, its gradient is not deterministic on a GPU.
             return self._scale(x, *self.affine())
         dtype = keras.backend.standardize_dtype(x.dtype)
         replicas = num_replicas() if training else 1
@@ -139,12 +142,12 @@ class BatchNorm(keras.layers.Layer):
         return y
 
     def _check_values(self, x: Any, replicas: int) -> None:
-        """Refuses a single value per channel: its variance is 0, and an evaluation by that would be meaningless."""
+        """Refuses a single value per channel: its variance is 0, and an evaluation with that would be meaningless."""
         if None not in x.shape and replicas * math.prod(x.shape[:-1]) == 1:
             raise UserError(
-                f"norm = 'sync': the batch normalisation {self.path!r} gets one value per channel, "
-                f'{tuple(x.shape)!r}, in a global batch of 1 image. It needs at least 2 to have a variance. Take '
-                "norm = 'group' or norm = 'frozen', or a batch of 2 images or more (RunConfig.batch_size)."
+                f"norm = 'sync': the batch normalisation {self.path!r} receives one value per channel, "
+                f'{tuple(x.shape)!r}, in a global batch of 1 image. A variance needs at least 2. Set '
+                "norm = 'group' or norm = 'frozen', or RunConfig.batch_size = 2 or more."
             )
 
     def _moments(self, x: Any, replicas: int) -> tuple[Any, Any]:
@@ -175,7 +178,9 @@ class BatchNorm(keras.layers.Layer):
 
 
 class GroupNorm(keras.layers.GroupNormalization):
-    """Group normalisation with at most so many groups, as divide the channels; over the cells of the picture only.
+    """Group normalisation over the cells of the image without its padding.
+
+    The number of groups is the largest one up to `groups` that divides the channels.
 
     Wu and He, "Group Normalization", ECCV 2018.
     """

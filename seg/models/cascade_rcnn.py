@@ -1,8 +1,7 @@
-"""Cascade R-CNN: Mask R-CNN whose boxes are corrected several times."""
+"""Cascade R-CNN: Mask R-CNN whose boxes are refined several times."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import keras
@@ -11,12 +10,10 @@ from seg.errors import UserError, shown
 from seg.heads.box import BoxHead
 from seg.heads.instance_mask import MaskHead
 from seg.heads.rpn import RPN
-from seg.layers.norm import Norm
-from seg.models.mask_rcnn import MaskRCNN, body, part
+from seg.layers.norm import NormFactory
+from seg.models.mask_rcnn import MaskRCNN, build_backbone_and_decoder, expect_type
+from seg.number_checks import check_number
 from seg.registry import heads, models
-
-# What is done once for all box heads, with the regions or with the detections.
-SHARED = ('sampled', 'positive_fraction', 'score_threshold', 'nms_iou', 'max_detections', 'pre_nms')
 
 
 @models.register('cascade_rcnn')
@@ -34,32 +31,33 @@ def cascade_rcnn(
     norm_epsilon: float = 1e-5,
     frozen_stages: int = 0,
 ) -> keras.Model:
-    """Cascade Mask R-CNN: box heads one after the other, each trained to be more exact than the one before.
+    """Cascade Mask R-CNN: box heads in sequence, each trained at a higher IoU than the previous one.
 
-    Cai and Vasconcelos, "Cascade R-CNN: Delving into High Quality Object Detection", CVPR 2018. Proposals are chosen
-    for the first head; the others get the same ones, moved and compared with the truth anew. Scores are means over the
-    heads; masks are made for the boxes of the last one. The three heads of the paper: `gin/common/cascade_rcnn.gin`.
+    Cai and Vasconcelos, "Cascade R-CNN: Delving into High Quality Object Detection", CVPR 2018. Proposals are sampled
+    for the first head; each later head gets the same ones, moved by the head before and matched again with the ground
+    truth. Scores are means over the heads; masks are predicted for the boxes of the last head. The paper's three heads:
+    `gin/common/cascade_rcnn.gin`.
 
-    The losses of later heads weigh less, so that three heads do not pull three times as hard at the features that they
-    share: 1, 1/2, 1/4, as in the paper's code, its authors' Detectron and mmdetection. (detectron2 adds the losses as
-    they are and scales the gradient of the pooled features to 1/3.) The mask head learns from the regions of the first
-    head, of which more overlap an object enough than of the last, as in the authors' Detectron and detectron2.
+    The losses of later heads weigh less, so that three heads do not have three times the influence on the features that
+    they share: 1, 1/2, 1/4, as in the paper's code, its authors' Detectron and mmdetection. (detectron2 adds the losses
+    unweighted and scales the gradient of the pooled features by 1/3.) The mask head is trained on the regions of the
+    first head, of which more are positive than of the last, as in the authors' Detectron and detectron2.
 
     Args:
       num_classes: classes, without background.
-      backbone: reference of a backbone.
-      decoder: reference of a decoder that makes a pyramid p2 to p6.
-      rpn: reference of the head that proposes boxes.
-      box_heads: references of the heads that classify them, each in a gin scope of its own, for its own positive_iou
-        and code_weights. They have to be class-agnostic, and alike in how many regions are sampled and in how
-        detections are chosen.
-      mask_head: reference of the head that makes their masks.
-      stage_weights: of the losses of the box heads, one number for each, in their order.
-      norm: 'sync', 'frozen' or 'group', see `seg.layers.norm`. Of frozen ones scale and offset are trained.
-      norm_momentum: of the moving statistics; 'sync' only.
+      backbone: reference to a backbone.
+      decoder: reference to a decoder that makes a feature pyramid p2 to p6.
+      rpn: reference to the head that proposes boxes.
+      box_heads: references to the heads that classify them, each in its own gin scope, for its own positive_iou and
+        code_weights. They have to be class-agnostic. Sampling and post-processing happen once, so that their settings
+        have to be the same for all heads.
+      mask_head: reference to the head that predicts their masks.
+      stage_weights: coefficients of the losses of the box heads, one number for each, in their order.
+      norm: 'sync', 'frozen' or 'group', see `seg.layers.norm`. Scale and offset are trained even where 'frozen'.
+      norm_momentum: momentum of the moving statistics; 'sync' only.
       norm_epsilon: added to variances.
-      frozen_stages: the backbone is not trained up to its map of this number: 2 is the recipe's, for c2 and all that it
-        is made of; 0 trains everything.
+      frozen_stages: number of the map up to which the backbone is not trained: the recipe has 2, for c2 and all layers
+        before it; 0 trains everything.
 
     Returns:
       The model, built: see `seg.models.mask_rcnn.MaskRCNN`.
@@ -67,46 +65,45 @@ def cascade_rcnn(
     Raises:
       UserError: if a setting is out of range, or a reference is of another kind.
     """
-    slot = 'cascade_rcnn'
+    slot = 'models.cascade_rcnn'
     factories = heads.check_each(box_heads, f'{slot}.box_heads')
     if not factories:
-        raise UserError(f'{slot}.box_heads is empty: give at least one reference, such as [@heads.box].')
-    maker = Norm(norm, momentum=norm_momentum, epsilon=norm_epsilon)
-    net, neck, spec = body(slot, backbone, decoder, maker, frozen_stages)
-    supplied = {'num_classes': num_classes, 'norm': maker}
+        raise UserError(f'{slot}.box_heads = {box_heads!r}: expected at least one reference, such as [@heads.box].')
+    norm_factory = NormFactory(norm, momentum=norm_momentum, epsilon=norm_epsilon, slot=slot)
+    net, neck, spec = build_backbone_and_decoder(slot, backbone, decoder, norm_factory, frozen_stages)
+    supplied = {'num_classes': num_classes, 'norm': norm_factory}
     stages = []
     for factory in factories:
-        stages.append(part(factory(**supplied), BoxHead, factory.slot))
-        _check(stages[-1], stages[0], factory.slot)
+        stages.append(expect_type(factory(**supplied), BoxHead, factory.slot))
+        _check_stage(stages[-1], stages[0], factory.slot)
     _check_weights(stage_weights, len(stages), f'{slot}.stage_weights')
     return MaskRCNN(
         net,
         neck,
-        part(heads.build(rpn, f'{slot}.rpn', **supplied), RPN, f'{slot}.rpn'),
+        expect_type(heads.build(rpn, f'{slot}.rpn', **supplied), RPN, f'{slot}.rpn'),
         stages,
-        part(heads.build(mask_head, f'{slot}.mask_head', **supplied), MaskHead, f'{slot}.mask_head'),
+        expect_type(heads.build(mask_head, f'{slot}.mask_head', **supplied), MaskHead, f'{slot}.mask_head'),
         spec,
         stage_weights=stage_weights,
-        name=slot,
+        name='cascade_rcnn',
     )
 
 
-def _check_weights(weights: Sequence[float], heads_: int, slot: str) -> None:
-    numbers = isinstance(weights, Sequence) and all(
-        isinstance(w, int | float) and not isinstance(w, bool) and math.isfinite(w) and w >= 0 for w in weights
-    )
-    if not numbers or len(weights) != heads_:
-        raise UserError(
-            f'{slot} = {shown(weights)}: expected a number of at least 0 for each entry of box_heads, {heads_} in all.'
-        )
+def _check_weights(weights: Sequence[float], count: int, slot: str) -> None:
+    if not isinstance(weights, tuple | list) or len(weights) != count:
+        raise UserError(f'{slot} = {shown(weights)}: expected {count} numbers, one for each entry of box_heads.')
+    for i, weight in enumerate(weights):
+        check_number(f'{slot}[{i}]', weight)
 
 
-def _check(head: BoxHead, first: BoxHead, place: str) -> None:
+def _check_stage(head: BoxHead, first: BoxHead, slot: str) -> None:
+    """Refuses a head whose boxes cannot be refined, or with settings of its own for what happens once for all heads."""
     if not head.class_agnostic:
-        raise UserError(f'{place}: expected class-agnostic boxes; set heads.box.class_agnostic = True.')
-    for name in SHARED:
-        if getattr(head, name) != getattr(first, name):
+        raise UserError(f'{slot}: expected class-agnostic boxes; set heads.box.class_agnostic = True.')
+    own, shared = ({**vars(h.sampler), **vars(h.detector)} for h in (head, first))
+    for name in own:
+        if name != 'positive_iou' and own[name] != shared[name]:
             raise UserError(
-                f'{place}: {name} is {getattr(head, name)!r}, and {getattr(first, name)!r} in the first box head. It '
-                f'holds for all of them: set it without a scope, heads.box.{name} = ...'
+                f'{slot}: {name} = {own[name]!r}, but {shared[name]!r} in the first box head. It applies once to all '
+                f'heads: set it without a scope, heads.box.{name} = ...'
             )

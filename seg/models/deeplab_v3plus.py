@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from seg.errors import UserError
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.ops.pictures import pictures
 from seg.ops.resize import upsample_bilinear
 from seg.registry import backbones, decoders, heads, models
@@ -35,13 +35,13 @@ def deeplab_v3plus(
 
     Args:
       num_classes: channels of the logits.
-      backbone: reference of a backbone.
-      decoder: reference of a decoder that returns a map named `features`.
-      head: reference of a head on that map.
-      aux_head: reference of a head on c4 that is there in training only, or None.
+      backbone: reference to a backbone.
+      decoder: reference to a decoder that returns a map named `features`.
+      head: reference to a head on that map.
+      aux_head: reference to an auxiliary head on c4, used in training only, or None.
       output_stride: stride of the backbone's last map, in pixels.
       norm: 'sync', 'frozen' or 'group', see `seg.layers.norm`.
-      norm_momentum: of the moving statistics; 0.9 for runs of a few hundred steps.
+      norm_momentum: momentum of the moving statistics; 0.9 for runs of a few hundred steps.
       norm_epsilon: added to variances.
       multi_grid: dilation factors of the blocks of the backbone's last stage, such as (1, 2, 4), or None.
 
@@ -51,21 +51,23 @@ def deeplab_v3plus(
     Raises:
       UserError: if a setting is out of range, or a reference is of another kind.
     """
-    slot = 'deeplab_v3plus'
-    maker = Norm(norm, momentum=norm_momentum, epsilon=norm_epsilon)
-    asked = {'output_stride': output_stride, 'norm': maker}
+    slot = 'models.deeplab_v3plus'
+    norm_factory = NormFactory(norm, momentum=norm_momentum, epsilon=norm_epsilon, slot=slot)
+    settings = {'output_stride': output_stride, 'norm': norm_factory}
     if multi_grid is not None:
-        asked['multi_grid'] = tuple(multi_grid)
+        settings['multi_grid'] = tuple(multi_grid)
         entry = backbones.check(backbone, f'{slot}.backbone').entry
         if 'multi_grid' not in entry.supplied:
-            raise UserError(f'{slot}.multi_grid: {entry.reference} has no multi-grid; leave the setting out.')
-    net = backbones.build(backbone, f'{slot}.backbone', **asked)
+            raise UserError(
+                f'{slot}.multi_grid = {multi_grid!r}: {entry.reference} has no multi-grid; leave the setting out.'
+            )
+    net = backbones.build(backbone, f'{slot}.backbone', **settings)
     spec = BackboneSpec.of(net, f'{slot}.backbone')
-    neck = decoders.build(decoder, f'{slot}.decoder', backbone=spec, output_stride=output_stride, norm=maker)
-    main = heads.build(head, f'{slot}.head', num_classes=num_classes, norm=maker)
+    neck = decoders.build(decoder, f'{slot}.decoder', backbone=spec, output_stride=output_stride, norm=norm_factory)
+    main = heads.build(head, f'{slot}.head', num_classes=num_classes, norm=norm_factory)
     aux = None
     if aux_head is not None:
-        aux = heads.build(aux_head, f'{slot}.aux_head', num_classes=num_classes, norm=maker)
+        aux = heads.build(aux_head, f'{slot}.aux_head', num_classes=num_classes, norm=norm_factory)
     return DeepLabV3Plus(net, neck, main, aux, spec, num_classes)
 
 
@@ -74,7 +76,7 @@ class DeepLabV3Plus(keras.Model):
 
     Attributes:
       parts: backbone, decoder, head and, if there is one, aux_head, by name.
-      output_stride: stride of the coarsest map; images are padded to its multiples.
+      output_stride: stride of the backbone's coarsest map; images are padded to its multiples.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class DeepLabV3Plus(keras.Model):
         self.aux_head = aux_head
         self.aux_stride = spec['c4'].stride
         self.output_stride = spec['c5'].stride
-        self.stride = self._build_parts(spec, num_classes)
+        self._logits_stride = self._build_parts(spec, num_classes)
         self.built = True
 
     @property
@@ -108,11 +110,11 @@ class DeepLabV3Plus(keras.Model):
         Args:
           batch: `image` [B, H, W, 3] RGB float 0..255; `size` [B, 2] int32, height and width of each image within its
             padding; when training also `seed` [B, 2] int32.
-          training: whether to drop out, use the batch's statistics, and run the auxiliary head.
+          training: whether to use dropout, the batch's statistics and the auxiliary head.
 
         Returns:
           `{'logits': [B, H, W, num_classes]}`, float32 or better; in training with an auxiliary head also
-          `aux_logits`, alike.
+          `aux_logits`, of the same shape.
         """
         seed = batch.get('seed')
         resolution = tuple(batch['image'].shape[1:3])
@@ -123,7 +125,7 @@ class DeepLabV3Plus(keras.Model):
         features = self.backbone(batch['image'], training=training)
         maps = self.decoder(features, size=batch['size'], seed=seed, training=training)
         logits = self.head(maps['features'], seed=seed, training=training)
-        outputs = {'logits': upsample_bilinear(logits, resolution, self.stride)}
+        outputs = {'logits': upsample_bilinear(logits, resolution, self._logits_stride)}
         if training and self.aux_head is not None:
             logits = self.aux_head(features['c4'], seed=seed, training=training)
             outputs['aux_logits'] = upsample_bilinear(logits, resolution, self.aux_stride)
@@ -141,7 +143,7 @@ class DeepLabV3Plus(keras.Model):
             if made.shape[-1] != num_classes:
                 name, channels = getattr(self, slot).name, made.shape[-1]
                 raise UserError(
-                    f'deeplab_v3plus.{slot}: {name!r} returned logits of {channels} channels; expected {num_classes}, '
-                    'one for each class.'
+                    f'models.deeplab_v3plus.{slot}: {name!r} returned logits of {channels} channels; expected '
+                    f'{num_classes}, one for each class.'
                 )
         return SYMBOLIC_SIDE // maps['features'].shape[1]

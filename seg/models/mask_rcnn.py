@@ -1,4 +1,4 @@
-"""Mask R-CNN: backbone, pyramid, proposals, boxes and masks wired together."""
+"""Mask R-CNN: backbone, feature pyramid, region proposals, boxes and masks wired together."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import Any
 import keras
 from keras import ops
 
-from seg.errors import UserError
-from seg.heads.box import BoxHead, Rois, Truth
+from seg.errors import UserError, shown
+from seg.heads.box import BoxHead
 from seg.heads.instance_mask import MaskHead
+from seg.heads.roi_sampler import Rois, Truth
 from seg.heads.rpn import RPN
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.ops import boxes as boxes_lib
-from seg.ops import sampling
-from seg.ops.gathering import pick
 from seg.ops.masks import crop_masks
 from seg.registry import backbones, decoders, heads, models
 from seg.structures import SYMBOLIC_SIDE, BackboneSpec
 
-# Levels of the pyramid that boxes are read off; the RPN looks at one more.
+# Levels that the features of boxes are pooled from. The RPN has one more.
 ROI_LEVELS = ('p2', 'p3', 'p4', 'p5')
 
 
@@ -38,23 +37,23 @@ def mask_rcnn(
     norm_epsilon: float = 1e-5,
     frozen_stages: int = 0,
 ) -> keras.Model:
-    """Mask R-CNN: instance segmentation by proposals, a class and a box for each, and a mask in each box.
+    """Mask R-CNN: instance segmentation by region proposals, each with a class, a box and a mask.
 
     He et al., "Mask R-CNN", ICCV 2017.
 
     Args:
       num_classes: classes, without background.
-      backbone: reference of a backbone.
-      decoder: reference of a decoder that makes a pyramid p2 to p6.
-      rpn: reference of the head that proposes boxes.
-      box_head: reference of the head that classifies them.
-      mask_head: reference of the head that makes their masks.
-      norm: 'sync', 'frozen' or 'group', see `seg.layers.norm`. Of frozen ones scale and offset are trained.
-      norm_momentum: of the moving statistics; 'sync' only.
-      norm_epsilon: added to variances. torchvision's Mask R-CNN weights of 2019 (COCO_V1) were trained with 0, which
-        1e-12 comes close enough to.
-      frozen_stages: the backbone is not trained up to its map of this number: 2 is the recipe's, for c2 and all that it
-        is made of; 0 trains everything.
+      backbone: reference to a backbone.
+      decoder: reference to a decoder that makes a feature pyramid p2 to p6.
+      rpn: reference to the head that proposes boxes.
+      box_head: reference to the head that classifies them.
+      mask_head: reference to the head that predicts their masks.
+      norm: 'sync', 'frozen' or 'group', see `seg.layers.norm`. Scale and offset are trained even where 'frozen'.
+      norm_momentum: momentum of the moving statistics; 'sync' only.
+      norm_epsilon: added to variances. torchvision's Mask R-CNN weights of 2019 (COCO_V1) were trained with 0, to which
+        1e-12 is close enough.
+      frozen_stages: number of the map up to which the backbone is not trained: the recipe has 2, for c2 and all layers
+        before it; 0 trains everything.
 
     Returns:
       The model, built: see `MaskRCNN`.
@@ -62,28 +61,35 @@ def mask_rcnn(
     Raises:
       UserError: if a setting is out of range, or a reference is of another kind.
     """
-    slot = 'mask_rcnn'
-    maker = Norm(norm, momentum=norm_momentum, epsilon=norm_epsilon)
-    net, neck, spec = body(slot, backbone, decoder, maker, frozen_stages)
-    supplied = {'num_classes': num_classes, 'norm': maker}
+    slot = 'models.mask_rcnn'
+    factory = NormFactory(norm, momentum=norm_momentum, epsilon=norm_epsilon, slot=slot)
+    net, neck, spec = build_backbone_and_decoder(slot, backbone, decoder, factory, frozen_stages)
+    supplied = {'num_classes': num_classes, 'norm': factory}
     return MaskRCNN(
         net,
         neck,
-        part(heads.build(rpn, f'{slot}.rpn', **supplied), RPN, f'{slot}.rpn'),
-        [part(heads.build(box_head, f'{slot}.box_head', **supplied), BoxHead, f'{slot}.box_head')],
-        part(heads.build(mask_head, f'{slot}.mask_head', **supplied), MaskHead, f'{slot}.mask_head'),
+        expect_type(heads.build(rpn, f'{slot}.rpn', **supplied), RPN, f'{slot}.rpn'),
+        [expect_type(heads.build(box_head, f'{slot}.box_head', **supplied), BoxHead, f'{slot}.box_head')],
+        expect_type(heads.build(mask_head, f'{slot}.mask_head', **supplied), MaskHead, f'{slot}.mask_head'),
         spec,
-        name=slot,
+        name='mask_rcnn',
     )
 
 
-def body(
-    slot: str, backbone: Callable, decoder: Callable, norm: Norm, frozen_stages: int
+def build_backbone_and_decoder(
+    slot: str, backbone: Callable, decoder: Callable, norm: NormFactory, frozen_stages: int
 ) -> tuple[keras.Model, keras.layers.Layer, BackboneSpec]:
-    """Builds backbone and decoder, and freezes what is to be frozen.
+    """Builds backbone and decoder, and freezes the first stages.
+
+    Args:
+      slot: gin key of the model.
+      backbone: reference to a backbone.
+      decoder: reference to a decoder.
+      norm: makes the normalisation layers.
+      frozen_stages: see `mask_rcnn`.
 
     Returns:
-      Backbone, decoder, and what the backbone's maps are.
+      Backbone, decoder, and the shapes of the backbone's maps.
 
     Raises:
       UserError: see `mask_rcnn`.
@@ -96,7 +102,7 @@ def body(
 
 
 def freeze(backbone: keras.Model, stages: int, slot: str) -> None:
-    """Makes everything untrainable that the map c<stages> of a backbone is computed by; nothing for 0.
+    """Makes all layers untrainable that compute a backbone's map c<stages>; none for 0.
 
     Raises:
       UserError: if there is no such map, or the backbone is no functional model.
@@ -106,15 +112,17 @@ def freeze(backbone: keras.Model, stages: int, slot: str) -> None:
     maps = getattr(backbone, 'output', None)
     if not isinstance(maps, dict):
         raise UserError(
-            f'{slot}: {backbone.name} is no functional Keras model, so its stages are unknown; set it to 0.'
+            f'{slot} = {shown(stages)}: {backbone.name} is no functional Keras model, so its stages are unknown; set 0.'
         )
     if f'c{stages}' not in maps:
-        raise UserError(f'{slot} = {stages!r}: expected 0, or the number of a map of {backbone.name}: {sorted(maps)}.')
+        raise UserError(
+            f'{slot} = {shown(stages)}: expected 0, or the number of a map of {backbone.name}: {sorted(maps)}.'
+        )
     for layer in keras.Model(backbone.input, maps[f'c{stages}']).layers:
         layer.trainable = False
 
 
-def part(layer: Any, kind: type, slot: str) -> Any:
+def expect_type(layer: Any, kind: type, slot: str) -> Any:
     """Returns the layer if it is of the class.
 
     Raises:
@@ -126,17 +134,18 @@ def part(layer: Any, kind: type, slot: str) -> Any:
 
 
 class MaskRCNN(keras.Model):
-    """From a batch of images to detections, or, when training, to what its losses compare.
+    """From a batch of images to detections, or, in training, to the inputs of its losses.
 
-    With several box heads it is Cascade R-CNN: each head starts from the boxes that the one before has moved.
+    With several box heads it is Cascade R-CNN: each head starts from the boxes that the previous one has moved. The
+    first head samples the regions for all, the last one makes the detections.
 
-    Padding goes through the layers like a picture, as in torchvision and detectron2, whose batches are padded so: what
-    is found near a picture's right and lower ends depends a little on how far its canvas goes on.
+    Padding goes through the layers like the image, as in torchvision and detectron2: detections near an image's right
+    and lower edges depend a little on the size of the canvas.
 
     Attributes:
       parts: backbone, decoder, rpn, box_head (box_head_2, …) and mask_head, by name.
-      stage_weights: of the losses of each box head.
-      stride: what the sides of a canvas are best divided by. Other canvases work as well.
+      stage_weights: coefficients of the losses of each box head.
+      output_stride: stride of the backbone's coarsest map. Sides of a canvas are best multiples of it; others work.
     """
 
     def __init__(
@@ -160,7 +169,7 @@ class MaskRCNN(keras.Model):
         self.box_heads = list(box_heads)
         self.stage_weights = tuple(float(weight) for weight in stage_weights)
         self.mask_head = mask_head
-        self.stride = spec['c5'].stride
+        self.output_stride = spec['c5'].stride
         self.strides = self._build_parts(spec)
         self.built = True
 
@@ -182,27 +191,27 @@ class MaskRCNN(keras.Model):
         return [scale * stride * 2 ** (o / octaves) for stride in self.strides.values() for o in range(octaves)]
 
     def call(self, batch: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Finds objects.
+        """Detects instances.
 
         Boxes are (y0, x0, y1, x1) in pixels of the canvas.
 
         Args:
           batch: `image` [B, H, W, 3] RGB float 0..255; `size` int32 [B, 2], height and width of each image within its
             padding. When training also `seed` int32 [B, 2], `boxes` [B, N, 4], `classes` int32 [B, N] (0 to K - 1, and
-            -1 for padding), and `masks` uint8 [B, N, M, M], each object's over its box, 255 where it is.
-          training: whether to choose anchors and regions to learn from, and use the batch's statistics.
+            -1 for padding), and `masks` uint8 [B, N, M, M], each instance's over its box, 255 inside and 0 outside.
+          training: whether to sample anchors and regions to train on, and use the batch's statistics.
 
         Returns:
-          When training, all of it float32 or better unless said otherwise:
+          When training, float32 or better unless said otherwise:
           `rpn`: `logits` [B, A], `deltas` [B, A, 4], `labels` int32 [B, A] (1, 0, or -1 for anchors that do not count),
-            `targets` [B, A, 4], and `matched` int32 [B], anchors over the overlap that is asked for.
+            `targets` [B, A, 4], and `matched` int32 [B], number of anchors that reach the RPN's `positive_iou`.
           `boxes`: for each box head a dict of `class_logits` [B, R, K + 1], `deltas` [B, R, C, 4] (C is K or 1),
-            `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places), `targets` [B, R, 4], and the
+            `classes` int32 [B, R] (0 for background, class + 1, or -1 in empty rows), `targets` [B, R, 4], and the
             scalar `weight` of its losses.
-          `masks`: of the positive regions of the first box head: `logits` [B, P, m, m, 1], of the true class, `targets`
-            [B, P, m, m] in {0, 1}, and `classes` int32 [B, P], class + 1, or -1 for empty places.
+          `masks`, for the positive regions of the first box head: `logits` [B, P, m, m, 1] of the true class, `targets`
+            [B, P, m, m] in {0, 1}, and `classes` int32 [B, P], class + 1, or -1 in empty rows.
 
-          Otherwise `boxes` [B, D, 4], `scores` [B, D], `classes` int32 [B, D] (-1 in empty places) and `masks`
+          Otherwise `boxes` [B, D, 4], `scores` [B, D], `classes` int32 [B, D] (-1 in empty rows) and `masks`
           [B, D, m, m], probabilities over each box; by falling score.
         """
         image, size = batch['image'], batch['size']
@@ -222,17 +231,17 @@ class MaskRCNN(keras.Model):
                 **self.rpn.targets(anchors, truth.boxes, truth.valid, batch['seed']),
             }
         }
-        rois = self.box_heads[0].sample(proposals.boxes, proposals.valid, truth, batch['seed'])
+        rois = self.box_heads[0].sampler.sample(proposals.boxes, proposals.valid, truth, batch['seed'])
         outputs['boxes'] = self._train_boxes(maps, rois, truth, size)
         outputs['masks'] = self._train_masks(maps, rois, truth, batch['masks'])
         return outputs
 
     def _train_boxes(self, maps: Sequence[Any], rois: Rois, truth: Truth, size: Any) -> list[dict[str, Any]]:
-        """Returns what each box head makes of the regions, which move from head to head."""
+        """Returns the outputs and targets of each box head; the regions move from head to head."""
         stages, deltas = [], None
         for i, (head, weight) in enumerate(zip(self.box_heads, self.stage_weights, strict=True)):
             if i > 0:
-                rois = head.relabel(self.box_heads[i - 1].refine(rois.boxes, deltas, size), rois, truth)
+                rois = head.sampler.relabel(self.box_heads[i - 1].refine(rois.boxes, deltas, size), rois, truth)
             logits, deltas = head(head.crop(maps, self._roi_strides, rois.boxes), training=True)
             stages.append(
                 {
@@ -246,15 +255,12 @@ class MaskRCNN(keras.Model):
         return stages
 
     def _train_masks(self, maps: Sequence[Any], rois: Rois, truth: Truth, masks: Any) -> dict[str, Any]:
-        """Returns the masks of the positive regions, and what they should be."""
+        """Returns mask logits and targets of the positive regions."""
         head = self.mask_head
-        places, kind = sampling.first(ops.where(rois.classes > 0, 1, -1), self.box_heads[0].max_positives)
-        chosen = ops.equal(kind, 1)
-        boxes = ops.where(chosen[..., None], pick(rois.boxes, places), 0)
-        classes = ops.where(chosen, pick(rois.classes, places), -1)
-        targets = crop_masks(masks, truth.boxes, pick(rois.index, places), boxes, head.size)
-        logits = head(head.crop(maps, self._roi_strides, boxes), classes - 1, training=True)
-        return {'logits': logits[..., None], 'targets': ops.stop_gradient(targets), 'classes': classes}
+        rois = self.box_heads[0].sampler.positives(rois)
+        targets = crop_masks(masks, truth.boxes, rois.index, rois.boxes, head.size)
+        logits = head(head.crop(maps, self._roi_strides, rois.boxes), rois.classes - 1, training=True)
+        return {'logits': logits[..., None], 'targets': ops.stop_gradient(targets), 'classes': rois.classes}
 
     def _detect(self, maps: Sequence[Any], boxes: Any, valid: Any, size: Any) -> dict[str, Any]:
         probabilities, deltas = [], None
@@ -264,7 +270,8 @@ class MaskRCNN(keras.Model):
             logits, deltas = head(head.crop(maps, self._roi_strides, boxes), training=False)
             probabilities.append(ops.softmax(logits, axis=-1))
         probabilities = sum(probabilities) / len(probabilities)
-        found = head.detect(boxes, valid, probabilities, deltas, size)
+        last = self.box_heads[-1]
+        found = last.detector.detect(boxes, valid, probabilities, deltas, last.code_weights, size)
         crops = self.mask_head.crop(maps, self._roi_strides, found['boxes'])
         masks = ops.sigmoid(self.mask_head(crops, found['classes'], training=False))
         there = ops.cast(found['classes'] >= 0, masks.dtype)
@@ -281,7 +288,7 @@ class MaskRCNN(keras.Model):
         pyramid = self.decoder(features, size=pair, seed=pair, training=True)
         if not {*ROI_LEVELS} <= set(pyramid):
             raise UserError(
-                f'{self.name}.decoder: expected one that makes maps p2, p3, p4 and p5, such as @decoders.fpn; '
+                f'models.{self.name}.decoder: expected one that makes maps p2, p3, p4 and p5, such as @decoders.fpn; '
                 f'{self.decoder.name!r} makes {sorted(pyramid)}.'
             )
         for head in (self.rpn, *self.box_heads, self.mask_head):

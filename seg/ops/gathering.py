@@ -7,7 +7,7 @@ from typing import Any
 from keras import ops
 
 
-def pick(items: Any, index: Any) -> Any:
+def batched_gather(items: Any, index: Any) -> Any:
     """Returns items[b, index[b, i]] for each image b.
 
     Args:

@@ -9,7 +9,7 @@ from keras import ops
 
 from seg.ops import sampling
 from seg.ops.boxes import at_least_float32, iou
-from seg.ops.gathering import pick
+from seg.ops.gathering import batched_gather
 
 # Boxes that are decided on together: enough to keep a device busy, few enough for pairs of them.
 TILE = 512
@@ -40,9 +40,9 @@ def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: 
     tiles = -(-count // tile)
     scores, order = ops.top_k(scores, count)
     order = ops.cast(order, 'int32')
-    group = ops.zeros_like(order) if groups is None else pick(groups, order)
+    group = ops.zeros_like(order) if groups is None else batched_gather(groups, order)
     columns = []
-    for x in (pick(boxes, order), group, scores > -float('inf'), order):
+    for x in (batched_gather(boxes, order), group, scores > -float('inf'), order):
         rest = tuple(x.shape[2:])
         # The last tile is filled up with what is never chosen.
         x = ops.pad(x, ((0, 0), (0, tiles * tile - count), *((0, 0) for _ in rest)))
@@ -68,13 +68,13 @@ def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: 
         earlier, now = (ops.sum(ops.cast(x, 'int32'), axis=1, keepdims=True) for x in (valid, kept))
         rank = places - earlier
         new = ops.logical_and(rank >= 0, rank < now)
-        source = pick(order, ops.clip(rank, 0, tile - 1))
+        source = batched_gather(order, ops.clip(rank, 0, tile - 1))
         return (
             number + 1,
-            ops.where(new[..., None], pick(own_boxes, source), boxes),
-            ops.where(new, pick(own_groups, source), groups),
+            ops.where(new[..., None], batched_gather(own_boxes, source), boxes),
+            ops.where(new, batched_gather(own_groups, source), groups),
             ops.logical_or(valid, new),
-            ops.where(new, pick(own_index, source), index),
+            ops.where(new, batched_gather(own_index, source), index),
         )
 
     none = ops.zeros((batch, max_output), 'int32')

@@ -89,8 +89,8 @@ class Instance:
             slot='tasks.instance.augments',
             ignore_label=dataset_info.ignore_label,
             seed=seed,
-            stride=self._model.stride,
-            train_stride=self._model.stride,
+            stride=self._model.output_stride,
+            train_stride=self._model.output_stride,
             eval_size=None if eval_size is None else tuple(eval_size),
             mixes=True,
             check_size=self._check_statistics,
@@ -169,7 +169,7 @@ class Instance:
 
     def _trial(self) -> tuple:
         """The model's outputs in training, the batch and the step, without values."""
-        side = 2 * self._model.stride
+        side = 2 * self._model.output_stride
         batch = self._batch(TRIAL_IMAGES, (side, side))
         return self._outputs(batch), batch, keras.KerasTensor((), 'int32')
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from seg import files
 from seg.errors import UserError
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.registry import backbones
 from seg.structures import Published
 from seg.weights import download, keras_file, torch_file
@@ -110,7 +110,7 @@ def _names() -> list[str]:
     """Names of the backbones that have published weights at their default settings. They are built to find out."""
     found = []
     for entry in backbones.entries():
-        supplied = {'output_stride': 16, 'norm': Norm()}
+        supplied = {'output_stride': 16, 'norm': NormFactory()}
         try:
             model = entry.builder(
                 **{key: value for key, value in supplied.items() if key in entry.signature.parameters}

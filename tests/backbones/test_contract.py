@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import seg.backbones
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.ops.pictures import pictures
 from seg.registry import backbones
 from seg.structures import PAD_PIXEL, BackboneSpec
@@ -25,7 +25,7 @@ STRIDES = {8: (4, 8, 8, 8), 16: (4, 8, 16, 16), 32: (4, 8, 16, 32)}
 def build(name, output_stride=16, kind='sync'):
     """Builds a backbone, narrow if it has a width."""
     entry = backbones.get(name)
-    supplied = {'output_stride': output_stride, 'norm': Norm(kind), 'width': 0.125}
+    supplied = {'output_stride': output_stride, 'norm': NormFactory(kind), 'width': 0.125}
     return entry.builder(**{key: value for key, value in supplied.items() if key in entry.signature.parameters})
 
 

@@ -6,13 +6,13 @@ import pytest
 
 from seg.backbones import efficientnet_lite
 from seg.errors import UserError
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.weights import published
 from tests.backbones import efficientnet_reference as reference
 
 
 def build(variant, output_stride=32):
-    return getattr(efficientnet_lite, f'efficientnet_lite{variant}')(output_stride=output_stride, norm=Norm())
+    return getattr(efficientnet_lite, f'efficientnet_lite{variant}')(output_stride=output_stride, norm=NormFactory())
 
 
 def load(net, tensors):

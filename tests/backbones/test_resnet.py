@@ -7,11 +7,11 @@ import tensorflow as tf
 
 from seg.backbones.resnet import resnet18, resnet50, resnet101
 from seg.errors import UserError
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.layers.pixel_norm import PixelNorm
 from seg.structures import BackboneSpec
 
-NORM = Norm('sync')
+NORM = NormFactory('sync')
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 from seg.backbones import resnet_weights
 from seg.backbones.resnet import resnet18, resnet50, resnet101
 from seg.errors import UserError
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.registry import backbones
 from seg.structures import PAD_PIXEL
 from seg.weights.warm_start import Init
 from tests.backbones.test_resnet import randomize
 from tests.weights.torch_files import write_zip
 
-NORM = Norm('sync')
+NORM = NormFactory('sync')
 SIZES = [(64, 96), (65, 71)]
 
 
@@ -160,7 +160,7 @@ def test_no_published_weights(monkeypatch):
 def test_weights_of_another_normalisation(tmp_path):
     """Group normalisation has variables of the same names, but no place for the statistics."""
     path = str(tmp_path / 'resnet.pth')
-    source, target = (resnet18(output_stride=16, norm=Norm(kind), width=0.125) for kind in ('sync', 'group'))
+    source, target = (resnet18(output_stride=16, norm=NormFactory(kind), width=0.125) for kind in ('sync', 'group'))
     write_zip(path, torch_state(source, (2, 2, 2, 2), 2))
     text = message(path, target)
     assert 'loaded 60 of 60 variables; no variables for 40 arrays of the file: backbone/stem_conv/norm/moving_' in text

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from seg.decoders.deeplab_v3plus import deeplab_v3plus
 from seg.errors import UserError
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.structures import BackboneSpec, FeatureMap
 
 SPEC = BackboneSpec(
@@ -26,7 +26,7 @@ def features(spec=SPEC, size=(65, 70)):
 
 
 def make(spec=SPEC, output_stride=16, **settings):
-    return deeplab_v3plus(backbone=spec, output_stride=output_stride, norm=Norm('sync'), **{**SMALL, **settings})
+    return deeplab_v3plus(backbone=spec, output_stride=output_stride, norm=NormFactory('sync'), **{**SMALL, **settings})
 
 
 @pytest.mark.parametrize('separable', [False, True])
@@ -83,10 +83,10 @@ def test_details_are_at_the_stride_of_c1(separable):
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'output_stride': 4}, r'deeplab_v3plus.rates: .* 8, 16, 32, not for 4'),
-        ({'rates': (0, 6)}, r'deeplab_v3plus.rates'),
-        ({'dropout': 1.0}, r'deeplab_v3plus.dropout'),
-        ({'detail_channels': 8}, r'deeplab_v3plus.detail_channels = 8: this backbone has no map c1'),
+        ({'output_stride': 4}, r'decoders.deeplab_v3plus.rates = None: .* 8, 16, 32, not for 4'),
+        ({'rates': (0, 6)}, r'decoders.deeplab_v3plus.rates\[0\] = 0'),
+        ({'dropout': 1.0}, r'decoders.deeplab_v3plus.dropout = 1.0'),
+        ({'detail_channels': 8}, r'decoders.deeplab_v3plus.detail_channels = 8: .*c1'),
     ],
 )
 def test_messages(settings, message):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from seg.decoders.fpn import fpn
 from seg.errors import UserError
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.structures import BackboneSpec, FeatureMap
 
 SPEC = BackboneSpec({f'c{level}': FeatureMap(2**level, 3 + level) for level in (2, 3, 4, 5)})
@@ -21,7 +21,7 @@ def features(height, width, batch=2):
 
 
 def make(**settings):
-    layer = fpn(backbone=SPEC, norm=Norm('sync'), channels=6, **settings)
+    layer = fpn(backbone=SPEC, norm=NormFactory('sync'), channels=6, **settings)
     layer(features(64, 64))
     rng = np.random.default_rng(1)
     for variable in layer.variables:
@@ -81,16 +81,16 @@ def test_normalised_has_no_bias_and_uses_the_batch_in_training():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'channels': 0}, 'fpn.channels: expected at least 1, received 0'),
-        ({'extra_level': 'c6'}, "fpn.extra_level: expected 'pool' or 'conv', received 'c6'"),
+        ({'channels': 0}, 'decoders.fpn.channels = 0'),
+        ({'extra_level': 'c6'}, "decoders.fpn.extra_level = 'c6': .*'pool'.*'conv'"),
     ],
 )
 def test_settings_out_of_range(settings, message):
     with pytest.raises(UserError, match=message):
-        fpn(backbone=SPEC, norm=Norm(), **settings)
+        fpn(backbone=SPEC, norm=NormFactory(), **settings)
 
 
 def test_dilated_backbone():
     spec = BackboneSpec({**SPEC.features, 'c5': FeatureMap(16, 8)})
-    with pytest.raises(UserError, match=r'have \[4, 8, 16, 16\]. Build the backbone with output stride 32'):
-        fpn(backbone=spec, norm=Norm())
+    with pytest.raises(UserError, match=r'decoders.fpn: .*\[4, 8, 16, 16\]'):
+        fpn(backbone=spec, norm=NormFactory())

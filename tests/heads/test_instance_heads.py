@@ -7,13 +7,14 @@ import tensorflow as tf
 
 from seg.errors import UserError
 from seg.heads import torchvision_weights
-from seg.heads.box import Rois, Truth, box
+from seg.heads.box import box
 from seg.heads.instance_mask import mask
+from seg.heads.roi_sampler import Rois, Truth
 from seg.heads.rpn import rpn
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.ops import boxes as boxes_lib
 
-NORM = Norm('frozen')
+NORM = NormFactory('frozen')
 C = 6
 
 
@@ -29,19 +30,21 @@ def built(maker, num_classes=3, **settings):
 @pytest.mark.parametrize(
     ('maker', 'settings', 'message'),
     [
-        (rpn, {'channels': 0}, r'rpn.channels = 0: expected a whole number of at least 1'),
-        (rpn, {'train_proposals': 1.5}, r'rpn.train_proposals = 1.5: expected a whole number'),
-        (rpn, {'nms_iou': 1.1}, r'rpn.nms_iou = 1.1: expected a number from 0 to 1'),
-        (rpn, {'negative_iou': 0.8}, r'rpn.negative_iou = 0.8: expected at most positive_iou, 0.7'),
-        (rpn, {'anchor_ratios': (1.0, -2.0)}, r'rpn.anchor_ratios = \(1.0, -2.0\): expected numbers above 0'),
-        (rpn, {'min_size': -1}, r'rpn.min_size = -1: expected a number of pixels'),
-        (box, {'fc': 1024}, r'box.fc = 1024: expected a tuple of channels'),
-        (box, {'fc': (0,)}, r'box.fc\[0\] = 0: expected a whole number'),
-        (box, {'score_threshold': -0.1}, r'box.score_threshold = -0.1: expected a number from 0 to 1'),
-        (box, {'code_weights': (1.0, 1.0)}, r'box.code_weights = \(1.0, 1.0\): expected four numbers above 0'),
-        (box, {'sampled': 3}, r'box.positive_fraction = 0.25: .* none of 3'),
-        (mask, {'roi_size': 0}, r'mask.roi_size = 0: expected a whole number'),
-        (mask, {'convs': (8, True)}, r'mask.convs\[1\] = True: expected a whole number'),
+        (rpn, {'channels': 0}, r'heads.rpn.channels = 0'),
+        (rpn, {'train_proposals': 1.5}, r'heads.rpn.train_proposals = 1.5'),
+        (rpn, {'nms_iou': 1.1}, r'heads.rpn.nms_iou = 1.1'),
+        (rpn, {'negative_iou': 0.8}, r'heads.rpn.negative_iou = 0.8: .*positive_iou = 0.7'),
+        (rpn, {'anchor_ratios': (1.0, -2.0)}, r'heads.rpn.anchor_ratios\[1\] = -2.0'),
+        (rpn, {'anchor_ratios': 1.0}, r'heads.rpn.anchor_ratios = 1.0'),
+        (rpn, {'min_size': -1}, r'heads.rpn.min_size = -1'),
+        (box, {'fc': 1024}, r'heads.box.fc = 1024'),
+        (box, {'fc': (0,)}, r'heads.box.fc\[0\] = 0'),
+        (box, {'score_threshold': -0.1}, r'heads.box.score_threshold = -0.1'),
+        (box, {'code_weights': (1.0, 1.0)}, r'heads.box.code_weights = \(1.0, 1.0\)'),
+        (box, {'code_weights': (1.0, 1.0, 0, 1.0)}, r'heads.box.code_weights\[2\] = 0'),
+        (box, {'sampled': 3}, r'heads.box.positive_fraction = 0.25: .*heads.box.sampled = 3'),
+        (mask, {'roi_size': 0}, r'heads.mask.roi_size = 0'),
+        (mask, {'convs': (8, True)}, r'heads.mask.convs\[1\] = True'),
     ],
 )
 def test_settings_out_of_range(maker, settings, message):
@@ -113,7 +116,7 @@ def test_regions_to_train_on():
     proposed = np.concatenate([corners, corners + 15], -1).astype('float32')
     valid = np.ones((2, 30), bool)
     valid[1, 5:] = False
-    rois = head.sample(tf.constant(proposed), tf.constant(valid), truth, tf.constant([[1, 2], [3, 4]]))
+    rois = head.sampler.sample(tf.constant(proposed), tf.constant(valid), truth, tf.constant([[1, 2], [3, 4]]))
     boxes, classes = rois.boxes.numpy(), rois.classes.numpy()
     for region, label in zip(boxes[0], classes[0], strict=True):
         overlap = boxes_lib.iou(region[None], truth.boxes[0]).numpy()[0]
@@ -139,7 +142,7 @@ def test_detections_by_loops(agnostic):
     deltas = rng.normal(size=(2, 25, 1 if agnostic else 3, 4)).astype('float32')
     valid, size = rng.uniform(size=(2, 25)) < 0.8, tf.constant(np.int32([[64, 64], [40, 45]]))
     given = [tf.constant(x) for x in (boxes, valid, probabilities, deltas)]
-    found = {name: x.numpy() for name, x in head.detect(*given, size).items()}
+    found = {name: x.numpy() for name, x in head.detector.detect(*given, head.code_weights, size).items()}
     for b in range(2):
         candidates = []
         for label in range(3):
@@ -312,4 +315,4 @@ def test_relabel_keeps_empty_places():
     truth = Truth(tf.constant([[[0.0, 0, 10, 10]]]), tf.constant([[1]]), tf.constant([[True]]))
     rois = Rois(tf.zeros((1, 3, 4)), tf.constant([[2, 0, -1]]), tf.zeros((1, 3), tf.int32))
     moved = tf.constant([[[0.0, 0, 4, 10], [0, 0, 9, 10], [0, 0, 10, 10]]])
-    np.testing.assert_array_equal(head.relabel(moved, rois, truth).classes, [[0, 2, -1]])
+    np.testing.assert_array_equal(head.sampler.relabel(moved, rois, truth).classes, [[0, 2, -1]])

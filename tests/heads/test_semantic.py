@@ -7,9 +7,12 @@ import tensorflow as tf
 
 from seg.errors import UserError
 from seg.heads.semantic import fcn, semantic
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 
-BUILDERS = {'semantic': lambda: semantic(num_classes=5), 'fcn': lambda: fcn(num_classes=5, norm=Norm(), channels=8)}
+BUILDERS = {
+    'semantic': lambda: semantic(num_classes=5),
+    'fcn': lambda: fcn(num_classes=5, norm=NormFactory(), channels=8),
+}
 SEEDS = tf.constant([[1, 2], [3, 4]], tf.int32)
 
 
@@ -47,10 +50,10 @@ def test_starts_near_uniform():
 
 
 def test_fcn_drops_out_by_seed():
-    head = fcn(num_classes=5, norm=Norm('group'), channels=32, dropout=0.5)
+    head = fcn(num_classes=5, norm=NormFactory('group'), channels=32, dropout=0.5)
     x = tf.ones([2, 3, 4, 6])
     one, same, other = (head(x, seed=seed, training=True) for seed in (SEEDS, SEEDS, SEEDS + 1))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
-    with pytest.raises(UserError, match='fcn.dropout'):
-        fcn(num_classes=5, norm=Norm(), dropout=-1)
+    with pytest.raises(UserError, match='heads.fcn.dropout = -1'):
+        fcn(num_classes=5, norm=NormFactory(), dropout=-1)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from seg.layers.aspp import ASPP, valid_mean
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 
 SEEDS = tf.constant([[1, 2], [3, 4]], tf.int32)
 SIZE = tf.constant([[33, 64], [32, 1]], tf.int32)  # At stride 16: 3 x 4 and 2 x 1 valid cells.
@@ -17,7 +17,7 @@ def maps(seed=0, shape=(2, 5, 6, 8), dtype='float32'):
 
 def make(**settings):
     settings = {'stride': 16, 'separable': False, 'dropout': 0.1, 'image_pooling': True, **settings}
-    return ASPP(12, (2, 6, 40), norm=Norm('group'), name='aspp', **settings)
+    return ASPP(12, (2, 6, 40), norm=NormFactory('group'), name='aspp', **settings)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'float64', 'bfloat16'])

@@ -7,12 +7,12 @@ import tensorflow as tf
 from keras import ops
 
 from seg.layers.conv import ACTIVATIONS, ConvNorm, DepthwiseConvNorm
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 
 
 def make(kind, x_shape, **settings):
     """A built layer with variables away from their initial values."""
-    settings = {'norm': Norm('sync'), 'name': 'layer', **settings}
+    settings = {'norm': NormFactory('sync'), 'name': 'layer', **settings}
     layer = ConvNorm(24, 3, **settings) if kind == 'full' else DepthwiseConvNorm(3, **settings)
     layer.build(x_shape)
     rng = np.random.default_rng(0)
@@ -91,7 +91,7 @@ def test_kernels_scale_only_where_that_is_less_work():
 
 @pytest.mark.parametrize('kind', ['full', 'depthwise'])
 def test_frozen_normalisation_trains_its_scale_and_offset(kind):
-    layer = make(kind, (None, 9, 16, 24), norm=Norm('frozen'))
+    layer = make(kind, (None, 9, 16, 24), norm=NormFactory('frozen'))
     x = random((2, 9, 16, 24), 'float32')
     with tf.GradientTape() as tape:
         trained = layer(x, training=True)
@@ -107,7 +107,7 @@ def test_frozen_normalisation_trains_its_scale_and_offset(kind):
 @pytest.mark.parametrize(('kind', 'size'), [('full', (9, 16)), ('full', (2, 2)), ('depthwise', (9, 16))])
 def test_gradients_of_frozen_normalisation_are_those_of_its_parts(policy, kind, size, activation):
     """Also where the scale went into the kernel."""
-    layer = make(kind, (None, *size, 16), norm=Norm('frozen'), activation=activation)
+    layer = make(kind, (None, *size, 16), norm=NormFactory('frozen'), activation=activation)
     x = random((2, *size, 16), layer.compute_dtype)
     gradients = []
     for run in (layer, lambda x, training: ACTIVATIONS[activation](layer.norm(layer.conv(x)))):
@@ -121,7 +121,7 @@ def test_gradients_of_frozen_normalisation_are_those_of_its_parts(policy, kind, 
 
 @pytest.mark.parametrize('policy', ['mixed_bfloat16'], indirect=True)
 def test_group_normalisation_has_nothing_to_fold(policy):
-    layer = make('full', (None, 9, 16, 24), norm=Norm('group'))
+    layer = make('full', (None, 9, 16, 24), norm=NormFactory('group'))
     x = random((2, 9, 16, 24), 'bfloat16')
     np.testing.assert_array_equal(
         tf.cast(layer(x, training=False), 'float32'), tf.cast(layer(x, training=True), 'float32')

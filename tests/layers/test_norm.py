@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from seg.errors import UserError
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.ops.pictures import pictures
 
 
@@ -24,7 +24,7 @@ def test_sync_equals_keras(dtype, tolerance):
 
     Keras' moving variance is the biased one.
     """
-    layers = [Norm('sync', momentum=0.9, epsilon=1e-3)(name='norm'), keras_layer()]
+    layers = [NormFactory('sync', momentum=0.9, epsilon=1e-3)(name='norm'), keras_layer()]
     results = []
     for layer in layers:
         layer.dtype_policy = dtype
@@ -51,7 +51,7 @@ def test_sync_equals_keras(dtype, tolerance):
 @pytest.mark.parametrize('compiled', [False, True])
 def test_moving_variance_is_unbiased(shape, dtype, tolerance, compiled):
     """As torch.nn.BatchNorm2d has it: sum / (n - 1) is stored, sum / n normalises."""
-    layer = Norm('sync', momentum=0.75, epsilon=1e-3)(name='norm')
+    layer = NormFactory('sync', momentum=0.75, epsilon=1e-3)(name='norm')
     layer.dtype_policy = dtype
     x = data(shape=shape, dtype=dtype)
     y = tf.function(lambda x: layer(x, training=True), jit_compile=compiled)(x)
@@ -67,7 +67,7 @@ def test_moving_variance_is_unbiased(shape, dtype, tolerance, compiled):
 @pytest.mark.parametrize('graph', [False, True])
 def test_one_value_per_channel_is_refused(dtype, graph):
     """It has no variance. One message, as it is: no arguments of layers, no lines of code."""
-    layer = Norm('sync')(name='norm')
+    layer = NormFactory('sync')(name='norm')
     layer.dtype_policy = dtype
     run = lambda x: layer(x, training=True)  # noqa: E731
     run = tf.function(run, autograph=False) if graph else run
@@ -81,12 +81,12 @@ def test_one_value_per_channel_is_refused(dtype, graph):
 
 @pytest.mark.parametrize(('kind', 'training'), [('sync', False), ('frozen', True), ('group', True)])
 def test_one_value_per_channel_is_enough_without_batch_statistics(kind, training):
-    assert np.all(np.isfinite(Norm(kind)(name='norm')(data(shape=(1, 1, 1, 3)), training=training)))
+    assert np.all(np.isfinite(NormFactory(kind)(name='norm')(data(shape=(1, 1, 1, 3)), training=training)))
 
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-4), ('float64', 1e-10)])
 def test_group_statistics_are_those_of_the_picture(dtype, tolerance):
-    layer = Norm('group', groups=4)(name='norm')
+    layer = NormFactory('group', groups=4)(name='norm')
     layer.dtype_policy = dtype
     x = data(dtype=dtype)
     layer.build(x.shape)
@@ -102,7 +102,7 @@ def test_group_statistics_are_those_of_the_picture(dtype, tolerance):
 
 
 def test_frozen_never_moves_but_trains():
-    layer = Norm('frozen', epsilon=1e-3)(name='norm')
+    layer = NormFactory('frozen', epsilon=1e-3)(name='norm')
     layer.build((None, None, None, 8))
     layer.moving_mean.assign(np.arange(8))
     layer.moving_variance.assign(np.arange(1, 9))
@@ -121,7 +121,7 @@ def test_frozen_never_moves_but_trains():
 
 @pytest.mark.parametrize(('channels', 'groups'), [(64, 32), (48, 24), (7, 7), (8, 8)])
 def test_group_divides_the_channels(channels, groups):
-    layer = Norm('group', epsilon=1e-3)(name='norm')
+    layer = NormFactory('group', epsilon=1e-3)(name='norm')
     x = data(shape=(2, 4, 3, channels))
     y = layer(x, training=True)
     assert layer.groups == groups
@@ -132,7 +132,7 @@ def test_group_divides_the_channels(channels, groups):
 
 @pytest.mark.parametrize('kind', ['sync', 'frozen', 'group'])
 def test_bfloat16_in_and_out_with_float32_statistics(kind):
-    layer = Norm(kind)(name='norm')
+    layer = NormFactory(kind)(name='norm')
     layer.dtype_policy = 'mixed_bfloat16'
     y = layer(data(dtype='bfloat16'), training=True)
     assert y.dtype == 'bfloat16'
@@ -142,26 +142,30 @@ def test_bfloat16_in_and_out_with_float32_statistics(kind):
 @pytest.mark.parametrize('kind', ['sync', 'frozen', 'group'])
 @pytest.mark.parametrize('training', [False, True])
 def test_compiles(kind, training):
-    layer = Norm(kind, momentum=0.9)(name='norm')
+    layer = NormFactory(kind, momentum=0.9)(name='norm')
     plain = layer(data(), training=training)
     compiled = tf.function(lambda x: layer(x, training=training), jit_compile=True)(data())
     np.testing.assert_allclose(plain, compiled, atol=2e-5)
 
 
 def test_gamma_initializer():
-    layer = Norm('sync')(name='norm', gamma_initializer='zeros')
+    layer = NormFactory('sync')(name='norm', gamma_initializer='zeros')
     assert np.abs(layer(data(), training=True)).max() == 0
 
 
 def test_unknown_kind_names_slot_value_and_choices():
-    with pytest.raises(UserError, match=r"norm: received 'batch'.*'sync'.*'frozen'.*'group'"):
-        Norm('batch')
+    with pytest.raises(UserError, match=r"NormFactory.norm = 'batch'.*'sync'.*'frozen'.*'group'"):
+        NormFactory('batch')
 
 
 @pytest.mark.parametrize(
     ('settings', 'slot'),
-    [({'momentum': 1.0}, 'norm_momentum'), ({'epsilon': 0.0}, 'norm_epsilon'), ({'groups': 0}, 'groups')],
+    [
+        ({'momentum': 1.0}, 'norm_momentum = 1.0'),
+        ({'epsilon': 0.0}, 'norm_epsilon = 0.0'),
+        ({'groups': 0}, 'groups = 0'),
+    ],
 )
 def test_refuses_settings(settings, slot):
-    with pytest.raises(UserError, match=slot):
-        Norm('sync', **settings)
+    with pytest.raises(UserError, match=f'models.mine.{slot}'):
+        NormFactory('sync', slot='models.mine', **settings)

@@ -177,10 +177,12 @@ def test_refuses_multi_grid_where_there_is_none():
         def without_multi_grid(*, output_stride):
             """A backbone without multi-grid."""
 
-        with pytest.raises(UserError, match='multi_grid: @backbones.without_multi_grid has no multi-grid'):
+        with pytest.raises(
+            UserError, match=r'models.deeplab_v3plus.multi_grid = \(1, 2, 4\): @backbones.without_multi_grid'
+        ):
             deeplab_v3plus(num_classes=2, backbone=without_multi_grid, decoder=None, head=None, multi_grid=(1, 2, 4))
 
 
 def test_unknown_norm():
-    with pytest.raises(UserError, match="norm: received 'batch'"):
+    with pytest.raises(UserError, match="models.deeplab_v3plus.norm = 'batch'"):
         small_deeplab.make(norm='batch')

@@ -135,7 +135,7 @@ def test_parts(kind):
         paths = [variable.path for variable in layer.variables]
         assert paths == [variable.path for variable in again.parts[part].variables]
         assert paths and len(set(paths)) == len(paths)
-    assert model.stride == 32
+    assert model.output_stride == 32
 
 
 def test_result_does_not_depend_on_the_batch(model):
@@ -231,7 +231,7 @@ def test_frozen_stages(model):
     _, gradients = step(model)(tensors(small_rcnn.batch(2, SIZE)))
     missing = [v.path for v, g in zip(model.trainable_variables, gradients, strict=True) if g is None]
     assert not missing
-    with pytest.raises(UserError, match=r'frozen_stages = 7: expected 0, or the number of a map of resnet18'):
+    with pytest.raises(UserError, match=r'models.mask_rcnn.frozen_stages = 7: .*resnet18'):
         small_rcnn.make(frozen_stages=7)
 
 
@@ -334,18 +334,14 @@ def test_cascade_masks_learn_from_the_first_regions():
 
 def test_cascade_refuses():
     for weights in ((1, 0.5), (1, 0.5, -1), (1, 0.5, float('nan')), '1', None, 1):
-        with pytest.raises(
-            UserError, match=r'cascade_rcnn.stage_weights = .*each entry of box_heads, 3 in all'
-        ) as info:
+        with pytest.raises(UserError, match=r'models.cascade_rcnn.stage_weights') as info:
             small_rcnn.make(cascade=True, stage_weights=weights)
-        assert str(weights) in str(info.value)
-    with pytest.raises(UserError, match=r'cascade_rcnn.box_heads is empty'):
+        assert str(weights[2] if type(weights) is tuple and len(weights) == 3 else weights) in str(info.value)
+    with pytest.raises(UserError, match=r'models.cascade_rcnn.box_heads = \[\]'):
         small_rcnn.make(cascade=True, box_heads=[])
-    with pytest.raises(
-        UserError, match=r'cascade_rcnn.box_heads: expected a list of heads, .* received @heads.box without'
-    ):
+    with pytest.raises(UserError, match=r'models.cascade_rcnn.box_heads: .*@heads.box without'):
         small_rcnn.make(cascade=True, box_heads=box)
-    with pytest.raises(UserError, match=r'box_heads\[0\]: .*set heads.box.class_agnostic = True'):
+    with pytest.raises(UserError, match=r'models.cascade_rcnn.box_heads\[0\]: .*heads.box.class_agnostic = True'):
         small_rcnn.make(cascade=True, box_heads=[box])
     with temporary():
 
@@ -359,12 +355,12 @@ def test_cascade_refuses():
             """Those of the recipe."""
             return box(num_classes=num_classes, norm=norm, class_agnostic=True)
 
-        with pytest.raises(UserError, match=r'box_heads\[1\]: sampled is 100, and 512 in the first box head'):
+        with pytest.raises(UserError, match=r'models.cascade_rcnn.box_heads\[1\]: sampled = 100, but 512 '):
             small_rcnn.make(cascade=True, box_heads=[many, few])
 
 
 def test_refuses_parts_of_another_kind():
-    with pytest.raises(UserError, match='mask_rcnn.rpn: expected a head that builds a RPN, received a SemanticHead'):
+    with pytest.raises(UserError, match='models.mask_rcnn.rpn: .*RPN, .*SemanticHead'):
         small_rcnn.make(rpn=semantic)
-    with pytest.raises(UserError, match='mask_rcnn.decoder: expected one that makes maps p2, p3, p4 and p5'):
+    with pytest.raises(UserError, match='models.mask_rcnn.decoder: .*p2, p3, p4 and p5'):
         small_rcnn.make(decoder=deeplab_v3plus)

@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from seg.backbones.resnet import resnet18, resnet50
 from seg.decoders.fpn import fpn
-from seg.heads.box import Rois, Truth, box
+from seg.heads.box import box
 from seg.heads.instance_mask import mask
+from seg.heads.roi_sampler import Rois, Truth
 from seg.heads.rpn import rpn
 from seg.losses import rois as roi_losses
 from seg.losses import rpn as rpn_losses
@@ -293,7 +294,7 @@ def test_targets(side):
     rois = Rois(*(tf.constant(theirs[name]) for name in ('rois', 'roi_classes', 'roi_index')))
     rois = Rois(rois.boxes, tf.cast(rois.classes, tf.int32), tf.cast(rois.index, tf.int32))
     assert theirs['roi_classes'].max() > 0
-    np.testing.assert_array_equal(head.relabel(rois.boxes, rois, side.truth).classes, theirs['roi_classes'])
+    np.testing.assert_array_equal(head.sampler.relabel(rois.boxes, rois, side.truth).classes, theirs['roi_classes'])
     side.check(
         'roi_codes', head.targets(rois, side.truth), theirs['roi_codes'] * (theirs['roi_classes'] > 0)[..., None]
     )

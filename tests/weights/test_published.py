@@ -10,7 +10,7 @@ import pytest
 
 from seg import experiment, registry, seg_main
 from seg.errors import UserError
-from seg.layers.norm import Norm
+from seg.layers.norm import NormFactory
 from seg.registry import backbones
 from seg.structures import Published
 from seg.weights import download
@@ -302,7 +302,7 @@ def tiny_of_a_test(*, output_stride: int, norm):
 def test_overfit_starts_from_published_weights(package, tmp_path, caplog, forgotten):
     """From the command line to the end of the run: a plugin's backbone, its weights from an installed package."""
     experiment.load_parts(['experiments.tiny_backbone.plugin'])
-    net = backbones.get('tiny').builder(output_stride=16, norm=Norm(), channels=8)
+    net = backbones.get('tiny').builder(output_stride=16, norm=NormFactory(), channels=8)
     write_zip(package, values(net))
     (tmp_path / 'plugin.py').write_text(PLUGIN.format(file=PACKAGE_FILE, checksum=sha256(package)))
     params = [
