@@ -110,29 +110,48 @@ def writing(path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: str) -> Iterator[str]:
+def atomically(path: str, temporary: str = '', sync: bool = True) -> Iterator[str]:
     """Gives the name of a temporary file, which takes the place of `path` when the block ends without an error.
 
-    It reaches the disk first. A kill may leave it behind; `sweep` removes it.
+    On an error `path` is as it was, and the temporary file is removed. A kill may leave it behind.
+
+    Args:
+      path: the file to write; readers see what was there before, or all of the new content.
+      temporary: a path on the same file system; by default beside `path`, where `sweep` removes what a kill left.
+      sync: whether the content has to reach the disk first, so that it also survives the machine.
+
+    Raises:
+      OSError: as the system raises it.
+    """
+    temporary = temporary or f'{path}.tmp-{os.getpid()}'
+    try:
+        yield temporary
+        if sync:
+            with open(temporary, 'rb+') as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+        if sync:
+            _sync_folder(os.path.dirname(path))
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[str]:
+    """As `atomically`, for the files of a run: what the system has against it is told.
 
     Raises:
       UserError: if the file cannot be written (a full or read-only disk, missing rights); `path` is then as it was.
     """
-    temporary = f'{path}.tmp-{os.getpid()}'
     try:
-        yield temporary
-        with open(temporary, 'rb+') as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(os.path.dirname(path))
+        with atomically(path) as temporary:
+            yield temporary
     except OSError as error:
         raise UserError(
             f'cannot write {path!r}: {error.strerror or error}. What was there before is unchanged; free space or '
             'choose another place, then start the same command again.'
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
 
 
 def write_text(path: str, text: str) -> None:

@@ -66,6 +66,19 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert os.listdir(tmp_path) == ['x.json']
 
 
+def test_the_system_s_own_error_and_another_temporary_file(tmp_path):
+    path, temporary = str(tmp_path / 'x.json'), str(tmp_path / 'scratch')
+    with files.atomically(path, temporary, sync=False) as name:
+        assert name == temporary
+        (tmp_path / 'scratch').write_text('new')
+        assert not os.path.exists(path)
+    assert os.listdir(tmp_path) == ['x.json']
+    with pytest.raises(OSError, match='No space'), files.atomically(path, temporary):
+        (tmp_path / 'scratch').write_text('half')
+        raise OSError(28, 'No space left on device')
+    assert os.listdir(tmp_path) == ['x.json'] and (tmp_path / 'x.json').read_text() == 'new'
+
+
 def test_a_folder_in_place_of_the_file_is_told(tmp_path):
     (tmp_path / 'x').mkdir()
     with pytest.raises(UserError, match="x'"):

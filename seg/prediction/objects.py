@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from seg import drawing
+from seg import drawing, files
 from seg.drawing.instances import overlay
 from seg.drawing.shades import vivid
 from seg.masks import paste
@@ -69,10 +69,9 @@ class Objects(Outputs):
     def __exit__(self, kind=None, *error) -> None:
         try:
             if self._list and kind is None:
-                with self._writing(self._path):
+                with self._writing(self._path), files.atomically(self._path, self._list.name, sync=False):
                     self._list.write(b']\n' if self._separator == b',' else b'[]\n')
                     self._list.close()
-                    os.replace(self._list.name, self._path)
         finally:
             if self._list:
                 with contextlib.suppress(OSError):  # A full disk, again.

@@ -138,19 +138,16 @@ class Outputs:
         temporary = os.path.join(self._scratch, str(next(self._numbers)))
         with self._writing(path):
             try:
-                with open(temporary, 'wb') as file:
-                    yield file
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                os.replace(temporary, path)
-                if not self._may_replace:
-                    self._own.add(path)
+                with files.atomically(path, temporary, sync=False):
+                    with open(temporary, 'wb') as file:
+                        yield file
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise
                 raise PictureError('its name is too long for the names of its outputs') from None
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(temporary)
+            if not self._may_replace:
+                self._own.add(path)
 
     def _path_of(self, name: str) -> str:
         """The one place where names from data sets and files become paths."""

@@ -11,6 +11,7 @@ import urllib.request
 
 from absl import logging
 
+from seg import files
 from seg.errors import UserError
 
 _TIMEOUT = 30  # seconds without a byte.
@@ -41,18 +42,15 @@ def cached(url: str, checksum: str, title: str, hint: str = '') -> str:
     try:
         os.makedirs(folder(), exist_ok=True)
         logging.info('%s: downloading %s to %s', title, url, path)
-        _fetch(url, temporary)
-        if (actual := mismatch(temporary, checksum)) is not None:
-            raise OSError(f'what came has the checksum {actual}, expected {checksum}')
-        os.replace(temporary, path)
+        with files.atomically(path, temporary):
+            _fetch(url, temporary)
+            if (actual := mismatch(temporary, checksum)) is not None:
+                raise OSError(f'the downloaded file has the checksum {actual}, expected {checksum}')
     except (OSError, http.client.HTTPException) as error:
         raise UserError(
             f'{title}: cannot download {url}: {error}. Try again, or put the file there by hand: {path}'
             + (f'\n{hint}' if hint else '')
         ) from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
     return path
 
 

@@ -77,8 +77,8 @@ def message(server, name, checksum=SHA256, hint=''):
     [
         ('absent.pth', SHA256, '404'),
         ('broken.pth', SHA256, f'ended after {len(CONTENT) // 2} of {len(CONTENT)} bytes'),
-        ('weights.pth', 'sha256:00000000', f'what came has the checksum {SHA256}, expected sha256:00000000'),
-        ('weights.pth', 'md5:00', 'what came has the checksum md5:'),
+        ('weights.pth', 'sha256:00000000', f'checksum {SHA256}, expected sha256:00000000'),
+        ('weights.pth', 'md5:00', 'has the checksum md5:'),
     ],
 )
 def test_failure_leaves_nothing_and_says_what_to_do(server, tmp_path, name, checksum, reason):
