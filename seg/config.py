@@ -18,7 +18,7 @@ import tokenize
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from seg import plugins, registry, unread
+from seg import plugins, registry, unused_bindings
 from seg.errors import UserError
 from seg.gin_files import Place, Source, find_file, read_text, syntax_hint
 
@@ -270,7 +270,7 @@ def _place(scope_name: str, selector: str, parameter: str) -> str:
 # Unused bindings.
 
 
-def unused(idle: Iterable[str] = ()) -> list[unread.Unused]:
+def unused(idle: Iterable[str] = ()) -> list[unused_bindings.Unused]:
     """Lists the bindings that nobody has read; to be called once everything is built.
 
     A mistake is: a binding of the command line; a macro that nothing refers to; a scope that is neither entered nor
@@ -287,7 +287,7 @@ def unused(idle: Iterable[str] = ()) -> list[unread.Unused]:
         place = _places.get((scope_name, selector, parameter), _IN_PYTHON)
         macro = selector == _MACRO
         bindings.append(
-            unread.Binding(
+            unused_bindings.Binding(
                 scope=scope_name,
                 part='' if macro else _key(selector),
                 parameter='' if macro else parameter,
@@ -302,7 +302,7 @@ def unused(idle: Iterable[str] = ()) -> list[unread.Unused]:
         (name, _key(selector)): set(read) for (name, selector), read in operative.items() if selector not in _INTERNAL
     }
     macros_read = {name for name, selector in operative if selector == _MACRO}
-    return unread.find(bindings, calls, macros_read, idle)
+    return unused_bindings.find(bindings, calls, macros_read, idle)
 
 
 def report_unused(idle: Iterable[str] = ()) -> str:
@@ -315,7 +315,7 @@ def report_unused(idle: Iterable[str] = ()) -> str:
     mistakes = [f'  {item.place}: {item.key}: {item.reason}.' for item in found if item.error]
     if mistakes:
         raise UserError('Bindings that nothing reads (mend or remove them):\n' + '\n'.join(mistakes))
-    by_reason: dict[str, list[unread.Unused]] = {}
+    by_reason: dict[str, list[unused_bindings.Unused]] = {}
     for item in found:
         by_reason.setdefault(item.reason, []).append(item)
     notes = [f'  {items[0].place}: {", ".join(i.key for i in items)}: {why}.' for why, items in by_reason.items()]

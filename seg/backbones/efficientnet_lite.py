@@ -24,6 +24,7 @@ from seg.errors import UserError
 from seg.layers.conv import ConvNorm, DepthwiseConvNorm
 from seg.layers.norm import NormFactory
 from seg.layers.pixel_norm import PixelNorm
+from seg.layers.torch_tensors import NORM
 from seg.registry import backbones
 from seg.structures import Published
 
@@ -182,7 +183,7 @@ def _convert(tensors: dict[str, np.ndarray], name: str, depth: float) -> dict[st
             f'file has {len(found)} and begins with {", ".join(list(tensors)[:3])}.'
         )
     convs = {'_conv_stem': '', '_expand_conv': '_expand', '_depthwise_conv': '_depthwise', '_project_conv': '_project'}
-    values = {'weight': 'gamma', 'bias': 'beta', 'running_mean': 'moving_mean', 'running_var': 'moving_variance'}
+    values = {theirs: ours for ours, theirs in NORM.items()}
     converted = {}
     for key, value in tensors.items():
         *place, layer, kind = key.split('.')

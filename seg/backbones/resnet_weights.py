@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from seg.errors import UserError
+from seg.layers.torch_tensors import NORM
 from seg.structures import Published
 
-# Where the libraries themselves get them, and their checksums (torchvision's is part of the file's name).
+# URLs that the libraries themselves use, and checksums (torchvision's is part of the file's name).
 _TORCHVISION = 'https://download.pytorch.org/models/'
 _KERAS = 'https://storage.googleapis.com/tensorflow/keras-applications/resnet/'
 _FILES = {
@@ -25,21 +26,20 @@ _FILES = {
         'md5:88cf7a10940856eca736dc7b7e228a21',
     ),
 }
-# How the names of a backbone's tensors begin in a torchvision detector.
+# Prefix of a backbone's tensors in a torchvision detector.
 _DETECTOR = 'backbone.body.'
-# What each library calls the first kernel.
+# Name of the first kernel in each library's files.
 _STEM = {'torchvision': 'conv1.weight', 'keras': 'conv1_conv/kernel'}
-_TORCH_NORM = {'gamma': 'weight', 'beta': 'bias', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
 
 
 def published(name: str, variant: str, depths: tuple[int, ...], width: float) -> Published:
-    """Returns what is known of a ResNet's weights.
+    """Returns the description of a ResNet's published weights.
 
     Args:
-      name: of the backbone, such as 'resnet50'.
+      name: name of the backbone, such as 'resnet50'.
       variant: 'torchvision' or 'keras'.
       depths: blocks of each stage.
-      width: factor of the channels; only at 1 there is a published file.
+      width: factor of the channels; a published file exists only for 1.
     """
     url, checksum = _FILES[variant, name] if width == 1 else ('', '')
     convert = _from_torchvision if variant == 'torchvision' else _from_keras
@@ -61,22 +61,22 @@ def _from_torchvision(tensors: dict[str, np.ndarray], name: str, depths: tuple[i
         kernel, norm = (f'conv{conv}', f'bn{conv}') if conv else ('downsample.0', 'downsample.1')
         if (value := tensors.get(f'{place}{kernel}.weight')) is not None:
             arrays[f'{ours}/conv/kernel'] = np.transpose(value, (2, 3, 1, 0))
-        for weight, theirs in _TORCH_NORM.items():
+        for weight, theirs in NORM.items():
             if (value := tensors.get(f'{place}{norm}.{theirs}')) is not None:
                 arrays[f'{ours}/norm/{weight}'] = value
     return arrays
 
 
 def _from_keras(tensors: dict[str, np.ndarray], name: str, depths: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Keras' convolutions have biases, which a normalisation subtracts again: they go into its mean."""
+    """Keras' convolutions have biases; the normalisation's mean takes them in."""
     _check(tensors, 'keras', name)
     arrays = {}
     for ours, stage, block, conv in _convolutions(depths):
         theirs = 'conv1' if stage == 1 else f'conv{stage}_block{block}_{conv}'
         if (kernel := tensors.get(f'{theirs}_conv/kernel')) is not None:
-            # Their pixels are BGR.
+            # Keras' pixels are BGR.
             arrays[f'{ours}/conv/kernel'] = kernel[:, :, ::-1] if stage == 1 else kernel
-        for weight in _TORCH_NORM:
+        for weight in NORM:
             if (value := tensors.get(f'{theirs}_bn/{weight}')) is not None:
                 bias = tensors.get(f'{theirs}_conv/bias', 0) if weight == 'moving_mean' else 0
                 arrays[f'{ours}/norm/{weight}'] = value - bias
@@ -95,7 +95,7 @@ def _check(tensors: dict[str, np.ndarray], variant: str, name: str) -> None:
 
 
 def _convolutions(depths: tuple[int, ...]) -> Iterator[tuple[str, int, int, int]]:
-    """Yields our layer's name, stage, block and number of each convolution there may be; 0 is the shortcut's."""
+    """Yields our layer's name, stage, block and number of each possible convolution; number 0 is the shortcut."""
     yield 'stem_conv', 1, 1, 1
     for stage, depth in enumerate(depths, start=2):
         for block in range(1, depth + 1):

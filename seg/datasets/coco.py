@@ -12,7 +12,7 @@ from absl import logging
 
 from seg.datasets import checking, coco_json, coco_layout, coco_masks, image_files
 from seg.datasets.base import Dataset, unsupported
-from seg.datasets.palette import object_palette
+from seg.drawing.palette import object_palette
 from seg.errors import UserError
 from seg.masks import runs
 from seg.registry import datasets

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from seg.datasets import checking
 from seg.errors import UserError
 from seg.masks import runs as mask_runs
+from seg.masks.matching import paired_iou
 
 _CHUNK = 8192  # Objects that are turned into runs at a time, …
 _CHUNK_BYTES = 2**22  # … or so much of their compressed form, which takes some 50 times as much while it is read.
@@ -319,17 +320,9 @@ def _boxes(entries: list, mask_boxes: np.ndarray, sizes: np.ndarray) -> tuple[np
     x, y, width, height = given.T
     boxes = np.clip(np.stack([y, x, y + height, x + width], axis=1), 0, limit)
     as_corners = np.clip(np.stack([y, x, height, width], axis=1), 0, limit)
-    overlap, swapped = _iou(boxes, mask_boxes), _iou(as_corners, mask_boxes)
+    overlap, swapped = paired_iou(boxes, mask_boxes), paired_iou(as_corners, mask_boxes)
     wrong = np.full(len(entries), '', object)
     wrong[~(overlap > 0)] = 'a box beside its mask'
     wrong[(overlap < 0.5) & (swapped > 0.9)] = 'a box of two corners, where COCO has x, y, width, height'
     wrong[~((width > 0) & (height > 0) & np.isfinite(given).all(axis=1))] = 'no box, or an empty one'
     return np.where((wrong == '')[:, None], boxes, mask_boxes).astype(np.float32), wrong
-
-
-def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes, row by row; 0 where one has no area or is no box."""
-    side = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
-    shared = np.where((side > 0).all(axis=1), side.prod(axis=1), 0)
-    whole = sum((box[:, 2:] - box[:, :2]).prod(axis=1) for box in (first, second)) - shared
-    return np.where(shared > 0, shared / np.where(whole > 0, whole, 1), 0)

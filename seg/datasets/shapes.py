@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from seg.datasets import outlines
 from seg.datasets.base import Dataset, histogram, instances, unsupported
-from seg.datasets.palette import object_palette, voc_palette
+from seg.drawing.palette import object_palette, voc_palette
 from seg.errors import UserError
 from seg.masks import ragged
 from seg.registry import datasets

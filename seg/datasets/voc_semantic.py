@@ -14,8 +14,8 @@ from absl import logging
 
 from seg.datasets import checking, image_files, voc_folder
 from seg.datasets.base import Dataset
-from seg.datasets.palette import voc_palette
 from seg.datasets.voc_folder import IGNORE_LABEL
+from seg.drawing.palette import voc_palette
 from seg.errors import UserError, shown
 from seg.structures import ClassHistogram, DatasetInfo
 

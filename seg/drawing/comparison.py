@@ -1,4 +1,4 @@
-"""A labelled image and what a model made of it: input, truth, prediction and errors side by side."""
+"""A label map and its prediction: input, truth, prediction and errors side by side."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from PIL import Image
 from seg.drawing import text
 from seg.drawing.labels import IGNORED, Color
 from seg.drawing.legends import Entry
-from seg.drawing.strips import strip
+from seg.drawing.panels import draw_panels
 
-# Errors are told by brightness, not by hue: dark where right, bright where wrong, nearly white where ignored.
+# Errors differ by brightness, not by hue: dark where right, bright where wrong, nearly white where ignored.
 WRONG: Color = (255, 128, 0)
 DIMMED = 0.35
 
 _LONGEST, _COMFORTABLE = 480, 320  # Pixels of a panel's longer side: at most, and what smaller ones are magnified to.
-_NARROWEST = 560  # Pixels of a strip: leaves room for its caption.
+_NARROWEST = 560  # Pixels of the whole figure: leaves room for its caption.
 _GAP = 8
 _HEADINGS = ('input', 'truth', 'prediction', 'errors')
 
@@ -25,12 +25,12 @@ _HEADINGS = ('input', 'truth', 'prediction', 'errors')
 class Comparison:
     """One image beside its truth, its prediction and its errors.
 
-    It holds panels of the size that they are drawn in, so that it costs about a megabyte however large the image is;
-    the figures are those of the image at its full size.
+    It holds panels at the size that they are drawn in: about a megabyte however large the image is. The figures are
+    those at the image's native size.
 
     Attributes:
       miou: mean IoU of the classes that occur in truth or prediction; None without a labelled pixel.
-      wrong: share of the labelled pixels that are wrong; None without one.
+      wrong: fraction of the labelled pixels that are wrong; None without one.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Comparison:
         colors: Sequence[Color],
         ignore_label: int,
     ):
-        """Takes the figures, and shrinks the rest.
+        """Computes the figures, and shrinks the rest.
 
         Args:
-          name: of the image.
+          name: name of the image.
           image: uint8 [H, W, 3].
           truth: [H, W] integer class ids, or the ignore label.
           classes: [H, W] integer class ids, as predicted.
@@ -64,7 +64,7 @@ class Comparison:
         self._ious = {int(c): float(right[c] / union[c]) for c in np.flatnonzero(union)}
         self.miou = float(np.mean(list(self._ious.values()))) if self._ious else None
         self.wrong = float(np.mean(true != predicted)) if true.size else None
-        # What is predicted where nothing is labelled is drawn as well, and so belongs to the legend.
+        # Predictions at unlabelled pixels are drawn as well, so that their classes belong to the legend.
         self._shown = sorted({*self._ious, *(int(c) for c in np.unique(classes))})
         self._ignores = not labelled.all()
 
@@ -74,9 +74,9 @@ class Comparison:
         self._classes = _nearest(classes.astype(np.int16), size)
 
     def draw(self) -> np.ndarray:
-        """The strip with its caption and its legend, uint8 [h, w, 3]."""
+        """The panels with their caption and legend, uint8 [h, w, 3]."""
         width = len(_HEADINGS) * self._truth.shape[1] + (len(_HEADINGS) - 1) * _GAP
-        return strip(
+        return draw_panels(
             self._name,
             self._figures(),
             list(zip(_HEADINGS, self._panels(), strict=True)),
@@ -124,7 +124,7 @@ def panel_size(height: int, width: int, longest: int = _LONGEST, comfortable: in
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Shrinks a picture, uint8 [H, W, 3], smoothly, or magnifies it with its pixels visible, to (height, width)."""
+    """Shrinks an image, uint8 [H, W, 3], smoothly, or magnifies it with its pixels visible, to (height, width)."""
     if size[0] >= image.shape[0]:
         return _nearest(image, size)
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
@@ -138,5 +138,5 @@ def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return values[rows[:, None], columns]
 
 
-def _percent(share: float) -> str:
-    return f'{100 * share:.1f} %'
+def _percent(fraction: float) -> str:
+    return f'{100 * fraction:.1f} %'

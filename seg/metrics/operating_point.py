@@ -7,10 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from seg.masks import matching
 from seg.metrics.coco_evaluation import Pair
-
-_IOU = 0.5
-RIGHT, WRONG, IGNORED = 1, 0, -1
 
 
 class Judged(NamedTuple):
@@ -61,41 +59,16 @@ class OperatingPoint(NamedTuple):
 
 def judge(pairs: Sequence[Pair]) -> Judged:
     """Tells which detections are right, at IoU .5, each class by itself. Those that lie in a crowd are left out."""
-    kinds = [match(pair.ious, pair.crowd) for pair in pairs]
-    counts = [kind != IGNORED for kind in kinds]
+    matched = [matching.match(pair.ious, pair.crowd) for pair in pairs]
+    counts = [found != matching.CROWD for found in matched]
     scores = [pair.scores[c] for pair, c in zip(pairs, counts, strict=True)]
-    right = [kind[c] == RIGHT for kind, c in zip(kinds, counts, strict=True)]
+    right = [found[c] >= 0 for found, c in zip(matched, counts, strict=True)]
     labels = [np.full(np.sum(c), pair.label) for pair, c in zip(pairs, counts, strict=True)]
     return Judged(
         np.concatenate([np.zeros(0), *scores]),
         np.concatenate([np.zeros(0, bool), *right]),
         np.concatenate([np.zeros(0, np.int64), *labels]),
     )
-
-
-def match(ious: np.ndarray, crowd: np.ndarray, threshold: float = _IOU) -> np.ndarray:
-    """Gives detections to objects as COCO does: by falling score, each to the free object with the highest IoU.
-
-    Args:
-      ious: [D, G], detections by falling score. With a crowd: the share of the detection that lies in it.
-      crowd: bool [G]. A crowd takes any number of detections, of those that no object takes.
-      threshold: lowest IoU of a match.
-
-    Returns:
-      [D] int8: `RIGHT`, `WRONG` or, in a crowd, `IGNORED`.
-    """
-    kinds = np.full(len(ious), WRONG, np.int8)
-    free = ~crowd
-    for d in np.flatnonzero((ious >= threshold).any(axis=1)):
-        row = ious[d]
-        possible = np.flatnonzero(free & (row >= threshold))
-        if len(possible):
-            best = possible[row[possible] == row[possible].max()][-1]  # Of equals the last one, as COCO takes it.
-            free[best] = False
-            kinds[d] = RIGHT
-        elif (row[crowd] >= threshold).any():
-            kinds[d] = IGNORED
-    return kinds
 
 
 def best_point(judged: Judged, objects: int) -> OperatingPoint:

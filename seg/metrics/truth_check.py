@@ -8,6 +8,7 @@ import numpy as np
 from faster_coco_eval import mask as coco_mask
 
 from seg.errors import UserError
+from seg.masks.matching import paired_iou
 from seg.structures import Annotations
 
 # Half of the boxes have to fit their masks about so well. Boxes may be drawn by hand, or go on behind an occluder;
@@ -49,8 +50,9 @@ def check_objects(truth: Annotations, num_classes: int, place: str) -> None:
         if not coco_mask.area(mask):
             raise UserError(f'{place}, object {i}: its mask has no pixel.')
     solid = np.flatnonzero(~np.asarray(truth.is_crowd, bool))
-    ious = [_iou(boxes[i], cut_out(truth.masks[i])[1]) for i in solid]
-    if ious and np.median(ious) < _TYPICAL_IOU:
+    covered = np.array([cut_out(truth.masks[i])[1] for i in solid], float).reshape(-1, 4)
+    ious = paired_iou(np.asarray(boxes, float).reshape(-1, 4)[solid], covered)
+    if len(ious) and np.median(ious) < _TYPICAL_IOU:
         i = solid[int(np.argmin(ious))]
         raise UserError(
             f'{place}: boxes and masks do not belong together (median IoU {np.median(ious):.2f}): object {i} has the '
@@ -70,11 +72,6 @@ def cut_out(mask: dict[str, Any]) -> tuple[np.ndarray, tuple[int, int, int, int]
     left, top, width, height = (int(side) for side in coco_mask.toBbox(mask))
     pixels = coco_mask.decode(mask)[top : top + height, left : left + width]
     return pixels, (top, left, top + height, left + width)
-
-
-def _iou(a, b) -> float:
-    common = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
-    return float(common / (np.prod(np.subtract(a[2:], a[:2])) + np.prod(np.subtract(b[2:], b[:2])) - common))
 
 
 def _listed(box) -> str:

@@ -1,4 +1,4 @@
-"""Features of boxes, read off the map whose stride suits their size."""
+"""ROIAlign on a feature pyramid: features of boxes, from the level that fits their size."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from keras import ops
 from seg.ops import dispatch
 from seg.ops.boxes import area, at_least_float32
 
+_FINEST_LEVEL = 2
+# A square box of this side, in pixels, is read from this level.
+_CANONICAL_SIZE, _CANONICAL_LEVEL = 224, 4
+
 
 def roi_align(
     features: Sequence[Any],
@@ -21,43 +25,37 @@ def roi_align(
     *,
     sampling_ratio: int = 2,
     aligned: bool = False,
-    finest_level: int = 2,
-    canonical_size: float = 224,
-    canonical_level: int = 4,
 ) -> Any:
     """Cuts each box into size x size bins and averages bilinear samples of the feature map in each.
 
     Mask R-CNN's ROIAlign (He et al. 2017, https://arxiv.org/abs/1703.06870) on a feature pyramid, where a box belongs
-    to level floor(canonical_level + log2(sqrt(area) / canonical_size)) (Lin et al. 2017,
-    https://arxiv.org/abs/1612.03144), limited to the given ones. A sample more than one cell outside of the map is 0,
-    others outside read the cell at the edge. Gradients flow into the features only.
+    to level floor(4 + log2(sqrt(area) / 224)) (Lin et al. 2017, https://arxiv.org/abs/1612.03144), limited to the given
+    ones. A sample more than one cell outside of the map is 0, others outside read the cell at the edge. Gradients flow
+    into the features only.
 
     Args:
-      features: maps [B, h, w, C], the finest first.
+      features: maps p2, p3, … [B, h, w, C], the finest first.
       boxes: [B, R, 4] in pixels.
       strides: pixels per cell of each map.
       size: bins per side.
-      sampling_ratio: samples per side of a bin, evenly spaced within it. 1 is the TPU release's way.
-      aligned: whether a cell's value stands at its middle, pixel stride * (i + 1/2), instead of at stride * i, where
+      sampling_ratio: samples per side of a bin, evenly spaced within it; the TPU release has 1.
+      aligned: whether a cell's value is at its middle, pixel stride * (i + 1/2), instead of at stride * i, where
         convolutions with symmetric padding centre it. If not, boxes count as at least one cell high and wide.
-      finest_level: level of the first map.
-      canonical_size: side of a square box of the level `canonical_level`, in pixels.
-      canonical_level: see `canonical_size`.
 
     Returns:
       [B, R, size, size, C] in the features' dtype.
     """
     boxes = at_least_float32(ops.stop_gradient(boxes))
     boxes = ops.cast(boxes, keras.backend.result_type(boxes.dtype, features[0].dtype))
-    level = _levels(boxes, len(features), finest_level, canonical_size, canonical_level)
+    level = _levels(boxes, len(features))
     return _gathered(features, _samples(boxes, level, strides, size * sampling_ratio, aligned), level, sampling_ratio)
 
 
-def _levels(boxes: Any, count: int, finest_level: int, canonical_size: float, canonical_level: int) -> Any:
-    """Returns the place of each box's map among the features: int32 [B, R]."""
-    level = ops.floor(canonical_level + ops.log2(ops.sqrt(area(boxes)) / canonical_size) + 1e-6)
-    place = ops.minimum(level - finest_level, count - 1)
-    return ops.cast(ops.where(place > 0, place, 0), 'int32')  # NaN is no place.
+def _levels(boxes: Any, count: int) -> Any:
+    """Returns the index of each box's map among the features: int32 [B, R]."""
+    level = ops.floor(_CANONICAL_LEVEL + ops.log2(ops.sqrt(area(boxes)) / _CANONICAL_SIZE) + 1e-6)
+    place = ops.minimum(level - _FINEST_LEVEL, count - 1)
+    return ops.cast(ops.where(place > 0, place, 0), 'int32')  # NaN gives 0.
 
 
 def _samples(boxes: Any, level: Any, strides: Sequence[int], count: int, aligned: bool) -> Any:
@@ -74,7 +72,7 @@ def _samples(boxes: Any, level: Any, strides: Sequence[int], count: int, aligned
 
 
 def _gathered(features: Sequence[Any], samples: Any, level: Any, sampling_ratio: int) -> Any:
-    """Reads all maps, as one list of cells, at the corners around the samples."""
+    """Interpolates at the samples, from all maps as one list of cells."""
     channels = features[0].shape[3]
     heights, widths = ([int(x.shape[axis]) for x in features] for axis in (1, 2))
     batch, boxes, _, count = samples.shape
@@ -89,11 +87,11 @@ def _gathered(features: Sequence[Any], samples: Any, level: Any, sampling_ratio:
     inside = ops.logical_and(samples >= -1, samples <= span)
     samples = ops.where(inside, ops.clip(samples, 0, span - 1), 0)  # Also for NaN, which is no index.
     low = ops.floor(samples)
-    share = samples - low
+    fraction = samples - low
     low = ops.cast(low, 'int32')
     index = ops.stack([low, ops.minimum(low + 1, sides - 1)], axis=-1)
-    weight = ops.where(inside[..., None], ops.stack([1 - share, share], axis=-1), 0) / sampling_ratio
-    # All that meets in one bin: [B, R, 2, size, 2 * sampling_ratio].
+    weight = ops.where(inside[..., None], ops.stack([1 - fraction, fraction], axis=-1), 0) / sampling_ratio
+    # All rows and columns of one bin: [B, R, 2, size, 2 * sampling_ratio].
     size, taps = count // sampling_ratio, 2 * sampling_ratio
     index, weight = (ops.reshape(x, (batch, boxes, 2, size, taps)) for x in (index, weight))
 
@@ -109,7 +107,7 @@ def _gathered(features: Sequence[Any], samples: Any, level: Any, sampling_ratio:
 
 
 def _weighted_rows(cells: Any, index: Any, weight: Any) -> Any:
-    """Returns the sum over t of weight[k, t] * cells[index[k, t]], tap by tap: all at once would take much room."""
+    """Returns the sum over t of weight[k, t] * cells[index[k, t]], tap by tap: all at once takes much memory."""
     total = 0
     for tap in range(index.shape[1]):
         row = ops.cast(ops.take(cells, index[:, tap], axis=0), weight.dtype)

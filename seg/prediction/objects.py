@@ -11,8 +11,8 @@ from typing import IO, Any
 import numpy as np
 
 from seg import drawing, files
+from seg.drawing.instance_colors import vivid
 from seg.drawing.instances import overlay
-from seg.drawing.shades import vivid
 from seg.masks import paste
 from seg.prediction.canvas import Plan, Size, fitted
 from seg.prediction.outputs import Outputs

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seg.datasets.palette import object_palette, voc_palette
+from seg.drawing.palette import object_palette, voc_palette
 from seg.report.curves import name_of
 from seg.report.run_files import Evaluation, RunFiles
 

@@ -10,8 +10,8 @@ import numpy as np
 from absl import logging
 from keras import ops
 
-from seg.datasets.palette import object_palette
 from seg.drawing.instances import InstanceComparison
+from seg.drawing.palette import object_palette
 from seg.errors import UserError
 from seg.inputs.images import ImageInputs
 from seg.inputs.instances import InstanceRows

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from seg import drawing
-from seg.datasets.palette import voc_palette
+from seg.drawing.palette import voc_palette
 from seg.errors import UserError
 from seg.inputs.images import ImageInputs
 from seg.inputs.label_maps import LabelMapRows

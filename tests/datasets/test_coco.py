@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from seg.datasets.coco import coco
-from seg.datasets.palette import object_palette
+from seg.drawing.palette import object_palette
 from seg.errors import UserError
 from tests.datasets import coco_files
 from tests.datasets.coco_files import SIZES, SQUARE, annotation, contents, refused, runs, write

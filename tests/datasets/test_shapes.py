@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
-from seg.datasets.palette import object_palette
 from seg.datasets.shapes import shapes
+from seg.drawing.palette import object_palette
 from seg.errors import UserError
 
 

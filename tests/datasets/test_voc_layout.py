@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from seg.datasets.palette import voc_palette
 from seg.datasets.voc_folder import VOC_CLASS_NAMES
 from seg.datasets.voc_layout import voc_layout
+from seg.drawing.palette import voc_palette
 from seg.errors import UserError
 
 NAMES = ('sky', 'road', 'car')

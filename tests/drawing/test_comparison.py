@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from seg.datasets.palette import voc_palette
 from seg.drawing import Comparison
 from seg.drawing.comparison import WRONG, panel_size
 from seg.drawing.labels import IGNORED
+from seg.drawing.palette import voc_palette
 
 NAMES = ('ground', 'tree', 'house')
 COLORS = ((250, 250, 250), (0, 100, 0), (200, 0, 0))

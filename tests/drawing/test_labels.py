@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from seg import drawing
-from seg.datasets.palette import voc_palette
 from seg.drawing.labels import IGNORED
+from seg.drawing.palette import voc_palette
 
 COLORS = ((10, 20, 30), (40, 50, 60))
 

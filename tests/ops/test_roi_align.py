@@ -73,9 +73,8 @@ def test_equals_a_loop_in_float64(size, ratio, aligned):
 def test_levels():
     sides = [0, 1, 111.9, 112, 223.9, 224, 447.9, 448, 5000]
     boxes = tf.constant([[[0, 0, side, side] for side in sides]], tf.float32)
-    np.testing.assert_array_equal(roi_lib._levels(boxes, 4, 2, 224, 4), [[0, 0, 0, 1, 1, 2, 2, 3, 3]])
-    np.testing.assert_array_equal(roi_lib._levels(boxes, 2, 3, 224, 4), [[0, 0, 0, 0, 0, 1, 1, 1, 1]])
-    np.testing.assert_array_equal(roi_lib._levels(boxes / 2, 4, 2, 112, 4), [[0, 0, 0, 1, 1, 2, 2, 3, 3]])
+    np.testing.assert_array_equal(roi_lib._levels(boxes, 4), [[0, 0, 0, 1, 1, 2, 2, 3, 3]])
+    np.testing.assert_array_equal(roi_lib._levels(boxes, 2), [[0, 0, 0, 1, 1, 1, 1, 1, 1]])
 
 
 def test_the_border_cell_reaches_one_cell_outwards():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from seg.drawing.tags import Tag, place
+from seg.drawing.label_placement import Label, place
 
 
 def scene(boxes, shape=(200, 300)):
@@ -22,12 +22,12 @@ def overlap(a, b):
 
 def test_above_its_box_where_that_is_free():
     boxes = [(50, 50, 100, 120)]
-    assert place([Tag(boxes[0], 12, 40, 0)], scene(boxes)) == [(38, 50)]
+    assert place([Label(boxes[0], 12, 40, 0)], scene(boxes)) == [(38, 50)]
 
 
 def test_within_the_picture():
     boxes = [(0, 280, 5, 300), (195, 0, 200, 10), (0, 0, 200, 300)]
-    tags = [Tag(box, 12, 60, i) for i, box in enumerate(boxes)]
+    tags = [Label(box, 12, 60, i) for i, box in enumerate(boxes)]
     for y, x in place(tags, scene(boxes[:2])):
         assert 0 <= y <= 188 and 0 <= x <= 240
 
@@ -36,7 +36,7 @@ def test_never_over_another_tag():
     random = np.random.default_rng(0)
     corners = random.integers(0, 180, (60, 2))
     boxes = [(y, x, y + 15, x + 15) for y, x in corners]
-    places = place([Tag(box, 10, 30, i) for i, box in enumerate(boxes)], scene(boxes))
+    places = place([Label(box, 10, 30, i) for i, box in enumerate(boxes)], scene(boxes))
     there = areas(places, 10, 30)
     assert 5 < len(there) < 60
     assert not any(overlap(a, b) for i, a in enumerate(there) for b in there[:i])
@@ -45,23 +45,23 @@ def test_never_over_another_tag():
 def test_little_of_the_picture_is_covered():
     """However many objects there are, and however much room."""
     boxes = [(y, x, y + 6, x + 6) for y in range(20, 600, 40) for x in range(20, 900, 60)]
-    places = place([Tag(box, 12, 30, i) for i, box in enumerate(boxes)], scene(boxes, (640, 960)))
+    places = place([Label(box, 12, 30, i) for i, box in enumerate(boxes)], scene(boxes, (640, 960)))
     assert sum(p is not None for p in places) * 12 * 30 <= 0.07 * 640 * 960
     assert all(p is not None for p in places[:100])
 
 
 def test_not_over_small_neighbours():
     grid = [(y, x, y + 18, x + 18) for y in range(0, 200, 20) for x in range(0, 300, 20)]
-    assert not any(place([Tag(box, 12, 40, i) for i, box in enumerate(grid)], scene(grid)))
+    assert not any(place([Label(box, 12, 40, i) for i, box in enumerate(grid)], scene(grid)))
 
 
 def test_on_a_much_larger_object():
     """A cup on a table has its name."""
     boxes = [(20, 0, 200, 300), (100, 100, 130, 130)]
-    found = place([Tag(boxes[1], 12, 40, 1)], scene(boxes))
+    found = place([Label(boxes[1], 12, 40, 1)], scene(boxes))
     assert found == [(88, 100)]
 
 
 def test_no_room_at_all():
-    assert place([Tag((0, 0, 5, 5), 12, 40, 0)], scene([], (10, 30))) == [None]
+    assert place([Label((0, 0, 5, 5), 12, 40, 0)], scene([], (10, 30))) == [None]
     assert place([], scene([])) == []

@@ -1,4 +1,4 @@
-"""Strips: pictures side by side, with a caption above and a legend below."""
+"""Panels side by side, with a caption above and a legend below."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seg.drawing import text
 from seg.drawing.legends import BACKGROUND, FRAME, INK, MARGIN, PALE_INK, Entry, draw_entries, flow
 
 
-def strip(
+def draw_panels(
     name: str,
     figures: str,
     panels: Sequence[tuple[str, np.ndarray]],
@@ -21,16 +21,16 @@ def strip(
     narrowest: int,
     gap: int,
 ) -> np.ndarray:
-    """Draws a strip.
+    """Draws panels side by side.
 
     Args:
-      name: of the picture, the caption's beginning; it is shortened where the line has no room for it.
-      figures: the caption's end.
-      panels: headings and pictures, uint8 [h, w, 3] of one size.
-      legends: each begins on a line of its own.
-      font_size: in pixels.
-      narrowest: width of the strip, at least, in pixels.
-      gap: between panels, in pixels.
+      name: name of the image, the beginning of the caption; it is shortened where the line has no room for it.
+      figures: numbers of the image, the end of the caption.
+      panels: heading and pixels of each panel, uint8 [h, w, 3] of one size.
+      legends: legends; each begins on a new line.
+      font_size: font size in pixels.
+      narrowest: smallest width of the result in pixels.
+      gap: space between panels in pixels.
 
     Returns:
       uint8 [H, W, 3].
@@ -51,7 +51,7 @@ def strip(
     y += line
     for (heading, panel), column in zip(panels, columns, strict=True):
         draw.text((x, y), heading, PALE_INK, font)
-        # A frame: a white panel on a white ground would have no edge.
+        # A frame, for a white panel on a white background.
         draw.rectangle((x - 1, y + line - 1, x + width, y + line + height), outline=FRAME)
         canvas.paste(Image.fromarray(panel), (x, y + line))
         x += column + gap

@@ -1,4 +1,4 @@
-"""Paints objects over a picture: translucent masks, outlines, boxes, and tags where there is room for them."""
+"""Draws instances over an image: translucent masks, outlines, boxes, and labels where there is room for them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco
 
-from seg.drawing import tags, text
+from seg.drawing import label_placement, text
+from seg.drawing.instance_colors import readable_on
 from seg.drawing.labels import Color
-from seg.drawing.shades import readable_on
 
-_SMALL = 20  # Pixels; below it an object's outline is one pixel wide.
+_SMALL = 20  # Side in pixels; outlines of smaller instances are one pixel wide.
 _DASH = 5  # Pixels.
 _HATCH = 7  # Pixels from one line to the next.
 _BOX_OPACITY = 0.75
@@ -22,15 +22,15 @@ _LIGHT, _DARK = (255, 255, 255), (0, 0, 0)
 
 
 class Shape(NamedTuple):
-    """An object to be drawn.
+    """An instance to be drawn.
 
     Attributes:
-      box: y0, x0, y1, x1 in pixels of the picture that the masks are of.
-      mask: its run-length encoding, as pycocotools has them.
-      color: of the object.
-      label: its tag, or ''.
+      box: y0, x0, y1, x1 in pixels of the image that the masks belong to.
+      mask: run-length encoding, as pycocotools has them.
+      color: colour of the instance.
+      label: text beside it, or ''.
       dashed: whether outline and box are dashed, in black and white.
-      hatched: whether it is hatched rather than filled, and has neither outline nor box.
+      hatched: whether the mask is hatched rather than filled, without outline and box.
     """
 
     box: Sequence[float]
@@ -42,15 +42,15 @@ class Shape(NamedTuple):
 
 
 def paint(pixels: np.ndarray, shapes: Sequence[Shape], opacity: float, unit: int = 1) -> np.ndarray:
-    """Draws objects, large ones below small ones.
+    """Draws instances, large ones below small ones.
 
-    Memory beyond the picture's own is that of one mask at a time, and of a map with an entry per unit.
+    Besides the image, memory holds one mask at a time and a map with one entry per `unit` x `unit` pixels.
 
     Args:
-      pixels: uint8 [h, w, 3], changed in place; may be of another size than the masks.
-      shapes: the objects. Tags of dashed ones come first where room is scarce, then those of large ones.
-      opacity: of the masks, 0 to 1.
-      unit: width of a thin line in pixels; the larger the picture, the more.
+      pixels: uint8 [h, w, 3], changed in place; its size may differ from that of the masks.
+      shapes: the instances. Where room is scarce, dashed ones are labelled first, then large ones.
+      opacity: opacity of the masks, 0 to 1.
+      unit: width of a thin line in pixels, in proportion to the image.
 
     Returns:
       `pixels`.
@@ -61,7 +61,7 @@ def paint(pixels: np.ndarray, shapes: Sequence[Shape], opacity: float, unit: int
     scale = np.array([height, width] * 2) / np.array([*shapes[0].mask['size']] * 2)
     boxes = [np.asarray(shape.box, float) * scale for shape in shapes]
     order = sorted(range(len(shapes)), key=lambda i: -(boxes[i][2] - boxes[i][0]) * (boxes[i][3] - boxes[i][1]))
-    seen = np.full((height // unit + 1, width // unit + 1), -1, np.int16)  # Which object, unit by unit.
+    seen = np.full((height // unit + 1, width // unit + 1), -1, np.int16)  # The topmost instance, unit by unit.
     for i in order:
         top, left, cover = _patch(shapes[i].mask, (height, width))
         _fill(pixels[top : top + cover.shape[0], left : left + cover.shape[1]], cover, shapes[i], opacity, unit)
@@ -70,12 +70,12 @@ def paint(pixels: np.ndarray, shapes: Sequence[Shape], opacity: float, unit: int
     for i in order:
         if not shapes[i].hatched:
             _box(pixels, boxes[i], shapes[i], unit)
-    _tags(pixels, shapes, boxes, order, seen, unit)
+    _write_labels(pixels, shapes, boxes, order, seen, unit)
     return pixels
 
 
 def _patch(mask: dict[str, Any], size: tuple[int, int]) -> tuple[int, int, np.ndarray]:
-    """A mask at the size of a picture: (top, left, float32 [h, w], how much of each pixel it covers)."""
+    """A mask at the size of an image: (top, left, float32 [h, w], the covered fraction of each pixel)."""
     height, width = mask['size']
     left, top, columns, rows = (int(value) for value in coco.toBbox(mask))
     if not rows or not columns:
@@ -86,7 +86,7 @@ def _patch(mask: dict[str, Any], size: tuple[int, int]) -> tuple[int, int, np.nd
     down, across = size[0] / height, size[1] / width
     y0, y1 = int(top * down), min(int(np.ceil((top + rows) * down)), size[0])
     x0, x1 = int(left * across), min(int(np.ceil((left + columns) * across)), size[1])
-    # A rim of one pixel, beyond which nothing is read.
+    # A border of one pixel, beyond which nothing is read.
     image = Image.fromarray(np.pad(inside, 1) * np.uint8(255))
     box = (x0 / across - left + 1, y0 / down - top + 1, x1 / across - left + 1, y1 / down - top + 1)
     box = [min(max(side, 0), most) for side, most in zip(box, (*image.size, *image.size), strict=True)]
@@ -95,7 +95,7 @@ def _patch(mask: dict[str, Any], size: tuple[int, int]) -> tuple[int, int, np.nd
 
 
 def _fill(pixels: np.ndarray, cover: np.ndarray, shape: Shape, opacity: float, unit: int) -> None:
-    """Lays an object's colour over its part of the picture, and its outline where it has one."""
+    """Draws an instance's mask and its outline, if it has one, over its part of the image."""
     height, width = cover.shape
     if shape.hatched:
         rows, columns = np.ogrid[:height, :width]
@@ -121,7 +121,7 @@ def _blend(pixels: np.ndarray, alpha: np.ndarray, color: Color) -> None:
 
 
 def _eroded(inside: np.ndarray, times: int) -> np.ndarray:
-    """Without the pixels that are next to something else; what is beyond the patch is something else."""
+    """Erodes a mask by `times` pixels; outside of the patch nothing is set."""
     for _ in range(times):
         wide = np.pad(inside, 1)
         inside = inside & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
@@ -131,7 +131,7 @@ def _eroded(inside: np.ndarray, times: int) -> np.ndarray:
 def _dashes(edge: np.ndarray, length: float) -> np.ndarray:
     """Cuts the pixels of an outline, bool [h, w], into dashes: every other one is True.
 
-    By the angle at which a pixel is seen from the middle of the patch, stretched to a square.
+    Dashes follow the angle of a pixel around the middle of the patch, stretched to a square.
     """
     height, width = edge.shape
     rows, columns = np.ogrid[:height, :width]
@@ -161,20 +161,20 @@ def _box(pixels: np.ndarray, box: np.ndarray, shape: Shape, unit: int) -> None:
         _blend(line, alpha * ~light, _DARK)
 
 
-def _tags(pixels, shapes: Sequence[Shape], boxes, order: Sequence[int], seen: np.ndarray, unit: int) -> None:
-    """Writes the labels that there is room for."""
+def _write_labels(pixels, shapes: Sequence[Shape], boxes, order: Sequence[int], seen: np.ndarray, unit: int) -> None:
+    """Writes the labels that find room."""
     font = ImageFont.truetype(text.font_path(), _FONT * unit, layout_engine=ImageFont.Layout.BASIC)
     ascent, descent = font.getmetrics()
     named = sorted((i for i in order if shapes[i].label), key=lambda i: not shapes[i].dashed)
     sizes = {i: (ascent + descent, int(np.ceil(font.getlength(shapes[i].label))) + 4 * unit) for i in named}
-    wanted = [tags.Tag(boxes[i] / unit, *(-(-side // unit) for side in sizes[i]), i) for i in named]
-    for i, place in zip(named, tags.place(wanted, seen), strict=True):
+    wanted = [label_placement.Label(boxes[i] / unit, *(-(-side // unit) for side in sizes[i]), i) for i in named]
+    for i, place in zip(named, label_placement.place(wanted, seen), strict=True):
         if place is None:
             continue
         top, left = (unit * value for value in place)
         ground = pixels[top : top + sizes[i][0], left : left + sizes[i][1]]
         color = _DARK if shapes[i].dashed else shapes[i].color
-        tag = Image.new('RGB', ground.shape[1::-1], color)
-        draw = ImageDraw.Draw(tag)
+        label = Image.new('RGB', ground.shape[1::-1], color)
+        draw = ImageDraw.Draw(label)
         draw.text((2 * unit, 0), shapes[i].label, readable_on(color), font)
-        ground[:] = np.asarray(tag)
+        ground[:] = np.asarray(label)

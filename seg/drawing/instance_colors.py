@@ -1,4 +1,4 @@
-"""Colours of objects: one hue per class, and shades of it that tell the objects of a class apart."""
+"""Colours of instances: one hue per class, and shades of it that tell the instances of a class apart."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import numpy as np
 
 from seg.drawing.labels import Color
 
-# Of a class's colour: (turn of the hue, change of the lightness). The first is the class's own.
+# Changes of a class's colour: (turn of the hue, change of the lightness). The first is the class's own.
 _SHADES = ((0.0, 0.0), (0.06, 0.14), (-0.06, -0.06), (0.1, -0.05), (-0.1, 0.1), (0.0, 0.25))
-_DARKEST, _LIGHTEST = 0.5, 0.62  # Of a class's own shade: seen on dark pictures and on bright ones.
-_NEAR = 0.1  # Objects are neighbours when their boxes meet, grown by this share of their sides.
+_DARKEST, _LIGHTEST = 0.5, 0.62  # Lightness of a class's own shade: visible on dark images and on bright ones.
+_NEAR = 0.1  # Instances are neighbours when their boxes, grown by this fraction of their sides, meet.
 
 
 def vivid(color: Color) -> Color:
-    """A class's colour, as objects are drawn in it: neither very dark nor very light."""
+    """A class's colour as instances are drawn in it: neither very dark nor very light."""
     return shade(color, 0)
 
 
 def shade(color: Color, number: int) -> Color:
-    """One of the shades of a class's colour; there are a few, which repeat."""
+    """One of the shades of a class's colour; they repeat after a few."""
     hue, lightness, saturation = colorsys.rgb_to_hls(*(channel / 255 for channel in color))
     turn, change = _SHADES[number % len(_SHADES)]
     hue = (hue + turn) % 1
-    blue = saturation * max(0.0, 1 - abs(hue - 2 / 3) / 0.11)  # Which is dark to the eye at the same lightness.
+    blue = saturation * max(0.0, 1 - abs(hue - 2 / 3) / 0.11)  # Blue looks darker at the same lightness.
     lightness = float(np.clip(np.clip(lightness, _DARKEST, _LIGHTEST) + change + 0.14 * blue, 0, 0.9))
     return tuple(round(255 * channel) for channel in colorsys.hls_to_rgb(hue, lightness, saturation))
 
 
 def spread(boxes: np.ndarray, classes: Sequence[int], given: Sequence[int]) -> list[int]:
-    """Numbers of shades, such that neighbours of one class have different ones where that is possible.
+    """Chooses numbers of shades, so that neighbours of one class differ where possible.
 
     Args:
       boxes: [N, 4], y0, x0, y1, x1.
       classes: [N] class ids.
-      given: [N] numbers that are settled already; -1 for those that are to be chosen.
+      given: [N] numbers that are fixed; -1 for those to choose.
 
     Returns:
       N numbers.

@@ -2,7 +2,7 @@
 
 import colorsys
 
-from seg.datasets.palette import object_palette, voc_palette
+from seg.drawing.palette import object_palette, voc_palette
 
 
 def test_the_published_colours():

@@ -1,4 +1,4 @@
-"""Colours of class ids: those of PASCAL VOC, and vivid ones for objects."""
+"""Colours of class ids: those of PASCAL VOC, and vivid ones for instances."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import colorsys
 def voc_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
     """Colours of the class ids 0 to `num_classes` - 1, as in the palette of PASCAL VOC's label files.
 
-    The bits of an id are dealt out to red, green and blue in turn, lowest bit first, and each colour fills its byte
-    from the highest bit down. So ids that are close get colours that are far apart, and all 256 differ.
+    The bits of an id go to red, green and blue in turn, lowest bit first, and each channel is filled from its highest
+    bit down. So close ids get very different colours, and all 256 differ.
 
     Args:
       num_classes: 0 to 256.
@@ -27,10 +27,10 @@ def voc_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def object_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """Colours of the classes of objects, which are drawn over pictures: vivid, none near black, white or grey.
+    """Colours of the classes of instances, which are drawn over images: vivid, none near black, white or grey.
 
-    Each hue is a golden section of the circle from the one before it, so that those of the first classes are far apart
-    however many there are; of later classes, lightness and saturation tell neighbouring hues apart.
+    Successive hues are a golden section of the circle apart, so that those of the first classes differ much however
+    many there are; later classes differ from neighbouring hues by lightness and saturation.
 
     Args:
       num_classes: any number.
