@@ -22,7 +22,7 @@ import seg  # noqa: F401  # isort: skip  Before TensorFlow: turns on oneDNN.
 import keras
 import tensorflow as tf
 
-from seg import experiment
+from seg import modes
 from seg.engine import set_up
 from seg.optimizers.decay import decays
 
@@ -72,8 +72,8 @@ def main() -> None:
     engine = set_up('one', 'float32')
     with tempfile.TemporaryDirectory() as folder:
         length = (f'TRAIN_STEPS={10**6}', f'BATCH_SIZE={arguments.batch}', f'CROP=({arguments.size}, {arguments.size})')
-        experiment.load_settings(['gin/deeplab_shapes.gin'], (*SETTINGS, *length), (), folder, 'train')
-        made = experiment.build(folder, 'train', engine)
+        params = (*SETTINGS, *length)
+        made = modes.build(['gin/deeplab_shapes.gin'], model_dir=folder, mode='train', gin_params=params, engine=engine)
         executor, source = made.executor, made.task.training_input(made.train_data, arguments.batch)
         batch = next(iter(source.make()))
         optimizer = keras.optimizers.SGD(0.007, momentum=0.9)

@@ -25,6 +25,9 @@ from seg.gin_files import Place, Source, find_file, read_text, syntax_hint
 import gin  # isort: skip  After the registry, which prepares it.
 from gin import config_parser
 
+# Scopes of the bindings of one data set: `train/datasets.voc_layout.split`.
+TRAIN_SCOPE, EVAL_SCOPE = 'train', 'eval'
+
 _MACRO = 'gin.macro'
 _INTERNAL = (_MACRO, 'gin.constant', 'gin.singleton')
 

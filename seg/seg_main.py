@@ -1,9 +1,10 @@
-"""The command line: `seg_main --gin_file=gin/deeplab_shapes.gin`. Flags and modes only."""
+"""The command line: `seg_main --gin_file=gin/deeplab_shapes.gin`. Parses flags and calls a mode."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import shlex
@@ -16,10 +17,13 @@ from logging import Formatter
 
 from absl import flags, logging
 
+from seg import modes
 from seg.errors import UnsavedError, UserError
 from seg.executor import stopping
+from seg.modes.base import SETTINGS, ExperimentMode, Flag, Mode
+from seg.run.folder import RunFolder
 
-# What the system refuses, wherever it does: a full or read-only disk, missing rights, too many open files.
+# Errors of the system, not of seg: a full or read-only disk, missing rights, too many open files.
 _NOT_OURS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -33,61 +37,35 @@ _NOT_OURS = {
     errno.ESTALE,
 }
 
-# A set of our own: TensorFlow and absl keep some hundred in the global one.
-_FLAGS = flags.FlagValues()
-_own = {'flag_values': _FLAGS}
+# Flags that are of no single mode. Those of `SETTINGS` are for all modes that read settings.
+_EVERY_MODE = (
+    Flag('mode', flags.DEFINE_string, modes.DEFAULT, 'What is done; see below.'),
+    Flag(
+        'model_dir',
+        flags.DEFINE_string,
+        None,
+        'Directory of the run; the same one again continues it. Default: runs/<name of the gin file>.',
+    ),
+)
+_NO_MODE = (
+    Flag('list', flags.DEFINE_string, None, 'Lists the registered parts; a kind or a glob selects some.'),
+    Flag('describe', flags.DEFINE_string, None, 'Describes a part and its parameters, such as @backbones.resnet50.'),
+    Flag('version', flags.DEFINE_bool, False, 'Versions, devices and memory.'),
+    Flag('help', functools.partial(flags.DEFINE_bool, short_name='h'), False, 'This text.'),
+)
 
-_GIN_FILE = flags.DEFINE_multi_string('gin_file', [], 'Gin file with settings; may be given more than once.', **_own)
-_GIN_PARAM = flags.DEFINE_multi_string(
-    'gin_param', [], 'A single binding over those of the files, such as TRAIN_STEPS=200; may be given often.', **_own
-)
-_MODE = flags.DEFINE_string(
-    'mode',
-    'train_and_eval',
-    'train_and_eval, train, eval, predict, overfit (can the model learn a few images by heart?), or report (one HTML '
-    'page of the run in model_dir, finished or not).',
-    **_own,
-)
-_MODEL_DIR = flags.DEFINE_string(
-    'model_dir',
-    None,
-    'Directory of the run; the same one again goes on with it. Default: runs/<name of the gin file>.',
-    **_own,
-)
-_FRESH = flags.DEFINE_bool('fresh', False, 'Start over: removes an earlier run from model_dir.', **_own)
-_CHECKPOINT = flags.DEFINE_string('checkpoint', 'latest', 'For eval and predict: latest, best, or a path.', **_own)
-_INPUT = flags.DEFINE_multi_string(
-    'input',
-    [],
-    'For predict: pictures; a file, a folder, or a glob in quotes; several by commas or by several --input. Default: '
-    'the evaluation data.',
-    **_own,
-)
-_OUTPUT = flags.DEFINE_string(
-    'output',
-    None,
-    'For predict: folder to write to. For report: HTML file to write. Default: in model_dir, report.html for a report.',
-    **_own,
-)
-_PROBABILITIES = flags.DEFINE_bool(
-    'probabilities', False, 'For predict: also writes the probabilities of all classes, as .npz files.', **_own
-)
-_PLUGINS = flags.DEFINE_list(
-    'plugins', [], 'Your own parts: modules (pkg.mod) or files (path/file.py), by commas.', **_own
-)
-_STRATEGY = flags.DEFINE_string('strategy', 'auto', 'auto, one, mirrored, or mirrored:N for N devices.', **_own)
-_PRECISION = flags.DEFINE_string('precision', 'auto', 'auto, float32 or bfloat16.', **_own)
-_JIT = flags.DEFINE_string('jit', 'auto', 'XLA for the step: auto (on for GPUs), on, or off.', **_own)
-_DETERMINISTIC = flags.DEFINE_bool(
-    'deterministic', False, 'The same numbers bit for bit in every run; somewhat slower.', **_own
-)
-_VALIDATE = flags.DEFINE_bool('validate', False, 'Builds everything, checks data and settings, runs nothing.', **_own)
-_LIST = flags.DEFINE_string('list', None, 'Lists the registered parts, of a kind or glob where one is given.', **_own)
-_DESCRIBE = flags.DEFINE_string(
-    'describe', None, 'Describes a part and its parameters, such as @backbones.resnet50.', **_own
-)
-_VERSION = flags.DEFINE_bool('version', False, 'Versions, devices and memory.', **_own)
-_HELP = flags.DEFINE_bool('help', False, 'This text.', short_name='h', **_own)
+
+def parser() -> flags.FlagValues:
+    """The flags of the command line, those of all modes included. Calling it with an argv parses that.
+
+    It is a set of its own: TensorFlow and absl keep some hundred flags in the global one.
+    """
+    values = flags.FlagValues()
+    own = [flag for mode in modes.table().values() for flag in mode.flags]
+    for flag in (*_EVERY_MODE, *SETTINGS, *own, *_NO_MODE):
+        if flag.name not in values:  # Several modes may share one.
+            flag.define(flag.name, flag.default, flag.help, flag_values=values)
+    return values
 
 
 def main(argv: Sequence[str]) -> int:
@@ -97,27 +75,29 @@ def main(argv: Sequence[str]) -> int:
       argv: program name and flags.
 
     Returns:
-      The exit status: 0, 2 for a mistake of the user's, 1 for a bug of ours or where some pictures could not be
-      predicted, 130 when interrupted by Ctrl-C. After SIGTERM 0 for a training, which goes on when it is started again,
-      and 143 otherwise.
+      The exit status: 0; 2 for a mistake of the user; 1 for a bug in seg, or if some images could not be predicted;
+      130 after Ctrl-C. After SIGTERM 0 for a training, which continues when it is started again, and 143 for other
+      modes.
     """
+    values = parser()
     try:
-        for name in _FLAGS:
-            _FLAGS[name].unparse()  # An earlier call's, where one process makes several.
-        rest = _FLAGS(_with_bare_list(argv))
+        rest = values(_with_bare_list(argv))
         if len(rest) > 1:
-            hint = '; a glob for --input wants quotes, lest the shell expands it' if _INPUT.value else ''
+            hint = '; put a glob for --input in quotes, or the shell expands it' if values.input else ''
             raise UserError(f'{rest[1]!r}: every setting is a flag or a --gin_param{hint}; see seg_main --help.')
-        if _HELP.value:
+        if values.help:
             print(_help_text())
             return 0
         flags.FLAGS.mark_as_parsed()  # absl's logging has its settings there.
         logging.use_absl_handler()
         logging.get_absl_handler().setFormatter(Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
         logging.set_verbosity(logging.INFO)
-        trains = _MODE.value not in ('eval', 'predict', 'report')
-        with stopping.listening(command=True, trains=trains) as signals:
-            return _told_when_stopped(argv, signals)
+        if values.version or values.list is not None or values.describe is not None:
+            return _inform(values)
+        mode = modes.find(values.mode)
+        modes.check_flags(mode, values.flag_values_dict())
+        with stopping.listening(command=True, trains=mode.trains) as signals:
+            return _told_when_stopped(argv, values, mode, signals)
     except flags.Error as error:
         return _tell(f'{error}\nseg_main --help lists the flags.')
     except UnsavedError as error:
@@ -130,15 +110,17 @@ def main(argv: Sequence[str]) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _NOT_OURS:
             return _tell(
-                f'{error.filename or "a file"}: {error.strerror}. Mend that, then start the same command again.'
+                f'{error.filename or "a file"}: {error.strerror}. Repair that, then start the same command again.'
             )
-        return _report_bug(argv, error)
+        return _report_bug(argv, values, error)
 
 
-def _told_when_stopped(argv: Sequence[str], signals: stopping.Stopping) -> int:
-    """What the mode does; a signal that ends it is told, with what is on disk."""
+def _told_when_stopped(
+    argv: Sequence[str], values: flags.FlagValues, mode: type[Mode], signals: stopping.Stopping
+) -> int:
+    """Runs the mode. A signal that ends it is reported together with what is on disk."""
     try:
-        return _report() if _MODE.value == 'report' else _run(argv)
+        return _run(argv, values, mode)
     except SystemExit as ended:
         return _tell(f'Asked to terminate. {signals.state()}', int(ended.code or 0))
     except KeyboardInterrupt:
@@ -148,8 +130,8 @@ def _told_when_stopped(argv: Sequence[str], signals: stopping.Stopping) -> int:
 def run() -> None:
     """Entry point of the console script.
 
-    Everything is on disk when `main` returns. TensorFlow's own way out may wait a minute for its input threads, and on
-    several logical CPU devices for ever, so it is not taken.
+    Everything is on disk when `main` returns. TensorFlow's own exit may wait a minute for its input threads, and on
+    several logical CPU devices for ever, so the process ends without it.
     """
     status = main(sys.argv)
     try:
@@ -160,52 +142,44 @@ def run() -> None:
     os._exit(status)
 
 
-def _report() -> int:
-    """`--mode=report`, without TensorFlow, whose start takes longer than a report."""
-    from seg.report import page
-
-    others = [name for name in _FLAGS if _FLAGS[name].present and name not in ('mode', 'model_dir', 'output')]
-    page.run_mode(_MODEL_DIR.value, _OUTPUT.value, others)
-    return 0
-
-
-def _run(argv: Sequence[str]) -> int:
+def _inform(values: flags.FlagValues) -> int:
+    """`--version`, `--list` and `--describe`."""
     with _quiet_start():
         from seg import engine as engines
+        from seg import plugins
 
         engines.start()
-        from seg import experiment, plugins
-        from seg.prediction import pipeline
-    if _VERSION.value:
+    if values.version:
         for key, value in engines.describe().items():
             print(f'{key}: {", ".join(value) if isinstance(value, list) else value}')
         return 0
-    if _LIST.value is not None or _DESCRIBE.value is not None:
-        experiment.load_parts(_PLUGINS.value)
-        print(plugins.describe_text(_DESCRIBE.value) if _DESCRIBE.value else plugins.list_text(_LIST.value))
-        return 0
-    engine = engines.set_up(_STRATEGY.value, _PRECISION.value, _JIT.value, _DETERMINISTIC.value)
-    settings = dict(
-        model_dir=_MODEL_DIR.value,
-        mode=_MODE.value,
-        gin_params=_GIN_PARAM.value,
-        plugin_specs=_PLUGINS.value,
-        input=_INPUT.value,
-        output=_OUTPUT.value,
-        probabilities=_PROBABILITIES.value,
-        fresh=_FRESH.value,
-        checkpoint=_CHECKPOINT.value,
-        engine=engine,
-    )
-    if _VALIDATE.value:
-        print(experiment.validate(_GIN_FILE.value, **settings))
-        return 0
-    results = experiment.run(_GIN_FILE.value, **settings, command=['seg_main', *argv[1:]])
+    modes.load_parts(values.plugins)
+    print(plugins.describe_text(values.describe) if values.describe else plugins.list_text(values.list))
+    return 0
+
+
+def _run(argv: Sequence[str], values: flags.FlagValues, mode: type[Mode]) -> int:
+    settings = {
+        'model_dir': values.model_dir,
+        'mode': mode.name,
+        **{flag.name: values[flag.name].value for flag in mode.flags},
+    }
+    if issubclass(mode, ExperimentMode):
+        with _quiet_start():
+            from seg import engine as engines
+
+            engines.start()
+        engine = engines.set_up(values.strategy, values.precision, values.jit, values.deterministic)
+        settings |= {'gin_files': values.gin_file, 'gin_params': values.gin_param}
+        settings |= {'plugin_specs': values.plugins, 'engine': engine}
+        if values.validate:
+            print(modes.validate(**settings))
+            return 0
+    results = modes.run(**settings, command=['seg_main', *argv[1:]])
     if results is not None:
         print(json.dumps(results, indent=2))
-    if _MODE.value == 'predict' and results['failed']:
-        return _tell(pipeline.summary(results), 1)
-    return 0
+    failure = mode.failure(results)
+    return _tell(failure, 1) if failure else 0
 
 
 def _with_bare_list(argv: Sequence[str]) -> list[str]:
@@ -222,40 +196,45 @@ def _tell(message: str, status: int = 2) -> int:
 
 
 def _help_text() -> str:
-    """Usage and the flags, in the order of their definition."""
+    """Usage, and the flags: those of all modes first, then mode by mode."""
     lines = [
-        'seg_main --gin_file=FILE [flags]',
+        'seg_main --gin_file=FILE [--mode=MODE] [flags]',
         '',
-        'Trains, evaluates and predicts with what a gin file describes. To begin with, without any data:',
+        'Trains, evaluates and predicts with what a gin file describes. A first run, which needs no data:',
         '',
         '  seg_main --gin_file=gin/deeplab_shapes.gin',
         '',
-        'Flags:',
+        'Flags of every mode:',
+        *map(_help_of_flag, _EVERY_MODE),
+        '',
     ]
-    for flag in _FLAGS.get_flags_for_module(__name__):
-        value = '' if flag.boolean else f'={flag.default}' if flag.default else '=...'
-        lines.append(f'  --{flag.name}{value}')
-        lines.append(flags.text_wrap(flag.help.partition(';\n')[0], 100, indent=' ' * 6))
-    return '\n'.join(lines)
+    table = modes.table().values()
+    without = ', '.join(mode.name for mode in table if mode.common_flags != SETTINGS)
+    lines += [f'Flags of every mode but {without}:', *map(_help_of_flag, SETTINGS)]
+    for mode in table:
+        lines += ['', flags.text_wrap(f'--mode={mode.name}: {mode.summary()}', 100), *map(_help_of_flag, mode.flags)]
+    return '\n'.join([*lines, '', 'Flags that run no mode:', *map(_help_of_flag, _NO_MODE)])
 
 
-def _report_bug(argv: Sequence[str], error: Exception) -> int:
-    """Keeps the traceback of a bug where it can be sent from; tells in one line where that is."""
+def _help_of_flag(flag: Flag) -> str:
+    value = '' if flag.default is False else f'={flag.default}' if flag.default else '=...'
+    return f'  --{flag.name}{value}\n{flags.text_wrap(flag.help, 100, indent=" " * 6)}'
+
+
+def _report_bug(argv: Sequence[str], values: flags.FlagValues, error: Exception) -> int:
+    """Writes the traceback of a bug to the run's directory, and tells in a line where it is."""
     text = traceback.format_exc()
     place = 'above'
     try:
-        from seg import experiment
-        from seg.run.folder import RunFolder
-
-        if not (_GIN_FILE.value or _MODEL_DIR.value):
+        if not (values.gin_file or values.model_dir):
             raise FileNotFoundError('no run, hence no model_dir')
-        folder = experiment.directory(_GIN_FILE.value, _MODEL_DIR.value, _MODE.value)
+        folder = modes.find(values.mode).directory(values.gin_file, values.model_dir)
         os.makedirs(folder, exist_ok=True)
         log = RunFolder(folder).error_log
         with open(log, 'a', encoding='utf-8', errors='backslashreplace') as file:
             file.write(f'{time.strftime("%Y-%m-%d %H:%M:%S")} {shlex.join(argv)}\n{text}\n')
         place = log
-    except (OSError, ImportError):
+    except (OSError, UserError, flags.Error):
         print(text, file=sys.stderr)
     summary = f'{type(error).__name__}: {error}'.splitlines()[0]
     return _tell(f'{summary}\nThis is a bug of seg, or of a plugin, not of your settings. Traceback: {place}', 1)
@@ -263,7 +242,7 @@ def _report_bug(argv: Sequence[str], error: Exception) -> int:
 
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Keeps the start-up lines of TensorFlow away: it writes them to descriptor 2 before any log level counts."""
+    """Hides the start-up lines of TensorFlow, which writes them to file descriptor 2 whatever the log level is."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     sys.stderr.flush()
     try:

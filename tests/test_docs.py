@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg import config, experiment, gin_files, plugins, registry, seg_main
+from seg import config, gin_files, modes, plugins, registry, seg_main
 from seg.layers.norm import NormFactory
 from seg.weights.warm_start import Init
 from tests.weights.torch_files import write_zip
@@ -62,19 +62,17 @@ def test_command(command, monkeypatch):
 
 def check_seg_main(words):
     """Flags, names and bindings: all but building and running."""
-    values = seg_main._FLAGS
-    for name in values:
-        values[name].unparse()
+    values = seg_main.parser()
     assert len(values(seg_main._with_bare_list(words))) == 1, 'a word that is no flag'
-    assert values.mode in experiment.MODES
-    experiment.load_parts(spec for spec in values.plugins if not spec.startswith(OF_THE_READER))
+    modes.check_flags(modes.find(values.mode), values.flag_values_dict())
+    modes.load_parts(spec for spec in values.plugins if not spec.startswith(OF_THE_READER))
     if values.list is not None:
         assert plugins.list_text(values.list)
     elif values.describe is not None:
         assert plugins.describe_text(values.describe)
     elif not values.version and not values.help:
         if not values.gin_file:
-            assert values.mode in ('eval', 'predict', 'report') and values.model_dir
+            assert not modes.find(values.mode).trains and values.model_dir
         own = [name for name in values.gin_file if name.startswith(OF_THE_READER)]
         for name in values.gin_file:
             assert name in own or gin_files.find_file(name, 'docs')
@@ -95,7 +93,7 @@ def test_named_flags_exist(page):
     """Flags in running text: `--fresh`."""
     named = re.findall(r'`[^`\n]*?--(\w+)', re.sub(r'^```.*?^```$', '', PAGES[page], flags=re.M | re.S))
     foreign = {'logdir'}
-    unknown = sorted(set(named) - foreign - set(seg_main._FLAGS))
+    unknown = sorted(set(named) - foreign - set(seg_main.parser()))
     assert not unknown, f'{page} names --{", --".join(unknown)}'
 
 
@@ -104,7 +102,7 @@ def workplace(tmp_path, monkeypatch):
     """An empty working directory; parts and modules of the pages are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    experiment.load_parts()  # Outside: the built-in ones stay.
+    modes.load_parts()  # Outside: the built-in ones stay.
     with registry.temporary():
         yield tmp_path
 
@@ -247,7 +245,7 @@ def test_published_weights_of_the_plugins_page(workplace):
     (workplace / 'lab').mkdir()
     for _, text in blocks('docs/plugins.md', 'python'):
         (workplace / re.match(r'"""(lab/\w+\.py)"""', text)[1]).write_text(text)
-    experiment.load_parts(['lab.pretrained'])
+    modes.load_parts(['lab.pretrained'])
     net = registry.backbones.build(
         registry.backbones.get('plain_pretrained').builder, 'BACKBONE', output_stride=16, norm=NormFactory()
     )

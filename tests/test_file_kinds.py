@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from seg import config, experiment, plugins
+from seg import config, modes, plugins
 from seg.errors import UserError
 
 
@@ -76,7 +76,7 @@ def test_plugin_file_that_is_no_python(tmp_path, content):
 
 @pytest.mark.parametrize('value', ['losses.dice', '[losses.dice]', '[@losses.ohem_cross_entropy, losses.dice]'])
 def test_reference_without_its_sign(value):
-    experiment.load_parts()
+    modes.load_parts()
     with pytest.raises(UserError) as caught:
         config.parse((), [f'tasks.semantic.losses={value}'])
     text = str(caught.value)

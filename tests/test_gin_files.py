@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg import config, experiment, registry
+from seg import config, modes, registry
 from seg.engine import set_up
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -81,8 +81,8 @@ def test_there_are_files():
 @pytest.mark.parametrize('name', FILES)
 def test_file_builds(name, settings, engine, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    model_dir = experiment.load_settings([name], settings(name), (), str(tmp_path / 'run'), 'train_and_eval')
-    built = experiment.build(model_dir, 'train_and_eval', engine)
+    model_dir = str(tmp_path / 'run')
+    built = modes.build([name], gin_params=settings(name), model_dir=model_dir, engine=engine)
     assert built.info.num_classes > 1 and built.run_config.train_steps > 0
     idle = [item.key for item in config.unused() if not item.key.startswith(('overfit.', 'overfit/'))]
     assert idle == IDLE.get(name, [])
@@ -92,9 +92,8 @@ def test_file_builds(name, settings, engine, tmp_path, monkeypatch):
     # The snapshot alone builds the same.
     path = tmp_path / 'config.gin'
     path.write_text(snapshot, encoding='utf-8')
-    model_dir = experiment.load_settings([str(path)], (), (), str(tmp_path / 'run'), 'train_and_eval')
+    modes.build([str(path)], model_dir=model_dir, engine=engine)
     assert config.snapshot() == snapshot
-    experiment.build(model_dir, 'train_and_eval', engine)
     assert config.operative_values() == values
 
 
@@ -103,8 +102,9 @@ def test_cascade_on_coco_is_the_published_recipe(settings, engine, tmp_path, mon
     monkeypatch.chdir(ROOT)
     name = 'gin/cascade_coco.gin'
     small = ('BACKBONE=@backbones.resnet18', 'backbones.resnet18.width=0.125', 'decoders.fpn.channels=8')
-    model_dir = experiment.load_settings([name], (*settings(name), *small), (), str(tmp_path / 'run'), 'train')
-    model = experiment.build(model_dir, 'train', engine).task.model
+    params = (*settings(name), *small)
+    built = modes.build([name], gin_params=params, model_dir=str(tmp_path / 'run'), mode='train', engine=engine)
+    model = built.task.model
     assert model.stage_weights == (1.0, 0.5, 0.25)
     assert [head.positive_iou for head in model.box_heads] == [0.5, 0.6, 0.7]
     assert [head.code_weights[0] for head in model.box_heads] == [10.0, 20.0, 30.0]
@@ -123,7 +123,7 @@ def test_file_has_a_header_with_its_command(name):
 def test_the_usual_macros_take_effect(name, settings, monkeypatch):
     """Names that flags and notes rely on: a binding of each is read by something."""
     monkeypatch.chdir(ROOT)
-    experiment.load_parts()
+    modes.load_parts()
     config.parse([name], [*settings(name), 'TRAIN_STEPS=7', 'BATCH_SIZE=3', 'CROP=(96, 64)'])
     text = config.snapshot()
     assert 'RunConfig.train_steps = %TRAIN_STEPS' in text and 'RunConfig.batch_size = %BATCH_SIZE' in text
@@ -139,7 +139,7 @@ def test_fragment_is_included_somewhere(name):
 @pytest.mark.parametrize('name', FILES + FRAGMENTS)
 def test_style(name):
     """Components are references, and lines fit."""
-    experiment.load_parts()
+    modes.load_parts()
     keys = {entry.key for kind in registry.KINDS.values() for entry in kind.entries()}
     for i, line in enumerate((ROOT / name).read_text(encoding='utf-8').splitlines(), start=1):
         assert len(line) <= 120 and line == line.rstrip(), f'{name}:{i}'

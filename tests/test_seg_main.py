@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from seg import experiment, seg_main
+from seg import modes, seg_main
 from seg.errors import UnsavedError
 from seg.executor.progress import Progress
 from tests.executor import runs
@@ -60,9 +60,22 @@ MISTAKES = {
     'report of a folder that is not there': (['--mode=report', '--model_dir=nowhere'], ['nowhere', 'no such folder']),
     'report with settings': (
         ['--mode=report', '--model_dir=damaged', SHAPES],
-        ['--gin_file has no use in --mode=report', 'Leave it out'],
+        [SHAPES, '--mode=report', 'train_and_eval', 'Leave it out'],
     ),
-    'report, validated': (['--mode=report', '--model_dir=damaged', '--validate'], ['--validate has no use']),
+    'report, validated': (['--mode=report', '--model_dir=damaged', '--validate'], ['--validate', '--mode=report']),
+    'report on devices': (['--mode=report', '--strategy=one'], ['--strategy=one', '--mode=report', 'predict']),
+    'output of a training': (
+        [SHAPES, '--output=there'],
+        ['--output=there', '--mode=predict or report', 'train_and_eval'],
+    ),
+    'input of an evaluation': (
+        ['--mode=eval', '--input=a.png,b'],
+        ['--input=a.png,b', '--mode=predict', '--mode=eval'],
+    ),
+    'probabilities of an overfit': (
+        ['--mode=overfit', '--probabilities'],
+        ['--probabilities', '--mode=predict', '--mode=overfit'],
+    ),
     'strategy': ([SHAPES, '--strategy=mirored'], ['--strategy=mirored', 'mirrored:N']),
     'no devices': ([SHAPES, '--strategy=mirrored:0'], ['--strategy=mirrored:0', 'mirrored:N']),
     'precision': ([SHAPES, '--precision=float31'], ['--precision=float31', 'float32', 'bfloat16']),
@@ -142,7 +155,10 @@ MISTAKES = {
         [SHAPES, '--model_dir=unknown.gin/run'],
         ['--model_dir=unknown.gin/run', 'cannot write', 'another directory'],
     ),
-    'fresh eval': ([SHAPES, '--mode=eval', '--fresh', '--model_dir=damaged'], ['--fresh', 'damaged', '--mode=eval']),
+    'fresh eval': (
+        [SHAPES, '--mode=eval', '--fresh', '--model_dir=damaged'],
+        ['--fresh', '--mode=eval', 'remove the run'],
+    ),
     'training from the best': ([SHAPES, '--checkpoint=best'], ['--checkpoint=best', 'init.weights']),
     'batch size': ([SHAPES, '--gin_param=BATCH_SIZE=0'], ['RunConfig.batch_size = 0', 'at least 1']),
 }
@@ -190,7 +206,7 @@ def test_help_shows_our_flags_only(call, flag):
     status, out, err = call(flag, '--mode=nonsense')
     assert status == 0 and err == ''
     named = re.findall(r'^  --(\w+)', out, re.MULTILINE)
-    assert sorted(named) == sorted({seg_main._FLAGS[name].name for name in seg_main._FLAGS})
+    assert set(named) == {flag.name for flag in map(seg_main.parser().__getitem__, seg_main.parser())}
     assert {'gin_file', 'gin_param', 'model_dir', 'mode', 'list', 'validate', 'help'} <= set(named)
     assert not {'logtostderr', 'verbosity', 'helpfull', 'pdb'} & set(named)
     assert 'repeat this option' not in out and '--gin_file=gin/deeplab_shapes.gin' in out
@@ -254,7 +270,7 @@ def test_a_bug_leaves_its_traceback_in_model_dir(call, tmp_path, monkeypatch, ar
     def fail(*args, **kwargs):
         raise RuntimeError('the wheel came off\nand rolled away')
 
-    monkeypatch.setattr(experiment, 'run', fail)
+    monkeypatch.setattr(modes, 'run', fail)
     status, out, err = call(*args)
     log = (tmp_path / folder / 'error.log').read_text()
     assert status == 1 and out == '' and 'Traceback (most recent' not in err and 'rolled away' not in err
@@ -263,7 +279,7 @@ def test_a_bug_leaves_its_traceback_in_model_dir(call, tmp_path, monkeypatch, ar
 
 
 def test_a_bug_without_a_run_shows_its_traceback(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, 'load_parts', lambda specs: 1 / 0)
+    monkeypatch.setattr(modes, 'load_parts', lambda specs: 1 / 0)
     status, _, err = call('--list')
     assert status == 1 and 'Traceback (most recent' in err and 'ZeroDivisionError' in err and 'Traceback: above' in err
     assert not list(tmp_path.iterdir())
@@ -273,7 +289,7 @@ def test_interrupted(call, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, 'run', interrupt)
+    monkeypatch.setattr(modes, 'run', interrupt)
     status, _, err = call(SHAPES)
     assert status == 130 and 'No step was taken. The same command starts again.' in err
 
@@ -283,7 +299,7 @@ def test_what_the_system_refuses_is_no_bug(call, monkeypatch, number):
     def fail(*args, **kwargs):
         raise OSError(number, os.strerror(number), '/some/place')
 
-    monkeypatch.setattr(experiment, 'run', fail)
+    monkeypatch.setattr(modes, 'run', fail)
     message = refused(call(SHAPES, '--model_dir=run'))
     assert '/some/place' in message and os.strerror(number) in message
 
@@ -292,14 +308,14 @@ def test_results_that_cannot_be_written_are_printed(call, monkeypatch):
     def fail(*args, **kwargs):
         raise UnsavedError("cannot write 'run/results.json': No space left on device.", {'step': 3})
 
-    monkeypatch.setattr(experiment, 'run', fail)
+    monkeypatch.setattr(modes, 'run', fail)
     status, out, err = call(SHAPES)
     assert status == 2 and json.loads(out) == {'step': 3} and 'run/results.json' in err
 
 
 def test_no_error_log_where_none_can_be_made(call, monkeypatch, tmp_path):
     """The message names a place only if the traceback is there."""
-    monkeypatch.setattr(experiment, 'run', lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(modes, 'run', lambda *args, **kwargs: 1 / 0)
     (tmp_path / 'run' / 'error.log').mkdir(parents=True)
     status, _, err = call(SHAPES, '--model_dir=run')
     assert status == 1 and 'Traceback (most recent' in err and err.endswith('Traceback: above\n')

@@ -42,7 +42,7 @@ import tensorflow as tf  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
-from seg import config, engine, experiment  # noqa: E402
+from seg import config, engine, modes  # noqa: E402
 from seg.engine.precision import set_precision  # noqa: E402
 from seg.engine.tensorflow import ordered_sums  # noqa: E402
 from seg.optimizers.decay import decays  # noqa: E402
@@ -133,8 +133,8 @@ def text(gin_file: pathlib.Path, data: pathlib.Path) -> str:
     set_precision('float32')
     with contextlib.chdir(data.parent), _initialisers() as initialisers:
         params = [f'DATA_DIR={data.name!r}'] if asks else []
-        model_dir = experiment.load_settings([str(gin_file)], params, (), 'run', 'train_and_eval')
-        made = experiment.build(model_dir, 'train_and_eval', engine.set_up('one', 'float32', 'off'))
+        one = engine.set_up('one', 'float32', 'off')
+        made = modes.build([str(gin_file)], model_dir='run', gin_params=params, engine=one)
         made.executor.build_trainer()  # Tells the optimizer which variables do not decay.
     used, bound = config.operative_values(), config.bound_values()
     idle = {key: value for key, value in bound.items() if key not in used}
@@ -218,7 +218,7 @@ def train(name: str, folder: pathlib.Path) -> dict[str, Any]:
     before = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True})  # It takes longer than the steps.
     try:
-        results = experiment.run(
+        results = modes.run(
             [str(ROOT / gin_file)],
             model_dir=str(folder),
             gin_params=params,

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 import seg.experiment  # noqa: F401  What a run needs is to be there before the fork.
 import seg.plugins
+import seg.prediction.pipeline  # noqa: F401
 import seg.report.page  # noqa: F401
 from seg import seg_main
 

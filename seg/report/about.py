@@ -109,7 +109,7 @@ def commands(run: RunFiles) -> list[tuple[str, str]]:
         commands.append(('The command of this run', _in_shell(run.about.command)))
     if run.config:
         words = ['seg_main', f'--gin_file={run.folder.config}', '--model_dir=runs/again']
-        if run.about.mode in ('train', 'overfit'):
+        if run.about.mode:
             words.append(f'--mode={run.about.mode}')
         commands.append(('The same from the settings that it has kept', _in_shell(words)))
     return commands

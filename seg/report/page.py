@@ -6,7 +6,6 @@ import base64
 import datetime
 import hashlib
 import os
-from collections.abc import Sequence
 
 import jinja2
 from absl import logging
@@ -27,26 +26,6 @@ from seg.run.folder import RunFolder
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _MOST_EVAL_FILES = 4  # Of --mode=eval, newest first: a table's columns.
-
-
-def run_mode(model_dir: str | None, output: str | None, given: Sequence[str]) -> None:
-    """What `--mode=report` does.
-
-    Args:
-      model_dir: the run's directory; None if it was not given.
-      output: the file to write; None for the usual one.
-      given: names of all other flags that were given.
-
-    Raises:
-      UserError: if a flag was given that a report has no use for, or as `write` does.
-    """
-    if given:
-        raise UserError(
-            f'--{given[0]} has no use in --mode=report, which tells what the files in --model_dir say. Leave it out.'
-        )
-    if not model_dir:
-        raise UserError('--mode=report: give --model_dir=…, the directory of a run, such as runs/deeplab_shapes.')
-    write(model_dir, output)
 
 
 def write(model_dir: str, output: str | None = None) -> str:

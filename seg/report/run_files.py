@@ -79,8 +79,10 @@ class RunFiles:
         """Whether the training has reached its end. A run that evaluates writes results.json there, and only there."""
         if self.results:
             return self.results['step'] >= (self.train[-1]['step'] if self.train else 0)
-        total = self.about.train_steps
-        return self.about.mode == 'train' and total is not None and self.step >= total
+        total, evaluates = self.about.train_steps, self.about.evaluates
+        if evaluates is None:
+            evaluates = bool(self.evals)
+        return not evaluates and total is not None and self.step >= total
 
     @property
     def train_seconds(self) -> float | None:

@@ -18,7 +18,7 @@ from seg.run.values import mapping, text, texts, whole
 
 _REMEDY = 'Remove the file; the same training command writes it again when it starts.'
 _OWN = (
-    *('mode', 'global_batch', 'train_steps', 'best_metric', 'higher_is_better', 'command', 'versions'),
+    *('mode', 'evaluates', 'global_batch', 'train_steps', 'best_metric', 'higher_is_better', 'command', 'versions'),
     *('training', 'free'),
 )
 
@@ -27,6 +27,7 @@ def write(
     folder: RunFolder,
     *,
     mode: str,
+    evaluates: bool,
     hardware: Mapping[str, Any],
     batch_size: int,
     train_steps: int,
@@ -41,6 +42,7 @@ def write(
     Args:
       folder: of the run.
       mode: of the run.
+      evaluates: whether the run evaluates, and so writes `results.json` at its end.
       hardware: as the engine describes itself.
       batch_size: global.
       train_steps: of the whole training.
@@ -54,6 +56,7 @@ def write(
         folder.run,
         {
             'mode': mode,
+            'evaluates': evaluates,
             **hardware,
             'global_batch': batch_size,
             'train_steps': train_steps,
@@ -89,6 +92,7 @@ class About:
     Attributes:
       known: whether the file says anything.
       mode: empty if unknown.
+      evaluates: None if unknown, as in older runs.
       train_steps: None if unknown.
       batch_size: global; None if unknown.
       best_metric: that picks the best checkpoint; the default of RunConfig if unknown.
@@ -101,6 +105,7 @@ class About:
 
     known: bool = False
     mode: str = ''
+    evaluates: bool | None = None
     train_steps: int | None = None
     batch_size: int | None = None
     best_metric: str = 'miou'
@@ -124,6 +129,7 @@ class About:
         return cls(
             known=bool(record),
             mode=text(record.get('mode')),
+            evaluates=evaluates if isinstance(evaluates := record.get('evaluates'), bool) else None,
             train_steps=whole(record.get('train_steps')),
             batch_size=whole(record.get('global_batch')),
             best_metric=text(record.get('best_metric')) or cls.best_metric,

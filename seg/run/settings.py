@@ -86,7 +86,7 @@ def changed_for_evaluation(folder: RunFolder) -> list[str]:
 
 
 def _is_free(key: str) -> bool:
-    return config.declared_free(key) or key.startswith(('eval/', *_FREE))
+    return config.declared_free(key) or key.startswith((f'{config.EVAL_SCOPE}/', *_FREE))
 
 
 def model_info(parts: Mapping[str, Any]) -> str:

@@ -155,3 +155,9 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise UserError(f'schedules.{self.name}.{setting} = {value!r}: expected a whole number of at least {low}.')
         return value
+
+
+def describe(optimizer: keras.optimizers.Optimizer) -> str:
+    """The learning rate of an optimizer in a line; of a schedule that is no `Schedule`, the name of its class."""
+    rate = optimizer._learning_rate  # The public property is the rate at the present step.
+    return rate.describe() if isinstance(rate, Schedule) else type(rate).__name__

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from seg import experiment
+from seg import experiment, modes
 from seg.engine import precision as precisions
 from seg.engine.tensorflow import devices
 from seg.engine.tensorflow.engine import TensorFlowEngine
@@ -70,10 +70,13 @@ def build(
     """Builds a small experiment in this process."""
     precisions.set_precision(precision)
     backbone = () if any(param.startswith('BACKBONE') for param in params) else ('backbones.resnet18.width=0.25',)
-    directory = experiment.load_settings(
-        gin_files, (*SMALL, *SMALL_PARTS.get(gin_files[0], ()), *backbone, *params), (), str(model_dir), mode
+    return modes.build(
+        gin_files,
+        model_dir=str(model_dir),
+        mode=mode,
+        gin_params=(*SMALL, *SMALL_PARTS.get(gin_files[0], ()), *backbone, *params),
+        engine=TensorFlowEngine(strategy(replicas), precision, jit_compile),
     )
-    return experiment.build(directory, mode, TensorFlowEngine(strategy(replicas), precision, jit_compile))
 
 
 def fixed_input(batches: list[dict[str, np.ndarray]]) -> Input:

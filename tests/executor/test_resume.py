@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from seg import experiment
+from seg import modes
 from seg.errors import UserError
 from seg.executor.checkpoints import Checkpoints
 from seg.run.folder import RunFolder
@@ -122,7 +122,7 @@ def test_results_are_the_same(two_runs):
 
 
 def run(model_dir, *params, **options):
-    return experiment.run([GIN_FILE], model_dir=model_dir, gin_params=[*SETTINGS, *params], **options)
+    return modes.run([GIN_FILE], model_dir=model_dir, gin_params=[*SETTINGS, *params], **options)
 
 
 def times(folder):

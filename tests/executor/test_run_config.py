@@ -77,11 +77,9 @@ def test_the_command_line_names_both_batch_and_replicas(tmp_path):
     class TwoReplicas:
         num_replicas_in_sync = 2
 
-    from seg import experiment
+    from seg import modes
     from seg.engine.tensorflow.engine import TensorFlowEngine
 
-    directory = experiment.load_settings(
-        ['gin/deeplab_shapes.gin'], (*runs.SMALL, 'BATCH_SIZE=3'), (), str(tmp_path), 'train'
-    )
+    settings = {'model_dir': str(tmp_path), 'mode': 'train', 'gin_params': (*runs.SMALL, 'BATCH_SIZE=3')}
     with pytest.raises(UserError, match='RunConfig.batch_size = 3 does not divide among 2 replicas'):
-        experiment.build(directory, 'train', TensorFlowEngine(TwoReplicas()))
+        modes.build(['gin/deeplab_shapes.gin'], **settings, engine=TensorFlowEngine(TwoReplicas()))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg import config, experiment, seg_main
+from seg import modes, seg_main
 from seg.engine import set_up
 from seg.errors import UserError
 from seg.executor.checkpoints import Checkpoints
@@ -46,7 +46,7 @@ def model_dir(tmp_path_factory):
     (data / 'class_names.txt').write_text('red\ngreen\nblue\n')
     for split in ('train', 'val'):
         (data / 'ImageSets' / 'Segmentation' / f'{split}.txt').write_text('0\n1\n2\n3\n')
-    experiment.run(
+    modes.run(
         ['gin/deeplab_voc.gin'],
         model_dir=str(folder / 'run'),
         mode='train',
@@ -136,11 +136,8 @@ def test_what_the_model_says(call, tmp_path, model_dir):
     flip = '--gin_param=tasks.semantic.eval_flip=True'
     assert call('--input=a.png', '--output=flipped', '--probabilities', flip)[0] == 0
 
-    config.clear()
-    experiment.load_settings([], [], [], str(model_dir), 'predict')
     engine = set_up('one', 'float32', 'off')
-    request = experiment.Request.of('predict', str(model_dir), str(tmp_path / 'a.png'), None, False)
-    built = experiment.build(str(model_dir), 'predict', engine, request=request)
+    built = modes.build(model_dir=str(model_dir), mode='predict', input=str(tmp_path / 'a.png'), engine=engine)
     built.executor.predictor()
     padded = np.broadcast_to(np.float32(PAD_PIXEL), (*CANVAS, 3)).copy()
     padded[:50, :70] = picture[:50, :70]
@@ -207,10 +204,10 @@ def test_settings_of_predict(call, tmp_path, caplog):
         (['--input=nowhere'], 'predict', ['--input=nowhere', 'no such file or folder']),
         (['--input=.'], 'predict', ['--input=.', 'no picture found']),
         (['--input=nowhere', '--validate'], 'predict', ['--input=nowhere', 'no such file or folder']),
-        (['--input=a.jpg'], 'eval', ['--input is for --mode=predict', '--mode=eval']),
-        (['--output=out'], 'train', ['--output is for --mode=predict', '--mode=train']),
-        (['--probabilities'], 'eval', ['--probabilities is for --mode=predict']),
-        (['--input=a.jpg', 'b.jpg'], 'predict', ["'b.jpg'", 'wants quotes']),
+        (['--input=a.jpg'], 'eval', ['--input=a.jpg', '--mode=predict', '--mode=eval']),
+        (['--output=out'], 'train', ['--output=out', '--mode=predict or report', '--mode=train']),
+        (['--probabilities'], 'eval', ['--probabilities', '--mode=predict', '--mode=eval']),
+        (['--input=a.jpg', 'b.jpg'], 'predict', ["'b.jpg'", '--input in quotes']),
         ([], 'predict', ['voc', 'There is no such folder']),  # The evaluation data.
     ],
 )
@@ -237,7 +234,7 @@ def test_from_python(tmp_path, model_dir):
     for name in ('a', 'b'):
         Image.fromarray(fakes.noise(9, 9)).save(tmp_path / f'{name}.png')
     (tmp_path / 'c.png').touch()
-    results = experiment.run(
+    results = modes.run(
         model_dir=str(model_dir),
         mode='predict',
         input=[str(tmp_path / 'a.png'), str(tmp_path / '[bc].png')],
@@ -245,8 +242,8 @@ def test_from_python(tmp_path, model_dir):
         engine=set_up('one', 'float32', 'off'),
     )
     assert results['segmented'] == 2 and results['failed'] == {str(tmp_path / 'c.png'): 'the file is empty'}
-    with pytest.raises(UserError, match='--input is for --mode=predict'):
-        experiment.run(model_dir=str(model_dir), mode='eval', input='a.png')
+    with pytest.raises(UserError, match='--input=a.png is for --mode=predict'):
+        modes.run(model_dir=str(model_dir), mode='eval', input='a.png')
 
 
 def test_the_page_about_it(tmp_path, monkeypatch, model_dir, capsys):

@@ -54,6 +54,7 @@ def run(folder, names=NAMES, complete=True, mode='train_and_eval') -> str:
         os.path.join(folder, 'run.json'),
         {
             'mode': mode,
+            'evaluates': mode != 'train',
             'precision': 'bfloat16',
             'strategy': 'MirroredStrategy',
             'replicas': 2,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from seg.errors import UserError
+from seg.files import read_json, write_json
 from seg.report import page
 from seg.run.folder import RunFolder
 from seg.run.lock import locked
@@ -209,8 +210,14 @@ def test_still_training(no_curves, tmp_path):
     assert 'at step 200' in found.shown and 'EMA weights' in found.shown
 
 
-def test_without_evaluation(tmp_path):
+@pytest.mark.parametrize('record', [True, False])
+def test_without_evaluation(tmp_path, record):
+    """Also of a run whose run.json does not say that it evaluates nothing, as older ones do not."""
     folder = made.run(tmp_path, complete=False, mode='train')
+    if not record:
+        values = read_json(os.path.join(folder, 'run.json'), '')
+        del values['evaluates']
+        write_json(os.path.join(folder, 'run.json'), values)
     lines = lines_of(folder, 'train')
     with open(os.path.join(folder, 'metrics.jsonl'), 'w') as file:
         file.writelines(lines)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from seg import config, experiment
+from seg import config, modes
 from seg.errors import UserError
 from seg.run import settings as run_settings
 from seg.run.folder import RunFolder
@@ -16,7 +16,7 @@ def checkpoint(folder):
 
 @pytest.fixture
 def settings():
-    experiment.load_parts()
+    modes.load_parts()
     config.parse((), ())
 
 

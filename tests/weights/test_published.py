@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from seg import experiment, registry, seg_main
+from seg import modes, registry, seg_main
 from seg.errors import UserError
 from seg.layers.norm import NormFactory
 from seg.registry import backbones
@@ -94,7 +94,7 @@ PACKAGE_FILE = 'net_weights_of_a_test/models/net.pth'
 @pytest.fixture
 def forgotten():
     """Takes back what the test registers; the built-in parts stay."""
-    experiment.load_parts()
+    modes.load_parts()
     with registry.temporary():
         yield
 
@@ -301,7 +301,7 @@ def tiny_of_a_test(*, output_stride: int, norm):
 
 def test_overfit_starts_from_published_weights(package, tmp_path, caplog, forgotten):
     """From the command line to the end of the run: a plugin's backbone, its weights from an installed package."""
-    experiment.load_parts(['experiments.tiny_backbone.plugin'])
+    modes.load_parts(['experiments.tiny_backbone.plugin'])
     net = backbones.get('tiny').builder(output_stride=16, norm=NormFactory(), channels=8)
     write_zip(package, values(net))
     (tmp_path / 'plugin.py').write_text(PLUGIN.format(file=PACKAGE_FILE, checksum=sha256(package)))
@@ -326,5 +326,5 @@ def test_fresh_run_without_its_weights_leaves_the_former_one(tmp_path):
     params = [*runs.SMALL, 'backbones.resnet18.width=0.125', "init.weights='none.pth'"]
     settings = {'model_dir': str(tmp_path / 'run'), 'mode': 'train', 'gin_params': params, 'fresh': True}
     with pytest.raises(UserError, match="'none.pth': no such file"):
-        experiment.run(['gin/deeplab_shapes.gin'], **settings)
+        modes.run(['gin/deeplab_shapes.gin'], **settings)
     assert (tmp_path / 'run' / 'ckpt-00000004.safetensors').exists()

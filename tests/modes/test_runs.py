@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg import config, experiment
+from seg import config, modes
 from seg.datasets import shapes
 from seg.engine import set_up
 from seg.errors import UserError
@@ -33,7 +33,7 @@ FILES = {
 
 def run(model_dir, gin_files=(), params=(), **settings):
     engine = set_up('one', 'float32', 'off')
-    return experiment.run(gin_files, model_dir=str(model_dir), gin_params=params, engine=engine, **settings)
+    return modes.run(gin_files, model_dir=str(model_dir), gin_params=params, engine=engine, **settings)
 
 
 def message(*args, **kwargs):
@@ -206,7 +206,7 @@ def test_a_run_and_validate_refuse_alike(tmp_path, monkeypatch, name):
 
 def validated(model_dir, gin_files=(), params=(), **settings):
     engine = set_up('one', 'float32', 'off')
-    return experiment.validate(gin_files, model_dir=str(model_dir), gin_params=params, engine=engine, **settings)
+    return modes.validate(gin_files, model_dir=str(model_dir), gin_params=params, engine=engine, **settings)
 
 
 def test_validate_looks_at_the_run_in_the_directory(trained):
@@ -323,7 +323,7 @@ def test_overfit_that_misses_its_target(tmp_path, monkeypatch):
     reached = {'step': 2, 'metrics': {'miou': 0.31}}
     monkeypatch.setattr(Executor, 'train_and_evaluate', lambda self, *inputs, stop: reached)
     text = message(tmp_path, [GIN_FILE], OVERFIT, mode='overfit')
-    for part in ('miou reached 0.310 after 2 steps', '0.9', '2 images by heart', 'overfit/eval', 'learning rate'):
+    for part in ('miou', '0.310 after 2 steps', '0.9', 'overfit.target', '2 images', 'overfit/eval', 'learning rate'):
         assert part in text
 
 
@@ -368,7 +368,7 @@ def test_mode_without_settings(tmp_path):
 
 
 def test_directory():
-    assert experiment.directory(['gin/a.gin', 'gin/b.gin'], None, 'train') == 'runs/b'
-    assert experiment.directory(['experiments/mine/run.gin'], None, 'overfit') == 'runs/mine/overfit'
-    assert experiment.directory(['run.gin'], None, 'eval') == 'runs/run'
-    assert experiment.directory(['gin/a.gin'], 'there', 'overfit') == 'there/overfit'
+    assert modes.find('train').directory(['gin/a.gin', 'gin/b.gin'], None) == 'runs/b'
+    assert modes.find('overfit').directory(['experiments/mine/run.gin'], None) == 'runs/mine/overfit'
+    assert modes.find('eval').directory(['run.gin'], None) == 'runs/run'
+    assert modes.find('overfit').directory(['gin/a.gin'], 'there') == 'there/overfit'

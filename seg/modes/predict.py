@@ -1,0 +1,104 @@
+"""`--mode=predict`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any
+
+from absl import flags, logging
+
+from seg.modes.base import CHECKPOINT, Call, ExperimentMode, Flag
+from seg.prediction.settings import Predict as PredictSettings
+
+if TYPE_CHECKING:
+    from seg.experiment import Needs
+
+
+class Predict(ExperimentMode):
+    """Predicts images, files or those of the evaluation data, and writes what is found in each."""
+
+    name = 'predict'
+    aliases = ('prediction', 'inference', 'infer', 'segment')
+    flags = (
+        CHECKPOINT,
+        Flag(
+            'input',
+            flags.DEFINE_multi_string,
+            [],
+            'Images: a file, a folder, or a glob in quotes; several are separated by commas or given by several '
+            '--input. Default: the evaluation data.',
+        ),
+        Flag(
+            'output',
+            flags.DEFINE_string,
+            None,
+            'Folder to write to. Default: in model_dir, predictions/input, or predictions/<split>.',
+        ),
+        Flag(
+            'probabilities',
+            flags.DEFINE_bool,
+            False,
+            'Also writes the probabilities of all classes, as .npz files.',
+        ),
+    )
+    settings_type = PredictSettings
+
+    def __init__(self, call: Call):
+        """Loads the settings and finds the images.
+
+        Raises:
+          UserError: for a mistake in the settings, or an input that finds nothing.
+        """
+        from seg.prediction.sources import from_files
+
+        super().__init__(call)
+        inputs, self._output = call.flags['input'], call.flags['output']
+        self._images = None  # Those of the evaluation data.
+        if self._output is not None:
+            self._output = os.path.expanduser(self._output)
+        if inputs:
+            self._output = self._output or self.folder.predictions('input')
+            self._images = from_files(inputs, self._output)
+
+    def needs(self) -> Needs:
+        return dataclasses.replace(super().needs(), eval_data=self._images is None)
+
+    def check_experiment(self) -> None:
+        from seg.prediction import kinds
+
+        kinds.check(self.experiment.task, self.settings, self.call.flags['probabilities'])
+
+    def check_weights(self) -> None:
+        self.experiment.executor.predictor(self.call.flags['checkpoint'])
+
+    def execute(self) -> dict[str, Any]:
+        from seg.prediction import data_set, kinds, pipeline
+
+        experiment = self.experiment
+        info, images = experiment.info, self._images
+        if images is None:
+            info, images = experiment.eval_data.info, data_set.pictures(experiment.eval_data)
+        output = self._output or self.folder.predictions(info.name)
+        outputs = kinds.outputs(
+            experiment.task, output, experiment.info, self.settings, self.call.flags['probabilities']
+        )
+        results = pipeline.predict(
+            images,
+            experiment.executor.predictor(self.call.flags['checkpoint']),
+            outputs,
+            size=experiment.task.canvas(info.max_size),
+            batch_size=experiment.run_config.evaluation_batch_size,
+            settings=self.settings,
+        )
+        logging.info('Predictions: %s', output)
+        return results
+
+    @classmethod
+    def failure(cls, results: dict[str, Any]) -> str | None:
+        from seg.prediction import pipeline
+
+        return pipeline.summary(results) if results['failed'] else None
+
+
+MODE = Predict

@@ -1,0 +1,27 @@
+"""`--mode=train`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from seg.modes.training import Training
+
+if TYPE_CHECKING:
+    from seg.structures import Input
+
+
+class Train(Training):
+    """Trains without evaluating; needs no evaluation data."""
+
+    name = 'train'
+    aliases = ('training', 'fit')
+
+    def inputs(self) -> tuple[Input, ...]:
+        experiment = self.experiment
+        return (experiment.task.training_input(experiment.train_data, experiment.run_config.batch_size),)
+
+    def execute(self) -> None:
+        self.experiment.executor.train(*self._inputs)
+
+
+MODE = Train

@@ -1,0 +1,117 @@
+"""What the modes that train have in common: the lock on the run's directory, the checks, the record of the settings."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from absl import logging
+
+from seg.modes.base import FRESH, ExperimentMode
+
+if TYPE_CHECKING:
+    from seg.experiment import Needs
+    from seg.structures import Input
+
+
+class Training(ExperimentMode):
+    """A mode that trains in the run's directory."""
+
+    flags = (FRESH,)
+    trains = True
+    needs_train_data = True
+
+    @property
+    def fresh(self) -> bool:
+        """Whether an earlier run in the directory is removed."""
+        return self.call.flags['fresh']
+
+    def inputs(self) -> tuple[Input, ...]:
+        """The training input and, if the mode evaluates, the evaluation input."""
+        raise NotImplementedError
+
+    def evaluated(self) -> Any:
+        """The data set that the mode evaluates on, None if it evaluates nothing."""
+        return None
+
+    def needs(self) -> Needs:
+        return dataclasses.replace(super().needs(), fresh=self.fresh)
+
+    def read_settings(self) -> Any:
+        """Reads the settings of all modes that train: `operative_config.gin` and `run.json` tell of each."""
+        from seg import config, modes
+
+        types = {mode.name: mode.settings_type for mode in modes.table().values() if mode.trains}
+        made = {name: config.injected(name)() for name, settings_type in types.items() if settings_type}
+        return made.get(self.name)
+
+    def prepare(self) -> None:
+        from seg import checks
+        from seg.run import settings
+
+        experiment, evaluated = self.experiment, self.evaluated()
+        executor, task = experiment.executor, experiment.task
+        continues = not self.fresh and executor.has_checkpoint()
+        if continues:
+            executor.check_classes()
+            settings.check(self.folder)
+        if evaluated is not None:
+            checks.best_metric(experiment.run_config.best_metric, task.metrics())
+        self._inputs = self.inputs()
+        if evaluated is not None and hasattr(task, 'self_test'):
+            task.self_test(evaluated)
+        if not continues:  # A run that continues takes the weights of its checkpoint.
+            experiment.init.apply(task.checkpoint_items)
+        executor.build_trainer()
+
+    @contextlib.contextmanager
+    def ready(self, keep: bool = True) -> Iterator[None]:
+        from seg.run.lock import locked
+
+        with locked(self.folder, keep) if self.engine.chief else contextlib.nullcontext():
+            with super().ready(keep):
+                yield
+
+    def run(self) -> dict[str, Any] | None:
+        from seg.executor.agreement import together
+        from seg.schedules.base import describe
+
+        with self.ready():
+            experiment = self.experiment
+            # Not before the new settings have proved sound, and the weights to start from are there.
+            with together(self.engine):
+                if self.engine.chief:
+                    if self.fresh:
+                        self.folder.clear()
+                    self._write_settings()
+            batch_size, devices = experiment.run_config.batch_size, self.engine.num_devices
+            logging.info('Batches of %d images = %d x %d device(s).', batch_size, batch_size // devices, devices)
+            logging.info('Learning rate %s', describe(experiment.optimizer))
+            results = self.execute()
+        logging.info('Curves and images: tensorboard --logdir %s', self.folder.path)
+        logging.info('On one page: seg_main --mode=report --model_dir=%s', self.folder.path)
+        if results is not None:
+            logging.info('Scores: %s', self.folder.results)
+        return results
+
+    def _write_settings(self) -> None:
+        """Writes the settings, and what later modes need to know of the training data."""
+        from seg import engine
+        from seg.run import dataset_info, settings
+
+        experiment, run = self.experiment, self.experiment.run_config
+        settings.write(
+            self.folder,
+            mode=self.name,
+            evaluates=self.evaluated() is not None,
+            hardware=self.engine.describe(),
+            batch_size=run.batch_size,
+            train_steps=run.train_steps,
+            best_metric=run.best_metric,
+            command=self.call.command,
+            versions=engine.describe(),
+            parts=experiment.task.checkpoint_items,
+        )
+        dataset_info.write(self.folder, experiment.info, experiment.class_histogram)
