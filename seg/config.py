@@ -391,7 +391,8 @@ def declared_free(key: str) -> bool:
 def diff(old: Mapping[str, str], new: Mapping[str, str], free: Callable[[str], bool] = declared_free) -> str:
     """Compares two `operative_values`; returns a line per difference that is not free, or ''.
 
-    A part that only one side has takes one line.
+    A part that only one side has takes one line. A parameter of a part that both have, which only one side knows and
+    which is None there, is no difference: another version of the part has it, and it is not set.
     """
     lines = {}
     parts = [{key.rpartition('.')[0] for key in side} for side in (old, new)]
@@ -403,7 +404,7 @@ def diff(old: Mapping[str, str], new: Mapping[str, str], free: Callable[[str], b
             lines[part] = f'  {part}: no longer used'
         elif part not in parts[0]:
             lines[part] = f'  {part}: newly used'
-        else:
+        elif old.get(key, 'None') != new.get(key, 'None'):
             lines[key] = f'  {key}: {old.get(key, "(absent)")} -> {new.get(key, "(absent)")}'
     return '\n'.join(lines.values())
 

@@ -457,6 +457,14 @@ def test_diff_leaves_free_values_out():
     ]
 
 
+def test_a_parameter_of_another_version_counts_where_it_is_set():
+    now = {'losses.box.weight': '1.0', 'losses.box.beta': '1.0'}
+    assert config.diff(now | {'losses.box.stage_weights': 'None'}, now) == ''
+    assert config.diff(now, now | {'losses.box.stage_weights': 'None'}) == ''
+    (line,) = config.diff(now | {'losses.box.stage_weights': '(1, 2)'}, now).splitlines()
+    assert 'losses.box.stage_weights' in line and '(1, 2)' in line
+
+
 def test_declared_free():
     assert config.declared_free('train/datasets.voc.data_dir') and config.declared_free('Settings.period')
     assert not config.declared_free('datasets.voc.split') and not config.declared_free('other.x')

@@ -1,7 +1,7 @@
-"""Reads pictures and starts from TensorBoard event files, without TensorFlow and one record at a time.
+"""Reads figures and the starts of processes from TensorBoard event files, without TensorFlow and one record at a time.
 
-TensorBoard's own readers load TensorFlow, which takes longer than everything else that a report does; its reader
-without TensorFlow sums up every byte in Python, which takes longer still on pictures.
+TensorBoard's own readers load TensorFlow, which takes longer than a whole report. Its reader without TensorFlow computes
+checksums of every byte in Python, which takes longer still.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Start(NamedTuple):
     time: float
 
 
-class StoredPicture(NamedTuple):
-    """Where an encoded picture lies."""
+class StoredFigure(NamedTuple):
+    """Where the encoded image of a figure is stored."""
 
     tag: str
     step: int
@@ -37,7 +37,7 @@ class StoredPicture(NamedTuple):
     offset: int
 
     def read(self) -> bytes:
-        """The encoded picture; empty if it cannot be read any more."""
+        """The encoded image; empty if it cannot be read any more."""
         for _, event in _events(self.path, self.offset):
             for value in event.summary.value:
                 if value.tag == self.tag:
@@ -46,31 +46,31 @@ class StoredPicture(NamedTuple):
         return b''
 
 
-def pictures(folder: str) -> list[StoredPicture]:
-    """The newest picture of every tag in the event files of a folder, by tag as they come.
+def figures(folder: str) -> list[StoredFigure]:
+    """The newest figure of every tag in the event files of a folder, by tag as they come.
 
     What a run wrote after the step that it was resumed from does not count. Of tags that belong together
     (`worst/1`, `worst/2`, …) only those of the newest step are listed.
     """
-    found: list[StoredPicture] = []
+    found: list[StoredFigure] = []
     for path in _files(folder):
         for offset, event in _events(path):
             if _is_start(event):
-                found = [picture for picture in found if picture.step < event.step]
+                found = [figure for figure in found if figure.step < event.step]
             found += [
-                StoredPicture(value.tag, event.step, path, offset)
+                StoredFigure(value.tag, event.step, path, offset)
                 for value in event.summary.value
                 if value.HasField('image')
             ]
-    newest: dict[str, StoredPicture] = {}
-    for picture in found:
-        if picture.tag not in newest or picture.step >= newest[picture.tag].step:
-            newest[picture.tag] = picture
+    newest: dict[str, StoredFigure] = {}
+    for figure in found:
+        if figure.tag not in newest or figure.step >= newest[figure.tag].step:
+            newest[figure.tag] = figure
     steps: dict[str, int] = {}
-    for picture in newest.values():
-        group = _group(picture.tag)
-        steps[group] = max(picture.step, steps.get(group, 0))
-    return [picture for picture in newest.values() if picture.step == steps[_group(picture.tag)]]
+    for figure in newest.values():
+        group = _group(figure.tag)
+        steps[group] = max(figure.step, steps.get(group, 0))
+    return [figure for figure in newest.values() if figure.step == steps[_group(figure.tag)]]
 
 
 def starts(folder: str) -> list[Start]:
@@ -106,7 +106,7 @@ def _files(folder: str) -> list[str]:
 def _events(path: str, offset: int = 0) -> Iterator[tuple[int, event_pb2.Event]]:
     """Yields (offset, event) of each whole record from `offset` on; ends at one that is cut or damaged.
 
-    The data's own checksum is not looked at: pictures have checksums of theirs.
+    The checksum of the data is not verified: PNG and JPEG decoders find damage themselves.
     """
     try:
         with open(path, 'rb') as file:
