@@ -11,7 +11,7 @@ from seg.drawing.palette import object_palette, voc_palette
 from seg.report.curves import name_of
 from seg.report.run_files import Evaluation, RunFiles
 
-_MOST_CLASSES = 32  # Of a confusion matrix that is a table; of more, the picture is shown.
+_MOST_CLASSES = 32  # Of a confusion matrix that is a table; of more, the chart is shown.
 _METRICS = ('iou', 'mask_ap', 'box_ap', 'recall', 'accuracy', 'precision')
 
 

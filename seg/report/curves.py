@@ -31,7 +31,7 @@ NAMES = {
     'threat_score': 'Threat score',
     'objects': 'Objects',
     'detections': 'Detections',
-    'max_detections': 'Limit on the detections of a class in a picture',
+    'max_detections': 'Limit on the detections of a class in an image',
 }
 _THINGS = {'rois': 'ROIs', '': 'Counts'}
 

@@ -17,8 +17,8 @@ from seg.report import about, run_files, text
 from seg.report.charts import NUM_COLORS
 from seg.report.classes import class_table, confusion_of, confusion_table
 from seg.report.curves import curves
-from seg.report.objects import finds_objects, object_columns
-from seg.report.pictures import DRAWINGS, embed, few_of_each_kind, groups, picture_order
+from seg.report.figures import DRAWINGS, embed, few_of_each_kind, figure_order, groups
+from seg.report.instances import are_of_instances, instance_columns
 from seg.report.run_files import RunFiles
 from seg.report.scores import metric_rows, precision_table, tiles
 from seg.run import event_files
@@ -73,13 +73,13 @@ def render(run: RunFiles) -> str:
     evaluations = run.evaluations()
     first = evaluations[0] if evaluations else None
     matrix = confusion_of(run, first, notes)
-    further = object_columns(run, first, notes)
+    further = instance_columns(run, first, notes)
     classes = class_table(run, first, matrix, further)
     confusion = confusion_table(run, matrix)
     told = {'class_iou': classes, 'class_ap': classes, 'class_pixels': matrix is not None and classes}
     told |= {'confusion_matrix': confusion}
-    stored = [p for p in event_files.pictures(folder.eval) if not told.get(p.tag)]
-    pictures = embed(few_of_each_kind(sorted(stored, key=picture_order)), notes)
+    stored = [p for p in event_files.figures(folder.eval) if not told.get(p.tag)]
+    figures = embed(few_of_each_kind(sorted(stored, key=figure_order)), notes)
     shown = [e for e in evaluations if e.label.startswith(('Last', 'Best'))]
     shown += evaluations[len(shown) : len(shown) + _MOST_EVAL_FILES]
     if len(shown) < len(evaluations):
@@ -99,10 +99,10 @@ def render(run: RunFiles) -> str:
         classes=classes,
         threshold=first.metrics.get('best_threshold') if further else None,
         confusion=confusion,
-        drawings=[(p, DRAWINGS[p.tag]) for p in pictures if p.tag in DRAWINGS],
+        drawings=[(p, DRAWINGS[p.tag]) for p in figures if p.tag in DRAWINGS],
         charts=curves(run),
         num_colors=NUM_COLORS,
-        groups=groups([p for p in pictures if p.tag not in DRAWINGS], 'F1' if finds_objects(evaluations) else 'mIoU'),
+        groups=groups([p for p in figures if p.tag not in DRAWINGS], 'F1' if are_of_instances(evaluations) else 'mIoU'),
         times=about.times(run),
         hardware=about.hardware(run),
         commands=about.commands(run),

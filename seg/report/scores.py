@@ -104,7 +104,7 @@ def precision_table(evaluations: list[Evaluation]) -> PrecisionTable | None:
         'ap50': ('AP50', 'at IoU 0.5'),
         'ap75': ('AP75', 'at IoU 0.75'),
         **{f'ap_{area}': (f'AP {area}', told) for area, told in _AREAS.items()},
-        **{f'ar{n}': (f'AR {n}', f'recall with {text.count(n, "detection")} of a class in a picture') for n in limits},
+        **{f'ar{n}': (f'AR {n}', f'recall with {text.count(n, "detection")} of a class in an image') for n in limits},
         **{f'ar_{area}': (f'AR {area}', told) for area, told in _AREAS.items()},
     }
     rows = []
@@ -120,7 +120,7 @@ def precision_table(evaluations: list[Evaluation]) -> PrecisionTable | None:
     limit = {int(e.metrics['max_detections']) for _, e in kinds if 'max_detections' in e.metrics}
     if limit:
         most = ' or '.join(f'{n:,}' for n in sorted(limit))
-        remarks.append(f'Of each class, the {most} detections of a picture with the highest scores count.')
+        remarks.append(f'Of each class, the {most} detections of an image with the highest scores count.')
     if any('best_threshold' in e.metrics for _, e in kinds):
         remarks.append(
             'F1, threat score, precision and recall: of the masks at IoU 0.5, with the score threshold of the best F1.'

@@ -1,7 +1,7 @@
 """Reads figures and the starts of processes from TensorBoard event files, without TensorFlow and one record at a time.
 
-TensorBoard's own readers load TensorFlow, which takes longer than a whole report. Its reader without TensorFlow computes
-checksums of every byte in Python, which takes longer still.
+TensorBoard's own readers load TensorFlow, which takes longer than a whole report. Its reader without TensorFlow
+computes checksums of every byte in Python, which takes longer still.
 """
 
 from __future__ import annotations

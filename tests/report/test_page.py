@@ -15,7 +15,7 @@ from seg.files import read_json, write_json
 from seg.report import page
 from seg.run.folder import RunFolder
 from seg.run.lock import locked
-from tests.report import made, test_objects
+from tests.report import made, test_instances
 from tests.report.pages import Page
 
 
@@ -266,7 +266,7 @@ def test_an_evaluation_with_other_settings_says_which(no_curves, tmp_path):
 @pytest.mark.parametrize('kind', ['confusion', 'instances'])
 def test_a_run_whose_records_name_no_files(no_curves, tmp_path, kind):
     """As older ones: the report finds the files by their names, and says the same."""
-    make = {'confusion': made.run, 'instances': test_objects.run}[kind]
+    make = {'confusion': made.run, 'instances': test_instances.run}[kind]
     pages = {}
     for name in ('new', 'old'):
         folder = make(tmp_path / name)
@@ -367,12 +367,12 @@ def test_a_file_that_holds_something_else(no_curves, tmp_path, odd):
 def test_pictures_that_cannot_be_read_are_told_of(no_curves, tmp_path, monkeypatch):
     folder = made.run(tmp_path)
     made.events(folder, 300, [made.picture('fixed/1'), made.photo('fixed/2')])
-    whole = page.event_files.StoredPicture.read
+    whole = page.event_files.StoredFigure.read
     monkeypatch.setattr(
-        page.event_files.StoredPicture, 'read', lambda self: whole(self)[: 60 if self.tag == 'fixed/1' else None]
+        page.event_files.StoredFigure, 'read', lambda self: whole(self)[: 60 if self.tag == 'fixed/1' else None]
     )
     found = report(folder)
-    assert 'The picture fixed/1 cannot be read and is left out' in found.shown and len(found.of('img')) == 1
+    assert 'The figure fixed/1 cannot be read and is left out' in found.shown and len(found.of('img')) == 1
 
 
 def test_twelve_strips_stay_small(no_curves, tmp_path):

@@ -1,4 +1,4 @@
-"""Event files: the newest pictures, what a resume has made void, and files that are cut."""
+"""Event files: the newest figures, what a resume has made void, and files that are cut."""
 
 import glob
 import os
@@ -10,7 +10,7 @@ from tests.report import made
 
 
 def newest(folder):
-    return {found.tag: found.step for found in event_files.pictures(os.path.join(folder, 'eval'))}
+    return {found.tag: found.step for found in event_files.figures(os.path.join(folder, 'eval'))}
 
 
 def test_newest_step_of_each_kind(tmp_path):
@@ -30,8 +30,8 @@ def test_a_resume_makes_later_steps_void(tmp_path):
 def test_the_same_step_again_replaces(tmp_path):
     made.events(tmp_path, 100, [made.picture('fixed/1', value=1)])
     made.events(tmp_path, 100, [made.picture('fixed/1', value=2), made.picture('fixed/2', value=3)])
-    first, second = event_files.pictures(str(tmp_path / 'eval'))
-    single = event_files.pictures(str(tmp_path / 'eval'))
+    first, second = event_files.figures(str(tmp_path / 'eval'))
+    single = event_files.figures(str(tmp_path / 'eval'))
     assert first.read() != second.read() and first.read().startswith(b'\x89PNG')
     assert [picture.tag for picture in single] == ['fixed/1', 'fixed/2']
 
@@ -46,7 +46,7 @@ def test_more_than_nine_files_of_a_process(tmp_path):
     made.events(tmp_path, 1, [made.picture('fixed/1', value=2)])
     (other,) = set(glob.glob(f'{tmp_path}/eval/*tfevents*')) - {f'{stem}.10'}
     os.rename(other, f'{stem}.9')
-    (found,) = event_files.pictures(str(tmp_path / 'eval'))
+    (found,) = event_files.figures(str(tmp_path / 'eval'))
     assert found.path.endswith('.10')
 
 
@@ -60,7 +60,7 @@ def test_a_cut_file_gives_what_is_whole(tmp_path, cut):
 
 def test_a_damaged_length_ends_the_file(tmp_path):
     made.events(tmp_path, 100, [made.photo('fixed/1'), made.photo('worst/1')])
-    first, second = event_files.pictures(str(tmp_path / 'eval'))
+    first, second = event_files.figures(str(tmp_path / 'eval'))
     with open(second.path, 'r+b') as file:
         file.seek(second.offset)
         file.write(b'\xff\xff\xff\xff\xff\xff\xff\x00')
@@ -79,4 +79,4 @@ def test_starts(tmp_path):
         writer.close()
     found = event_files.starts(str(tmp_path / 'train'))
     assert [start.step for start in found] == [0, 100, 250] and all(start.time > 1e9 for start in found)
-    assert event_files.starts(str(tmp_path / 'nothing')) == [] == event_files.pictures(str(tmp_path / 'nothing'))
+    assert event_files.starts(str(tmp_path / 'nothing')) == [] == event_files.figures(str(tmp_path / 'nothing'))

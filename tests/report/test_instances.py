@@ -108,7 +108,7 @@ def test_all_twelve_figures_of_boxes_and_masks(whole):
         last, best = ([float(value) for value in row[:2]], [float(value) for value in row[2:]])
         assert last == [exact[f'mask_{name}'], exact[f'box_{name}']]
         assert best == pytest.approx([1.1 * value for value in last])
-    assert 'the 100 detections of a picture with the highest scores count' in whole.shown
+    assert 'the 100 detections of an image with the highest scores count' in whole.shown
     assert 'no object' not in whole.shown
     assert whole.shown.count('0.4200') >= 1 and 'Mask ap small' not in whole.shown
 

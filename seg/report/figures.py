@@ -1,4 +1,4 @@
-"""The pictures of a run's last evaluation, small enough to stand in a page."""
+"""The figures of a run's last evaluation, small enough to be embedded in a page."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from seg.run.event_files import StoredPicture
+from seg.run.event_files import StoredFigure
 
 # Kept as stored unless JPEG takes less than this share: flat drawings are sharper, and no larger, as PNG.
 _JPEG_BELOW = 0.6
-# JPEG quality and largest width in pixels, tried in turn until all pictures fit.
+# JPEG quality and largest width in pixels, tried in turn until all figures fit.
 _LEVELS = ((88, 2000), (80, 1600), (70, 1280), (60, 960))
-_BUDGET = 3_900_000  # Bytes of all pictures; base64 makes them a third larger.
+_BUDGET = 3_900_000  # Bytes of all figures; base64 makes them a third larger.
 _MOST_PIXELS = 50_000_000
 _ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
@@ -38,7 +38,7 @@ DRAWINGS = {
 
 
 class Embedded(NamedTuple):
-    """A picture for the page: its tag and step, the data URI, and its width and height in pixels."""
+    """A figure for the page: its tag and step, the data URI, and its width and height in pixels."""
 
     tag: str
     step: int
@@ -47,39 +47,39 @@ class Embedded(NamedTuple):
     height: int
 
 
-def embed(stored: Iterable[StoredPicture], notes: list[str]) -> list[Embedded]:
-    """Encodes pictures as data URIs that together stay within the budget; tells in `notes` what was left out."""
+def embed(stored: Iterable[StoredFigure], notes: list[str]) -> list[Embedded]:
+    """Encodes figures as data URIs that together stay within the budget; adds a note on each that is left out."""
     readable = []
-    for picture in stored:
+    for figure in stored:
         try:
-            _open(picture).verify()
-            readable.append(picture)
+            _open(figure).verify()
+            readable.append(figure)
         except _ERRORS as error:
-            notes.append(f'The picture {picture.tag} cannot be read and is left out: {error}.')
+            notes.append(f'The figure {figure.tag} cannot be read and is left out: {error}.')
     for quality, width in _LEVELS:
         made, size = [], 0
-        for picture in readable:
-            embedded, length = _encode(picture, quality, width)
+        for figure in readable:
+            embedded, length = _encode(figure, quality, width)
             size += length
             if size > _BUDGET:
                 break
             made.append(embedded)
         if len(made) == len(readable):
             return made
-    notes.append(f'Pictures left out to keep this page small: {len(readable) - len(made)}.')
+    notes.append(f'Figures left out to keep this page small: {len(readable) - len(made)}.')
     return made
 
 
-def _open(picture: StoredPicture) -> Image.Image:
-    image = Image.open(io.BytesIO(picture.read()), formats=('PNG', 'JPEG'))
+def _open(figure: StoredFigure) -> Image.Image:
+    image = Image.open(io.BytesIO(figure.read()), formats=('PNG', 'JPEG'))
     if image.width * image.height > _MOST_PIXELS:
         raise ValueError(f'{image.width} x {image.height} pixels')
     return image
 
 
-def _encode(picture: StoredPicture, quality: int, width: int) -> tuple[Embedded, int]:
-    """Returns the picture and its encoded bytes' number."""
-    data, image = picture.read(), _open(picture)
+def _encode(figure: StoredFigure, quality: int, width: int) -> tuple[Embedded, int]:
+    """Returns the figure, and the number of its encoded bytes."""
+    data, image = figure.read(), _open(figure)
     kind = image.format.lower()
     drawn = image.convert('RGB')
     if drawn.width > width:
@@ -91,36 +91,36 @@ def _encode(picture: StoredPicture, quality: int, width: int) -> tuple[Embedded,
     else:
         drawn = image
     uri = f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
-    return Embedded(picture.tag, picture.step, uri, drawn.width, drawn.height), len(data)
+    return Embedded(figure.tag, figure.step, uri, drawn.width, drawn.height), len(data)
 
 
-def picture_order(picture: StoredPicture) -> tuple[Any, ...]:
-    """Drawings first, then fixed, worst, best, others; numbers in a tag count as numbers."""
-    group, _, name = picture.tag.rpartition('/')
+def figure_order(figure: StoredFigure) -> tuple[Any, ...]:
+    """Charts first, then fixed, worst, best, others; numbers in a tag count as numbers."""
+    group, _, name = figure.tag.rpartition('/')
     order = [*DRAWINGS, *_KINDS]
     place = order.index(group or name) if (group or name) in order else len(order)
     return place, group, int(name) if name.isdecimal() else math.inf, name
 
 
-def few_of_each_kind(pictures: Iterable[StoredPicture]) -> Iterator[StoredPicture]:
+def few_of_each_kind(figures: Iterable[StoredFigure]) -> Iterator[StoredFigure]:
     kept: dict[str, int] = {}
-    for picture in pictures:
-        group = picture.tag.rpartition('/')[0] or picture.tag
+    for figure in figures:
+        group = figure.tag.rpartition('/')[0] or figure.tag
         kept[group] = kept.get(group, 0) + 1
         if kept[group] <= _MOST_OF_A_GROUP:
-            yield picture
+            yield figure
 
 
-def groups(pictures: list[Embedded], score: str) -> list[tuple[str, str, list[tuple[str, Embedded]]]]:
-    """(heading, remark, (alternative text, picture)…) of the pictures that belong together.
+def groups(figures: list[Embedded], score: str) -> list[tuple[str, str, list[tuple[str, Embedded]]]]:
+    """(heading, remark, (alternative text, figure)…) of the figures that belong together.
 
     Args:
-      pictures: all but the charts.
-      score: what single images are ranked by.
+      figures: all but the charts.
+      score: by which single images are ranked.
     """
     members_of: dict[str, list[Embedded]] = {}
-    for picture in pictures:
-        members_of.setdefault(picture.tag.rpartition('/')[0], []).append(picture)
+    for figure in figures:
+        members_of.setdefault(figure.tag.rpartition('/')[0], []).append(figure)
     found = []
     for group, members in members_of.items():
         heading, remark = _KINDS.get(group, (group.replace('_', ' ').capitalize() or 'Others', ''))

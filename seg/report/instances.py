@@ -1,4 +1,4 @@
-"""What an evaluation of objects keeps of each class beside its AP."""
+"""What an evaluation of instances keeps of each class beside its AP."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _COLUMNS = {
 _COUNTS = ('objects', 'detections')
 
 
-def finds_objects(evaluations: Sequence[Evaluation]) -> bool:
+def are_of_instances(evaluations: Sequence[Evaluation]) -> bool:
     """Whether these are evaluations of boxes and masks."""
     return any('mask_ap' in e.metrics or 'box_ap' in e.metrics for e in evaluations)
 
 
-def object_columns(run: RunFiles, evaluation: Evaluation | None, notes: list[str]) -> dict[str, dict[str, Cell]]:
+def instance_columns(run: RunFiles, evaluation: Evaluation | None, notes: list[str]) -> dict[str, dict[str, Cell]]:
     """Columns of the table of classes: by their names, what each class has; empty if no sound file tells.
 
     Args:
