@@ -10,6 +10,7 @@ from seg.augments import instances
 from seg.augments.scale_crop_flip import ScaleCropFlip
 from seg.errors import UserError
 from seg.masks import ragged
+from seg.number_checks import check_fractions
 from seg.registry import augments
 
 Example = dict[str, tf.Tensor]
@@ -45,14 +46,11 @@ def copy_paste(
     Raises:
       UserError: if a setting is out of its range.
     """
-    shares = {'probability': probability, 'object_probability': object_probability, 'min_visible': min_visible}
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise UserError(f'copy_paste.{name} = {value!r}: expected a number between 0 and 1.')
+    slot = 'augments.copy_paste'
+    check_fractions(slot, probability=probability, object_probability=object_probability, min_visible=min_visible)
     if not 0 < min_scale <= max_scale:
         raise UserError(
-            f'copy_paste.min_scale = {min_scale!r}, copy_paste.max_scale = {max_scale!r}: '
-            'expected 0 < min_scale <= max_scale.'
+            f'{slot}.min_scale = {min_scale!r}, {slot}.max_scale = {max_scale!r}: expected 0 < min_scale <= max_scale.'
         )
     return CopyPaste(other, probability, object_probability, (min_scale, max_scale), flip, min_visible)
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from seg.errors import UserError
+from seg.number_checks import check_number
 from seg.registry import augments
 
 # RGB to luma and two chroma axes (NTSC's YIQ): hue is the angle and saturation the length in the chroma plane.
@@ -45,8 +45,7 @@ def photometric(
         ('hue', hue, 0.5),
     )
     for name, value, most in (*limits, ('probability', probability, 1)):
-        if not 0 <= value <= most:
-            raise UserError(f'photometric.{name} = {value!r}: expected a number between 0 and {most}.')
+        check_number(f'augments.photometric.{name}', value, 0, most)
     return Photometric(brightness, contrast, saturation, hue, probability)
 
 

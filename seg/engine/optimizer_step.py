@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from seg.errors import UserError
+from seg.number_checks import check_number
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,14 +28,10 @@ class OptimizerStep:
     part_rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if self.l2 < 0:
-            raise UserError(f'OptimizerStep.l2 = {self.l2!r}: expected 0 or more.')
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise UserError(f'OptimizerStep.clip_norm = {self.clip_norm!r}: expected a positive norm, or None.')
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise UserError(
-                f'OptimizerStep.ema_decay = {self.ema_decay!r}: expected a number between 0 and 1, or None.'
-            )
+        check_number('OptimizerStep.l2', self.l2)
+        if self.clip_norm is not None:
+            check_number('OptimizerStep.clip_norm', self.clip_norm, above=True)
+        if self.ema_decay is not None:
+            check_number('OptimizerStep.ema_decay', self.ema_decay, 0, 1, above=True, below=True)
         for part, rate in self.part_rates.items():
-            if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not rate >= 0:
-                raise UserError(f'OptimizerStep.part_rates[{part!r}] = {rate!r}: expected a factor of 0 or more.')
+            check_number(f'OptimizerStep.part_rates[{part!r}]', rate)

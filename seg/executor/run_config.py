@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from seg.errors import UserError
+from seg.number_checks import check_whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,17 +48,12 @@ class RunConfig:
             'save_checkpoints_steps',
             'eval_every',
             'keep_checkpoint_max',
-            'eval_batch_size',
         ):
-            value = getattr(self, name)
-            if name == 'eval_batch_size' and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f'RunConfig.{name} = {value!r}: expected a whole number of at least 1.')
+            check_whole(f'RunConfig.{name}', getattr(self, name))
+        if self.eval_batch_size is not None:
+            check_whole('RunConfig.eval_batch_size', self.eval_batch_size)
         for name in ('num_pictures', 'seed'):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-                raise UserError(f'RunConfig.{name} = {value!r}: expected a whole number from 0 to 2^31 - 1.')
+            check_whole(f'RunConfig.{name}', getattr(self, name), 0, 2**31 - 1)
         for name in ('save_checkpoints_steps', 'eval_every'):
             value = getattr(self, name)
             # A period past the end never comes up: short trials of a long recipe need no other settings.

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from seg.errors import UserError
-from seg.losses.pixels import check_number
+from seg.number_checks import check_number
 from seg.structures import ClassHistogram
 
 # For a class without a single labelled pixel there is nothing to balance.

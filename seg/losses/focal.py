@@ -8,6 +8,7 @@ from keras import ops
 
 from seg.losses import class_weights as class_weights_lib
 from seg.losses import pixels as pixels_lib
+from seg.number_checks import check_number
 from seg.registry import losses
 from seg.structures import ClassHistogram, LossTerm
 
@@ -48,8 +49,8 @@ def focal(
       UserError: if a setting is out of its range.
     """
     slot = 'losses.focal'
-    coefficient = pixels_lib.check_number(f'{slot}.weight', weight, 0.0)
-    pixels_lib.check_number(f'{slot}.gamma', gamma, 0.0)
+    coefficient = check_number(f'{slot}.weight', weight, 0.0)
+    check_number(f'{slot}.gamma', gamma, 0.0)
     weights = class_weights_lib.resolve(
         class_weights, slot=slot, num_classes=num_classes, class_histogram=class_histogram, cap=class_weight_cap
     )

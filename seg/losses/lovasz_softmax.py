@@ -7,6 +7,7 @@ from collections.abc import Callable
 from keras import ops
 
 from seg.losses import pixels as pixels_lib
+from seg.number_checks import check_number
 from seg.registry import losses
 from seg.structures import LossTerm
 
@@ -37,7 +38,7 @@ def lovasz_softmax(*, num_classes: int, ignore_label: int, weight: float = 1.0) 
     Raises:
       UserError: if `weight` is no number of at least 0.
     """
-    coefficient = pixels_lib.check_number('losses.lovasz_softmax.weight', weight, 0.0)
+    coefficient = check_number('losses.lovasz_softmax.weight', weight, 0.0)
 
     def loss(outputs, batch, step) -> LossTerm:
         del step

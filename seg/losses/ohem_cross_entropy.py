@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from keras import ops
 
-from seg.errors import UserError
 from seg.losses import class_weights as class_weights_lib
 from seg.losses import pixels as pixels_lib
+from seg.number_checks import check_number
 from seg.registry import losses
 from seg.structures import ClassHistogram, LossTerm
 
@@ -53,11 +53,9 @@ def ohem_cross_entropy(
       UserError: if a setting is out of its range.
     """
     slot = 'losses.ohem_cross_entropy'
-    coefficient = pixels_lib.check_number(f'{slot}.weight', weight, 0.0)
-    pixels_lib.check_number(f'{slot}.hard_fraction', hard_fraction, 0.0, 1.0)
-    if not hard_fraction:
-        raise UserError(f'{slot}.hard_fraction = {hard_fraction!r}: expected a number above 0 and at most 1.')
-    pixels_lib.check_number(f'{slot}.anneal_steps', anneal_steps, 0.0)
+    coefficient = check_number(f'{slot}.weight', weight, 0.0)
+    check_number(f'{slot}.hard_fraction', hard_fraction, 0, 1, above=True)
+    check_number(f'{slot}.anneal_steps', anneal_steps, 0.0)
     weights = class_weights_lib.resolve(
         class_weights, slot=slot, num_classes=num_classes, class_histogram=class_histogram, cap=class_weight_cap
     )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from seg.errors import UserError
 from seg.structures import LossTerm
 
 
@@ -97,19 +95,3 @@ def target_weights(pixels: Pixels, class_weights: np.ndarray | None):
     if class_weights is None:
         return valid
     return valid * ops.take(ops.convert_to_tensor(class_weights, dtype), pixels.target, axis=0)
-
-
-def check_number(slot: str, value: Any, low: float, high: float = math.inf, *, open_high: bool = False) -> float:
-    """A finite number of a gin setting within its range.
-
-    Raises:
-      UserError: naming the setting, the value and the range.
-    """
-    number = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-    if not number or value < low or value > high or (open_high and value == high):
-        if high == math.inf:
-            expected = f'a number of at least {low:g}'
-        else:
-            expected = f'a number from {low:g} to {high:g}' + (f', {high:g} excluded' if open_high else '')
-        raise UserError(f'{slot} = {value!r}: expected {expected}.')
-    return float(value)

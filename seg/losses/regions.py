@@ -7,9 +7,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from seg.errors import UserError
-from seg.losses.pixels import check_number
-
 
 def exact(x: Any) -> Any:
     """Returns `x` in float32 at least; float64 stays what it is."""
@@ -46,15 +43,3 @@ def of_class(values: Any, classes: Any) -> Any:
         return values[..., 0]
     chosen = ops.one_hot(classes - 1, channels, dtype=values.dtype)
     return ops.einsum('brnc,brc->brn', values, chosen) if len(values.shape) == 4 else ops.sum(values * chosen, -1)
-
-
-def check_beta(slot: str, value: Any) -> float:
-    """A finite number above 0.
-
-    Raises:
-      UserError: if it is none.
-    """
-    number = check_number(slot, value, 0.0)
-    if not number:
-        raise UserError(f'{slot} = {value!r}: expected a number above 0.')
-    return number

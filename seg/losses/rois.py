@@ -8,7 +8,7 @@ from typing import Any
 from keras import ops
 
 from seg.losses import regions
-from seg.losses.pixels import check_number
+from seg.number_checks import check_number
 from seg.registry import losses
 from seg.structures import LossTerm
 
@@ -71,7 +71,7 @@ def box_regression(*, weight: float = 1.0, beta: float = 1.0) -> Callable[..., L
       UserError: if a setting is out of range.
     """
     coefficient = check_number('losses.box_regression.weight', weight, 0.0)
-    beta = regions.check_beta('losses.box_regression.beta', beta)
+    beta = check_number('losses.box_regression.beta', beta, above=True)
 
     def loss(outputs, batch, step) -> LossTerm:
         del batch, step

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from keras import ops
 
 from seg.losses import regions
-from seg.losses.pixels import check_number
+from seg.number_checks import check_number
 from seg.registry import losses
 from seg.structures import LossTerm
 
@@ -66,7 +66,7 @@ def rpn_box(*, weight: float = 1.0, beta: float = 1 / 9) -> Callable[..., LossTe
       UserError: if a setting is out of range.
     """
     coefficient = check_number('losses.rpn_box.weight', weight, 0.0)
-    beta = regions.check_beta('losses.rpn_box.beta', beta)
+    beta = check_number('losses.rpn_box.beta', beta, above=True)
 
     def loss(outputs, batch, step) -> LossTerm:
         del batch, step

@@ -8,6 +8,7 @@ from keras import ops
 
 from seg.losses import class_weights as class_weights_lib
 from seg.losses import pixels as pixels_lib
+from seg.number_checks import check_number
 from seg.registry import losses
 from seg.structures import ClassHistogram, LossTerm
 
@@ -49,8 +50,8 @@ def softmax_cross_entropy(
       UserError: if a setting is out of its range.
     """
     slot = 'losses.softmax_cross_entropy'
-    coefficient = pixels_lib.check_number(f'{slot}.weight', weight, 0.0)
-    smoothing = pixels_lib.check_number(f'{slot}.label_smoothing', label_smoothing, 0.0, 1.0, open_high=True)
+    coefficient = check_number(f'{slot}.weight', weight, 0.0)
+    smoothing = check_number(f'{slot}.label_smoothing', label_smoothing, 0.0, 1.0, below=True)
     weights = class_weights_lib.resolve(
         class_weights, slot=slot, num_classes=num_classes, class_histogram=class_histogram, cap=class_weight_cap
     )

@@ -15,6 +15,7 @@ from seg.masks import paste, runs
 from seg.metrics.coco_evaluation import AREAS, Comparison, Curves, Found
 from seg.metrics.operating_point import Judged, OperatingPoint, best_point, judge
 from seg.metrics.truth_check import check_objects, cut_out
+from seg.number_checks import check_whole
 from seg.registry import metrics
 from seg.structures import Annotations, Detections, Picture
 
@@ -50,8 +51,7 @@ class CocoAP:
                 f'metrics.coco_ap: expected {num_classes} different class names, one per class; '
                 f'received {len(class_names)}: {", ".join(class_names)}.'
             )
-        if max_detections < 1:
-            raise UserError(f'metrics.coco_ap.max_detections = {max_detections}: expected at least 1.')
+        check_whole('metrics.coco_ap.max_detections', max_detections)
         self.num_classes = num_classes
         self.class_names = tuple(class_names)
         self.max_detections = max_detections

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 import keras
 
-from seg.errors import UserError
+from seg.number_checks import check_number
 from seg.registry import optimizers, schedules
 
 
@@ -51,11 +49,12 @@ def adamw(
     Raises:
       UserError: if a setting is out of its range.
     """
-    _check('beta_1', beta_1, 0 <= _number(beta_1) < 1, 'of at least 0 and below 1')
-    _check('beta_2', beta_2, 0 <= _number(beta_2) < 1, 'of at least 0 and below 1')
-    _check('epsilon', epsilon, 0 < _number(epsilon) < math.inf, 'above 0')
-    _check('weight_decay', weight_decay, 0 <= _number(weight_decay) < math.inf, 'of at least 0')
-    rate = schedules.build(schedule, 'optimizers.adamw.schedule', total_steps=total_steps, batch_size=batch_size)
+    slot = 'optimizers.adamw'
+    check_number(f'{slot}.beta_1', beta_1, 0, 1, below=True)
+    check_number(f'{slot}.beta_2', beta_2, 0, 1, below=True)
+    check_number(f'{slot}.epsilon', epsilon, above=True)
+    check_number(f'{slot}.weight_decay', weight_decay)
+    rate = schedules.build(schedule, f'{slot}.schedule', total_steps=total_steps, batch_size=batch_size)
     return keras.optimizers.AdamW(
         learning_rate=rate,
         beta_1=float(beta_1),
@@ -64,12 +63,3 @@ def adamw(
         weight_decay=float(weight_decay),
         name='adamw',
     )
-
-
-def _number(value: Any) -> float:
-    return math.nan if isinstance(value, bool) or not isinstance(value, int | float) else value
-
-
-def _check(setting: str, value: Any, fits: bool, expected: str) -> None:
-    if not fits:
-        raise UserError(f'optimizers.adamw.{setting} = {value!r}: expected a number {expected}.')

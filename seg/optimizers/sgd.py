@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from seg.errors import UserError
+from seg.number_checks import check_number
 from seg.registry import optimizers, schedules
 
 
@@ -42,8 +43,7 @@ def sgd(
     Raises:
       UserError: if a setting is out of its range.
     """
-    if isinstance(momentum, bool) or not isinstance(momentum, int | float) or not 0 <= momentum < 1:
-        raise UserError(f'optimizers.sgd.momentum = {momentum!r}: expected a number of at least 0 and below 1.')
+    check_number('optimizers.sgd.momentum', momentum, 0, 1, below=True)
     if nesterov and not momentum:
         raise UserError('optimizers.sgd.nesterov = True needs a momentum above 0.')
     rate = schedules.build(schedule, 'optimizers.sgd.schedule', total_steps=total_steps, batch_size=batch_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from seg.errors import UserError
+from seg.number_checks import check_number
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,4 @@ class Predict:
             ('max_megapixels', 0.001, 1e6),
             ('memory_mb', 0.001, 1e9),
         ):
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and lowest <= value <= highest):
-                raise UserError(f'predict.{name} = {value!r}: expected a number from {lowest:g} to {highest:g}.')
+            check_number(f'predict.{name}', getattr(self, name), lowest, highest)

@@ -1,14 +1,14 @@
-"""What all learning rate schedules share: scaling to the batch size, and the warm-up."""
+"""Base class of learning rate schedules: scaling to the batch size, and the warm-up."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
 from keras import ops
 
 from seg.errors import UserError
+from seg.number_checks import check_number, check_whole
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -22,12 +22,13 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     The rate is computed in float32, or in float64 where that is Keras' floatx.
 
     Attributes:
+      name: name of the schedule in gin, a class attribute of each schedule.
+      slot: gin key of the schedule, for messages.
       peak: highest rate, scaled.
       total_steps: steps of the training.
       warmup_steps: steps of the warm-up, after shortening.
 
     Args:
-      name: name of the schedule, for messages.
       total_steps: steps of the training.
       batch_size: images per step, over all replicas.
       base_lr: rate at the end of the warm-up, for batches of `reference_batch` images.
@@ -39,10 +40,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
       UserError: if a setting is out of its range.
     """
 
+    name: str
+
     def __init__(
         self,
-        *,
-        name: str,
         total_steps: int,
         batch_size: int,
         base_lr: float,
@@ -50,26 +51,24 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: int,
         warmup_lr: float,
     ):
-        self.name = name
-        self.total_steps = self._count('total_steps', total_steps, 1)
-        self.batch_size = self._count('batch_size', batch_size, 1)
-        self.base_lr = self._number('base_lr', base_lr)
-        if not self.base_lr:
-            raise UserError(f'schedules.{name}.base_lr = {base_lr!r}: expected a number above 0.')
+        self.slot = f'schedules.{self.name}'
+        self.total_steps = check_whole(f'{self.slot}.total_steps', total_steps)
+        self.batch_size = check_whole(f'{self.slot}.batch_size', batch_size)
+        self.base_lr = check_number(f'{self.slot}.base_lr', base_lr, above=True)
         self.reference_batch = reference_batch
         if reference_batch is not None:
-            self._count('reference_batch', reference_batch, 1)
-        self.asked_warmup_steps = self._count('warmup_steps', warmup_steps, 0)
-        self.warmup_lr = self._number('warmup_lr', warmup_lr)
+            check_whole(f'{self.slot}.reference_batch', reference_batch)
+        self.asked_warmup_steps = check_whole(f'{self.slot}.warmup_steps', warmup_steps, 0)
+        self.warmup_lr = check_number(f'{self.slot}.warmup_lr', warmup_lr)
         if self.warmup_steps and self.warmup_lr > self.base_lr:
             raise UserError(
-                f'schedules.{name}.warmup_lr = {warmup_lr!r} is above base_lr = {base_lr!r}: a warm-up rises. '
+                f'{self.slot}.warmup_lr = {warmup_lr!r} is above {self.slot}.base_lr = {base_lr!r}: a warm-up rises. '
                 'Both are for the reference batch.'
             )
 
     @property
     def scale(self) -> float:
-        """What the rates are multiplied by for the batch size."""
+        """Factor of the rates for the batch size."""
         return 1.0 if self.reference_batch is None else self.batch_size / self.reference_batch
 
     @property
@@ -88,7 +87,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return self.total_steps - self.warmup_steps
 
     def remaining(self, step) -> Any:
-        """Share of the decay that is still to come: 1 at the end of the warm-up, 0 at the end and after it.
+        """Fraction of the decay that is still to come: 1 at the end of the warm-up, 0 at the end and after it.
 
         The subtraction is done before the division, on whole numbers: `1 - step / total` has lost most of its digits
         near the end in float32.
@@ -144,17 +143,6 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             'warmup_steps': self.asked_warmup_steps,
             'warmup_lr': self.warmup_lr,
         }
-
-    def _number(self, setting: str, value: Any) -> float:
-        number = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-        if not number or value < 0:
-            raise UserError(f'schedules.{self.name}.{setting} = {value!r}: expected a number of at least 0.')
-        return float(value)
-
-    def _count(self, setting: str, value: Any, low: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise UserError(f'schedules.{self.name}.{setting} = {value!r}: expected a whole number of at least {low}.')
-        return value
 
 
 def describe(optimizer: keras.optimizers.Optimizer) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from keras import ops
 
+from seg.number_checks import check_number
 from seg.registry import schedules
 from seg.schedules.base import Schedule
 
@@ -32,6 +33,8 @@ class Cosine(Schedule):
       UserError: if a setting is out of its range.
     """
 
+    name = 'cosine'
+
     def __init__(
         self,
         *,
@@ -43,16 +46,8 @@ class Cosine(Schedule):
         warmup_steps: int = 0,
         warmup_lr: float = 0.0,
     ):
-        super().__init__(
-            name='cosine',
-            total_steps=total_steps,
-            batch_size=batch_size,
-            base_lr=base_lr,
-            reference_batch=reference_batch,
-            warmup_steps=warmup_steps,
-            warmup_lr=warmup_lr,
-        )
-        self.end_lr = self._number('end_lr', end_lr)
+        super().__init__(total_steps, batch_size, base_lr, reference_batch, warmup_steps, warmup_lr)
+        self.end_lr = check_number(f'{self.slot}.end_lr', end_lr)
 
     def decayed(self, step) -> Any:
         end = self.end_lr * self.scale

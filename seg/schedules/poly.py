@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from seg.errors import UserError
+from seg.number_checks import check_number
 from seg.registry import schedules
 from seg.schedules.base import Schedule
 
@@ -34,6 +34,8 @@ class Poly(Schedule):
       UserError: if a setting is out of its range.
     """
 
+    name = 'poly'
+
     def __init__(
         self,
         *,
@@ -46,19 +48,9 @@ class Poly(Schedule):
         warmup_steps: int = 0,
         warmup_lr: float = 0.0,
     ):
-        super().__init__(
-            name='poly',
-            total_steps=total_steps,
-            batch_size=batch_size,
-            base_lr=base_lr,
-            reference_batch=reference_batch,
-            warmup_steps=warmup_steps,
-            warmup_lr=warmup_lr,
-        )
-        self.power = self._number('power', power)
-        if not self.power:
-            raise UserError(f'schedules.poly.power = {power!r}: expected a number above 0.')
-        self.end_lr = self._number('end_lr', end_lr)
+        super().__init__(total_steps, batch_size, base_lr, reference_batch, warmup_steps, warmup_lr)
+        self.power = check_number(f'{self.slot}.power', power, above=True)
+        self.end_lr = check_number(f'{self.slot}.end_lr', end_lr)
 
     def decayed(self, step) -> Any:
         end = self.end_lr * self.scale

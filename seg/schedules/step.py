@@ -8,6 +8,7 @@ from typing import Any
 from keras import ops
 
 from seg.errors import UserError
+from seg.number_checks import check_number
 from seg.registry import schedules
 from seg.schedules.base import Schedule
 
@@ -35,6 +36,8 @@ class Step(Schedule):
       UserError: if a setting is out of its range, or a boundary lies within the warm-up.
     """
 
+    name = 'step'
+
     def __init__(
         self,
         *,
@@ -47,15 +50,7 @@ class Step(Schedule):
         warmup_steps: int = 0,
         warmup_lr: float = 0.0,
     ):
-        super().__init__(
-            name='step',
-            total_steps=total_steps,
-            batch_size=batch_size,
-            base_lr=base_lr,
-            reference_batch=reference_batch,
-            warmup_steps=warmup_steps,
-            warmup_lr=warmup_lr,
-        )
+        super().__init__(total_steps, batch_size, base_lr, reference_batch, warmup_steps, warmup_lr)
         known = isinstance(boundaries, Sequence) and (
             all(type(b) is int and b > 0 for b in boundaries) or all(type(b) is float and 0 < b < 1 for b in boundaries)
         )
@@ -71,9 +66,7 @@ class Step(Schedule):
                 f'schedules.step.boundaries = {boundaries!r}: the first lies within the warm-up of '
                 f'{self.warmup_steps} steps (schedules.step.warmup_steps).'
             )
-        self.gamma = self._number('gamma', gamma)
-        if not 0 < self.gamma <= 1:
-            raise UserError(f'schedules.step.gamma = {gamma!r}: expected a number above 0 and at most 1.')
+        self.gamma = check_number(f'{self.slot}.gamma', gamma, 0, 1, above=True)
 
     def decayed(self, step) -> Any:
         # A chain of choices, not a power of a count: each rate is then exactly the product as written.

@@ -16,6 +16,7 @@ from seg.errors import UserError
 from seg.inputs.images import ImageInputs
 from seg.inputs.instances import InstanceRows
 from seg.masks import paste
+from seg.number_checks import check_counts
 from seg.ops.boxes import iou
 from seg.registry import models, tasks
 from seg.structures import Annotations, DatasetInfo, Input, LossTerm
@@ -70,9 +71,7 @@ class Instance:
           eval_size: (height, width) that pictures are scaled to fit, up or down, in evaluation and prediction; None for
             their own size.
         """
-        for name, value in (('max_objects', max_objects), ('mask_size', mask_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f'tasks.instance.{name} = {value!r}: expected a whole number of at least 1.')
+        check_counts('tasks.instance', max_objects=max_objects, mask_size=mask_size)
         if eval_size is not None and (len(eval_size) != 2 or min(eval_size) < 1):
             raise UserError(f'tasks.instance.eval_size = {eval_size!r}: expected (height, width) in pixels, or None.')
         self._max_objects, self._mask_size = max_objects, mask_size

@@ -149,9 +149,9 @@ def test_other_keys_pass_and_shapes_stay_static():
 
 
 def test_mistakes():
-    with pytest.raises(UserError, match='copy_paste.probability = 1.5: expected a number between 0 and 1'):
+    with pytest.raises(UserError, match='augments.copy_paste.probability = 1.5'):
         pasting(probability=1.5)
-    with pytest.raises(UserError, match='copy_paste.min_scale = 2.0, copy_paste.max_scale = 1.0'):
+    with pytest.raises(UserError, match='augments.copy_paste.min_scale = 2.0, augments.copy_paste.max_scale = 1.0'):
         pasting(min_scale=2.0)
     with pytest.raises(UserError, match='needs a task for labels of the kind instance'):
         pasting()[0]({'image': tf.zeros([4, 4, 3]), 'size': tf.constant([4, 4])}, tf.constant([0, 0]))

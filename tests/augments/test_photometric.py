@@ -112,5 +112,5 @@ def test_probability():
     ],
 )
 def test_settings_out_of_range_are_refused(name, value, most):
-    with pytest.raises(UserError, match=rf'photometric.{name} = {value}: expected a number between 0 and {most}\.'):
+    with pytest.raises(UserError, match=rf'augments.photometric.{name} = {value}: .*{most}\.'):
         photometric(**{name: value})
