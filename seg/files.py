@@ -1,6 +1,6 @@
-"""Files on a local disk: which may be read, JSON from anywhere, and writing that leaves the old or the new content.
+"""Files on a local disk: safe reading, JSON of any content, and atomic writing.
 
-Nothing of TensorFlow here: a report uses it, too.
+It must not import TensorFlow: a report uses it, too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 def irregular(path: str) -> str | None:
-    """What stands at a path in place of a regular file, links followed, such as 'a FIFO'; None for a file or nothing.
+    """What is at a path instead of a regular file, such as 'a FIFO', links followed; None for a file or nothing.
 
     Opening a FIFO waits for ever, and some devices have no end.
     """
@@ -50,7 +50,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def parse_json(content: bytes) -> Any:
-    """Parses JSON in UTF-8, with or without a byte order mark. Whatever is wrong with it is told as text.
+    """Parses JSON in UTF-8, with or without a byte order mark. Errors have short texts.
 
     Raises:
       ValueError: says what was found and where, in a few words, as the end of "… is no JSON: ".
@@ -95,7 +95,7 @@ def read_object(path: str, remedy: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Tells what the system has against writing a file or folder.
+    """Turns the system's errors at writing a file or folder into messages.
 
     Raises:
       UserError: in place of an OSError.
@@ -139,7 +139,7 @@ def atomically(path: str, temporary: str = '', sync: bool = True) -> Iterator[st
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
-    """As `atomically`, for the files of a run: what the system has against it is told.
+    """As `atomically`, for the files of a run: the system's errors become messages.
 
     Raises:
       UserError: if the file cannot be written (a full or read-only disk, missing rights); `path` is then as it was.

@@ -136,7 +136,7 @@ class Checkpoints:
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    """A hard link where the file system has them: the best checkpoint then costs no space while it is a recent one."""
+    """Makes a hard link where the file system has them: a best checkpoint that is also a recent one takes no space."""
     if os.path.exists(target):
         os.remove(target)
     try:

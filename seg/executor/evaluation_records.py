@@ -1,4 +1,4 @@
-"""What a run keeps of its evaluations: lines of metrics.jsonl, TensorBoard, `eval/`, and the best checkpoint."""
+"""Records of evaluations: lines of metrics.jsonl, TensorBoard events, files in `eval/`, and the best checkpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from seg.run.values import number
 
 
 class EvaluationRecords:
-    """Of one run. What is under `best/` is told by `best/metrics.json` or, if need be, by its line in metrics.jsonl."""
+    """Of one run. The scores of the checkpoint in `best/` are in `best/metrics.json`, else in metrics.jsonl."""
 
     def __init__(self, config: RunConfig, folder: RunFolder, checkpoints: Checkpoints, log: MetricsLog):
         self._config, self._folder, self._checkpoints, self._log = config, folder, checkpoints, log
@@ -58,7 +58,7 @@ class EvaluationRecords:
         self._events.pictures(step, evaluation.pictures)
         self._events.flush()
         self.write_details(split, step, evaluation.details)
-        # The line comes last: it tells the next start that all the rest is there.
+        # The line comes last: it shows the next start that all the rest was written.
         if not self.has(step):  # It was if a kill came between the last evaluation and results.json.
             numbers = {'examples': evaluation.examples, 'seconds': round(evaluation.seconds, 3)}
             details = self._folder.details(split, step, evaluation.details)
@@ -66,7 +66,7 @@ class EvaluationRecords:
             self._log.add('eval', step, {**evaluation.metrics, **numbers, **origin})
 
     def best(self) -> dict[str, Any] | None:
-        """`step`, the value of `best_metric` (None if nothing tells it) and `checkpoint` of what is under `best/`."""
+        """`step`, the value of `best_metric` (None if unknown) and `checkpoint` of what is under `best/`."""
         step = self._checkpoints.best_step()
         if step is None:
             return None
@@ -75,7 +75,7 @@ class EvaluationRecords:
         return {'step': step, metric: value, 'checkpoint': self._checkpoints.best_path()}
 
     def write_details(self, split: str, step: int | str, details: Mapping[str, Any]) -> None:
-        """Writes what metrics tell beside numbers, as `eval/<kind>-<split>-<step>.json`."""
+        """Writes the details of the metrics as `eval/<kind>-<split>-<step>.json`."""
         for kind, value in details.items():
             files.write_json(self.path(split, step, kind), value)
 
@@ -107,7 +107,7 @@ class EvaluationRecords:
         return not known or is_better(metrics[self._config.best_metric], value, True)
 
     def _scores(self, step: int) -> dict[str, Any] | None:
-        """The metrics of the checkpoint of `step` under `best/`; None if nothing tells them."""
+        """The metrics of the checkpoint of `step` under `best/`; None if unknown."""
         try:
             kept = results.read(self._folder.best_metrics, 'It counts as missing.')
         except UserError as error:

@@ -1,4 +1,4 @@
-"""What a run keeps of its training: lines of metrics.jsonl, TensorBoard, and the time that it has taken."""
+"""Records of a training: lines of metrics.jsonl, TensorBoard events, and the time taken."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from seg.structures import Input
 
 
 class TrainingRecords:
-    """Of one run. The chief writes; every process counts the time, and knows of images that did not arrive."""
+    """Of one run. The chief writes; every process counts the time, and reports images that could not be read."""
 
     def __init__(self, config: RunConfig, task, engine: Engine, folder: RunFolder, log: MetricsLog):
         self._config, self._task, self._engine, self._folder, self._log = config, task, engine, folder, log
         self._events: Events | None = None
         self._progress: Progress | None = None
         self._seconds = 0.0
-        self._timed = [0, 0.0]  # Images and seconds of all loops but each process' first, which holds the tracing.
+        self._timed = [0, 0.0]  # Images and seconds of all loops but the first of each process, which includes tracing.
         self._first_loop = True
 
     def open(self, step: int, last: int, text: str) -> None:
@@ -46,7 +46,7 @@ class TrainingRecords:
             self._events.text(step, 'config', text)
 
     def add(self, result: LoopResult, step: int, seconds: float, source: Input) -> None:
-        """Writes one loop's means, and tells of images that did not arrive.
+        """Writes one loop's means, and reports images that could not be read.
 
         Args:
           result: of the loop.
@@ -102,12 +102,12 @@ class TrainingRecords:
             self._timed = [int(images), float(seconds)]
             self._seconds = float(metadata.get('train_seconds', 0.0))
         except (TypeError, ValueError, OverflowError):
-            logging.warning('%s does not tell the times of its training: they count from here on.', path)
+            logging.warning('%s does not have the times of its training: they are counted from here on.', path)
 
     def speed(self, step: int) -> dict[str, float | None]:
         """`train_seconds` and `train_images_per_second` of all steps up to `step`."""
         images, seconds = self._timed
-        if not seconds:  # There was a single loop, tracing included.
+        if not seconds:  # There was one loop only, tracing included.
             images, seconds = step * self._config.batch_size, self._seconds
         return {
             'train_seconds': round(self._seconds, 3),

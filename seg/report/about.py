@@ -1,4 +1,4 @@
-"""What a report tells of a run beside its scores: state, data and model, time, hardware, commands."""
+"""The facts of a run beside its scores: state, data and model, time, hardware, commands."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def status(run: RunFiles) -> str:
 
 
 def facts(run: RunFiles) -> list[tuple[str, str]]:
-    """What was trained on what."""
+    """Data, model, and how it was trained: (name, value)."""
     about, settings = run.about, run.about.settings
     parts = {key.rpartition('.')[2]: value for key, value in settings.items() if value.startswith('@')}
     names = [parts[slot].rpartition('.')[2] for slot in ('model', 'backbone') if slot in parts]
@@ -103,7 +103,7 @@ def hardware(run: RunFiles) -> list[tuple[str, str]]:
 
 
 def commands(run: RunFiles) -> list[tuple[str, str]]:
-    """Ways to repeat the run: (what it is, command)."""
+    """Commands that repeat the run: (heading, command)."""
     commands = []
     if run.about.command:
         commands.append(('The command of this run', _in_shell(run.about.command)))
@@ -111,17 +111,17 @@ def commands(run: RunFiles) -> list[tuple[str, str]]:
         words = ['seg_main', f'--gin_file={run.folder.config}', '--model_dir=runs/again']
         if run.about.mode:
             words.append(f'--mode={run.about.mode}')
-        commands.append(('The same from the settings that it has kept', _in_shell(words)))
+        commands.append(('The same from the stored settings', _in_shell(words)))
     return commands
 
 
 def _in_shell(words: Sequence[str]) -> str:
-    """A command with a line for each flag."""
+    """A command, one flag per line."""
     return ' \\\n  '.join(map(_quoted, words))
 
 
 def _quoted(word: str) -> str:
-    """A word for the shell, as --gin_param="NAME='value'" where that is possible."""
+    """A word quoted for the shell, where possible as --gin_param="NAME='value'"."""
     name, equals, value = word.partition('=')
     if shlex.quote(word) != word and equals and shlex.quote(name) == name and not re.search(r'["$`\\!]', value):
         return f'{name}="{value}"'

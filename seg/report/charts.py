@@ -1,4 +1,4 @@
-"""Line charts as SVG that stands in the page itself and takes its colours from the page's CSS variables."""
+"""Line charts as inline SVG, coloured by CSS variables of the page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-# Drawn in these colours, which are then replaced by CSS variables of the page, so that one drawing suits light, dark
-# and paper. Series i has the colour --series-<i>.
+# Placeholders that are replaced by CSS variables of the page, so that one drawing fits light mode, dark mode and paper.
+# Series i has the colour --series-<i>.
 _INK, _GRID = '#0000f0', '#0000f1'
 _SERIES = ('#0000e0', '#0000e1', '#0000e2', '#0000e3', '#0000e4', '#0000e5')
 _VARIABLES = {_INK: '--muted', _GRID: '--line'} | {color: f'--series-{i}' for i, color in enumerate(_SERIES)}
@@ -50,9 +50,9 @@ _STYLE = {
 }
 _SIZE = (5.0, 2.9)  # Inches of 72 units; shown about one pixel to the unit, so that text keeps its size.
 
-# Points from which on a curve is smoothed, and the share of it that one smoothed point looks at.
+# The number of points from which a curve is smoothed, and the fraction of it that is averaged for one point.
 _SMOOTH_FROM, _WINDOW = 30, 1 / 20
-_BAND_FROM, _BINS = 300, 150  # Points from which on the single values are drawn as a band, and its pieces.
+_BAND_FROM, _BINS = 300, 150  # The number of points from which the values are drawn as a band, and its bins.
 _LOGARITHMIC_FROM = 50  # Largest value over the smallest.
 _MARKERS_TO = 40
 
@@ -76,7 +76,7 @@ class Series(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A drawn chart: title, unit of the y axis, labels of the curves, an SVG element, and what it shows in words."""
+    """A chart: title, unit of the y axis, labels of the curves, an SVG element, and a description in words."""
 
     title: str
     unit: str
@@ -151,7 +151,7 @@ def _draw(axes, one: Series, color: str) -> None:
 
 
 def _not_below_zero(axes, values: np.ndarray) -> None:
-    """No empty room below 0 for what is never negative; the same above 1 for shares."""
+    """Limits the y axis: at 0 for values that are never negative, at 1 for fractions."""
     low, high = axes.get_ylim()
     if values.min() >= 0 and (low < 0 or values.min() < 0.4 * values.max()):
         axes.set_ylim(bottom=0)
@@ -180,7 +180,7 @@ def _in_words(one: Series) -> str:
 
 
 def _inline(svg: bytes, key: str) -> str:
-    """An SVG file as an element for the inside of a page: no fixed size, ids of its own, CSS variables for colours."""
+    """Turns an SVG file into an inline element: no fixed size, unique ids, CSS variables for colours."""
     namespaces = {'': 'http://www.w3.org/2000/svg', 'xlink': 'http://www.w3.org/1999/xlink'}
     root = ElementTree.fromstring(svg)
     text = ElementTree.tostring(root, encoding='unicode')
@@ -201,10 +201,10 @@ def _inline(svg: bytes, key: str) -> str:
         element.tail = None
     for name in ('width', 'height', 'version'):
         root.attrib.pop(name, None)
-    for definitions in root.findall('defs'):  # A style sheet, which in a page would hold everywhere.
+    for definitions in root.findall('defs'):  # A style sheet would apply to the whole page.
         for style in definitions.findall('style'):
             definitions.remove(style)
-    root.set('aria-hidden', 'true')  # The figure around it tells in words what is drawn.
+    root.set('aria-hidden', 'true')  # The element around it describes the chart in words.
     inline = ElementTree.tostring(root, encoding='unicode')
     for color, variable in _VARIABLES.items():
         inline = inline.replace(color, f'var({variable})')

@@ -11,19 +11,19 @@ from seg.drawing.palette import object_palette, voc_palette
 from seg.report.curves import name_of
 from seg.report.run_files import Evaluation, RunFiles
 
-_MOST_CLASSES = 32  # Of a confusion matrix that is a table; of more, the chart is shown.
+_MOST_CLASSES = 32  # Larger confusion matrices are shown as the stored chart, not as a table.
 _METRICS = ('iou', 'mask_ap', 'box_ap', 'recall', 'accuracy', 'precision')
 
 
 class Cell(NamedTuple):
-    """A share, 0 to 1, None where there is none, and how it is shown."""
+    """A fraction from 0 to 1, None if undefined, and its text."""
 
     value: float | None
     shown: str
 
 
 class ClassRow(NamedTuple):
-    """A class: name, CSS colour, what its bar shows, one cell per column."""
+    """A class: name, CSS colour, the cell with the bar, and one cell per further column."""
 
     name: str
     color: str
@@ -32,7 +32,7 @@ class ClassRow(NamedTuple):
 
 
 class ClassTable(NamedTuple):
-    """The classes, best first: names of the columns, the first of which has the bars; the evaluation; the rows."""
+    """The classes, best first: heading of the column with the bars, the other headings, the evaluation, the rows."""
 
     main: str
     others: list[str]
@@ -41,7 +41,7 @@ class ClassTable(NamedTuple):
 
 
 class ConfusionTable(NamedTuple):
-    """A confusion matrix: names, and per true class its pixels' shares by predicted class; None if it has none."""
+    """A confusion matrix: class names, and per true class the fractions by predicted class; None without pixels."""
 
     names: list[str]
     rows: list[list[Cell] | None]
@@ -53,13 +53,13 @@ def class_table(
     confusion: np.ndarray | None,
     further: Mapping[str, Mapping[str, Cell]],
 ) -> ClassTable | None:
-    """What is known of each class; classes without a score come last. None if nothing is.
+    """Makes the table; classes without a score come last. None if there are no scores of classes.
 
     Args:
       run: the run.
       evaluation: whose scores.
       confusion: [K, K] pixels by (true class, predicted class) of the same evaluation, where they are known.
-      further: columns to be shown last: by their names, what each class has.
+      further: the last columns: by their headings, the cell of each class.
     """
     columns: dict[str, dict[str, float]] = {}
     for key, value in (evaluation.metrics if evaluation else {}).items():
@@ -76,7 +76,7 @@ def class_table(
         columns.setdefault('precision', _ratios(names, right, predicted))
         shares['True pixels'] = _ratios(names, truth, truth.sum())
         shares['Predicted pixels'] = _ratios(names, predicted, truth.sum())
-    trained, _ = run.dataset.get('class_histogram', ((), ()))  # Which a run counts where a loss asks for it.
+    trained, _ = run.dataset.get('class_histogram', ((), ()))  # Counted where a loss needs it.
     if len(trained) == len(names) and sum(trained):
         shares['Training pixels'] = _ratios(names, np.asarray(trained), sum(trained))
     kinds = sorted(columns, key=lambda kind: (_METRICS.index(kind) if kind in _METRICS else len(_METRICS), kind))
@@ -101,7 +101,7 @@ def class_table(
 
 
 def confusion_table(run: RunFiles, confusion: np.ndarray | None) -> ConfusionTable | None:
-    """The matrix in percent of each true class; None if it is not known, or has too many classes for a table."""
+    """Makes the table, in percent of each true class; None if unknown or too large."""
     if confusion is None or len(confusion) > _MOST_CLASSES:
         return None
     truth = confusion.sum(1)
@@ -117,7 +117,7 @@ def confusion_table(run: RunFiles, confusion: np.ndarray | None) -> ConfusionTab
 
 
 def confusion_of(run: RunFiles, evaluation: Evaluation | None, notes: list[str]) -> np.ndarray | None:
-    """The pixels [K, K] by (true class, predicted class) that an evaluation counted; None if no sound file has them.
+    """Reads the pixel counts [K, K] by (true class, predicted class) of an evaluation; None if no sound file has them.
 
     Args:
       run: the run.
@@ -136,7 +136,7 @@ def confusion_of(run: RunFiles, evaluation: Evaluation | None, notes: list[str])
 
 
 def _ratios(names: list[str], parts: np.ndarray, wholes) -> dict[str, float]:
-    """parts / wholes by name; none where the whole is 0."""
+    """parts / wholes by class name; classes whose whole is 0 are left out."""
     wholes = np.broadcast_to(wholes, len(names))
     return {name: float(parts[i] / wholes[i]) for i, name in enumerate(names) if wholes[i]}
 
@@ -146,6 +146,6 @@ def _cell(value: float | None, form: str) -> Cell:
 
 
 def _colors(colors: Sequence[Sequence[int]], palette: Sequence[Sequence[int]], count: int) -> list[str]:
-    """CSS colours of the classes: those of the data set, or those of a palette of 256 if it has too few."""
+    """CSS colours of the classes: from the data set if it has enough, else from a palette of 256."""
     chosen = colors if len(colors) >= count else [palette[i % 256] for i in range(count)]
     return ['#{:02x}{:02x}{:02x}'.format(*map(int, color)) for color in chosen]

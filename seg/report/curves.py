@@ -1,4 +1,4 @@
-"""Which curves a report shows, from the lines of metrics.jsonl."""
+"""The curves of a report, from the lines of metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from seg.report.charts import NUM_COLORS, Chart, Series, line_chart
 from seg.report.run_files import RunFiles
 from seg.run.evaluations import Evaluation
 
-# Metrics that are shares, hence can share an axis, in the order of their importance.
+# Metrics from 0 to 1, which fit on one axis, the most important first.
 SCORES = ('miou', 'miou_without_background', 'pixel_accuracy', 'mean_accuracy')
 OBJECT_SCORES = ('mask_ap', 'mask_ap50', 'box_ap', 'box_ap50', 'f1', 'threat_score', 'precision', 'recall')
 OBJECT_SCORES += ('best_threshold',)
@@ -37,12 +37,12 @@ _THINGS = {'rois': 'ROIs', '': 'Counts'}
 
 
 def name_of(metric: str) -> str:
-    """A metric's name for people."""
+    """The display name of a metric."""
     return NAMES.get(metric) or metric.replace('_', ' ').capitalize()
 
 
 def curves(run: RunFiles) -> list[Chart]:
-    """Draws every curve that the run has points for."""
+    """Draws every curve that has points."""
     terms = sorted({name for line in run.train for name in line if name.startswith('loss/')})
     evaluated = {name for evaluation in run.evals for name in evaluation.metrics}
     scores = [name for name in (*SCORES, *OBJECT_SCORES) if name in evaluated][:NUM_COLORS]
@@ -73,7 +73,7 @@ def curves(run: RunFiles) -> list[Chart]:
 
 
 def _counts(run: RunFiles) -> Iterator[tuple[str, str, list[Series]]]:
-    """What the losses count, such as `counts/anchors_positive`: one chart for each kind of thing."""
+    """Charts of what the losses count, such as `counts/anchors_positive`: one for anchors, one for ROIs, ..."""
     kinds: dict[str, list[str]] = {}
     for name in sorted({name for line in run.train for name in line if name.startswith('counts/')}):
         thing, _, which = name.removeprefix('counts/').partition('_')
@@ -91,7 +91,7 @@ def _counts(run: RunFiles) -> Iterator[tuple[str, str, list[Series]]]:
 
 
 def _other_scores(evaluations: Sequence[Evaluation]) -> set[str]:
-    """Further metrics of the whole data set that look like shares, such as those of a plugin."""
+    """Further metrics whose values are all from 0 to 1, such as those of a plugin; metrics of classes excluded."""
     names = {name for evaluation in evaluations for name in evaluation.metrics if '/' not in name}
     names -= {*SCORES, *OBJECT_SCORES, *COUNTS, 'loss'}
     return {name for name in names if all(0 <= each.metrics.get(name, 0) <= 1 for each in evaluations)}

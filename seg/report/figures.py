@@ -12,7 +12,7 @@ from PIL import Image
 
 from seg.run.event_files import StoredFigure
 
-# Kept as stored unless JPEG takes less than this share: flat drawings are sharper, and no larger, as PNG.
+# Encoded anew as JPEG only below this fraction of the stored size: flat drawings are sharper, and no larger, as PNG.
 _JPEG_BELOW = 0.6
 # JPEG quality and largest width in pixels, tried in turn until all figures fit.
 _LEVELS = ((88, 2000), (80, 1600), (70, 1280), (60, 960))
@@ -22,7 +22,7 @@ _ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 _MOST_OF_A_GROUP = 12
 _KINDS = {
-    'fixed': ('Fixed images', 'The same ones in every evaluation.'),
+    'fixed': ('Fixed images', 'The same images in every evaluation.'),
     'worst': ('Worst images', 'Lowest {score} of the single image first.'),
     'best': ('Best images', 'Highest {score} of the single image first.'),
 }
@@ -32,7 +32,7 @@ DRAWINGS = {
     'class_iou': 'IoU of each class.',
     'class_pixels': 'Pixels of each class.',
     'precision_recall': 'Precision against recall.',
-    'score_histogram': 'Right and wrong detections by their scores.',
+    'score_histogram': 'True and false positives by score.',
     'class_ap': 'AP of each class.',
 }
 

@@ -1,4 +1,4 @@
-"""What an evaluation of instances keeps of each class beside its AP."""
+"""Columns of the class table from the details of an instance evaluation."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _COUNTS = ('objects', 'detections')
 
 
 def are_of_instances(evaluations: Sequence[Evaluation]) -> bool:
-    """Whether these are evaluations of boxes and masks."""
+    """Whether these evaluations have AP of boxes or masks."""
     return any('mask_ap' in e.metrics or 'box_ap' in e.metrics for e in evaluations)
 
 
 def instance_columns(run: RunFiles, evaluation: Evaluation | None, notes: list[str]) -> dict[str, dict[str, Cell]]:
-    """Columns of the table of classes: by their names, what each class has; empty if no sound file tells.
+    """Reads the columns: by their headings, the cell of each class; empty if no sound file has them.
 
     Args:
       run: the run.

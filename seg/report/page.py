@@ -1,4 +1,4 @@
-"""`--mode=report`: a run's files -> one HTML page that needs no network and no other file."""
+"""The report: one HTML page of a run that needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from seg.run import event_files
 from seg.run.folder import RunFolder
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
-_MOST_EVAL_FILES = 4  # Of --mode=eval, newest first: a table's columns.
+_MOST_EVAL_FILES = 4  # Columns for evaluations of --mode=eval, newest first.
 
 
 def write(model_dir: str, output: str | None = None) -> str:
-    """Writes the report of a run, finished or not. Needs neither its data nor its model, and no TensorFlow.
+    """Writes the report of a run, finished or not. It needs neither the data nor the model, nor TensorFlow.
 
     Args:
       model_dir: the run's directory.

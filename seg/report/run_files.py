@@ -1,4 +1,4 @@
-"""A run as its files tell it, complete or not: scores, curves, settings, hardware."""
+"""What the report reads of a run: scores, curves, settings, hardware."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Evaluation(evaluations.Evaluation):
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
-    """A run, as far as its files tell it. What is missing or damaged is empty.
+    """The content of a run's files. What is missing or damaged is empty.
 
     Attributes:
       folder: of the run.
@@ -69,7 +69,7 @@ class RunFiles:
 
     @property
     def step(self) -> int:
-        """The last step that any of the files tells of."""
+        """The last step in any of the files."""
         steps = [line['step'] for line in self.train[-1:]] + [evaluation.step for evaluation in self.evals[-1:]]
         steps += [values['step'] for values in (self.results, *self.eval_files.values()) if values]
         return int(max(steps, default=0))
@@ -86,7 +86,7 @@ class RunFiles:
 
     @property
     def train_seconds(self) -> float | None:
-        """Seconds of training steps over all resumes; None if nothing tells."""
+        """Seconds of training steps over all resumes; None if unknown."""
         known = number(self.results.get('train_seconds'))
         if known is not None and self.complete:
             return known
@@ -101,7 +101,7 @@ class RunFiles:
 
     @property
     def train_images_per_second(self) -> float | None:
-        """Images per second of training, without each process' first loop, which holds the tracing."""
+        """Images per second of training, without the first loop of each process, which includes tracing."""
         known = number(self.results.get('train_images_per_second'))
         if known is not None and self.complete:
             return known
@@ -133,7 +133,7 @@ class RunFiles:
         return _told(self.folder, path, lambda: files.read_object(path, ''), {}, notes)
 
     def _shown(self, label: str, evaluation: evaluations.Evaluation, name: str = '') -> Evaluation:
-        """Completes what older runs do not tell: which weights, of which a run has one kind, and the details."""
+        """Adds the label, and what records of older runs lack: details, and weights, which are the same in a run."""
         details, weights = evaluation.details, evaluation.weights
         if details is None:
             details = evaluations.details_by_name(self.folder, evaluation.step, name)
@@ -193,7 +193,7 @@ def read(model_dir: str) -> RunFiles:
 
 
 def _eval_files(folder: RunFolder, notes: list[str]) -> dict[str, dict[str, Any]]:
-    """The results of `--mode=eval`, newest first; the other files there are details, which are read when needed."""
+    """The results of `--mode=eval`, newest first; the other files are details, which are read when needed."""
     found = {}
     for path in glob.glob(os.path.join(glob.escape(folder.eval), '*.json')):
         name = os.path.basename(path).removesuffix('.json')
@@ -205,13 +205,13 @@ def _eval_files(folder: RunFolder, notes: list[str]) -> dict[str, dict[str, Any]
 
 
 def _label(name: str, step: int) -> str:
-    """The split, and the mark that stands behind the step, out of `<split>-<step>` or `<split>-<step>-<mark>`."""
+    """The split, and the mark if there is one, of `<split>-<step>` or `<split>-<step>-<mark>`."""
     split, found, mark = name.rpartition(f'-{step}')
     return f'{split} {mark[1:]}'.strip() if found and split else name
 
 
 def _told(folder: RunFolder, path: str, read: Callable[[], Any], otherwise: Any, notes: list[str]) -> Any:
-    """What a reader gives; a damaged file is told in the notes and left out."""
+    """Calls a reader; if the file is damaged, adds a note and returns `otherwise`."""
     try:
         return read()
     except UserError:

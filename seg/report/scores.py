@@ -12,19 +12,19 @@ from seg.report.run_files import Evaluation, RunFiles
 _HEADLINES = ('miou', 'pixel_accuracy', 'mask_ap', 'mask_ap50', 'box_ap')
 _AP = re.compile(r'(box|mask)_(ap|ar)(50|75|\d+|_small|_medium|_large)?')
 _AREAS = {
-    'small': 'objects of up to 32 \N{MULTIPLICATION SIGN} 32 pixels',
+    'small': 'instances of up to 32 \N{MULTIPLICATION SIGN} 32 pixels',
     'medium': 'of up to 96 \N{MULTIPLICATION SIGN} 96 pixels',
     'large': 'of more',
 }
 
 
 class PrecisionTable(NamedTuple):
-    """COCO's figures of boxes and masks.
+    """COCO's numbers of boxes and masks.
 
     Attributes:
       columns: (heading, evaluation) of each column.
-      rows: (name, what it is, (exact, shown) by column, None where there is none).
-      remarks: what to know of the table.
+      rows: (name, explanation, (exact, text) by column, None without a value).
+      remarks: below the table.
     """
 
     columns: list[tuple[str, Evaluation]]
@@ -33,7 +33,7 @@ class PrecisionTable(NamedTuple):
 
 
 def tiles(run: RunFiles, evaluations: list[Evaluation]) -> list[tuple[str, str, float | None, str]]:
-    """The headline numbers: (name, shown, exact value or None, what to know of it)."""
+    """The headline numbers: (name, text, exact value or None, remark)."""
     tiles = []
     if evaluations:
         first = evaluations[0]
@@ -65,9 +65,9 @@ def tiles(run: RunFiles, evaluations: list[Evaluation]) -> list[tuple[str, str, 
 
 
 def metric_rows(evaluations: list[Evaluation]) -> list[tuple[str, list[tuple[float, str] | None]]]:
-    """(name, (exact, shown) by evaluation, None where it has none), the important ones first, classes left out."""
+    """The metrics without those of classes, important ones first: (name, (exact, text) or None by evaluation)."""
     names = {name for e in evaluations for name in e.metrics if '/' not in name or name.startswith('loss/')}
-    names = {name for name in names if not _AP.fullmatch(name)}  # Which have a table of their own.
+    names = {name for name in names if not _AP.fullmatch(name)}  # They have their own table.
     losses = sorted((name for name in names if name.startswith('loss')), key=lambda name: (name.count('/'), name))
     if len(losses) == 2:  # A single term is the loss.
         losses = losses[:1]
@@ -90,7 +90,7 @@ def metric_rows(evaluations: list[Evaluation]) -> list[tuple[str, list[tuple[flo
 
 
 def precision_table(evaluations: list[Evaluation]) -> PrecisionTable | None:
-    """COCO's 12 figures of boxes and of masks; None if no evaluation has any.
+    """COCO's 12 numbers of boxes and of masks; None if no evaluation has any.
 
     Figures that a mean over no object would be are missing in the evaluations, and are explained.
     """
@@ -114,9 +114,7 @@ def precision_table(evaluations: list[Evaluation]) -> PrecisionTable | None:
     missing = [area for area in _AREAS if any(f'{kind}_ap_{area}' not in e.metrics for kind, e in kinds)]
     remarks = []
     if missing:
-        remarks.append(
-            f'No score (\N{EN DASH}) where the evaluation holds no object in an area range: {", ".join(missing)}.'
-        )
+        remarks.append(f'No score (\N{EN DASH}) where no instance is in the area range: {", ".join(missing)}.')
     limit = {int(e.metrics['max_detections']) for _, e in kinds if 'max_detections' in e.metrics}
     if limit:
         most = ' or '.join(f'{n:,}' for n in sorted(limit))

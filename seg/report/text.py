@@ -1,4 +1,4 @@
-"""Numbers and lists as a report shows them."""
+"""Text of numbers, times and lists."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def yes_or_no(value: Any) -> str:
 
 
 def listed(value: Any) -> str:
-    """A value, or several with how many there are of each."""
+    """A value as text; of a list, each different value with its count."""
     if not isinstance(value, list):
         return str(value)
     counts = collections.Counter(map(str, value))

@@ -1,4 +1,4 @@
-"""`dataset_info.json` in a run's directory: what evaluation and prediction have to know of the training data."""
+"""`dataset_info.json` in a run's directory: what evaluation and prediction need to know about the training data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from seg.run.folder import RunFolder
 from seg.structures import ClassHistogram, DatasetInfo
 
 _REMEDY = 'Remove the file; the same training command writes it again when it starts.'
-_MOST_PIXELS = 2**30  # Of `max_size`: a canvas beyond that fits into no memory.
+_MOST_PIXELS = 2**30  # Of `max_size`: no memory holds a larger canvas.
 
 
 def write(folder: RunFolder, info: DatasetInfo, histogram: ClassHistogram | None) -> None:
-    """Writes the file; the histogram only where a loss asked for it."""
+    """Writes the file; `histogram` is None unless a loss needs it."""
     counts = {} if histogram is None else {'class_histogram': [np.asarray(counts).tolist() for counts in histogram]}
     write_json(folder.dataset_info, dataclasses.asdict(info) | counts)
 
@@ -35,7 +35,7 @@ def read(folder: RunFolder) -> DatasetInfo:
 
 
 def read_class_histogram(folder: RunFolder, info: DatasetInfo) -> ClassHistogram | None:
-    """Pixels per class that the run has counted at its start; None if it has not, or counted other data.
+    """Reads the pixels per class that the run counted at its start; None if it did not, or of other data.
 
     Raises:
       UserError: if the file is damaged.
@@ -54,7 +54,7 @@ def read_class_histogram(folder: RunFolder, info: DatasetInfo) -> ClassHistogram
 
 
 def read_known(folder: RunFolder) -> dict[str, Any]:
-    """What the file tells, as JSON has it, without the values that cannot be right; empty if there is none.
+    """Reads the JSON values that are valid, and leaves out the others; empty if there is no file.
 
     Raises:
       UserError: if it holds no JSON object.
@@ -89,7 +89,7 @@ def _checked(path: str, values: dict[str, Any]) -> DatasetInfo:
 
 
 def _tests(values: dict[str, Any]) -> dict[str, tuple[str, bool]]:
-    """The one place that knows what each key may hold: what is expected, and whether its value is such."""
+    """The valid values of each key: the expectation as text, and whether the value meets it."""
     name, names, number, size = (values.get(key) for key in ('name', 'class_names', 'num_examples', 'max_size'))
     ignored, ids, colors = (values.get(key) for key in ('ignore_label', 'original_ids', 'colors'))
     k = len(names) if isinstance(names, list) else 0
@@ -115,7 +115,7 @@ def _are_counts(value: Any, classes: int) -> bool:
 
 
 def _is_list(value: Any, length: int, kind: type = list) -> bool:
-    """Whether a JSON value is a list of so many values of one type; true and false are no numbers."""
+    """Whether a JSON value is a list of the given length and type; true and false are no numbers."""
     in_range = lambda item: kind is not int or abs(item) < 2**63  # noqa: E731
     return isinstance(value, list) and len(value) == length and all(type(v) is kind and in_range(v) for v in value)
 

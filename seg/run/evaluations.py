@@ -1,4 +1,4 @@
-"""An evaluation as the records of a run tell of it, and which one is the best."""
+"""An evaluation, read from the records of a run, and which of several is the best."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Evaluation:
       split: of the data; empty if unknown.
       weights: 'ema' or 'raw'; empty if unknown.
       details: paths in the run's folder by kind; None if the record does not say.
-      settings: in what they differ from those of the training, `key = value` each.
+      settings: those that differ from the training's, `key = value` each.
     """
 
     step: int
@@ -47,7 +47,7 @@ class Evaluation:
 
 
 def of_line(line: Mapping[str, Any]) -> Evaluation:
-    """From a line of metrics.jsonl, whose step is sound."""
+    """Reads a line of metrics.jsonl."""
     examples, seconds = whole(line.get('examples')), number(line.get('seconds'))
     return Evaluation(
         step=line['step'],
@@ -60,7 +60,7 @@ def of_line(line: Mapping[str, Any]) -> Evaluation:
 
 
 def of_results(results: Mapping[str, Any]) -> Evaluation:
-    """From what `seg.run.results.read` gives."""
+    """Reads the content of results.json or of a file of --mode=eval."""
     settings = results.get('settings')
     return Evaluation(
         step=results['step'],
@@ -86,7 +86,7 @@ def is_better(value: float, than: float, higher_is_better: bool) -> bool:
 
 
 def best(evaluations: Iterable[Evaluation], metric: str, higher_is_better: bool) -> Evaluation | None:
-    """The first of those with the best value of a metric; None if none has the metric."""
+    """The evaluation with the best value of a metric, the first of equals; None if none has the metric."""
     found = None
     for evaluation in evaluations:
         value = evaluation.metrics.get(metric)
@@ -96,13 +96,13 @@ def best(evaluations: Iterable[Evaluation], metric: str, higher_is_better: bool)
 
 
 def details_by_name(folder: RunFolder, step: int, name: str = '') -> dict[str, str]:
-    """The details of an evaluation whose record does not name them, by their files' names.
+    """Finds the details of an evaluation whose record does not name them, by their file names.
 
     Args:
       folder: of the run.
       step: of the weights.
-      name: of the file of its scores, without an ending; empty for an evaluation of the training. Its split is then
-        not known either: of several, the one that most steps have a file of.
+      name: of the file with its scores, without the ending; empty for an evaluation during training. Its split is then
+        unknown, too: of several, the one with files of the most steps is taken.
 
     Returns:
       Paths in the folder by kind.

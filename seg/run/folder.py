@@ -22,7 +22,7 @@ class RunFolder:
       config: the settings as given, from which the run can be started again.
       operative_config: every setting that was used, defaults included.
       run: hardware, versions and settings; see `seg/run/records.py`.
-      dataset_info: what evaluation and prediction have to know of the training data.
+      dataset_info: what evaluation and prediction need to know about the training data.
       model_info: the variables with their shapes, as text.
       metrics: a line for each loop of training and each evaluation.
       results: the scores at the end.
@@ -133,7 +133,7 @@ class RunFolder:
 
 
 def split_of(name: str) -> str:
-    """The split in the name of some data: `val` for `voc_layout/val`."""
+    """The split in the name of a data set: `val` in `voc_layout/val`."""
     return name.rpartition('/')[2]
 
 

@@ -15,11 +15,11 @@ from seg.run.folder import RunFolder
 
 @contextlib.contextmanager
 def locked(folder: RunFolder, keep: bool = True) -> Iterator[None]:
-    """Holds the directory, so that no second process trains in it, and tries whether it can be written to.
+    """Locks the directory, so that no second process trains in it; also checks that it is writable.
 
     Args:
       folder: made where it is not there.
-      keep: whether what this has made stays; not for a look that runs nothing.
+      keep: whether new folders and the lock file stay; False for a check that runs nothing.
 
     Raises:
       UserError: if another process holds it, or nothing can be written there.

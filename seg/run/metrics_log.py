@@ -42,7 +42,7 @@ class MetricsLog:
         """Appends a line.
 
         Raises:
-          UserError: if it cannot be written. What there is of it then counts for nothing.
+          UserError: if it cannot be written. A part of it counts as a damaged line.
         """
         line = json.dumps({'kind': kind, 'step': step, **values}, ensure_ascii=False) + '\n'
         with writing(self._path), open(self._path, 'a', encoding='utf-8', errors='backslashreplace') as file:
@@ -58,7 +58,7 @@ class MetricsLog:
         return Log([line for line in lines if line is not None], lines.count(None))
 
     def cut(self, step: int) -> None:
-        """Removes what came after `step`, and what is damaged, which is told. A kill may have cut the last line."""
+        """Removes lines after `step`, and damaged ones with a warning. A kill may have cut the last line."""
         lines = self._lines()
         kept = [line for line, _ in lines if line is not None and line['step'] <= step]
         for number, (line, text) in enumerate(lines, 1):

@@ -1,7 +1,7 @@
 """`run.json`: the mode, the hardware, versions and settings of a run. A training writes it when it starts.
 
-`training` and `free` hold the settings as texts by their names: those that a run cannot go on without, and those that
-may change while it goes on.
+`training` and `free` hold the settings as texts by name: those that must stay the same when the run goes on, and those
+that may change.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ def read(folder: RunFolder) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What `run.json` says, for people. A value of the wrong type counts as missing.
+    """The content of `run.json`. A value of the wrong type counts as missing.
 
     Attributes:
-      known: whether the file says anything.
+      known: whether there is a file with any content.
       mode: empty if unknown.
       evaluates: None if unknown, as in older runs.
       train_steps: None if unknown.

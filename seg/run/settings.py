@@ -1,4 +1,4 @@
-"""The settings of a run: kept in its folder, and compared where the run goes on or is evaluated."""
+"""The settings of a run: stored in its folder, and compared when the run goes on or is evaluated."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FREE = (
 
 
 def check(folder: RunFolder) -> None:
-    """Refuses to go on with a run under settings that would have trained it differently.
+    """Refuses to go on with a run under other training settings.
 
     Call it once everything is built: only then is it known which settings are used.
 
@@ -69,9 +69,9 @@ def write(folder: RunFolder, parts: Mapping[str, Any], **about: Any) -> None:
 
 
 def changed_for_evaluation(folder: RunFolder) -> list[str]:
-    """The parsed settings that make an evaluation another one than those of the run's training, as `key = value`.
+    """The parsed settings that make an evaluation differ from those of the training, as `key = value`.
 
-    Call it once everything is built. Which data are evaluated, and in which batches, is no such setting.
+    Call it once everything is built. Settings of the data and of batch sizes do not count.
 
     Raises:
       UserError: if `run.json` is damaged.

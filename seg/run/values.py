@@ -1,4 +1,4 @@
-"""Values of JSON files that somebody may have edited or cut: none is taken to be of the type that it should be."""
+"""Checks of values of JSON files, which may have been edited or damaged: any value may have any type."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def whole(value: Any) -> int | None:
 
 
 def is_step(value: Any) -> bool:
-    """Whether it can be a step of a training."""
+    """Whether the value can be a step of a training."""
     return type(value) is int and 0 <= value < 2**63
 
 

@@ -1,4 +1,4 @@
-"""Files fetched once and kept where Keras keeps its own: in `models/` of $KERAS_HOME, by default `~/.keras`."""
+"""Files that are downloaded once, to the folder that Keras uses: `models/` in $KERAS_HOME, by default `~/.keras`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cached(url: str, checksum: str, title: str, hint: str = '') -> str:
       hint: another way to come by it, for messages; a sentence or ''.
 
     Raises:
-      UserError: if it cannot be had, with the address and the place to put it by hand.
+      UserError: if the download fails; the message has the address and the path to put the file at by hand.
     """
     path = os.path.join(folder(), os.path.basename(urllib.parse.urlsplit(url).path))
     if os.path.exists(path):

@@ -39,7 +39,7 @@ class DamagedFileError(UserError):
 
 @contextlib.contextmanager
 def parsing(path: str, expected: str) -> Iterator[None]:
-    """The door of a reader of weights: whatever is raised on a file's content becomes one message.
+    """Turns whatever a library raises on a file's content into one message.
 
     Libraries raise anything on damaged or crafted content, and another thing in their next version.
 
@@ -82,7 +82,7 @@ def write(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, A
         try:
             save_file(tensors, temporary, header)
             os.chmod(temporary, 0o666 & ~_umask())  # The library makes files that only their owner can read.
-            read(temporary)  # Some disks take what they cannot keep: look before the good file is replaced.
+            read(temporary)  # Some disks accept what they cannot store: verify before the old file is replaced.
         except (SafetensorError, UserError) as error:
             raise OSError(str(error).rpartition('I/O error: ')[2]) from error
 
@@ -94,7 +94,7 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
     Raises:
       DamagedFileError: if the file is missing, truncated, or a checksum does not match.
-      UserError: if it cannot be opened, which says nothing of what is in it.
+      UserError: if it cannot be opened, which says nothing about its content.
     """
     with _opened(path) as file:
         header = file.metadata() or {}
@@ -111,7 +111,7 @@ def read_metadata(path: str) -> dict[str, Any]:
 
     Raises:
       DamagedFileError: if the file is missing or its header cannot be read.
-      UserError: if it cannot be opened, which says nothing of what is in it.
+      UserError: if it cannot be opened, which says nothing about its content.
     """
     with _opened(path) as file:
         header = file.metadata() or {}
@@ -120,20 +120,20 @@ def read_metadata(path: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    """The file for reading; tells damage from what passes, such as missing rights or too many open files."""
+    """Opens the file; distinguishes damage from temporary errors, such as missing rights or too many open files."""
     if kind := files.irregular(path):
         raise DamagedFileError(f'{path!r} is {kind}, expected a tensor file.')
     with parsing(path, 'tensor file'):
         try:
-            open(path, 'rb').close()  # The library's own errors do not say which of the two it is.
+            open(path, 'rb').close()  # The library's own errors do not distinguish the two.
             with safe_open(path, framework='numpy') as file:
                 yield file
         except FileNotFoundError:
             raise DamagedFileError(f'{path!r}: there is no such file.') from None
         except OSError as error:
             raise UserError(
-                f'{path!r} cannot be opened: {error.strerror or error}. This says nothing of what is in it: mend the '
-                'cause (rights, a disk that is not there, too many open files), then start the same command again.'
+                f'{path!r} cannot be opened: {error.strerror or error}. This says nothing about its content: '
+                'remove the cause (rights, a missing disk, too many open files), then start the same command again.'
             ) from error
 
 
@@ -148,7 +148,7 @@ def _tensors(path: str, file: Any) -> dict[str, np.ndarray]:
     tensors = {name: file.get_tensor(name) for name, kind in kinds.items() if kind not in _SMALL}
     if len(tensors) == len(kinds):
         return tensors
-    # The library has compared what the header says with the file, but makes no arrays of these types.
+    # The library has checked the header against the file, but makes no arrays of these types.
     with open(path, 'rb') as raw:
         begin = int.from_bytes(raw.read(8), 'little')
         header = files.parse_json(raw.read(begin))

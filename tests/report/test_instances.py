@@ -109,7 +109,7 @@ def test_all_twelve_figures_of_boxes_and_masks(whole):
         assert last == [exact[f'mask_{name}'], exact[f'box_{name}']]
         assert best == pytest.approx([1.1 * value for value in last])
     assert 'the 100 detections of an image with the highest scores count' in whole.shown
-    assert 'no object' not in whole.shown
+    assert 'area range:' not in whole.shown
     assert whole.shown.count('0.4200') >= 1 and 'Mask ap small' not in whole.shown
 
 
@@ -117,7 +117,7 @@ def test_missing_area_ranges_are_explained(no_curves, tmp_path):
     found = report(run(tmp_path, scores(missing=('_large',), limit=300)))
     rows = precision(found)
     assert rows['AP large'][:2] == ['', ''] and rows['AR large'][:2] == ['', ''] and '' not in rows['AP small']
-    assert 'AR 300' in rows and 'no object in an area range: large.' in found.shown
+    assert 'AR 300' in rows and 'in the area range: large.' in found.shown
     assert 'the 100 or 300 detections' in found.shown, 'the best evaluation had another limit'
 
 
@@ -186,7 +186,7 @@ def test_curves(whole):
 def test_pictures(whole):
     alts = [image['alt'] for image in whole.of('img')]
     assert alts == [
-        'Precision against recall.', 'Right and wrong detections by their scores.',
+        'Precision against recall.', 'True and false positives by score.',
         'Fixed images: 1', 'Worst images: 1', 'Best images: 1',
     ]  # fmt: skip
     assert 'Lowest F1 of the single image first.' in whole.shown and 'mIoU' not in whole.shown
