@@ -152,7 +152,7 @@ class Mode:
 
     @classmethod
     def directory(cls, gin_files: Sequence[str], model_dir: str | None) -> str:
-        """The run's directory: the one asked for, or one named after the last gin file."""
+        """The run's directory: `model_dir` if it is given, else one named after the last gin file."""
         if model_dir is not None:
             return os.path.expanduser(model_dir)
         # A gin file of an experiment is called run.gin, and its folder has the name.
