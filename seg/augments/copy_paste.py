@@ -87,7 +87,7 @@ class CopyPaste:
                 'augments.copy_paste: the pictures have different sizes here. Put it after the augment that gives them '
                 'one size, as @augments.scale_crop_flip does.'
             )
-        keys = ('image', 'size', *instances.OBJECT_KEYS)
+        keys = ('image', 'size', *instances.KEYS)
         before = {key: example[key] for key in keys}
         draw = tf.random.stateless_uniform([], seed, alg='philox')
         after = tf.cond(draw < self._probability, lambda: self._paste(before, seed), lambda: before)
@@ -103,10 +103,10 @@ class CopyPaste:
         size = tuple(example['image'].shape[:2])
         source = ScaleCropFlip(0, size, *self._scales, 0.0, self._flip, fit=True)(source, seeds[2])
         covered = source['label'] > 0
-        pasted = {key: source[key] for key in instances.OBJECT_KEYS}
-        behind = self._behind({key: example[key] for key in instances.OBJECT_KEYS}, covered)
+        pasted = {key: source[key] for key in instances.KEYS}
+        behind = self._behind({key: example[key] for key in instances.KEYS}, covered)
         image = tf.where(covered[:, :, None], tf.cast(source['image'], example['image'].dtype), example['image'])
-        joined = {key: tf.concat([part[key] for part in (*behind, pasted)], axis=0) for key in instances.OBJECT_KEYS}
+        joined = {key: tf.concat([part[key] for part in (*behind, pasted)], axis=0) for key in instances.KEYS}
         return {'image': image, 'size': tf.maximum(example['size'], source['size']), **joined}
 
     def _behind(self, objects: Example, covered: tf.Tensor) -> tuple[Example, Example]:
@@ -129,12 +129,23 @@ class CopyPaste:
             """Runs of one object in the frame of its box, their box, and the numbers of its seen pixels and of all."""
             own = ends[splits[n] : splits[n + 1]]
             own = tf.RaggedTensor.from_row_lengths(own, tf.size(own, tf.int64)[None], validate=False)
-            places = []
-            for axis in (0, 1):
-                factor, offset = objects['view'][n, 2 * axis], objects['view'][n, 2 * axis + 1]
-                centres = tf.cast(tf.range(low[n, axis], high[n, axis]), tf.float32) + 0.5
-                places.append(tf.cast(tf.floor(factor * centres + offset), tf.int32)[None])
-            whole = instances.look_up(own, objects['frame'][n : n + 1], *places)
+            centres = [tf.cast(tf.range(low[n, axis], high[n, axis]), tf.float32) + 0.5 for axis in (0, 1)]
+            view, frame = objects['view'][n], objects['frame'][n : n + 1]
+
+            def seen_through(first, second):
+                """The mask where the axes of the image lie along the rows and the columns of the frame."""
+                factors = tf.reduce_sum(view[:, :2], axis=1)
+                rows, columns = (
+                    tf.cast(tf.floor(factors[axis] * along + view[axis, 2]), tf.int32)[None]
+                    for axis, along in ((0, first), (1, second))
+                )
+                return instances.look_up(own, frame, rows, columns)
+
+            whole = tf.cond(
+                instances.swaps_axes(view[None])[0],
+                lambda: tf.transpose(seen_through(centres[1], centres[0]), [0, 2, 1]),
+                lambda: seen_through(*centres),
+            )
             runs = ragged.from_dense(whole & ~covered[low[n, 0] : high[n, 0], low[n, 1] : high[n, 1]])
             box, area = ragged.boxes_and_areas(runs, high[n, 0] - low[n, 0])
             return runs.values, box[0], tf.stack([area[0], tf.math.count_nonzero(whole, dtype=tf.float32)])
@@ -150,13 +161,12 @@ class CopyPaste:
         # Sides that are not hidden stay where they were, between pixels.
         inner = tf.concat([tf.maximum(inner[:, :2], boxes[:, :2]), tf.minimum(inner[:, 2:], boxes[:, 2:])], axis=1)
         share = pixels[:, 0] / tf.maximum(pixels[:, 1], 1.0)
-        one = tf.ones_like(share)
         seen = objects | {
             'boxes': inner,
             'area': objects['area'] * share,
             'masks': masks,
             'frame': high - low,
-            'view': tf.stack([one, -offset[:, 0], one, -offset[:, 1]], axis=1),
+            'view': tf.concat([tf.eye(2, batch_shape=[tf.shape(boxes)[0]]), -offset[:, :, None]], axis=2),
         }
         left = (share >= self._min_visible) & tf.reduce_all(inner[:, 2:] - inner[:, :2] >= instances.LEAST_SIDE, axis=1)
         return instances.choose(seen, tf.where(left)[:, 0])

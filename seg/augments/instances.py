@@ -1,8 +1,7 @@
-"""What the augments of examples with objects share: where objects are, which stay, and their masks in their boxes.
+"""Instances under augments: their boxes and views, which of them stay, and their masks in their boxes.
 
-Masks are never moved. Each object keeps its mask as the data set has it, in the frame of its own picture, and a `view`
-that says where in that frame a point of the augmented picture lies. An augment changes the views and the boxes; at the
-end `mask_crops` looks the masks up through the views.
+`base` tells what a view is. An augment changes views and boxes; at the end `mask_crops` looks the masks up through the
+views.
 """
 
 from __future__ import annotations
@@ -11,23 +10,20 @@ import tensorflow as tf
 
 Example = dict[str, tf.Tensor]
 
-# What an example says of each object, along the first axis.
-OBJECT_KEYS = ('boxes', 'classes', 'is_crowd', 'area', 'masks', 'view', 'frame')
-LEAST_SIDE = 1.0  # Of a box, in pixels; objects of which less is left are dropped.
+# Keys of an example with one entry for each instance, along the first axis.
+KEYS = ('boxes', 'classes', 'is_crowd', 'area', 'masks', 'view', 'frame')
+LEAST_SIDE = 1.0  # Of a box, in pixels; instances with less are dropped.
 
 
 def begin(example: Example, dtype: str = 'float32') -> Example:
-    """Makes an example of a data set ready for augments.
+    """Makes a loaded example ready for augments.
 
     Args:
-      example: as loaded: `image` uint8 [H, W, 3], `boxes` float32 [N, 4], `masks` int32 [N, (ends)] and so on.
+      example: as a data set loads it.
       dtype: of the image.
 
     Returns:
-      The example with the image in `dtype`, `size` int32 [2], and for each object `frame` int32 [N, 2], height and
-      width of the picture that its mask belongs to, and `view` float32 [N, 4] = (ay, by, ax, bx): what is at (y, x) now
-      is at (ay * y + by, ax * x + bx) in that frame. Coordinates are continuous: the centre of the first pixel is at
-      0.5.
+      The example with the image in `dtype`, `size`, and `frame` and `view` of each instance, see `base.FIELDS`.
     """
     size = tf.shape(example['image'])[:2]
     count = tf.shape(example['boxes'])[0]
@@ -36,40 +32,41 @@ def begin(example: Example, dtype: str = 'float32') -> Example:
         'size': size,
         'masks': example['masks'].with_row_splits_dtype(tf.int64),  # Of one kind, so that those of two can be joined.
         'frame': tf.tile(size[None], [count, 1]),
-        'view': tf.tile([[1.0, 0.0, 1.0, 0.0]], [count, 1]),
+        'view': tf.tile([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]], [count, 1, 1]),
     }
 
 
 def choose(example: Example, indices: tf.Tensor) -> Example:
-    """The example with these objects only, in this order; int [M]."""
-    return example | {key: tf.gather(example[key], indices) for key in OBJECT_KEYS if key in example}
+    """The example with these instances only, in this order; int [M]."""
+    return example | {key: tf.gather(example[key], indices) for key in KEYS if key in example}
 
 
 def move(example: Example, factor: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> Example:
-    """Follows the objects when their picture is moved, and drops those that are out of it.
+    """Moves instances with their image, and drops those that are out of it.
 
     Args:
-      example: with objects, before the move.
-      factor: float32 [2], for y and x: what is at p now was at factor * p + offset. Below 0 where it is mirrored.
+      example: with instances, before the move.
+      factor: float32 [2], for y and x: the point p of the new image was at factor * p + offset. Below 0 for a mirror
+        image.
       offset: float32 [2].
-      size: int32 [2], the valid region of the new picture.
+      size: int32 [2], the valid part of the new image.
 
     Returns:
-      The example with new `boxes`, limited to the valid region, `view` and `area` (of the whole object, at the new
-      scale), without the objects whose box is narrower or lower than 1 pixel now.
+      The example with new `boxes`, limited to the valid part, `view` and `area` (of the whole instance, at the new
+      scale), without the instances whose box is narrower or lower than 1 pixel.
     """
     boxes = (example['boxes'] - tf.tile(offset, [2])) / tf.tile(factor, [2])
     boxes = tf.concat([tf.minimum(boxes[:, :2], boxes[:, 2:]), tf.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
     boxes = tf.clip_by_value(boxes, 0.0, tf.cast(tf.tile(size, [2]), tf.float32))
-    a, b = example['view'][:, 0::2], example['view'][:, 1::2]
-    view = tf.reshape(tf.stack([a * factor, a * offset + b], axis=2), [-1, 4])
+    turn, shift = example['view'][:, :, :2], example['view'][:, :, 2]
+    view = tf.concat([turn * factor, (tf.reduce_sum(turn * offset, axis=2) + shift)[:, :, None]], axis=2)
     area = example['area'] / tf.abs(tf.reduce_prod(factor))
     left = tf.reduce_all(boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE, axis=1)
     return choose(example | {'boxes': boxes, 'view': view, 'area': area}, tf.where(left)[:, 0])
 
 
 def mask_crops(masks: tf.RaggedTensor, frame: tf.Tensor, view: tf.Tensor, boxes: tf.Tensor, side: int) -> tf.Tensor:
-    """Each object's mask in its own box, sampled at the nearest point.
+    """Each instance's mask in its own box, sampled at the nearest point.
 
     Cell (i, j) of a box is set where the mask is set at the centre of the cell, seen through the view. No mask is
     decoded: the column of a cell is looked up among the ends of the runs, and the few ends within the column are
@@ -77,19 +74,27 @@ def mask_crops(masks: tf.RaggedTensor, frame: tf.Tensor, view: tf.Tensor, boxes:
 
     Args:
       masks: int32 [N, (ends)], runs of set pixels, column after column.
-      frame: int32 [N, 2], height and width of the picture of each mask.
-      view: float32 [N, 4], see `begin`.
-      boxes: float32 [N, 4], in the augmented picture.
+      frame: int32 [N, 2], see `base.FIELDS`.
+      view: float32 [N, 2, 3].
+      boxes: float32 [N, 4], in the augmented image.
       side: cells along each side of a box.
 
     Returns:
-      uint8 [N, side, side]: 255 on the object, else 0.
+      uint8 [N, side, side]: 255 on the instance, else 0.
     """
     centres = (tf.range(side, dtype=tf.float32) + 0.5) / side
     points = boxes[:, :2, None] + (boxes[:, 2:] - boxes[:, :2])[:, :, None] * centres  # [N, 2, side]
-    source = tf.cast(tf.floor(view[:, 0::2, None] * points + view[:, 1::2, None]), tf.int32)
+    swapped = swaps_axes(view)
+    points = tf.where(swapped[:, None, None], points[:, ::-1], points)
+    source = tf.cast(tf.floor(tf.reduce_sum(view[:, :, :2], axis=2)[:, :, None] * points + view[:, :, 2:]), tf.int32)
     is_set = look_up(masks, frame, source[:, 0], source[:, 1])
+    is_set = tf.where(swapped[:, None, None], tf.transpose(is_set, [0, 2, 1]), is_set)
     return tf.ensure_shape(tf.cast(is_set, tf.uint8) * 255, [None, side, side])
+
+
+def swaps_axes(view: tf.Tensor) -> tf.Tensor:
+    """Whether rows of the image are columns of the frame, bool [N]."""
+    return view[:, 0, 1] != 0
 
 
 def look_up(masks: tf.RaggedTensor, frame: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
@@ -108,14 +113,14 @@ def look_up(masks: tf.RaggedTensor, frame: tf.Tensor, rows: tf.Tensor, columns: 
     within = (columns >= 0) & (columns < width)
     columns = tf.cast(tf.where(within, columns, 0), tf.int64)
     sides = tf.cast(frame, tf.int64)
-    # One ascending list for all objects: each begins where the positions of the one before it end.
+    # One ascending list for all instances: each begins where the positions of the one before it end.
     begins = tf.cumsum(tf.reduce_prod(sides, axis=1), exclusive=True)
     ends = tf.cast(masks.values, tf.int64) + tf.repeat(begins, masks.row_lengths())
     top = begins[:, None] + columns * sides[:, :1]
     passed = tf.searchsorted(ends, tf.reshape(top, [-1]), side='right', out_type=tf.int32)
     later = tf.searchsorted(ends, tf.reshape(top + sides[:, :1] - 1, [-1]), side='right', out_type=tf.int32)
     passed, later = (tf.reshape(places, tf.shape(top)) for places in (passed, later))
-    # Runs come in pairs of ends, so that the ends of earlier objects do not change what is odd.
+    # Runs come in pairs of ends, so that the ends of earlier instances do not change what is odd.
     is_set = tf.tile((passed % 2 == 1)[:, None, :], [1, tf.shape(rows)[1], 1])
 
     def turn(number, is_set):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from seg.augments.base import change_colors
 from seg.number_checks import check_number
 from seg.registry import augments
 
@@ -70,7 +71,6 @@ class Photometric:
         Returns:
           The example with a changed `image`, within 0..255. Other keys are passed on.
         """
-        image, size = example['image'], example['size']
         draws = tf.random.stateless_uniform([2, 4], seed, alg='philox')
         amounts = tf.where(draws[0] < self._probability, (2 * draws[1] - 1) * self._ranges, 0.0)
         brightness, contrast, saturation, hue = tf.unstack(amounts)
@@ -79,12 +79,10 @@ class Photometric:
         chroma = tf.stack([tf.stack([zero + 1, zero, zero]), tf.stack([zero, cos, -sin]), tf.stack([zero, sin, cos])])
         matrix = (1 + contrast) * tf.matmul(_FROM_YIQ, tf.matmul(chroma, _TO_YIQ))
 
-        height, width = tf.unstack(size)
-        inside = image[:height, :width]
-        color = tf.reduce_sum(tf.reduce_sum(inside, 0), 0) / tf.cast(height * width, tf.float32)
-        # Grey is a fixed point of hue and saturation, so the order of the four changes is immaterial but for the clip.
-        offset = brightness - contrast * tf.tensordot(_TO_YIQ[0], color, 1)
-        changed = tf.matmul(tf.reshape(inside, [-1, 3]), matrix, transpose_b=True) + offset
-        changed = tf.reshape(tf.clip_by_value(changed, 0.0, 255.0), tf.shape(inside))
-        changed = tf.concat([tf.concat([changed, image[:height, width:]], axis=1), image[height:]], axis=0)
-        return dict(example, image=tf.ensure_shape(changed, image.shape))
+        def change(inside):
+            color = tf.reduce_sum(tf.reduce_sum(inside, 0), 0) / tf.cast(tf.reduce_prod(example['size']), tf.float32)
+            # Grey is a fixed point of hue and saturation: only the clipping depends on the order of the four changes.
+            offset = brightness - contrast * tf.tensordot(_TO_YIQ[0], color, 1)
+            return tf.matmul(tf.reshape(inside, [-1, 3]), matrix, transpose_b=True) + offset
+
+        return change_colors(example, change)

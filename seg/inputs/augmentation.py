@@ -1,35 +1,59 @@
-"""Augmentations one after the other, held to their contract."""
+"""Augments one after the other, checked against their contract (`seg.augments.base`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from seg.augments.base import FIELDS, Augment, Example
 from seg.datasets import checking
 from seg.errors import UserError, shown
 from seg.registry import Factory
 
-Example = dict[str, tf.Tensor]
-Augment = Callable[[Example, tf.Tensor], Example]
-
 
 def build(factories: Sequence[Factory], slot: str, **supplied: Any) -> list[Augment]:
-    """Builds augmentations whose errors tell their names."""
-    return [
-        named(factory(**supplied), f'{slot}[{i}]: {factory.entry.reference}') for i, factory in enumerate(factories)
-    ]
+    """Builds augments whose errors tell their names.
+
+    Raises:
+      UserError: if one is no function of an example and a seed.
+    """
+    augments = []
+    for i, factory in enumerate(factories):
+        augment, entry = factory(**supplied), factory.entry
+        if not _takes_two(augment):
+            raise UserError(
+                f'{slot}[{i}]: {entry.reference} ({entry.place}) returned {shown(augment)}; expected a function '
+                'augment(example, seed).'
+            )
+        augments.append(named(augment, f'{slot}[{i}]: {entry.reference} ({entry.place})'))
+    return augments
+
+
+def _takes_two(augment: Any) -> bool:
+    try:
+        inspect.signature(augment).bind(None, None)
+    except TypeError:  # Not callable, or with other arguments.
+        return False
+    return True
 
 
 def named(augment: Augment, name: str) -> Augment:
-    """An augmentation whose errors tell its name where it runs eagerly; in a graph nothing is computed yet."""
+    """An augment whose errors tell its name where it runs eagerly, or where a key is missing.
+
+    In a graph nothing is computed yet: other errors there are bugs of the augment's code, and keep their traceback.
+    """
 
     def run(example: Example, seed: tf.Tensor) -> Example:
         try:
             return augment(example, seed)
         except UserError:
             raise
+        except KeyError as error:
+            keys = ', '.join(sorted(example))
+            raise UserError(f'{name}: there is no key {error}; the example has {keys}.') from error
         except Exception as error:
             if not tf.executing_eagerly():
                 raise
@@ -39,7 +63,7 @@ def named(augment: Augment, name: str) -> Augment:
 
 
 def stages(example: Example, augments: Sequence[Augment], seed: tf.Tensor) -> tuple[Example, ...]:
-    """The example, and what each augmentation makes of it; ends early at a value that is no example."""
+    """The example, and what each augment makes of it; ends early at a value that is no example."""
     made = [example]
     for i, augment in enumerate(augments):
         if isinstance(made[-1], dict):
@@ -47,38 +71,55 @@ def stages(example: Example, augments: Sequence[Augment], seed: tf.Tensor) -> tu
     return tuple(made)
 
 
-def check_stages(stages: Sequence[Mapping[str, tf.TensorSpec]], factories: Sequence[Factory], slot: str) -> None:
-    """Refuses augmentations that change more than an augmentation may.
+def check_stages(
+    stages: Sequence[Mapping[str, tf.TypeSpec]], factories: Sequence[Factory], slot: str, target: str
+) -> None:
+    """Refuses augments that return something else than an example with the keys, dtypes and dimensions it had.
 
     Args:
-      stages: specs of an example before the first augmentation and after each one, as far as they go.
-      factories: the augmentations.
+      stages: specs of an example before the first augment and after each one, as far as they go.
+      factories: the augments.
       slot: the setting that holds them, for messages.
+      target: what the task learns from; keys of a target that is not in `FIELDS` keep what they have.
 
     Raises:
-      UserError: naming the augmentation, what it returned and what was expected.
+      UserError: names the augment, the key, what it returned and what was expected.
     """
-    first = stages[0]
+    first, fields = stages[0], FIELDS.get(target, {})
     for i, spec in enumerate(stages[1:]):
 
         def refuse(found: str, expected: str, i: int = i) -> UserError:
             entry = factories[i].entry
             return UserError(f'{slot}[{i}]: {entry.reference} ({entry.place}) returned {found}; expected {expected}.')
 
-        if not isinstance(spec, Mapping) or not first.keys() <= spec.keys():
-            found = f'a dict with {", ".join(map(str, spec))}' if isinstance(spec, Mapping) else _kind_of(spec)
-            raise refuse(found, f'the example, a dict with {", ".join(first)}')
+        if not isinstance(spec, Mapping):
+            raise refuse(_kind_of(spec), f'the example, a dict with {", ".join(first)}')
+        if lacking := [key for key in first if key not in spec]:
+            raise refuse(f'a dict without {", ".join(lacking)}', f'the example, a dict with {", ".join(first)}')
         for key, before in first.items():
-            after, dtype = spec[key], before.dtype.name
-            if after.dtype != before.dtype or after.shape.rank not in (None, before.shape.rank):
-                rank = f'{before.shape.rank} dimensions'
-                raise refuse(f'{key} as {after.dtype.name} {after.shape}', f'{dtype} of {rank}, as it was')
-        if 'label' in first and not spec['label'].shape.is_compatible_with(spec['image'].shape[:2]):
+            after, field = spec[key], fields.get(key)
+            fixed = _fixed(field.shape) if field else [None] * (before.shape.rank or 0)
+            if (
+                isinstance(after, tf.RaggedTensorSpec) != isinstance(before, tf.RaggedTensorSpec)
+                or after.dtype != before.dtype
+                or not after.shape.is_compatible_with(fixed)
+            ):
+                told = f' {field.shape}: {field.meaning}' if field else f' of {len(fixed)} dimensions, as it was'
+                raise refuse(f'{key} as {_kind_of(after)}', f'{key} {before.dtype.name}{told}')
+        if 'label' in fields and not spec['label'].shape.is_compatible_with(spec['image'].shape[:2]):
             image, label = spec['image'].shape, spec['label'].shape
             raise refuse(f'an image {image} and a label {label}', 'a label [H, W] of an image [H, W, 3]')
 
 
+def _fixed(shape: str) -> list[int | None]:
+    """Dimensions of a documented shape such as '[N, 4]': None for letters."""
+    return [int(side) if side.isdigit() else None for side in shape.strip('[]').split(', ')]
+
+
 def _kind_of(spec: Any) -> str:
-    if isinstance(spec, tf.TensorSpec):
-        return f'a tensor of shape {spec.shape}'
-    return 'None' if isinstance(spec, tf.NoneTensorSpec) else shown(spec)
+    if isinstance(spec, tf.NoneTensorSpec):
+        return 'None'
+    if isinstance(spec, (tf.TensorSpec, tf.RaggedTensorSpec)):
+        kind = 'a ragged tensor' if isinstance(spec, tf.RaggedTensorSpec) else 'a tensor'
+        return f'{kind} {spec.dtype.name} {spec.shape}'
+    return shown(spec)

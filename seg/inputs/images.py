@@ -127,7 +127,7 @@ class ImageInputs:
         # Not a constant, of which shapes that are drawn would be computed, and look static.
         seed = lambda i: tf.cast(tf.stack([i, i]), tf.int32)  # noqa: E731
         examples = tf.data.Dataset.range(1).map(lambda i: self._stages(dataset.load(i), seed(i)))
-        augmentation.check_stages(examples.element_spec, self._factories, self._slot)
+        augmentation.check_stages(examples.element_spec, self._factories, self._slot, self._rows.target)
         shape = examples.element_spec[-1]['image'].shape
         if not shape.is_fully_defined():
             raise UserError(

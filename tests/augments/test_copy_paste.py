@@ -155,6 +155,6 @@ def test_mistakes():
         pasting(min_scale=2.0)
     with pytest.raises(UserError, match='needs a task for labels of the kind instance'):
         pasting()[0]({'image': tf.zeros([4, 4, 3]), 'size': tf.constant([4, 4])}, tf.constant([0, 0]))
-    spec = {'image': tf.TensorSpec([None, None, 3]), 'view': tf.TensorSpec([None, 4])}
+    spec = {'image': tf.TensorSpec([None, None, 3]), 'view': tf.TensorSpec([None, 2, 3])}
     with pytest.raises(UserError, match='Put it after the augment that gives them one size, as @augments.scale_crop'):
         tf.function(pasting()[0]).get_concrete_function(spec, tf.TensorSpec([2], tf.int32))

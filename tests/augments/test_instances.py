@@ -42,7 +42,7 @@ def reference_crops(masks, view, boxes, side):
     """Nearest sampling of decoded masks at the cells' centres, in the same precision."""
     found = np.zeros([len(boxes), side, side], np.uint8)
     centres = ((np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)).astype(np.float32)
-    for n, (mask, (ay, by, ax, bx), (y0, x0, y1, x1)) in enumerate(zip(masks, view, boxes, strict=True)):
+    for n, (mask, ((ay, _, by), (_, ax, bx)), (y0, x0, y1, x1)) in enumerate(zip(masks, view, boxes, strict=True)):
         rows = np.floor(ay * (y0 + (y1 - y0) * centres) + by).astype(int)
         columns = np.floor(ax * (x0 + (x1 - x0) * centres) + bx).astype(int)
         for i, row in enumerate(rows):
@@ -63,7 +63,7 @@ def test_begin_sees_the_picture_as_it_is():
     example, _ = scene()
     begun = instances.begin(example, 'float64')
     assert begun['image'].dtype == tf.float64 and begun['size'].numpy().tolist() == [37, 53]
-    np.testing.assert_array_equal(begun['view'], np.tile(np.float32([1, 0, 1, 0]), [6, 1]))
+    np.testing.assert_array_equal(begun['view'], np.tile(np.eye(2, 3, dtype=np.float32), [6, 1, 1]))
     np.testing.assert_array_equal(begun['frame'], np.tile([37, 53], [6, 1]))
     assert begun['frame'].dtype == tf.int32
 
@@ -72,8 +72,9 @@ def test_begin_sees_the_picture_as_it_is():
 def test_crops_equal_sampling_of_decoded_masks(side):
     example, masks = scene()
     rng = np.random.default_rng(1)
-    view = rng.uniform(-1.5, 1.5, [6, 4]).astype(np.float32)
-    view[:, 1::2] = rng.uniform(-5, 60, [6, 2])
+    view = np.zeros([6, 2, 3], np.float32)
+    view[:, 0, 0], view[:, 1, 1] = rng.uniform(-1.5, 1.5, [2, 6])
+    view[:, :, 2] = rng.uniform(-5, 60, [6, 2])
     corners = rng.uniform(-4, 50, [6, 2, 2]).astype(np.float32)
     boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     boxes[0, 2:] = boxes[0, :2]  # Of no size.
@@ -104,7 +105,7 @@ def test_no_objects_and_static_sides():
     begun = instances.begin(instances.choose(scene()[0], tf.zeros([0], tf.int32)))
     assert crops(begun, 5).shape == (0, 5, 5)
     parts = {key: begun[key] for key in ('masks', 'frame', 'view', 'boxes')}
-    spec = {key: tf.TensorSpec([None, part.shape[1]], part.dtype) for key, part in parts.items() if key != 'masks'}
+    spec = {key: tf.TensorSpec([None, *part.shape[1:]], part.dtype) for key, part in parts.items() if key != 'masks'}
     spec['masks'] = tf.RaggedTensorSpec([None, None], tf.int32, 1)
     graph = tf.function(lambda parts: instances.mask_crops(**parts, side=5), input_signature=[spec])
     assert graph.get_concrete_function().output_shapes.as_list() == [None, 5, 5]
@@ -135,7 +136,9 @@ def test_views_compose():
     first = instances.move(begun, tf.constant([0.5, 0.25]), tf.constant([3.0, -8.0]), size)
     second = instances.move(first, tf.constant([2.0, -4.0]), tf.constant([5.0, 96.0]), size)
     whole = instances.move(begun, tf.constant([1.0, -1.0]), tf.constant([5.5, 16.0]), size)
-    np.testing.assert_array_equal(second['view'], np.tile(np.float32([1, 5.5, -1, 16]), [len(second['view']), 1]))
+    np.testing.assert_array_equal(
+        second['view'], [[[1, 0, 5.5], [0, -1, 16]]] * len(second['view'])
+    )
     assert len(whole['view']) <= len(second['view'])
 
 
@@ -147,7 +150,7 @@ def test_objects_out_of_the_picture_or_thinner_than_a_pixel_are_dropped():
     moved = instances.move(example, tf.constant([2.0, 2.0]), tf.constant([4.0, 4.0]), tf.constant([4, 4]))
     assert moved['classes'].numpy().tolist() == [1, 2, 4]
     np.testing.assert_array_equal(moved['boxes'], [[3, 3, 4, 4], [0.25, 0, 2.5, 2.5], [0, 0, 4, 4]])
-    for key in instances.OBJECT_KEYS:
+    for key in instances.KEYS:
         assert moved[key].shape[0] == 3
     np.testing.assert_array_equal(moved['area'], example['area'].numpy()[[1, 2, 4]] / 4)
 
@@ -192,7 +195,9 @@ def test_a_factor_of_one_fits():
     assert result['size'].numpy().tolist() == [80, 100] and result['image'].shape == (100, 100, 3)
     np.testing.assert_allclose(result['boxes'], example['boxes'].numpy() * 2)
     np.testing.assert_allclose(result['area'], example['area'].numpy() * 4)
-    np.testing.assert_array_equal(result['view'], np.tile(np.float32([0.5, 0, 0.5, 0]), [len(result['view']), 1]))
+    np.testing.assert_array_equal(
+        result['view'], [[[0.5, 0, 0], [0, 0.5, 0]]] * len(result['view'])
+    )
     narrow = scale_crop_flip(ignore_label=255, size=(10, 100), min_scale=1.0, max_scale=1.0, fit=True)
     assert narrow(example, tf.constant([0, 0]))['size'].numpy().tolist() == [10, 13]  # 12.5
     for side in range(31, 60):  # Whatever is rounded on the way, all of the picture is used.

@@ -1,43 +1,83 @@
-"""What augmentations return is held against their contract before anything runs."""
+"""What augments return is held against their contract before anything runs."""
 
 import pytest
 import tensorflow as tf
 
 from seg import registry
+from seg.augments import instances
 from seg.errors import UserError
 from seg.inputs import augmentation
 from seg.registry import augments
+from tests.augments.test_instances import scene
 
-EXAMPLE = {
-    'image': tf.TensorSpec((8, 8, 3), tf.float32),
-    'label': tf.TensorSpec((8, 8), tf.int32),
-    'size': tf.TensorSpec((2,), tf.int32),
+LABEL_MAP = {
+    'image': tf.zeros((8, 8, 3)),
+    'label': tf.zeros((8, 8), tf.int32),
+    'size': tf.constant([8, 8]),
 }
+INSTANCES = instances.begin(scene(8, 8)[0])
 
 
 @pytest.mark.parametrize(
-    ('change', 'found'),
+    ('example', 'change', 'found', 'expected'),
     [
-        (lambda e: e | {'image': tf.cast(e['image'], tf.uint8)}, 'image as uint8'),
-        (lambda e: e | {'image': tf.image.resize(e['image'], [4, 4])}, '(4, 4, 3)'),
-        (lambda e: e | {'label': e['label'][..., None]}, 'label as int32'),
-        (lambda e: {'image': e['image']}, 'a dict with image'),
-        (lambda e: e['image'], 'a tensor of shape (8, 8, 3)'),
-        (lambda e: None, 'None'),
+        (LABEL_MAP, lambda e: e | {'image': tf.cast(e['image'], tf.uint8)}, 'image as a tensor uint8', 'float32'),
+        (LABEL_MAP, lambda e: e | {'image': tf.image.resize(e['image'], [4, 4])}, '(4, 4, 3)', '[H, W, 3]'),
+        (LABEL_MAP, lambda e: e | {'label': e['label'][..., None]}, 'label as a tensor int32 (8, 8, 1)', '[H, W]'),
+        (LABEL_MAP, lambda e: {'image': e['image']}, 'a dict without label, size', 'image, label, size'),
+        (LABEL_MAP, lambda e: e['image'], 'a tensor float32 (8, 8, 3)', 'image, label, size'),
+        (LABEL_MAP, lambda e: None, 'None', 'image, label, size'),
+        (INSTANCES, lambda e: e | {'boxes': e['boxes'][:, :3]}, 'boxes as a tensor float32 (None, 3)', '[N, 4]'),
+        (INSTANCES, lambda e: e | {'view': e['view'][:, :, 0]}, 'view as a tensor float32 (None, 2)', '[N, 2, 3]'),
+        (INSTANCES, lambda e: e | {'masks': e['masks'].to_tensor()}, 'masks as a tensor int32', '[N, (ends)]'),
+        (INSTANCES, lambda e: e | {'area': tf.cast(e['area'], tf.int32)}, 'area as a tensor int32', 'float32 [N]'),
     ],
 )
-def test_an_augmentation_that_breaks_the_example(change, found):
+def test_an_augment_that_breaks_the_example(example, change, found, expected):
     with registry.temporary():
 
         @augments.register('mine')
         def mine(*, ignore_label):
             """Mine."""
 
-        factories = augments.check_each([mine, mine], 'tasks.semantic.augments')
-    zeros = {key: tf.zeros(spec.shape, spec.dtype) for key, spec in EXAMPLE.items()}
+        factories = augments.check_each([mine, mine], 'tasks.mine.augments')
     functions = [lambda example, seed: example, lambda example, seed: change(example)]
-    data = tf.data.Dataset.range(1).map(lambda i: augmentation.stages(zeros, functions, tf.constant([0, 0])))
+    data = tf.data.Dataset.from_tensors(example)
+    if 'boxes' in example:  # Any number of instances.
+        data = data.map(lambda e: instances.choose(e, tf.where(e['classes'] >= 0)[:, 0]))
+    data = data.map(lambda e: augmentation.stages(e, functions, tf.constant([0, 0])))
+    target = 'label_map' if example is LABEL_MAP else 'instances'
     with pytest.raises(UserError) as caught:
-        augmentation.check_stages(data.element_spec, factories, 'tasks.semantic.augments')
+        augmentation.check_stages(data.element_spec, factories, 'tasks.mine.augments', target)
     text = str(caught.value)
-    assert 'tasks.semantic.augments[1]: @augments.mine' in text and found in text and 'expected' in text
+    assert text.startswith('tasks.mine.augments[1]: @augments.mine (tests/inputs/test_augmentation.py:')
+    returned, _, wanted = text.partition('; expected ')
+    assert found in returned and expected in wanted
+
+
+def made(build):
+    with registry.temporary():
+        augments.register('mine')(build)
+        return augmentation.build(augments.check_each([build], 'tasks.mine.augments'), 'tasks.mine.augments')
+
+
+@pytest.mark.parametrize('value', [3, lambda example: example, {'image': None}])
+def test_what_is_no_augment(value):
+    def mine():
+        """Mine."""
+        return value
+
+    with pytest.raises(UserError, match=r'tasks.mine.augments\[0\]: @augments.mine .*augment\(example, seed\)'):
+        made(mine)
+
+
+def test_a_key_that_the_target_does_not_have():
+    """Told in the trial as well, in which nothing is computed."""
+
+    def mine():
+        """Mine."""
+        return lambda example, seed: example | {'label': example['label'] + 1}
+
+    (augment,) = made(mine)
+    with pytest.raises(UserError, match=r"@augments.mine .*'label'; the example has area, boxes"):
+        tf.data.Dataset.from_tensors(INSTANCES).map(lambda e: augment(e, tf.constant([0, 0])))

@@ -41,7 +41,7 @@ def test_one_size_for_evaluation_prediction_and_training(size, limit, expected):
         'classes': tf.zeros([0], tf.int32),
         'is_crowd': tf.zeros([0], tf.bool),
         'area': tf.zeros([0]),
-        'view': tf.zeros([0, 4]),
+        'view': tf.zeros([0, 2, 3]),
     }
     found = kinds.objects().fitted(objects, limit)
     assert found['image'].shape[:2] == expected and tuple(found['size']) == expected
