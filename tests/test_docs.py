@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from seg import config, gin_files, modes, plugins, registry, seg_main
+from seg.augments import base as augments_base
 from seg.layers.norm import NormFactory
 from seg.weights.warm_start import Init
 from tests.weights.torch_files import write_zip
@@ -125,15 +126,20 @@ def test_python_page(workplace):
     assert names['predictions'].get('classes', 3).shape == (64, 64)
 
 
-def test_plugins_page(workplace, capsys):
-    """Each block is a plugin file, and its gin block trains with all of them on a folder of pictures."""
+def write_plugins(workplace):
+    """Writes the plugin files of the page, and its gin files: a run on label maps and one on instances."""
     (workplace / 'lab').mkdir()
     for _, text in blocks('docs/plugins.md', 'python'):
         path = workplace / re.match(r'"""(lab/\w+\.py)"""', text)[1]
         path.write_text(text)
         assert len(text.splitlines()) < 55
-    ((_, gin_file),) = blocks('docs/plugins.md', 'gin')
-    (workplace / 'run.gin').write_text(gin_file)
+    for name, (_, text) in zip(('run.gin', 'cells.gin'), blocks('docs/plugins.md', 'gin'), strict=True):
+        (workplace / name).write_text(text)
+
+
+def test_plugins_page(workplace, capsys):
+    """Each block is a plugin file, and the first gin block trains with them on a folder of images and label maps."""
+    write_plugins(workplace)
     random = np.random.default_rng(0)
     for folder in ('images', 'masks'):
         (workplace / 'my_data' / folder).mkdir(parents=True)
@@ -147,7 +153,8 @@ def test_plugins_page(workplace, capsys):
         stored.save(workplace / 'my_data' / 'masks' / f'{i:02}.png')
     small = ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'backbones.plain.channels=8']
     small += ['decoders.deeplab_v3plus.aspp_channels=16', 'decoders.deeplab_v3plus.decoder_channels=16']
-    params = [f'--gin_param={param}' for param in [*small, 'losses.dice.weight=0.5']]
+    small += ['losses.dice.weight=0.5', 'tasks.semantic.augments=[@augments.any_way_up, @augments.scale_crop_flip]']
+    params = ['--plugins=lab.augments', *(f'--gin_param={param}' for param in small)]
     assert seg_main.main(['seg_main', '--gin_file=run.gin', '--model_dir=runs/lab', *params]) == 0
     shown = capsys.readouterr()
     assert '"loss/poly1"' in shown.out and '"iou/nucleus"' in shown.out
@@ -156,10 +163,58 @@ def test_plugins_page(workplace, capsys):
     # The same data set with masks read as luminance: refused before anything is built.
     path = workplace / 'lab' / 'data.py'
     label = 'tf.cast(tf.io.decode_png(tf.io.read_file(path), channels=1)[..., 0], tf.int32)'
+    assert 'decode_label(tf.io.read_file(path))' in path.read_text()
     path.write_text(path.read_text().replace('decode_label(tf.io.read_file(path))', label))
     del sys.modules['lab.data']
     assert seg_main.main(['seg_main', '--gin_file=run.gin', '--validate', *params]) == 2
     assert re.search(r"two_folders/train, image '01': label holds \d+ \(\d+ pixels\).* 0..1 ", capsys.readouterr().err)
+
+
+def test_instances_of_the_plugins_page(workplace, capsys):
+    """The second gin block: its data set and its augment train and evaluate, and find a wrong class."""
+    write_plugins(workplace)
+    random = np.random.default_rng(0)
+    for split, count in (('train', 4), ('val', 2)):
+        for folder in ('images', 'cells'):
+            (workplace / 'my_cells' / split / folder).mkdir(parents=True)
+        for i in range(count):
+            cells = np.zeros((70 + i, 90), np.uint16)
+            cells[10:30, 20:50], cells[40:65, 5:25], cells[45:60, 60:85] = 7, 1000, 1 + 1000 * (i % 2)
+            image = random.integers(0, 99, (*cells.shape, 3), np.uint8) + 100 * (cells > 0)[..., None].astype(np.uint8)
+            Image.fromarray(image).save(workplace / 'my_cells' / split / 'images' / f'{i}.png')
+            Image.fromarray(cells).save(workplace / 'my_cells' / split / 'cells' / f'{i}.png')
+    small = ['decoders.fpn.channels=8', 'heads.rpn.channels=8', 'heads.box.fc=(8,)', 'heads.mask.convs=(8,)']
+    small += [
+        'TRAIN_STEPS=2',
+        'BATCH_SIZE=2',
+        'CROP=(64, 64)',
+        'backbones.resnet18.width=0.125',
+        'RunConfig.eval_batch_size=2',
+    ]
+    params = ['--gin_file=cells.gin', *(f'--gin_param={param}' for param in small)]
+    assert seg_main.main(['seg_main', *params, '--model_dir=runs/cells']) == 0
+    shown = capsys.readouterr()
+    assert '"mask_ap"' in shown.out and '"counts/objects"' in (workplace / 'runs/cells/metrics.jsonl').read_text()
+    path = workplace / 'lab' / 'cells.py'
+    path.write_text(path.read_text().replace('< 1000, 0, 1)', '< 1000, 1, 2)'))
+    del sys.modules['lab.cells']
+    assert seg_main.main(['seg_main', *params, '--validate']) == 2
+    assert re.search(r"cells/train, image '0': classes\[\d\] is 2.* 0..1 ", capsys.readouterr().err)
+
+
+def test_tables_of_data_sets_and_augments():
+    """They have the keys, dtypes and shapes of the code, in its order."""
+    found, target = {}, ''
+    for line in PAGES['docs/plugins.md'].splitlines():
+        if match := re.match(r"\| (any|'\w+'|) \| `(\w+)` \| (\w+) (\[.*\]) \|", line):
+            target = match[1] or target
+            found.setdefault(target.strip("'"), {})[match[2]] = f'{match[3]} {match[4]}'
+    expected = {'any': augments_base.COMMON} | augments_base.FIELDS
+    for target, fields in found.items():
+        assert fields == {key: str(expected[target][key]) for key in fields}, target
+    assert set(found['any']) == set(augments_base.COMMON)
+    for target, fields in augments_base.FIELDS.items():
+        assert set(found[target]) == set(fields) - set(augments_base.COMMON)
 
 
 def test_pages_about_a_run(workplace):
@@ -242,9 +297,7 @@ def test_page_about_objects(workplace):
 
 def test_published_weights_of_the_plugins_page(workplace):
     """The example converts a state dict as torch would write it, and all variables are set."""
-    (workplace / 'lab').mkdir()
-    for _, text in blocks('docs/plugins.md', 'python'):
-        (workplace / re.match(r'"""(lab/\w+\.py)"""', text)[1]).write_text(text)
+    write_plugins(workplace)
     modes.load_parts(['lab.pretrained'])
     net = registry.backbones.build(
         registry.backbones.get('plain_pretrained').builder, 'BACKBONE', output_stride=16, norm=NormFactory()

@@ -35,14 +35,14 @@ Example = dict[str, tf.Tensor]
 Augment = Callable[[Example, tf.Tensor], Example]
 
 # Keys of an example between augments: those of every task, …
-_COMMON = {
+COMMON = {
     'image': Field(tf.float32, '[H, W, 3]', "RGB, 0 to 255; in Keras' floatx"),
     'size': Field(tf.int32, '[2]', 'height and width of the valid part, at the top left'),
 }
 # … and by target.
 FIELDS = {
-    'label_map': _COMMON | TARGETS['label_map'],
-    'instances': _COMMON
+    'label_map': COMMON | TARGETS['label_map'],
+    'instances': COMMON
     | TARGETS['instances']
     | {
         'frame': Field(tf.int32, '[N, 2]', 'height and width of the image that the mask belongs to'),

@@ -136,9 +136,7 @@ def test_views_compose():
     first = instances.move(begun, tf.constant([0.5, 0.25]), tf.constant([3.0, -8.0]), size)
     second = instances.move(first, tf.constant([2.0, -4.0]), tf.constant([5.0, 96.0]), size)
     whole = instances.move(begun, tf.constant([1.0, -1.0]), tf.constant([5.5, 16.0]), size)
-    np.testing.assert_array_equal(
-        second['view'], [[[1, 0, 5.5], [0, -1, 16]]] * len(second['view'])
-    )
+    np.testing.assert_array_equal(second['view'], [[[1, 0, 5.5], [0, -1, 16]]] * len(second['view']))
     assert len(whole['view']) <= len(second['view'])
 
 
@@ -195,9 +193,7 @@ def test_a_factor_of_one_fits():
     assert result['size'].numpy().tolist() == [80, 100] and result['image'].shape == (100, 100, 3)
     np.testing.assert_allclose(result['boxes'], example['boxes'].numpy() * 2)
     np.testing.assert_allclose(result['area'], example['area'].numpy() * 4)
-    np.testing.assert_array_equal(
-        result['view'], [[[0.5, 0, 0], [0, 0.5, 0]]] * len(result['view'])
-    )
+    np.testing.assert_array_equal(result['view'], [[[0.5, 0, 0], [0, 0.5, 0]]] * len(result['view']))
     narrow = scale_crop_flip(ignore_label=255, size=(10, 100), min_scale=1.0, max_scale=1.0, fit=True)
     assert narrow(example, tf.constant([0, 0]))['size'].numpy().tolist() == [10, 13]  # 12.5
     for side in range(31, 60):  # Whatever is rounded on the way, all of the picture is used.

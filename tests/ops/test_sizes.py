@@ -43,7 +43,7 @@ def test_one_size_for_evaluation_prediction_and_training(size, limit, expected):
         'area': tf.zeros([0]),
         'view': tf.zeros([0, 2, 3]),
     }
-    found = kinds.objects().fitted(objects, limit)
+    found = kinds.instances().fitted(objects, limit)
     assert found['image'].shape[:2] == expected and tuple(found['size']) == expected
 
 
