@@ -1,4 +1,4 @@
-"""Copy-paste: objects of another picture, put into this one."""
+"""Copy-paste: instances of another image, put into this one."""
 
 from __future__ import annotations
 
@@ -27,21 +27,20 @@ def copy_paste(
     flip: bool = True,
     min_visible: float = 0.1,
 ) -> CopyPaste:
-    """Objects of another picture pasted at random, as in simple copy-paste (Ghiasi et al., 2021, arXiv:2012.07177).
+    """Instances of another image pasted at random, as in simple copy-paste (Ghiasi et al., 2021, arXiv:2012.07177).
 
-    Goes after the augment that gives all pictures one size. The other picture is scaled, cropped and mirrored by
-    itself, then some of its objects are pasted with their pixels, edges as they are; what lies behind them keeps the
-    part that is still seen.
+    Goes after the augment that gives all images one size. The other image is scaled, cropped and mirrored by
+    itself, then some of its instances are pasted with their pixels, edges as they are; instances behind them
+    keep the part that is still visible.
 
     Args:
-      other: supplied by the task: from a seed, int32 [2], to an example of the training data that was drawn by it, as
-        `instances.begin` makes it.
+      other: supplied by the task: from a seed, int32 [2], to a random training example, as `instances.begin` makes it.
       probability: chance that anything is pasted, 0..1.
-      object_probability: chance of each object of the other picture to be among those pasted, 0..1. Crowds never are.
-      min_scale: least factor that the other picture is scaled by; 1 is where it just fits into this one.
+      object_probability: chance of each instance of the other image to be among those pasted, 0..1. Crowds never are.
+      min_scale: least factor that the other image is scaled by; 1 is where it just fits into this one.
       max_scale: greatest factor.
-      flip: whether every second of the other pictures is mirrored, left to right.
-      min_visible: objects of which less than this share is still seen are dropped, 0..1.
+      flip: whether every second of the other images is mirrored, left to right.
+      min_visible: instances are dropped where less than this share of them is still visible, 0..1.
 
     Raises:
       UserError: if a setting is out of its range.
@@ -58,9 +57,9 @@ def copy_paste(
 class CopyPaste:
     """The augment made by `copy_paste`.
 
-    Pasted objects keep their masks in the frame of their own picture. An object that is partly hidden gets a new mask
-    of what is left, in a frame that is the box it had: at no time is there more than one map of the picture's size,
-    but for a short while a map of the box of one object.
+    Pasted instances keep their masks in the frame of their own image. An instance that is partly hidden gets a new mask
+    of what is left, in a frame that is the box it had: at no time is there more than one map of the image's size,
+    but for a short while a map of the box of one instance.
     """
 
     def __init__(self, other, probability, object_probability, scales, flip, min_visible):
@@ -71,20 +70,20 @@ class CopyPaste:
         """Augments one example.
 
         Args:
-          example: with objects, and an image of static size.
+          example: with instances, and an image of static size.
           seed: int32 [2]; all chance comes from it.
 
         Returns:
-          The example with the pasted objects after its own. The valid region grows to hold that of the other picture.
+          The example with the pasted instances after its own. The valid region grows to hold that of the other image.
 
         Raises:
           UserError: if the size of the image is not known.
         """
         if 'view' not in example:
-            raise UserError('augments.copy_paste pastes objects: it needs a task for labels of the kind instance.')
+            raise UserError("augments.copy_paste pastes instances: it needs a task whose target is 'instances'.")
         if not example['image'].shape.is_fully_defined():
             raise UserError(
-                'augments.copy_paste: the pictures have different sizes here. Put it after the augment that gives them '
+                'augments.copy_paste: the images have different sizes here. Put it after the augment that gives them '
                 'one size, as @augments.scale_crop_flip does.'
             )
         keys = ('image', 'size', *instances.KEYS)
@@ -110,7 +109,7 @@ class CopyPaste:
         return {'image': image, 'size': tf.maximum(example['size'], source['size']), **joined}
 
     def _behind(self, objects: Example, covered: tf.Tensor) -> tuple[Example, Example]:
-        """The objects that are not touched, and what is seen of those that are."""
+        """The instances that are not touched, and the visible parts of the others."""
         # Pixels covered within each box, from sums over all rectangles that begin at the top left.
         sums = tf.pad(tf.cumsum(tf.cumsum(tf.cast(covered, tf.int32), 0), 1), [[1, 0], [1, 0]])
         low, high = _pixels(objects['boxes'])
@@ -120,13 +119,13 @@ class CopyPaste:
         return instances.choose(objects, tf.where(~touched)[:, 0]), seen
 
     def _seen(self, objects: Example, covered: tf.Tensor) -> Example:
-        """What is seen of objects that are partly hidden."""
+        """The visible parts of instances that are partly hidden."""
         boxes = objects['boxes']
         low, high = _pixels(boxes)
         splits, ends = objects['masks'].row_splits, objects['masks'].values
 
         def visible_part(n):
-            """Runs of one object in the frame of its box, their box, and the numbers of its seen pixels and of all."""
+            """Runs of one instance in the frame of its box, their box, and the numbers of visible pixels and of all."""
             own = ends[splits[n] : splits[n + 1]]
             own = tf.RaggedTensor.from_row_lengths(own, tf.size(own, tf.int64)[None], validate=False)
             centres = [tf.cast(tf.range(low[n, axis], high[n, axis]), tf.float32) + 0.5 for axis in (0, 1)]

@@ -25,13 +25,13 @@ def photometric(
     hue: float = 0.05,
     probability: float = 0.5,
 ) -> Photometric:
-    """Random brightness, contrast, saturation and hue, each with a probability; labels stay as they are.
+    """Random brightness, contrast, saturation and hue, each with a probability; for every target.
 
     The kinds and default ranges are those of SSD (Liu et al., 2016, arXiv:1512.02325).
 
     Args:
       brightness: up to this part of the full range is added or taken away, 0..1.
-      contrast: distances from the picture's mean grey are multiplied by up to 1 - this to 1 + this, 0..1.
+      contrast: distances from the image's mean grey are multiplied by up to 1 - this to 1 + this, 0..1.
       saturation: distances from a pixel's own grey are multiplied by up to 1 - this to 1 + this, 0..1.
       hue: colours turn by up to this part of the full circle either way, 0..0.5.
       probability: chance of each of the four changes, 0..1.
@@ -54,7 +54,7 @@ class Photometric:
     """The augment made by `photometric`.
 
     All four changes are linear in the colour of a pixel, so that they come down to one 3x3 matrix and one offset per
-    picture. Padding is left alone, so that it does not matter whether this comes before or after a crop.
+    image. Padding is left alone, so that it does not matter whether this comes before or after a crop.
     """
 
     def __init__(self, brightness, contrast, saturation, hue, probability):

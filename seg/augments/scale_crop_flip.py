@@ -24,20 +24,20 @@ def scale_crop_flip(
     flip: bool = True,
     fit: bool = False,
 ) -> ScaleCropFlip:
-    """Random scale, random crop and random mirror image, of a picture and its label or its objects.
+    """Random scale, random crop and random mirror image, of an image and its label or its instances.
 
     The defaults are DeepLab's (Chen et al., 2018, arXiv:1802.02611). With `fit=True, scale_step=0.0` it is the scale
-    jitter that object detectors train with, such as 0.8 to 1.25, or 0.1 to 2 for large-scale jitter (Ghiasi et al.,
+    jitter that instance detectors train with, such as 0.8 to 1.25, or 0.1 to 2 for large-scale jitter (Ghiasi et al.,
     2021, arXiv:2012.07177).
 
     Args:
       ignore_label: label of the padding.
       size: (height, width) of the result, in pixels.
-      min_scale: least factor that the picture is scaled by.
+      min_scale: least factor that the image is scaled by.
       max_scale: greatest factor.
       scale_step: distance of the factors that are drawn, from `min_scale` on; 0 draws any factor in between.
-      flip: whether every second picture is mirrored, left to right.
-      fit: what a factor of 1 means: False for the picture as it is stored, True for the scale at which it just fits
+      flip: whether every second image is mirrored, left to right.
+      fit: what a factor of 1 means: False for the image as it is stored, True for the scale at which it just fits
         into `size`.
 
     Raises:
@@ -45,14 +45,16 @@ def scale_crop_flip(
     """
     sides = tuple(size) if isinstance(size, Sequence) else (size,)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise UserError(f'scale_crop_flip.size = {size!r}: expected (height, width), two whole numbers above 0.')
+        raise UserError(
+            f'augments.scale_crop_flip.size = {size!r}: expected (height, width), two whole numbers above 0.'
+        )
     if not 0 < min_scale <= max_scale:
         raise UserError(
-            f'scale_crop_flip.min_scale = {min_scale!r}, scale_crop_flip.max_scale = {max_scale!r}: '
+            f'augments.scale_crop_flip.min_scale = {min_scale!r}, augments.scale_crop_flip.max_scale = {max_scale!r}: '
             'expected 0 < min_scale <= max_scale.'
         )
     if scale_step < 0:
-        raise UserError(f'scale_crop_flip.scale_step = {scale_step!r}: expected 0 (any factor) or more.')
+        raise UserError(f'augments.scale_crop_flip.scale_step = {scale_step!r}: expected 0 (any factor) or more.')
     return ScaleCropFlip(ignore_label, sides, min_scale, max_scale, scale_step, flip, fit)
 
 
@@ -60,10 +62,10 @@ class ScaleCropFlip:
     """The augment made by `scale_crop_flip`.
 
     The window that will fill the crop is cut out of the source first and scaled then, so that the cost depends on the
-    crop and not on the scaled picture. Pixels are areas: the centre of pixel i is at i + 0.5, for picture and label
-    alike. The picture is scaled bilinearly, without a smoothing filter down to a factor of 0.5, where each result is
-    just the mean of the pixels under it, and with one below. The label takes its nearest neighbour; objects keep their
-    masks and get new boxes and views, see `instances`.
+    crop and not on the scaled image. Pixels are areas: the centre of pixel i is at i + 0.5, for image and label
+    alike. The image is scaled bilinearly, without a smoothing filter down to a factor of 0.5, where each result is
+    just the mean of the pixels under it, and with one below. The label takes its nearest neighbour; instances keep
+    their masks and get new boxes and views, see `base`.
     """
 
     def __init__(self, ignore_label, size, min_scale, max_scale, scale_step, flip, fit):
@@ -75,13 +77,13 @@ class ScaleCropFlip:
 
         Args:
           example: `image` float32 [H, W, 3], `size` int32 [2], the valid region at the top left; `label` int32 [H, W]
-            or `boxes`, `view` and so on of objects, or neither.
+            or `boxes`, `view` and so on of instances, or neither, see `base`.
           seed: int32 [2]; all chance comes from it.
 
         Returns:
           The example with `image` [h, w, 3], `label` [h, w], `size` [2]: the valid region is at the top left, what
           lies below and right of it is `PAD_PIXEL` and the ignore label. Boxes are limited to the valid region, and
-          objects that are narrower or lower than 1 pixel in it are dropped. Other keys are passed on.
+          instances that are narrower or lower than 1 pixel in it are dropped. Other keys are passed on.
         """
         draws = tf.unstack(tf.random.stateless_uniform([4], seed, alg='philox'))
         valid = example['size']

@@ -56,9 +56,9 @@ def first_of(values: Sequence[Any]) -> str:
 
 
 def listed(folder: str) -> list[str]:
-    """Names of what a folder holds, in order; of nothing if there is no such folder.
+    """Sorted names of the entries of a folder; none if there is no such folder.
 
-    Names that are no UTF-8 are passed over: no list of a data set can name them.
+    Names that are not UTF-8 are left out: no list of a data set can name them.
     """
     if not tf.io.gfile.isdir(folder):
         return []
@@ -70,7 +70,7 @@ def listed(folder: str) -> list[str]:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a text, not empty, that UTF-8 can hold: JSON has halves of surrogate pairs, too."""
+    """Whether a value is a non-empty text that UTF-8 can encode. (Texts of JSON may hold lone surrogates.)"""
     try:
         return isinstance(value, str) and bool(value.encode())
     except UnicodeEncodeError:
@@ -78,7 +78,7 @@ def is_text(value: Any) -> bool:
 
 
 def holds(folder: str) -> str:
-    """Tells what a folder holds, for a message about something that is not there."""
+    """Describes the content of a folder, for a message about a missing file."""
     if not tf.io.gfile.isdir(folder):
         return 'There is no such folder'
     there = listed(folder)
@@ -86,7 +86,7 @@ def holds(folder: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What an operation or a function says that failed, in a few words."""
+    """The reason of a failed operation or function, in a few words."""
     if not isinstance(error, tf.errors.OpError):
         return f'{type(error).__name__}: {error!s:.200}'
     _, asserted, data = error.message.partition('Summarized data: ')  # Of an assertion that runs eagerly.
@@ -102,41 +102,41 @@ def damage(path: str, error: tf.errors.OpError, remedy: str) -> str:
     return f'{path}: the file is cut off or damaged ({reason(error)}). Fetch or make it again, or {remedy}.'
 
 
-def need_objects(where: str, objects: int, crowds: int) -> None:
-    """Refuses a split of which nothing can be learnt, and on which nothing can be scored.
+def need_instances(where: str, instances: int, crowds: int) -> None:
+    """Refuses a split without an instance to learn from or to score.
 
     Args:
       where: the split, for the message.
-      objects: number of objects that are no crowds.
-      crowds: number of those that are, from which no model learns and which no score counts.
+      instances: number of instances that are no crowds.
+      crowds: number of crowds.
 
     Raises:
-      UserError: if there is no object.
+      UserError: if there is no instance.
     """
-    if objects:
+    if instances:
         return
     found = (
-        f'all of its {crowds} objects are crowds (iscrowd is 1), from which no model learns and which no score '
-        'counts. CVAT marks all masks that were painted with its brush so: set their iscrowd to 0 if each is one object'
+        f'all of its {crowds} instances are crowds (iscrowd is 1), which count neither in training nor in scores. CVAT '
+        'marks masks that were painted with its brush as crowds: set their iscrowd to 0 if each is one instance'
         if crowds
-        else 'there is not one object in it. Are these the right annotations?'
-        ' Pictures without annotations can be predicted by --mode=predict --input'
+        else 'it has no instance. Are these the right annotations?'
+        ' Images without annotations can be predicted by --mode=predict --input'
     )
     raise UserError(f'{where}: {found}.')
 
 
 def warn_of_turned(where: str, names: Sequence[str], headers: Sequence[image_files.ImageHeader]) -> None:
-    """Warns of pictures with an EXIF orientation."""
+    """Warns of images with an EXIF orientation."""
     turned = [name for name, header in zip(names, headers, strict=True) if header.orientation != 1]
     if turned:
         logging.warning(
-            '%s: %d pictures, such as %s, have an EXIF orientation, which is not applied; labels must fit the '
-            'pictures as stored.',
+            '%s: %d images, such as %s, have an EXIF orientation, which is not applied; labels must fit the '
+            'images as stored.',
             *(where, len(turned), turned[0]),
         )
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def decoded_shape(contents: tf.Tensor) -> tf.Tensor:
-    """Shape of a picture, which is decoded as a data set's `load` does, so that what passes here can't fail there."""
+    """Shape of an image, decoded as in a data set's `load`: a file that passes here does not fail there."""
     return tf.shape(image_files.decode_image(contents))

@@ -1,4 +1,4 @@
-"""Data sets in COCO's format: one JSON file of annotations, one folder of pictures."""
+"""Data sets in COCO's format: one JSON file of annotations, one folder of images."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ def coco(
     target: str = 'instances',
     verify: bool = True,
 ) -> Coco:
-    """Objects with masks from a COCO JSON file and a folder of pictures, as published or exported by a label tool.
+    """Instances with masks from a COCO JSON file and a folder of images, as published or exported by a label tool.
 
-    The file is `annotations/instances_<split>.json`, the pictures are in `<split>`; or, as Roboflow has it, both are
+    The file is `annotations/instances_<split>.json`, the images are in `<split>`; or, as Roboflow has it, both are
     in `<split>`, the file as `_annotations.coco.json`. Polygons of any number of parts
-    and run-length encodings, compressed or not, are read; crowds keep their mark; pictures without objects stay.
-    Objects without a usable mask are dropped, and counted in the log. Classes are numbered by ascending category id,
-    which may have gaps. Pictures are taken as stored: an EXIF orientation is not applied.
+    and run-length encodings, compressed or not, are read; crowds stay crowds; images without instances stay.
+    Instances without a usable mask are dropped, and counted in the log. Classes are numbered by ascending category id,
+    which may have gaps. Images are taken as stored: an EXIF orientation is not applied.
 
     Args:
       data_dir: the folder that holds all.
       split: its name, such as 'train2017'.
-      images: folder of the pictures, if another; relative to `data_dir`, or from the root.
+      images: folder of the images, if another; relative to `data_dir`, or from the root.
       annotations: the JSON file, if another; likewise.
       target: supplied; 'instances', the only one here.
-      verify: whether `verify()` decodes every picture. Otherwise it reads headers only: sizes and file types.
+      verify: whether `verify()` decodes every image. Otherwise it reads headers only: sizes and file types.
 
     Raises:
-      UserError: if the file or the folder is missing, or a listed picture, or the file does not hang together.
+      UserError: if the file or the folder is missing, or a listed image, or the file is inconsistent.
     """
     if target != 'instances':
         raise unsupported('datasets.coco', target, ['instances'])
     if not isinstance(data_dir, (str, os.PathLike)) or not str(data_dir):
         raise UserError(
-            f'coco.data_dir = {data_dir!r}: expected the path of a folder that holds annotations and pictures. '
-            'Set it in the gin file or by --gin_param="coco.data_dir=\'/path/to/coco\'".'
+            f'datasets.coco.data_dir = {data_dir!r}: expected the path of a folder that holds annotations and images. '
+            'Set it in the gin file or by --gin_param="datasets.coco.data_dir=\'/path/to/coco\'".'
         )
     root = os.path.expanduser(str(data_dir))
     path = coco_layout.find_annotations(root, split, annotations)
@@ -63,25 +63,25 @@ def coco(
 class Coco(Dataset):
     """The data set made by `coco`.
 
-    Examples have `image` uint8 [H, W, 3] and, for N objects, `boxes` float32 [N, 4] (y0, x0, y1, x1), `classes` int32
+    Examples have `image` uint8 [H, W, 3] and, for N instances, `boxes` float32 [N, 4] (y0, x0, y1, x1), `classes` int32
     [N], `is_crowd` bool [N], `area` float32 [N] and `masks` int32 [N, (ends)] (`seg.masks.runs`). Boxes and areas are
     those of the file where it has sound ones, else the mask's.
 
-    The file is read when the object is made. All objects lie in a few flat arrays, which the graph captures: a few
-    hundred bytes per object, and no Python list per object.
+    The constructor reads the file. All instances lie in a few flat arrays, which the graph captures: a few
+    hundred bytes per instance, and no Python list per instance.
     """
 
     def __init__(self, path: str, folder: str, split: str, decode_all: bool):
         self._path, self._decode_all = path, decode_all
-        self._where = f'coco, split {split!r} of {path}'
+        self._where = f'datasets.coco, split {split!r} of {path}'
         contents = coco_json.read(path)
         self._image_ids = contents.image_ids
-        self._names = coco_layout.find_pictures(self._where, folder, contents.file_names, self._image_ids)
+        self._names = coco_layout.find_images(self._where, folder, contents.file_names, self._image_ids)
         self._files = [posixpath.join(folder, name) for name in self._names]
         # Kept once, as tensors: eager ones are captured by a graph, not copied into it.
         with tf.init_scope(), tf.device('CPU:0'):
             self._sizes = tf.constant(contents.sizes)
-            self._objects = coco_masks.Objects(*map(tf.constant, contents.objects))
+            self._instances = coco_masks.Instances(*map(tf.constant, contents.instances))
             self._paths = tf.constant(self._files)
         self.info = DatasetInfo(
             name=f'coco/{split}',
@@ -91,23 +91,23 @@ class Coco(Dataset):
             original_ids=contents.category_ids,
             colors=object_palette(len(contents.class_names)),
         )
-        empty = int((np.diff(contents.objects.splits) == 0).sum())
+        empty = int((np.diff(contents.instances.splits) == 0).sum())
         logging.info(
-            '%s: %d pictures, %d of them without objects; %d objects of %d classes, %d of them crowds.',
-            *(self._where, len(self._names), empty, len(contents.objects.classes), self.info.num_classes),
-            int(contents.objects.is_crowd.sum()),
+            '%s: %d images, %d of them without instances; %d instances of %d classes, %d of them crowds.',
+            *(self._where, len(self._names), empty, len(contents.instances.classes), self.info.num_classes),
+            int(contents.instances.is_crowd.sum()),
         )
 
     def image_name(self, index: int) -> str:
-        """Name of a picture's file without its ending, relative to the folder of the pictures and within it."""
+        """Name of an image's file without its ending, relative to the folder of the images and within it."""
         return posixpath.splitext(self._names[index])[0]
 
     def image_path(self, index: int) -> str:
-        """The file of a picture."""
+        """The file of an image."""
         return self._files[index]
 
     def image_id(self, index: int) -> int | str:
-        """The file's own id of a picture, by which results name it."""
+        """The file's own id of an image, by which results name it."""
         return self._image_ids[index]
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -122,87 +122,87 @@ class Coco(Dataset):
         Raises:
           tf.errors.OpError: from within the graph, if the file is missing or damaged, or of another size than stated.
         """
-        objects = self._objects
+        instances = self._instances
         path = tf.gather(self._paths, index)
         image = image_files.decode_image(tf.io.read_file(path))
         size = tf.gather(self._sizes, index)
         fits = tf.reduce_all(tf.shape(image)[:2] == size)
         with tf.control_dependencies([tf.debugging.Assert(fits, ['Size differs from the stated:', path, size])]):
             image = tf.identity(image)
-        begin, end = objects.splits[index], objects.splits[index + 1]
-        splits = objects.run_splits[begin : end + 1]
+        begin, end = instances.splits[index], instances.splits[index + 1]
+        splits = instances.run_splits[begin : end + 1]
         return {
             'image': image,
-            'boxes': objects.boxes[begin:end],
-            'classes': objects.classes[begin:end],
-            'is_crowd': objects.is_crowd[begin:end],
-            'area': objects.area[begin:end],
+            'boxes': instances.boxes[begin:end],
+            'classes': instances.classes[begin:end],
+            'is_crowd': instances.is_crowd[begin:end],
+            'area': instances.area[begin:end],
             'masks': tf.RaggedTensor.from_row_splits(
-                objects.ends[splits[0] : splits[-1]], splits - splits[0], validate=False
+                instances.ends[splits[0] : splits[-1]], splits - splits[0], validate=False
             ),
         }
 
     def annotations(self, index: int) -> Annotations:
-        """The objects of one picture, for scores."""
-        objects = self._arrays
+        """The instances of one image, for scores."""
+        instances = self._arrays
         height, width = np.asarray(memoryview(self._sizes))[index].tolist()
-        chosen = slice(*objects.splits[index : index + 2].tolist())
-        masks = runs.Runs(objects.ends, objects.run_splits)
+        chosen = slice(*instances.splits[index : index + 2].tolist())
+        masks = runs.Runs(instances.ends, instances.run_splits)
         return Annotations(
             height,
             width,
-            *(part[chosen].copy() for part in (objects.boxes, objects.classes, objects.is_crowd, objects.area)),
+            *(part[chosen].copy() for part in (instances.boxes, instances.classes, instances.is_crowd, instances.area)),
             [runs.to_coco(masks[n], height, width) for n in range(chosen.start, chosen.stop)],
         )
 
     def class_histogram(self) -> ClassHistogram:
-        """Pixels of all objects by class, by their stated areas."""
-        objects = self._arrays
-        picture = np.repeat(np.arange(len(self._names)), np.diff(objects.splits))
-        area = objects.area.astype(np.float64)
-        pixels = np.bincount(objects.classes, area, self.info.num_classes)
-        of_picture = np.bincount(picture, area, len(self._names))
-        pairs = np.unique(np.stack([objects.classes, picture]), axis=1)
-        present = np.bincount(pairs[0], of_picture[pairs[1]], self.info.num_classes)
+        """Pixels of all instances by class, by their stated areas."""
+        instances = self._arrays
+        image = np.repeat(np.arange(len(self._names)), np.diff(instances.splits))
+        area = instances.area.astype(np.float64)
+        pixels = np.bincount(instances.classes, area, self.info.num_classes)
+        of_image = np.bincount(image, area, len(self._names))
+        pairs = np.unique(np.stack([instances.classes, image]), axis=1)
+        present = np.bincount(pairs[0], of_image[pairs[1]], self.info.num_classes)
         return ClassHistogram(pixels.round().astype(np.int64), present.round().astype(np.int64))
 
     def verify(self) -> None:
-        """Checks every picture of the split, by decoding it unless the setting `verify` is off.
+        """Checks every image of the split, by decoding it unless the setting `verify` is off.
 
         Raises:
-          UserError: names the first five pictures that can't be used, what is wrong with each, and what to do; also if
-            there is no object but crowds.
+          UserError: names the first five images that can't be used, what is wrong with each, and what to do; also if
+            there is no instance but crowds.
         """
         crowds = int(self._arrays.is_crowd.sum())
-        checking.need_objects(self._where, len(self._arrays.is_crowd) - crowds, crowds)
+        checking.need_instances(self._where, len(self._arrays.is_crowd) - crowds, crowds)
         count = len(self._names)
         headers = list(checking.in_threads(self._check_header, count, f'{self._where}: reading headers'))
-        checking.raise_problems(self._where, [item for item in headers if isinstance(item, str)], count, 'pictures')
+        checking.raise_problems(self._where, [item for item in headers if isinstance(item, str)], count, 'images')
         checking.warn_of_turned(self._where, self._names, headers)
         if self._decode_all:
-            decoded = checking.in_threads(self._check_pixels, count, f'{self._where}: decoding pictures')
-            checking.raise_problems(self._where, [problem for problem in decoded if problem], count, 'pictures')
+            decoded = checking.in_threads(self._check_pixels, count, f'{self._where}: decoding images')
+            checking.raise_problems(self._where, [problem for problem in decoded if problem], count, 'images')
 
     @functools.cached_property
-    def _arrays(self) -> coco_masks.Objects:
-        """The objects as numpy sees them, in the same memory."""
-        return coco_masks.Objects(*(np.asarray(memoryview(part)) for part in self._objects))
+    def _arrays(self) -> coco_masks.Instances:
+        """The instances as numpy sees them, in the same memory."""
+        return coco_masks.Instances(*(np.asarray(memoryview(part)) for part in self._instances))
 
     def _check_header(self, index: int) -> image_files.ImageHeader | str:
         path = self._files[index]
         try:
             header = image_files.read_header(path)
         except (ValueError, tf.errors.OpError) as error:
-            return f'{path}: no readable picture: {error}. Replace the file, or take it out of {self._path}.'
+            return f'{path}: no readable image: {error}. Replace the file, or take it out of {self._path}.'
         height, width = np.asarray(memoryview(self._sizes))[index].tolist()
         if (header.height, header.width) == (height, width):
             return header
-        mend = 'Were the pictures scaled after they were labelled? Masks must fit the pictures as stored.'
+        mend = 'Were the images scaled after they were labelled? Masks must fit the images as stored.'
         if (header.width, header.height) == (height, width):
             mend = 'Height and width are the wrong way round.'
             if header.orientation >= 5:
                 mend = (
-                    f'The picture has EXIF orientation {header.orientation}, which is not applied here: turn its '
+                    f'The image has EXIF orientation {header.orientation}, which is not applied here: turn its '
                     'stored pixels (for example by ImageMagick: mogrify -auto-orient).'
                 )
         return (

@@ -1,4 +1,4 @@
-"""COCO's annotation files: read, and checked for what does not hang together."""
+"""Reads COCO's annotation files, and checks that they are consistent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seg.datasets import checking, coco_masks
 from seg.errors import UserError, shown
 from seg.files import parse_json, read_bytes
 
-# Of a picture. pycocotools reserves 6 bytes per run and writes one more at the end, which spoils its memory where all
+# Of an image. pycocotools reserves 6 bytes per run and writes one more at the end, which spoils its memory where all
 # of four or more runs take 6; that cannot happen below four runs of 2^24 pixels.
 _MOST_PIXELS = 2**26
 _KEYS = ('images', 'annotations')
@@ -30,12 +30,12 @@ class Contents(NamedTuple):
     """What an annotation file says.
 
     Attributes:
-      image_ids: the file's own id of each picture, a number or a text, in the order of the file.
-      file_names: of the pictures, as they stand there.
+      image_ids: the file's own id of each image, a number or a text, in the order of the file.
+      file_names: of the images, as they stand there.
       sizes: int32 [images, 2], (height, width).
       class_names: by ascending category id.
       category_ids: the file's own id of each class.
-      objects: with a usable mask.
+      instances: with a usable mask.
     """
 
     image_ids: tuple[int | str, ...]
@@ -43,30 +43,30 @@ class Contents(NamedTuple):
     sizes: np.ndarray
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    objects: coco_masks.Objects
+    instances: coco_masks.Instances
 
 
 def read(path: str) -> Contents:
     """Reads an annotation file.
 
-    Objects without a usable mask are dropped; a line of the log counts them by reason and names the first five.
+    Instances without a usable mask are dropped; a line of the log counts them by reason and names the first five.
 
     Raises:
-      UserError: if the file is cut off or of another kind, or what it says does not hang together: two pictures with
-        one id, objects of unknown pictures or classes, …
+      UserError: if the file is cut off or of another kind, or is inconsistent: two images with
+        one id, instances of unknown images or classes, …
     """
     data = _load(path)
     index_of, file_names, sizes = _images(path, data['images'])
     annotations = data['annotations']
     names, category_ids = _classes(path, data.get('categories'), annotations)
     class_of = {category: number for number, category in enumerate(category_ids)}
-    pictures, classes, is_crowd = _references(path, annotations, index_of, class_of)
+    image_of, classes, is_crowd = _references(path, annotations, index_of, class_of)
 
     def title(number):
-        return f'{_title(annotations[number], number)} of {shown(file_names[pictures[number]])}'
+        return f'{_title(annotations[number], number)} of {shown(file_names[image_of[number]])}'
 
-    objects = coco_masks.read(path, annotations, pictures, classes, is_crowd, sizes, title)
-    return Contents(tuple(index_of), file_names, sizes, names, category_ids, objects)
+    instances = coco_masks.read(path, annotations, image_of, classes, is_crowd, sizes, title)
+    return Contents(tuple(index_of), file_names, sizes, names, category_ids, instances)
 
 
 def _load(path: str) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _load(path: str) -> dict[str, Any]:
 
 
 def _id(value: Any) -> int | str | None:
-    """A number or text by which entries name each other; pandas writes numbers as 1.0. None for all else."""
+    """An id: a number or a text. (pandas writes numbers as 1.0.) None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float) and value.is_integer():
@@ -114,7 +114,7 @@ def _id(value: Any) -> int | str | None:
 
 
 class _Found(dict):
-    """What entries are found by: their ids, and where no other has it, the same id as text or as number."""
+    """Entries by id. A text matches the same number, and the other way round, where that is unambiguous."""
 
     def __init__(self, ids: Iterable[int | str]):
         super().__init__((identity, n) for n, identity in enumerate(ids))
@@ -134,7 +134,7 @@ class _Found(dict):
 
 
 def _side(value: Any) -> int:
-    """A height or width in pixels; 0 if it is none."""
+    """A height or width in pixels; 0 for an invalid value."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return int(value) if is_number and 0 < value < 2**31 and int(value) == value else 0
 
@@ -152,8 +152,8 @@ def _images(path: str, images: list) -> tuple[dict[int | str, int], tuple[str, .
         elif image_id in index_of:
             other = images[index_of[image_id]].get('file_name')
             problems.append(
-                f'images[{number}], {shown(name)}: the id {shown(image_id)} is that of {shown(other)} as well. Ids of '
-                'images must differ: when files are merged, those of the second have to be numbered anew, here and in '
+                f'images[{number}], {shown(name)}: the id {shown(image_id)} belongs to {shown(other)} as well. Ids '
+                'of images must differ: where files are merged, give the images of the second one new ids, here and in '
                 'its annotations.'
             )
         elif not checking.is_text(name) or '\0' in name:
@@ -175,7 +175,7 @@ def _about_name(image: Mapping) -> str:
     if 'file_name' in image or 'coco_url' not in image:
         return message
     return (
-        f'there is no file_name. LVIS names pictures by coco_url alone, here {shown(image["coco_url"])}: give each '
+        f'there is no file_name. LVIS names images by coco_url alone, here {shown(image["coco_url"])}: give each '
         'entry a file_name, such as train2017/000000391895.jpg.'
     )
 
@@ -202,7 +202,7 @@ def _classes(path: str, categories: Any, annotations: list) -> tuple[tuple[str, 
             )
         elif category_id in name_of:
             problems.append(
-                f'categories[{number}], {shown(name)}: the id {shown(category_id)} is that of '
+                f'categories[{number}], {shown(name)}: the id {shown(category_id)} belongs to '
                 f'{shown(name_of[category_id])} as well.'
             )
         else:
@@ -211,7 +211,7 @@ def _classes(path: str, categories: Any, annotations: list) -> tuple[tuple[str, 
     parents = _parents(categories, used)
     if parents:
         logging.warning(
-            '%s: the categories %s are no classes: they are parents of others, and no object is of them.',
+            '%s: the categories %s are not used as classes: they are parents of others, and have no instances.',
             *(path, checking.first_of([name_of.pop(parent) for parent in parents])),
         )
     _refuse_one_name_twice(path, name_of)
@@ -220,9 +220,9 @@ def _classes(path: str, categories: Any, annotations: list) -> tuple[tuple[str, 
 
 
 def _parents(categories: list, used: set) -> list[int]:
-    """Ids of categories that no object is of, and which stand for all others or share the name of one.
+    """Ids of categories without instances that are the parent of all others, or have the name of another one.
 
-    Roboflow begins its files with one that is the supercategory of all others.
+    Roboflow begins its files with a supercategory of all others.
     """
     above = collections.Counter(c['supercategory'] for c in categories if isinstance(c.get('supercategory'), str))
     named = collections.Counter(category['name'] for category in categories)
@@ -249,9 +249,9 @@ def _refuse_one_name_twice(path: str, name_of: Mapping[int, str]) -> None:
 
 
 def _references(path: str, annotations: list, index_of: Mapping, class_of: Mapping):
-    """Returns picture, class and crowd mark of every annotation, int64, int32 and bool [annotations]."""
+    """Returns the image, the class and the crowd mark of every annotation, int64, int32 and bool [annotations]."""
     count = len(annotations)
-    pictures, classes, is_crowd = np.zeros(count, np.int64), np.zeros(count, np.int32), np.zeros(count, bool)
+    image_of, classes, is_crowd = np.zeros(count, np.int64), np.zeros(count, np.int32), np.zeros(count, bool)
     images, categories = _Found(index_of), _Found(class_of)
     only = next(iter(class_of)) if len(class_of) == 1 else None
     listed = [checking.first_of(list(ids)) for ids in (index_of, class_of)]
@@ -259,8 +259,8 @@ def _references(path: str, annotations: list, index_of: Mapping, class_of: Mappi
     for number, annotation in enumerate(annotations):
         image_id, category_id = annotation.get('image_id'), annotation.get('category_id')
         category_id = only if category_id is None else category_id
-        picture, its_class, crowd = images.find(image_id), categories.find(category_id), _crowd(annotation)
-        if picture is None:
+        image, its_class, crowd = images.find(image_id), categories.find(category_id), _crowd(annotation)
+        if image is None:
             problems.append(
                 f'{_title(annotation, number)}: image_id is {shown(image_id)}, and images lists no such id. It lists '
                 f'{listed[0]}.'
@@ -274,7 +274,7 @@ def _references(path: str, annotations: list, index_of: Mapping, class_of: Mappi
                 f'{_title(annotation, number)}: iscrowd is {shown(annotation["iscrowd"])}, expected 0 or 1.'
             )
         else:
-            pictures[number], classes[number], is_crowd[number] = picture, its_class, crowd
+            image_of[number], classes[number], is_crowd[number] = image, its_class, crowd
         annotation_id = _id(annotation.get('id'))
         if annotation_id is not None:
             if annotation_id in seen:
@@ -284,17 +284,17 @@ def _references(path: str, annotations: list, index_of: Mapping, class_of: Mappi
     for found, key in ((images, 'image_id'), (categories, 'category_id')):
         if found.other_kind:
             logging.warning(
-                '%s: %d annotations have a text as %s where the list has the number, or the other way round; they are '
-                'taken as the same.',
+                '%s: %d annotations have a text as %s where the list has the number, or the other way round; both are '
+                'taken as equal.',
                 *(path, found.other_kind, key),
             )
     if twice:
         logging.warning(
-            '%s: %d annotations have an id that an earlier one has, such as %s. All are used; but if the file was '
-            'merged from others, look whether objects are in it twice.',
+            '%s: %d annotations have the id of an earlier one, such as %s. All are used; if the file was merged from '
+            'others, check that it does not hold instances twice.',
             *(path, sum(twice.values()), checking.first_of(list(twice))),
         )
-    return pictures, classes, is_crowd
+    return image_of, classes, is_crowd
 
 
 def _crowd(annotation: Mapping) -> bool | None:

@@ -1,4 +1,4 @@
-"""Where the files of a data set in COCO's format lie: its annotations, and each picture that they list."""
+"""Finds the files of a data set in COCO's format: its annotations, and each image that they list."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def find_annotations(root: str, split: str, annotations: str | None) -> str:
             return path
     if not tf.io.gfile.isdir(root):
         raise UserError(
-            f'coco.data_dir = {root!r}: there is no such folder. Set coco.data_dir (in most gin files the macro '
-            'DATA_DIR) to the folder that holds annotations and pictures.'
+            f'datasets.coco.data_dir = {root!r}: there is no such folder. Set it (in most gin files by the '
+            'macro DATA_DIR) to the folder that holds annotations and images.'
         )
     found = [name for name in checking.listed(root) if name.endswith('.json')]
     for folder in checking.listed(root):
@@ -41,7 +41,7 @@ def find_annotations(root: str, split: str, annotations: str | None) -> str:
     if annotations:
         remedy = f'JSON files in {root}: {checking.first_of(found)}.' if found else f'{root} holds no JSON file.'
         raise UserError(
-            f'coco.annotations = {annotations!r}: there is no {posixpath.join(root, annotations)}. {remedy}'
+            f'datasets.coco.annotations = {annotations!r}: there is no {posixpath.join(root, annotations)}. {remedy}'
         )
     patterns = [re.compile(re.escape(place).replace(r'\{\}', '([^/]+)')) for place in (_COCO, _ROBOFLOW)]
     splits = [match[1] for name in found for pattern in patterns if (match := pattern.fullmatch(name))]
@@ -49,13 +49,13 @@ def find_annotations(root: str, split: str, annotations: str | None) -> str:
     if found and not splits:
         there += f' JSON files: {checking.first_of(found)}.'
     raise UserError(
-        f'coco.split = {split!r}: there is no {wanted[0]} and no {wanted[1]} in {root}. {there} Set coco.split to one '
-        'of them, or coco.annotations to your JSON file.'
+        f'datasets.coco.split = {split!r}: there is no {wanted[0]} and no {wanted[1]} in {root}. {there} Set '
+        'datasets.coco.split to one of them, or datasets.coco.annotations to your JSON file.'
     )
 
 
 def find_folder(root: str, split: str, images: str | None) -> str:
-    """Returns the folder of the pictures.
+    """Returns the folder of the images.
 
     Raises:
       UserError: if it is not there.
@@ -65,52 +65,52 @@ def find_folder(root: str, split: str, images: str | None) -> str:
         folder = posixpath.join(root, candidate)
         if tf.io.gfile.isdir(folder):
             return posixpath.normpath(folder)
-    setting = f'coco.images = {images!r}' if images else f'coco.split = {split!r}'
+    setting = f'datasets.coco.images = {images!r}' if images else f'datasets.coco.split = {split!r}'
     raise UserError(
-        f'{setting}: looked for the folder of the pictures at {", ".join(candidates)} in {root}. '
-        f'{checking.holds(root)}. Set coco.images to it.'
+        f'{setting}: looked for the folder of the images at {", ".join(candidates)} in {root}. '
+        f'{checking.holds(root)}. Set datasets.coco.images to it.'
     )
 
 
-def find_pictures(where: str, folder: str, names: Sequence[str], ids: Sequence[int | str]) -> tuple[str, ...]:
-    """Looks for all listed pictures.
+def find_images(where: str, folder: str, names: Sequence[str], ids: Sequence[int | str]) -> tuple[str, ...]:
+    """Looks for all listed images.
 
-    Names may have Windows' separators, or begin from the root where they lead into the folder. A name that is not there
-    may have another spelling: web tools write `%20` for a blank, and macOS takes accents off their letters.
+    Names may have Windows' separators, or be absolute paths into the folder. A missing name is looked for in other
+    spellings: web tools write `%20` for a blank, and macOS stores accents apart from their letters.
 
     Args:
       where: the split, for messages.
-      folder: of the pictures.
+      folder: of the images.
       names: as the annotation file has them.
-      ids: of the pictures, for messages.
+      ids: of the images, for messages.
 
     Returns:
-      The name of each picture's file, relative to the folder and within it.
+      The name of each image's file, relative to the folder and within it.
 
     Raises:
-      UserError: if a picture is not there, is listed twice, or its name leads out of the folder.
+      UserError: if an image is not there, is listed twice, or its name leads out of the folder.
     """
     relative = [_within(folder, name) for name in names]
     outside = [name for name, inner in zip(names, relative, strict=True) if inner is None]
     if outside:
-        hint = _hint(folder, outside, len(names)) or 'Set coco.images to the folder that holds all.'
+        hint = _hint(folder, outside, len(names)) or 'Set datasets.coco.images to the folder that holds all.'
         raise UserError(
-            f'{where}: {len(outside)} of {len(names)} file names lead out of the folder of the pictures, {folder}: '
+            f'{where}: {len(outside)} of {len(names)} file names lead out of the folder of the images, {folder}: '
             f'{checking.first_of(outside)}. {hint}'
         )
-    shelf = _Shelf(folder)
-    found = [name if shelf.has(name) else shelf.other_spelling(name) for name in relative]
+    listing = _Listing(folder)
+    found = [name if listing.has(name) else listing.other_spelling(name) for name in relative]
     missing = [name for name, file in zip(names, found, strict=True) if file is None]
     if missing:
-        hint = _hint(folder, missing, len(names)) or 'Add the files, or set coco.images to their folder.'
+        hint = _hint(folder, missing, len(names)) or 'Add the files, or set datasets.coco.images to their folder.'
         raise UserError(
-            f'{where}: {len(missing)} of {len(names)} pictures are not in {folder}: {checking.first_of(missing)}. '
+            f'{where}: {len(missing)} of {len(names)} images are not in {folder}: {checking.first_of(missing)}. '
             f'{checking.holds(folder)}. {hint}'
         )
     respelt = [pair for pair in zip(relative, found, strict=True) if pair[0] != pair[1]]
     if respelt:
         logging.warning(
-            '%s: %d pictures are found by another spelling of their names, such as %s for %s.',
+            '%s: %d images are found by another spelling of their names, such as %s for %s.',
             *(where, len(respelt), shown(respelt[0][1]), shown(respelt[0][0])),
         )
     _refuse_twice(where, found, ids)
@@ -129,8 +129,8 @@ def _within(folder: str, name: str) -> str | None:
     return None if leads_out else name
 
 
-class _Shelf:
-    """What a folder and those below it hold; each is listed once, when it is asked for."""
+class _Listing:
+    """Entries of a folder and its subfolders; each is listed once, on demand."""
 
     def __init__(self, folder: str):
         self._folder, self._listed, self._composed = folder, {}, {}
@@ -144,7 +144,7 @@ class _Shelf:
         return posixpath.basename(name) in self._names(posixpath.dirname(name))
 
     def other_spelling(self, name: str) -> str | None:
-        """The name of the file that is meant, if there is one."""
+        """The file that a name means in another spelling; None if there is none."""
         plain = urllib.parse.unquote(name)
         for spelling in (name, plain) if _within(self._folder, plain) == plain and '\0' not in plain else (name,):
             if self.has(spelling):
@@ -163,14 +163,16 @@ def _composed(name: str) -> str:
 
 
 def _hint(folder: str, names: Sequence[str], count: int) -> str:
-    """What to do about names that are not in the folder, of so many in all; '' where nothing is known."""
+    """What to do about missing names, of `count` names in all; '' where nothing is known."""
     parts = [[part for part in re.split(r'[/\\]', name) if part] for name in names]
     above = posixpath.dirname(folder)
-    shelf = _Shelf(above)
-    if len(names) == count and all(len(path) > 1 and '..' not in path and shelf.has('/'.join(path)) for path in parts):
-        return f'They are in {above or "."}: set coco.images to it.'
-    shelf = _Shelf(folder)
-    there = [path[-1] for path in parts if path and shelf.has(path[-1])]
+    listing = _Listing(above)
+    if len(names) == count and all(
+        len(path) > 1 and '..' not in path and listing.has('/'.join(path)) for path in parts
+    ):
+        return f'They are in {above or "."}: set datasets.coco.images to it.'
+    listing = _Listing(folder)
+    there = [path[-1] for path in parts if path and listing.has(path[-1])]
     if not there:
         return ''
     return (
@@ -184,8 +186,8 @@ def _refuse_twice(where: str, files: Sequence[str], ids: Sequence[int | str]) ->
     for file, image_id in zip(files, ids, strict=True):
         if file in first:
             problems.append(
-                f'{shown(file)} is the picture of the ids {shown(first[file])} and {shown(image_id)}. A picture needs '
-                'one entry of images with all of its objects: take the later one out, and set the image_id of its '
+                f'{shown(file)} is the image of the ids {shown(first[file])} and {shown(image_id)}. An image needs '
+                'one entry of images with all of its instances: take the later one out, and set the image_id of its '
                 f'annotations to {shown(first[file])}.'
             )
         first.setdefault(file, image_id)

@@ -1,4 +1,4 @@
-"""The objects of COCO's annotation files: masks, boxes and areas, turned into flat arrays."""
+"""Turns the instances of COCO's annotation files into flat arrays: masks, boxes and areas."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from seg.errors import UserError
 from seg.masks import runs as mask_runs
 from seg.masks.matching import paired_iou
 
-_CHUNK = 8192  # Objects that are turned into runs at a time, …
+_CHUNK = 8192  # Instances that are turned into runs at a time, …
 _CHUNK_BYTES = 2**22  # … or so much of their compressed form, which takes some 50 times as much while it is read.
-_FAR = 20_000  # Pixels outside of the picture beyond which a polygon is nonsense.
-# Pixels along an outline. pycocotools keeps five steps a pixel, 40 bytes in all, and dies where they have no place.
+_FAR = 20_000  # Pixels outside of the image beyond which a polygon is invalid.
+# Pixels along an outline. pycocotools keeps five steps of 8 bytes for each, and crashes where memory is short.
 _LONGEST = 4_000_000
 _POINT = 'a polygon of a single point'
 
 
-class Objects(NamedTuple):
-    """All objects of a data set in flat arrays, those of one picture after those of another.
+class Instances(NamedTuple):
+    """All instances of a data set in flat arrays, image by image.
 
     Attributes:
-      splits: int64 [images + 1]: the objects of picture i are number `splits[i]` to `splits[i + 1]` - 1.
-      boxes: float32 [N, 4], y0, x0, y1, x1 in pixels, within the picture.
+      splits: int64 [images + 1]: the instances of image i are number `splits[i]` to `splits[i + 1]` - 1.
+      boxes: float32 [N, 4], y0, x0, y1, x1 in pixels, within the image.
       classes: int32 [N], 0 to K - 1.
       is_crowd: bool [N].
       area: float32 [N], in pixels.
@@ -46,46 +46,46 @@ class Objects(NamedTuple):
 
 
 class _Unusable(ValueError):
-    """An object, or a part of one, without a usable mask; the text says why."""
+    """An instance, or a part of one, without a usable mask; the text says why."""
 
 
 @np.errstate(over='ignore', invalid='ignore')  # What overflows is found by its value.
 def read(
     path: str,
     annotations: list,
-    pictures: np.ndarray,
+    image_of: np.ndarray,
     classes: np.ndarray,
     is_crowd: np.ndarray,
     sizes: np.ndarray,
     title: Callable[[int], str],
-) -> Objects:
+) -> Instances:
     """Turns annotations into arrays.
 
     Those without a usable mask are dropped. A line of the log counts them by reason and names the first five; another
-    one does so for objects that lose a part of their mask, or have it in another form than COCO's.
+    one does so for instances that lose a part of their mask, or have it in another form than COCO's.
 
     Args:
       path: the file, for messages.
-      annotations: as read from it. They are let go: lists of numbers take much more memory than the arrays.
-      pictures: int64 [annotations], the picture of each.
+      annotations: as read from it. Each entry becomes None once it is read, to free its lists of numbers.
+      image_of: int64 [annotations], the image of each.
       classes: int32 [annotations].
       is_crowd: bool [annotations].
-      sizes: int32 [pictures, 2], (height, width).
+      sizes: int32 [images, 2], (height, width).
       title: the name of an annotation by its number, for messages.
 
     Raises:
       UserError: if there are annotations, and none has a usable mask.
     """
     dropped, noted, replaced = _Tally(), _Tally(), _Tally()
-    # Of nothing, so that a file without objects has arrays, too.
+    # Empty arrays, for files without instances.
     parts = [(np.zeros(0, np.int64), np.zeros([0, 4], np.float32), *(np.zeros(0, t) for t in ('f', 'i', 'q')))]
-    order = np.argsort(pictures, kind='stable')
-    for chunk, strings in _drawn_chunks(annotations, order, sizes[pictures], dropped, noted, title):
-        size = sizes[pictures[chunk]].astype(np.int64)
+    order = np.argsort(image_of, kind='stable')
+    for chunk, strings in _compressed_chunks(annotations, order, sizes[image_of], dropped, noted, title):
+        size = sizes[image_of[chunk]].astype(np.int64)
         runs, covered = mask_runs.from_strings(strings, size[:, 0] * size[:, 1])
         mask_boxes, pixels = mask_runs.boxes_and_areas(runs, size[:, 0])
         for place in np.flatnonzero(pixels == 0):
-            reason = 'a mask without a single pixel in the picture'
+            reason = 'a mask without a single pixel in the image'
             if covered[place] != size[place].prod():
                 reason = 'a damaged run-length encoding' if covered[place] < 0 else _NOT_COVERING
             dropped.add(reason, title(chunk[place]))
@@ -104,16 +104,16 @@ def read(
             annotations[number] = None
     if dropped.total and dropped.total == len(annotations):
         raise UserError(
-            f'{path}: none of its {len(annotations)} objects has a usable mask: {dropped.text()}. Masks are polygons '
+            f'{path}: none of its {len(annotations)} instances has a usable mask: {dropped.text()}. Masks are polygons '
             '(lists x0, y0, x1, y1, … in pixels) or run-length encodings under the key segmentation.'
         )
-    where = f'{path}: %d of {len(annotations)} objects'
+    where = f'{path}: %d of {len(annotations)} instances'
     dropped.log(f'{where} have no usable mask and are dropped')
-    noted.log(f'{where} are kept, but their masks are not as COCO has them')
-    replaced.log(f"{where} have no box that fits; their mask's is taken")
+    noted.log(f"{where} are kept, but their masks are not in COCO's form")
+    replaced.log(f'{where} have no valid box; the box of the mask is used')
     numbers, boxes, area, ends, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Objects(
-        splits=np.searchsorted(pictures[numbers], np.arange(len(sizes) + 1)),
+    return Instances(
+        splits=np.searchsorted(image_of[numbers], np.arange(len(sizes) + 1)),
         boxes=boxes,
         classes=classes[numbers],
         is_crowd=is_crowd[numbers],
@@ -123,7 +123,7 @@ def read(
     )
 
 
-def _drawn_chunks(annotations, order, sizes, dropped, noted, title):
+def _compressed_chunks(annotations, order, sizes, dropped, noted, title):
     """Yields numbers of annotations in this order, int64 [N], and the masks of each, in COCO's compressed form."""
     numbers, strings, stored = [], [], 0
     for number in order.tolist():
@@ -172,7 +172,7 @@ class _Tally:
 
 # ---- Segmentations ---------------------------------------------------------------------------------------------------
 
-_NOT_COVERING = "run lengths whose sum is not the picture's height times its width"
+_NOT_COVERING = "run lengths whose sum is not the image's height times its width"
 _NO_NUMBERS = 'a polygon that is no list of numbers'
 
 
@@ -211,7 +211,7 @@ def _compressed(segmentation: Any, height: int, width: int) -> tuple[bytes, str]
     longest = min(100 * (height + width), _LONGEST) + 4 * _FAR
     # First a bound that costs nothing.
     if sum(map(len, outlines)) * reach > longest and sum(map(_length, outlines)) > longest:
-        raise _Unusable('outlines of more than a hundred times around the picture')
+        raise _Unusable('outlines of more than a hundred times around the image')
     lost = [reason for reason in reasons if reason != _POINT]  # A point covers nothing.
     if lost:
         note = f'{lost[0]}, a part that is left out'
@@ -236,7 +236,7 @@ def _outline(polygon: Any) -> np.ndarray:
 
 
 def _are_run_lengths(outline: np.ndarray, height: int, width: int) -> bool:
-    """Whether these are the lengths of runs that cover the picture, one of them longer than any coordinate can be."""
+    """Whether these are the lengths of runs that cover the image, one of them longer than any coordinate can be."""
     return outline.sum() == height * width and outline.max() > max(height, width) and not (outline % 1).any()
 
 
@@ -253,7 +253,7 @@ def _reach(outline: np.ndarray, height: int, width: int) -> float:
         raise _Unusable('an empty polygon')
     reach = np.abs(outline).max()
     if not reach < max(height, width) + _FAR:  # Catches NaN, too.
-        raise _Unusable('a polygon that reaches far out of the picture')
+        raise _Unusable('a polygon that reaches far out of the image')
     if reach <= 1 and (outline % 1).any():
         raise _Unusable('coordinates from 0 to 1, where COCO has pixels')
     return reach
@@ -275,7 +275,7 @@ def _merged(masks: list) -> dict[str, Any]:
 def _compressed_runs(segmentation: Mapping, height: int, width: int) -> bytes:
     counts, size = segmentation.get('counts'), segmentation.get('size')
     if size is not None and (not isinstance(size, list) or size != [height, width]):
-        raise _Unusable('a run-length encoding of another size than the picture')
+        raise _Unusable('a run-length encoding of another size than the image')
     if isinstance(counts, str):
         if len(counts) > 8 * (height * width + 2):  # A number has up to 8 characters.
             raise _Unusable('a damaged run-length encoding')
@@ -309,7 +309,7 @@ def _boxes(entries: list, mask_boxes: np.ndarray, sizes: np.ndarray) -> tuple[np
     """Boxes from the annotations where they make sense, else from the masks.
 
     Returns:
-      float32 [N, 4], and why a box is the mask's, object [N]; '' where it is not.
+      float32 [N, 4], and why the box of the mask is used, object [N] of texts; '' where it is not.
     """
     given = np.full([len(entries), 4], np.nan)
     for place, entry in enumerate(entries):

@@ -34,7 +34,7 @@ class ImageHeader(NamedTuple):
 
 
 def read_header(path: str) -> ImageHeader:
-    """Reads the header of a JPEG or PNG file, and as few further bytes as that takes.
+    """Reads the header of a JPEG or PNG file; the whole file only where the header is long.
 
     Raises:
       ValueError: if it is neither, or ends within the header, or is no regular file; says what was found.
@@ -106,19 +106,19 @@ def _exif_orientation(tiff: bytes) -> int:
             tag, _, _, value = struct.unpack_from(order + 'HHIH', tiff, directory + 2 + 12 * entry)
             if tag == 0x0112 and 1 <= value <= 8:
                 return value
-    except (struct.error, TypeError):  # Damaged EXIF does not hurt the picture.
+    except (struct.error, TypeError):  # An image with damaged EXIF is usable.
         pass
     return 1
 
 
 def decode_image(contents: tf.Tensor) -> tf.Tensor:
-    """Decodes a JPEG or PNG picture as it is stored; an EXIF orientation is not applied.
+    """Decodes a JPEG or PNG image as it is stored; an EXIF orientation is not applied.
 
     Args:
       contents: scalar string, the bytes of the file.
 
     Returns:
-      uint8 [H, W, 3]; grey pictures are repeated over the channels, alpha is dropped.
+      uint8 [H, W, 3]; grey images are repeated over the channels, alpha is dropped.
 
     Raises:
       tf.errors.InvalidArgumentError: if the file is damaged, also if it is merely cut off.
@@ -135,8 +135,8 @@ def decode_image(contents: tf.Tensor) -> tf.Tensor:
 def decode_label(contents: tf.Tensor) -> tf.Tensor:
     """Decodes a label file: a PNG whose samples are class ids, in greyscale or as indices into a palette.
 
-    TensorFlow's decoder turns palette indices into colours, from which they cannot be had back where two entries share
-    a colour. A palette PNG stores its indices exactly as a greyscale PNG stores its samples, so the file is relabelled
+    TensorFlow's decoder turns palette indices into colours, which do not tell the index where two entries share a
+    colour. A palette PNG stores its indices exactly as a greyscale PNG stores its samples, so the file is relabelled
     as greyscale before it is decoded: the colour type and the header's checksum are rewritten, and the chunks between
     header and pixels, the palette among them, are left out. This is exact for every palette, and stays in the graph:
     no Python lock, nothing that op determinism would serialise.

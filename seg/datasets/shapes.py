@@ -1,4 +1,4 @@
-"""Procedural scenes: textured shapes on textured grounds, without end and without files."""
+"""Procedural scenes: textured shapes on textured grounds, endless, without files."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _SPLITS = ('train', 'val')
 _VAL_EXAMPLES = 128
 _HISTOGRAM_EXAMPLES = 200
 _LARGEST = 0.56  # Of the shorter side of the frame.
-_COMMON = 0.3  # Most objects are larger than this part of the shorter side.
+_COMMON = 0.3  # Most instances are larger than this part of the shorter side.
 _SMALL_SHARE = 0.04  # The others.
-_TURN = math.pi / 8  # Objects are turned by up to this angle either way.
+_TURN = math.pi / 8  # Instances are turned by up to this angle either way.
 _RELIEF = 0.4  # Part of the brightness that the slope of a relief adds or takes.
 _DRAWS = 28  # Random numbers per layer.
 _NOISE_CELLS = 12  # Cells of the smooth noise along each side.
@@ -46,7 +46,7 @@ def shapes(
     """Endless drawn scenes of seven textured shapes that hide one another; needs no files.
 
     A scene is a function of (seed, split, index) alone. Scenes of `val` do not depend on the seed, so that all runs
-    are scored on the same pictures, and no scene belongs to both splits.
+    are scored on the same images, and no scene belongs to both splits.
 
     Args:
       split: 'train' or 'val'.
@@ -54,9 +54,9 @@ def shapes(
       target: supplied; 'label_map' (background is class 0) or 'instances' (the classes are the shapes alone).
       size: (height, width) of every scene, in pixels.
       num_examples: length of the split; None for endless in `train` and 128 in `val`.
-      min_objects: least number of objects drawn.
-      max_objects: greatest number of objects drawn.
-      min_object_size: least extent of an object, in pixels. Most have an extent between 0.3 and 0.56 of the
+      min_objects: least number of instances drawn.
+      max_objects: greatest number of instances drawn.
+      min_object_size: least extent of an instance, in pixels. Most have an extent between 0.3 and 0.56 of the
         shorter side of the frame.
       noise: amplitude of the uniform pixel noise, in grey levels of 255.
 
@@ -64,26 +64,28 @@ def shapes(
       UserError: if a setting is out of its range.
     """
     if split not in _SPLITS:
-        raise UserError(f"shapes.split = {split!r}: the splits are 'train' and 'val'.")
+        raise UserError(f"datasets.shapes.split = {split!r}: the splits are 'train' and 'val'.")
     if target not in ('label_map', 'instances'):
         raise unsupported('datasets.shapes', target, ['label_map', 'instances'])
     sides = tuple(size) if isinstance(size, Sequence) else (size,)
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 32 for side in sides):
-        raise UserError(f'shapes.size = {size!r}: expected (height, width), two whole numbers of at least 32 pixels.')
+        raise UserError(
+            f'datasets.shapes.size = {size!r}: expected (height, width), two whole numbers of at least 32 pixels.'
+        )
     if num_examples is not None and not (isinstance(num_examples, int) and num_examples > 0):
-        raise UserError(f'shapes.num_examples = {num_examples!r}: expected a whole number above 0, or None.')
+        raise UserError(f'datasets.shapes.num_examples = {num_examples!r}: expected a whole number above 0, or None.')
     if not 1 <= min_objects <= max_objects:
         raise UserError(
-            f'shapes.min_objects = {min_objects!r}, shapes.max_objects = {max_objects!r}: '
+            f'datasets.shapes.min_objects = {min_objects!r}, datasets.shapes.max_objects = {max_objects!r}: '
             'expected 1 <= min_objects <= max_objects.'
         )
     if not 4 <= min_object_size <= _LARGEST * min(sides):
         raise UserError(
-            f'shapes.min_object_size = {min_object_size!r}: expected 4 to {_LARGEST * min(sides):.0f} pixels, '
-            f'which is {_LARGEST} of the shorter side of shapes.size = {sides}.'
+            f'datasets.shapes.min_object_size = {min_object_size!r}: expected 4 to {_LARGEST * min(sides):.0f} pixels, '
+            f'which is {_LARGEST} of the shorter side of datasets.shapes.size = {sides}.'
         )
     if not 0 <= noise <= 255:
-        raise UserError(f'shapes.noise = {noise!r}: expected 0 to 255 grey levels.')
+        raise UserError(f'datasets.shapes.noise = {noise!r}: expected 0 to 255 grey levels.')
     if num_examples is None and split == 'val':
         num_examples = _VAL_EXAMPLES
     return Shapes(split, seed, target, sides, num_examples, (min_objects, max_objects), min_object_size, noise)
@@ -93,10 +95,10 @@ class Shapes(Dataset):
     """The data set made by `shapes`.
 
     Examples have `image` uint8 [H, W, 3], and by the target:
-    - semantic: `label` int32 [H, W].
+    - label_map: `label` int32 [H, W].
     - instances: `boxes` float32 [N, 4] (y0, x0, y1, x1, around the visible pixels), `classes` int32 [N], `is_crowd`
       bool [N], `area` float32 [N] (visible pixels), `masks` int32 [N, (ends)], the visible pixels see `seg.masks.runs`.
-      Objects of which nothing is visible are left out.
+      Instances of which nothing is visible are left out.
     """
 
     def __init__(self, split, seed, target, size, num_examples, objects, min_object_size, noise):
@@ -151,14 +153,14 @@ class Shapes(Dataset):
         return {'image': image, **self._instances(owner, classes)}
 
     def _instances(self, owner, classes):
-        """From the visible object of each pixel (0 is ground) to the visible objects."""
+        """From the visible instance of each pixel (0 is ground) to the visible instances."""
         numbers, masks = ragged.from_labels(owner)
         return instances(masks, tf.gather(classes, numbers - 1), self._size[0])
 
     def _draw(self, index):
         """Returns image uint8 [H, W, 3], label int32 [H, W], owner int32 [H, W] (0 = ground), classes int32 [N]."""
         height, width = self._size
-        layers = self._objects[1] + 1  # The ground, then the objects from back to front.
+        layers = self._objects[1] + 1  # The ground, then the instances from back to front.
         seeds = [
             tf.stack([tf.constant(self._key + (part << 40), tf.int64), tf.cast(index, tf.int64)]) for part in (0, 1, 2)
         ]
@@ -171,7 +173,7 @@ class Shapes(Dataset):
         coverage = tf.clip_by_value(0.5 - distance, 0.0, 1.0)
         shadow = tf.clip_by_value(1.0 - distance / (0.04 * min(self._size)), 0.0, 1.0)
         label, owner = tf.zeros([height, width], tf.int32), tf.zeros([height, width], tf.int32)
-        depth = tf.zeros([height, width])  # How far inside its outline the visible object is, in pixels.
+        depth = tf.zeros([height, width])  # How far inside its outline the visible instance is, in pixels.
         clear = tf.ones([height, width])  # How much of what lies behind is still seen, front to back.
         shares = []
         for number in reversed(range(layers - 1)):
@@ -210,10 +212,10 @@ class Shapes(Dataset):
             self._min_object_size + within * (common - self._min_object_size),
             common + within * (largest - common),
         )
-        # Large objects mostly lie behind small ones, so that few objects are hidden altogether.
+        # Large instances mostly lie behind small ones, so that few instances are hidden altogether.
         extent = tf.gather(extent, tf.argsort(extent * (0.6 + 0.8 * take()[1:]), direction='DESCENDING'))
         radius = extent / 2
-        # Each object has a cell of a grid as its own, from which it may stray, so that few scenes are one heap.
+        # Each instance has a cell of a grid as its own, from which it may stray, so that few scenes are one heap.
         columns = math.ceil(math.sqrt(most))
         rows = math.ceil(most / columns)
         cell = tf.argsort(take()[1:])
@@ -264,7 +266,7 @@ class Shapes(Dataset):
     def _colors(self, take):
         """Returns the mean of the two colours of every layer and half their difference, [layers, 3] each."""
         middle = 40.0 + 175.0 * tf.stack([take(), take(), take()], axis=1)
-        # No object may melt into the ground: colours too close are pushed away from the ground's.
+        # No instance may melt into the ground: colours too close are pushed away from the ground's.
         apart = middle - middle[:1]
         length = tf.norm(apart, axis=1, keepdims=True)
         middle = middle[:1] + apart * tf.maximum(1.0, 100.0 / tf.maximum(length, 1.0))

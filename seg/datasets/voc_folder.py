@@ -1,4 +1,4 @@
-"""What a folder in the layout of PASCAL VOC holds: where it is, the names of its splits and of its classes."""
+"""Folders in the layout of PASCAL VOC: where they are, their splits and their class names."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def find_root(data_dir: str, needed: Sequence[str]) -> str:
         if all(tf.io.gfile.isdir(posixpath.join(root, folder)) for folder in needed):
             return root
     raise UserError(
-        f'voc_layout.data_dir = {data_dir!r}: looked for a folder with {", ".join(needed)} there, in VOC2012 and in '
-        f'VOCdevkit/VOC2012. {checking.holds(data_dir)}. '
-        'Set voc_layout.data_dir (in most gin files the macro DATA_DIR) to that folder.'
+        f'datasets.voc_layout.data_dir = {data_dir!r}: looked for a folder with {", ".join(needed)} there, in '
+        f'VOC2012 and in VOCdevkit/VOC2012. {checking.holds(data_dir)}. Set datasets.voc_layout.data_dir (in most gin '
+        'files the macro DATA_DIR) to that folder.'
     )
 
 
@@ -69,10 +69,12 @@ def read_split(root: str, split: str) -> list[str]:
             folder = posixpath.join(root, SPLITS)
             splits = [name[: -len('.txt')] for name in checking.listed(folder) if name.endswith('.txt')]
             there = f'{folder} lists {checking.first_of(splits)}' if splits else f'{folder} holds no .txt file'
-            raise UserError(f'voc_layout.split = {split!r}: there is no {path}. {there}.')
+            raise UserError(f'datasets.voc_layout.split = {split!r}: there is no {path}. {there}.')
         names = [line for line in _read_lines(path) if line]
         if not names:
-            raise UserError(f'voc_layout.split = {split!r}: {path} is empty. Expected one name a line, without ending.')
+            raise UserError(
+                f'datasets.voc_layout.split = {split!r}: {path} is empty. Expected one name per line, without ending.'
+            )
         stems += names
     return list(dict.fromkeys(stems)) if '+' in split else stems
 
@@ -100,5 +102,5 @@ def read_class_names(root: str) -> tuple[str, ...]:
     elif len(names) > IGNORE_LABEL:
         trouble = f'has {len(names)} names; the id {IGNORE_LABEL} means ignored, so that at most {IGNORE_LABEL} fit'
     if trouble:
-        raise UserError(f'{path} {trouble}. Expected one class name a line, that of id 0 first.')
+        raise UserError(f'{path} {trouble}. Expected one class name per line, id 0 first.')
     return tuple(names)

@@ -1,4 +1,4 @@
-"""Folders in the layout of PASCAL VOC: pictures, label files, lists of names."""
+"""Folders in the layout of PASCAL VOC: images, label files, lists of names."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 from seg.datasets import voc_folder
 from seg.datasets.base import unsupported
 from seg.datasets.voc_folder import IMAGES, LABELS, OBJECTS, SPLITS
-from seg.datasets.voc_objects import VocObjects
-from seg.datasets.voc_semantic import VocSemantic
+from seg.datasets.voc_instances import VocInstances
+from seg.datasets.voc_label_maps import VocLabelMaps
 from seg.errors import UserError
 from seg.registry import datasets
 
@@ -16,20 +16,20 @@ from seg.registry import datasets
 @datasets.register('voc_layout', free=('data_dir',))
 def voc_layout(
     *, data_dir: str, split: str = 'train', target: str = 'label_map', verify: bool = True
-) -> VocSemantic | VocObjects:
-    """Pictures with label files in a folder laid out like PASCAL VOC, with VOC's classes or your own.
+) -> VocLabelMaps | VocInstances:
+    """Images with label files in a folder laid out like PASCAL VOC, with VOC's classes or your own.
 
     The folder holds
     - `JPEGImages/<name>.jpg` (or .jpeg, .png),
     - `SegmentationClass/<name>.png`: the class id of each pixel, greyscale or indices into any palette; 255 is ignored,
-    - for objects, `SegmentationObject/<name>.png`: the number of the object that each pixel belongs to, from 1 on; 0 is
-      background, and in maps of 8 bits 255 is ignored (those of 16 bits have room for more objects). An object's class
-      is the most common one of its pixels in `SegmentationClass`,
+    - for instances, `SegmentationObject/<name>.png`: the number of each pixel's instance, from 1 on; 0 is background,
+      and in maps of 8 bits 255 is ignored (maps of 16 bits have room for more). An instance's class is the most common
+      one of its pixels in `SegmentationClass`,
     - `ImageSets/Segmentation/<split>.txt`: the names of the split, one a line; `city/1` for files in folders `city`,
     - `class_names.txt`: the class names, one a line, id 0 first. Without it the classes are the 21 of PASCAL VOC.
 
-    Pictures and labels are taken as stored: an EXIF orientation is not applied, for label tools write plain PNGs. Where
-    it makes picture and label differ in size, the message says so.
+    Images and labels are taken as stored: an EXIF orientation is not applied, for label tools write plain PNGs. Where
+    it makes image and label differ in size, the message says so.
 
     Args:
       data_dir: that folder, or a folder that holds it as `VOC2012` or `VOCdevkit/VOC2012`.
@@ -45,9 +45,9 @@ def voc_layout(
     needed = [IMAGES, LABELS, *([OBJECTS] if target == 'instances' else []), SPLITS]
     if not isinstance(data_dir, (str, os.PathLike)) or not str(data_dir):
         raise UserError(
-            f'voc_layout.data_dir = {data_dir!r}: expected the path of a folder that holds {", ".join(needed)}. '
-            'Set it in the gin file or by --gin_param="voc_layout.data_dir=\'/path/to/VOCdevkit\'".'
+            f'datasets.voc_layout.data_dir = {data_dir!r}: expected a folder that holds {", ".join(needed)}. '
+            'Set it in the gin file or by --gin_param="datasets.voc_layout.data_dir=\'/path/to/VOCdevkit\'".'
         )
     root = voc_folder.find_root(os.path.expanduser(str(data_dir)), needed)
-    build = VocObjects if target == 'instances' else VocSemantic
+    build = VocInstances if target == 'instances' else VocLabelMaps
     return build(root, split, voc_folder.read_class_names(root), voc_folder.read_split(root, split), decode_all=verify)

@@ -1,4 +1,4 @@
-"""Objects under augments: masks looked up through views, boxes that follow, objects that leave."""
+"""Instances under augments: masks looked up through views, boxes that follow, instances that leave."""
 
 import numpy as np
 import pytest
@@ -53,13 +53,13 @@ def reference_crops(masks, view, boxes, side):
 
 
 def painted(example, height, width):
-    """The masks as seen in the augmented picture, bool [N, height, width], each pixel looked up at its centre."""
+    """The masks as seen in the augmented image, bool [N, height, width], each pixel looked up at its centre."""
     whole = dict(example, boxes=tf.tile([[0.0, 0.0, float(height), float(width)]], [len(example['boxes']), 1]))
     assert height == width
     return crops(whole, height) > 0
 
 
-def test_begin_sees_the_picture_as_it_is():
+def test_begin_sees_the_image_as_it_is():
     example, _ = scene()
     begun = instances.begin(example, 'float64')
     assert begun['image'].dtype == tf.float64 and begun['size'].numpy().tolist() == [37, 53]
@@ -87,8 +87,8 @@ def test_whole_masks_come_back():
     np.testing.assert_array_equal(painted(instances.begin(example), 40, 40), masks)
 
 
-def test_objects_from_pictures_of_different_sizes():
-    """Frames may differ from object to object, as after copy-paste; empty masks may lie between."""
+def test_objects_from_images_of_different_sizes():
+    """Frames may differ from instance to instance, as after copy-paste; empty masks may lie between."""
     (first, masks_1), (second, masks_2) = scene(20, 31, 3, 1), scene(45, 12, 2, 2)
     first, second = instances.begin(first), instances.begin(second)
     empty = tf.ragged.constant([[]], tf.int32, ragged_rank=1)
@@ -140,7 +140,7 @@ def test_views_compose():
     assert len(whole['view']) <= len(second['view'])
 
 
-def test_objects_out_of_the_picture_or_thinner_than_a_pixel_are_dropped():
+def test_objects_out_of_the_image_or_thinner_than_a_pixel_are_dropped():
     boxes = [[0, 0, 5, 5], [10, 10, 20, 20], [4.5, 2, 9, 9], [3, 4, 8, 4.9], [0, 0, 40, 40]]
     count = len(boxes)
     example = instances.begin(scene(40, 40, count)[0]) | {'boxes': tf.constant(boxes, tf.float32)}
@@ -154,8 +154,8 @@ def test_objects_out_of_the_picture_or_thinner_than_a_pixel_are_dropped():
 
 
 @pytest.mark.parametrize('settings', [{'fit': False}, {'fit': True, 'scale_step': 0.0}])
-def test_picture_and_masks_stay_aligned(settings):
-    """The pixels that an object's mask covers, seen through its view, have the object's colour."""
+def test_image_and_masks_stay_aligned(settings):
+    """The pixels that an instance's mask covers, seen through its view, have the instance's colour."""
     rows, columns = np.mgrid[:60, :80]
     masks = np.stack([(abs(rows - y) < 9) & (abs(columns - x) < 12) for y, x in ((12, 15), (30, 60), (48, 20))])
     image = np.zeros([60, 80, 3], np.uint8)
@@ -196,7 +196,7 @@ def test_a_factor_of_one_fits():
     np.testing.assert_array_equal(result['view'], [[[0.5, 0, 0], [0, 0.5, 0]]] * len(result['view']))
     narrow = scale_crop_flip(ignore_label=255, size=(10, 100), min_scale=1.0, max_scale=1.0, fit=True)
     assert narrow(example, tf.constant([0, 0]))['size'].numpy().tolist() == [10, 13]  # 12.5
-    for side in range(31, 60):  # Whatever is rounded on the way, all of the picture is used.
+    for side in range(31, 60):  # Whatever is rounded on the way, all of the image is used.
         odd = scale_crop_flip(ignore_label=255, size=(side, side), min_scale=1.0, max_scale=1.0, fit=True)
         assert odd(example, tf.constant([0, 0]))['size'].numpy().tolist() == [round(side * 0.8), side]
 

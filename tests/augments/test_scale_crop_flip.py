@@ -13,14 +13,14 @@ IGNORE = 255
 
 
 def blocks(height=60, width=80):
-    """A picture whose red tells its label: blocks of 20 x 20 pixels, no two alike."""
+    """An image whose red tells its label: blocks of 20 x 20 pixels, no two alike."""
     label = (np.arange(height)[:, None] // 20 * (-(-width // 20)) + np.arange(width)[None, :] // 20).astype(np.int32)
     image = np.stack([label * 10.0, np.full(label.shape, 50.0), np.full(label.shape, 90.0)], axis=-1)
     return {'image': tf.constant(image, tf.float32), 'label': tf.constant(label), 'size': tf.constant([height, width])}
 
 
 def ramp(height=40, width=50):
-    """A picture whose colours are the row and column that each pixel was at."""
+    """An image whose colours are the row and column that each pixel was at."""
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing='ij')
     image = np.stack([rows, columns, 0 * rows], axis=-1).astype(np.float32)
     label = (rows * 100 + columns).astype(np.int32)
@@ -33,7 +33,7 @@ def made(augment, example, count=20):
 
 
 @pytest.mark.parametrize('step', [0.25, 0.0])
-def test_picture_and_label_stay_aligned_and_padding_is_below_and_right(step):
+def test_image_and_label_stay_aligned_and_padding_is_below_and_right(step):
     example = blocks()
     for result in made(scale_crop_flip(ignore_label=IGNORE, size=(64, 96), scale_step=step), example, 40):
         image, label, (height, width) = result['image'], result['label'], result['size']
@@ -53,7 +53,7 @@ def test_picture_and_label_stay_aligned_and_padding_is_below_and_right(step):
         assert inner.any() and agree[inner].all()
 
 
-def test_pixels_are_areas_in_picture_and_label():
+def test_pixels_are_areas_in_image_and_label():
     """Scaled by s, the pixel at i came from (i + 0.5) / s - 0.5, up to the edge of the window."""
     for scale in (0.5, 0.75, 2.0):
         augment = scale_crop_flip(ignore_label=IGNORE, size=(90, 110), min_scale=scale, max_scale=scale, flip=False)
@@ -83,7 +83,7 @@ def test_crops_are_exact_windows_and_reach_every_place():
     assert starts == {(top, left) for top in range(3) for left in range(2)}
 
 
-def test_half_of_the_pictures_are_mirrored_and_stay_at_the_top_left():
+def test_half_of_the_images_are_mirrored_and_stay_at_the_top_left():
     example = ramp()
     mirrored = 0
     for result in made(scale_crop_flip(ignore_label=IGNORE, size=(45, 64), min_scale=1, max_scale=1), example, 100):
@@ -158,7 +158,7 @@ def test_the_seed_decides_and_other_keys_pass():
     assert len({result['label'].tobytes() for result in results}) > 7
 
 
-def test_shapes_are_static_for_pictures_of_any_size():
+def test_shapes_are_static_for_images_of_any_size():
     spec = {
         'image': tf.TensorSpec([None, None, 3]),
         'label': tf.TensorSpec([None, None], tf.int32),

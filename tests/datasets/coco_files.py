@@ -14,23 +14,23 @@ SIZES = ((30, 40), (34, 28), (25, 25))  # (height, width)
 SQUARE = [4, 5, 14, 5, 14, 17, 4, 17]
 
 
-def annotation(number, picture, segmentation, category=7, **more):
+def annotation(number, image, segmentation, category=7, **more):
     return {
-        'id': number, 'image_id': 100 + picture, 'category_id': category, 'segmentation': segmentation, 'iscrowd': 0,
+        'id': number, 'image_id': 100 + image, 'category_id': category, 'segmentation': segmentation, 'iscrowd': 0,
         'bbox': [4, 5, 10, 12], 'area': 120.0, **more,
     }  # fmt: skip
 
 
-def runs(picture, seed=0):
+def runs(image, seed=0):
     """A random mask as COCO's compressed and uncompressed runs."""
-    height, width = SIZES[picture]
+    height, width = SIZES[image]
     counts = np.random.default_rng(seed).integers(1, 9, 40)
     counts = [*counts.tolist(), height * width - int(counts.sum())]
     return coco_mask.frPyObjects({'size': [height, width], 'counts': counts}, height, width), counts
 
 
 def contents():
-    """Three pictures, the last without objects; polygons, runs of both kinds, a crowd; sparse category ids, id 0."""
+    """Three images, the last without instances; polygons, runs of both kinds, a crowd; sparse category ids, id 0."""
     compressed, counts = runs(1)
     text = {'size': [34, 28], 'counts': compressed['counts'].decode()}
     return {

@@ -54,8 +54,8 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path):
 
 
 def test_a_split_needs_an_object():
-    checking.need_objects('here', 1, 7)
-    with pytest.raises(UserError, match='here: all of its 7 objects are crowds.*CVAT'):
-        checking.need_objects('here', 0, 7)
-    with pytest.raises(UserError, match='here: there is not one object'):
-        checking.need_objects('here', 0, 0)
+    checking.need_instances('here', 1, 7)
+    with pytest.raises(UserError, match='here: all of its 7 instances are crowds.*CVAT'):
+        checking.need_instances('here', 0, 7)
+    with pytest.raises(UserError, match='here: there is not one instance'):
+        checking.need_instances('here', 0, 0)

@@ -1,4 +1,4 @@
-"""COCO files: objects as pycocotools reads them, and every mistake found before a step is wasted."""
+"""COCO files: instances as pycocotools reads them, and every mistake found before a step is wasted."""
 
 import copy
 import json
@@ -133,10 +133,10 @@ def test_files_that_are_not_coco(folder):
     refused('no complete JSON file: expected UTF-8; byte 13', folder)
 
 
-def test_missing_pictures_are_named_and_counted(folder):
+def test_missing_images_are_named_and_counted(folder):
     data = contents()
     data['images'] += [{'id': n, 'file_name': f'gone{n}.jpg', 'height': 5, 'width': 5} for n in range(7)]
-    message = refused(r'7 of 10 pictures are not in .*train: .gone0\.jpg', folder, data)
+    message = refused(r'7 of 10 images are not in .*train: .gone0\.jpg', folder, data)
     assert "'gone4.jpg', …" in message and 'gone5' not in message and "It holds 'img0.png'" in message
 
 
@@ -150,7 +150,7 @@ def test_file_names_with_folders(folder):
     dataset.verify()
     assert dataset.image_name(1) == 'sub/img1' and len(examples(dataset)) == 3
     data['images'][0]['file_name'] = 'train/img0.png'
-    refused("1 of 3 pictures are not in .*write 'img0.png', without folders, as file_name", folder, data)
+    refused("1 of 3 images are not in .*write 'img0.png', without folders, as file_name", folder, data)
 
 
 @pytest.mark.parametrize('verify', [True, False])
@@ -160,7 +160,7 @@ def test_sizes_that_differ_from_the_files(folder, verify):
     refused(r'img2\.png is 25x25 pixels \(width x height\), but 25x30 in .*scaled after', folder, data, verify=verify)
     data = contents()
     data['images'][0] |= {'height': 40, 'width': 30}
-    refused(r'1 of 3 pictures.*\n.*img0\.png.*wrong way round', folder, data, verify=verify)
+    refused(r'1 of 3 images.*\n.*img0\.png.*wrong way round', folder, data, verify=verify)
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.open(folder / 'train/img0.png').save(folder / 'train/img0.jpg', exif=turned)
@@ -171,13 +171,13 @@ def test_sizes_that_differ_from_the_files(folder, verify):
     assert [e['image'].shape[0] for e in found] == [34, 25]
 
 
-def test_damaged_pictures_are_found(folder):
+def test_damaged_images_are_found(folder):
     path = folder / 'train/img1.png'
     path.write_bytes(path.read_bytes()[:-40])
-    refused(r'1 of 3 pictures.*\n.*img1\.png: the file is cut off or damaged', folder)
+    refused(r'1 of 3 images.*\n.*img1\.png: the file is cut off or damaged', folder)
     coco(data_dir=str(folder), verify=False).verify()
     path.write_bytes(b'GIF89a')
-    refused(r'img1\.png: no readable picture: .* GIF', folder, verify=False)
+    refused(r'img1\.png: no readable image: .* GIF', folder, verify=False)
 
 
 def test_entries_of_images(folder):
@@ -196,7 +196,7 @@ def test_entries_of_images(folder):
         refused(message, folder, data)
 
 
-def test_unknown_pictures_and_classes(folder):
+def test_unknown_images_and_classes(folder):
     data = contents()
     data['annotations'] += [annotation(50 + n, 9, [SQUARE]) for n in range(7)]
     message = refused(r'7 of 11 annotations cannot be used:\n  annotation 50: image_id is 109', folder, data)
@@ -229,7 +229,7 @@ def test_categories(folder):
     assert info.class_names == ('cell',) and info.original_ids == (0,)
 
 
-NOT_COVERING = "run lengths whose sum is not the picture's height times its width"
+NOT_COVERING = "run lengths whose sum is not the image's height times its width"
 
 
 def unusable():
@@ -249,15 +249,15 @@ def unusable():
         ([[{'x': 1, 'y': 2}]], 'a polygon that is no list of numbers'),
         ([[[[1, 2, 3, 4, 5, 6]]]], 'a polygon that is no list of numbers'),
         ([[1, 2, 3, 4, 5, 10**400]], 'a polygon that is no list of numbers'),
-        ([[1, 2, 3, 4, 5, float('nan')]], 'a polygon that reaches far out of the picture'),
-        ([[1, 2, 3, 4, 5, 1e12]], 'a polygon that reaches far out of the picture'),
-        ([[1, 2, 3, 4, 5, 1e308]], 'a polygon that reaches far out of the picture'),
+        ([[1, 2, 3, 4, 5, float('nan')]], 'a polygon that reaches far out of the image'),
+        ([[1, 2, 3, 4, 5, 1e12]], 'a polygon that reaches far out of the image'),
+        ([[1, 2, 3, 4, 5, 1e308]], 'a polygon that reaches far out of the image'),
         ([[0.1, 0.2, 0.7, 0.2, 0.7, 1]], 'coordinates from 0 to 1, where COCO has pixels'),
-        ([[50, 50, 60, 50, 60, 60]], 'a mask without a single pixel in the picture'),
-        ({'size': [30, 40], 'counts': empty['counts'].decode()}, 'a mask without a single pixel in the picture'),
-        ({'size': [30, 40], 'counts': [1, 0, 1199]}, 'a mask without a single pixel in the picture'),
-        ({'size': [40, 30], 'counts': counts}, 'a run-length encoding of another size than the picture'),
-        ({'size': 5, 'counts': counts}, 'a run-length encoding of another size than the picture'),
+        ([[50, 50, 60, 50, 60, 60]], 'a mask without a single pixel in the image'),
+        ({'size': [30, 40], 'counts': empty['counts'].decode()}, 'a mask without a single pixel in the image'),
+        ({'size': [30, 40], 'counts': [1, 0, 1199]}, 'a mask without a single pixel in the image'),
+        ({'size': [40, 30], 'counts': counts}, 'a run-length encoding of another size than the image'),
+        ({'size': 5, 'counts': counts}, 'a run-length encoding of another size than the image'),
         ({'size': [30, 40], 'counts': compressed['counts'].decode()[:-3]}, NOT_COVERING),
         ({'size': [30, 40], 'counts': 'läke'}, 'a damaged run-length encoding'),
         ({'size': [30, 40], 'counts': ''}, 'a damaged run-length encoding'),
@@ -281,13 +281,13 @@ def test_objects_without_a_usable_mask_are_dropped_and_counted_in_one_line(folde
         dataset = coco(data_dir=str(folder))
     line, noted = [record.getMessage() for record in caplog.records]
     count = len(unusable())
-    assert f'{count} of {count + 4} objects have no usable mask and are dropped: ' in line
+    assert f'{count} of {count + 4} instances have no usable mask and are dropped: ' in line
     for _, reason in unusable():
         assert f'{sum(r == reason for _, r in unusable())} with {reason}' in line
     assert "the first: annotation 50 of 'img0.png' (an empty segmentation), annotation 51 of 'img0.png' (a box" in line
     assert 'annotation 54' in line and 'annotation 55' not in line
     assert (
-        f'1 of {count + 4} objects are kept, but' in noted
+        f'1 of {count + 4} instances are kept, but' in noted
         and '1 with a polygon of four' in noted
         and "annotation 3 of 'img0.png'" in noted
     )
@@ -302,7 +302,9 @@ def test_no_usable_object_at_all(folder):
     data = contents()
     data['annotations'] = [annotation(n, 0, []) for n in range(3)]
     refused(
-        r'none of its 3 objects has a usable mask: 3 with an empty segmentation; the first: annotation 0', folder, data
+        r'none of its 3 instances has a usable mask: 3 with an empty segmentation; .*: annotation 0',
+        folder,
+        data,
     )
     data['annotations'] = []
     write(folder, data)
@@ -327,7 +329,7 @@ def test_boxes_and_areas_come_from_the_mask_where_the_file_has_none(folder, capl
     with caplog.at_level(logging.WARNING):
         truth = coco(data_dir=str(folder)).annotations(0)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "8 of 12 objects have no box that fits; their mask's is taken: 6 with no box, or an empty one" in line
+    assert "8 of 12 instances have no box that fits; their mask's is taken: 6 with no box, or an empty one" in line
     assert '1 with a box beside its mask' in line
     assert '1 with a box of two corners, where COCO has x, y, width, height' in line
     boxes = np.tile(np.float32([5, 4, 17, 14]), [12, 1])
@@ -336,7 +338,7 @@ def test_boxes_and_areas_come_from_the_mask_where_the_file_has_none(folder, capl
     np.testing.assert_array_equal(truth.area, np.full(12, 120))
 
 
-def test_boxes_are_limited_to_the_picture(folder):
+def test_boxes_are_limited_to_the_image(folder):
     data = contents()
     data['annotations'][0] |= {'bbox': [-3, 5, 60, 99], 'segmentation': [[-3, 5, 60, 5, 60, 99, -3, 99]]}
     write(folder, data)

@@ -18,7 +18,7 @@ OTHER = [20, 20, 30, 20, 30, 28, 20, 28]
 
 
 def truth(folder, segmentation, **more):
-    """The first picture's objects where one of its two annotations is odd."""
+    """The first image's instances where one of its two annotations is odd."""
     data = contents()
     data['annotations'] = [annotation(0, 0, segmentation, **more), annotation(1, 0, [OTHER], bbox=[20, 20, 10, 8])]
     write(folder, data)
@@ -177,7 +177,7 @@ def test_a_part_that_is_lost_is_told(folder, caplog):
     with caplog.at_level(logging.WARNING):
         found = truth(folder, [SQUARE, [20, 2, 30, 2, 30, 9, 20, 9, 20]])
     np.testing.assert_array_equal(decoded(found), wanted)
-    assert '1 of 2 objects are kept, but' in caplog.text
+    assert '1 of 2 instances are kept, but' in caplog.text
     assert "a polygon of an odd number of values, a part that is left out; annotation 0 of 'img0.png'" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
@@ -212,7 +212,7 @@ def test_reasons_are_given_once_where_no_mask_is_usable(folder, caplog):
     data = contents()
     data['annotations'] = [annotation(n, 0, [[0.1, 0.2, 0.7, 0.2, 0.7, 0.9]]) for n in range(3)]
     with caplog.at_level(logging.WARNING):
-        refused('none of its 3 objects has a usable mask: 3 with coordinates from 0 to 1', folder, data)
+        refused('none of its 3 instances has a usable mask: 3 with coordinates from 0 to 1', folder, data)
     assert not caplog.text
 
 
@@ -234,8 +234,8 @@ def used():
 for path in sys.argv[1:]:
     resource.setrlimit(resource.RLIMIT_AS, (used() + 400 * 2**20, resource.RLIM_INFINITY))
     began = time.process_time()
-    objects = coco_json.read(path).objects
-    print(len(objects.classes), round(time.process_time() - began))
+    instances = coco_json.read(path).instances
+    print(len(instances.classes), round(time.process_time() - began))
 """
 
 
@@ -260,5 +260,5 @@ def test_a_split_without_an_object_is_refused(folder):
     data = contents()
     for entry in data['annotations']:
         entry['iscrowd'] = 1
-    refused("coco, split 'train' of .*all of its 4 objects are crowds.*CVAT", folder, data)
-    refused('there is not one object', folder, contents() | {'annotations': [], 'categories': []})
+    refused("coco, split 'train' of .*all of its 4 instances are crowds.*CVAT", folder, data)
+    refused('there is not one instance', folder, contents() | {'annotations': [], 'categories': []})

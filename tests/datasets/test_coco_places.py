@@ -1,4 +1,4 @@
-"""Names of pictures as tools write them: found, or refused by a message that says where they are."""
+"""Names of images as tools write them: found, or refused by a message that says where they are."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ folder = coco_files.folder
 
 
 def renamed(number, name):
-    """The contents with another name for one picture."""
+    """The contents with another name for one image."""
     data = contents()
     data['images'][number]['file_name'] = name
     return data
@@ -32,7 +32,7 @@ def loads(dataset):
 )
 def test_names_that_lead_out_of_the_folder_are_refused(folder, name):
     Image.new('RGB', (40, 30)).save(folder / 'img0.png')
-    message = refused('1 of 3 file names lead out of the folder of the pictures, .*/train', folder, renamed(0, name))
+    message = refused('1 of 3 file names lead out of the folder of the images, .*/train', folder, renamed(0, name))
     assert repr(name) in message
     if name.endswith('img0.png'):
         assert "write 'img0.png', without folders" in message
@@ -68,9 +68,9 @@ def test_other_spellings_of_a_name_are_found(folder, caplog):
         dataset = coco(data_dir=str(folder))
     dataset.verify()
     assert dataset.image_name(0) == apart[:-4] and dataset.image_name(1) == 'Écran 1'
-    assert '2 pictures are found by another spelling' in caplog.text and r'e\u0301' in caplog.text
+    assert '2 images are found by another spelling' in caplog.text and r'e\u0301' in caplog.text
     for name in ('%2e%2e%2fimg0.png', 'img0.png%00'):
-        refused(r'\d of 3 pictures are not in .*%', folder, renamed(0, name))
+        refused(r'\d of 3 images are not in .*%', folder, renamed(0, name))
 
 
 def test_names_that_no_file_can_have(folder):
@@ -81,18 +81,18 @@ def test_names_that_no_file_can_have(folder):
     refused("there is no file_name. LVIS .*'http://x.org/train2017/1.jpg'", folder, data)
 
 
-def test_where_the_pictures_are_is_told(folder):
+def test_where_the_images_are_is_told(folder):
     data = contents()
     for image in data['images']:
         image['file_name'] = 'train/' + image['file_name']
-    refused(f'3 of 3 pictures are not in .*/train: .*They are in {folder}: set coco.images to it', folder, data)
+    refused(f'3 of 3 images are not in .*/train: .*They are in {folder}: set coco.images to it', folder, data)
     coco(data_dir=str(folder), images='.').verify()
 
 
-def test_a_picture_that_is_listed_twice(folder):
+def test_an_image_that_is_listed_twice(folder):
     data = contents()
     data['images'].append({**data['images'][1], 'id': 9, 'file_name': './img1.png'})
-    refused("1 of 4 entries of images .*\n.*'img1.png' is the picture of the ids 101 and 9", folder, data)
+    refused("1 of 4 entries of images .*\n.*'img1.png' is the image of the ids 101 and 9", folder, data)
 
 
 def test_stray_names_that_are_no_utf8(folder):
@@ -123,7 +123,7 @@ def test_what_is_no_regular_file(folder):
     os.mkfifo(folder / 'train/img1.png')
     (folder / 'train/img2.png').unlink()
     (folder / 'train/img2.png').symlink_to('/dev/zero')
-    message = refused('2 of 3 pictures cannot be used', folder)
+    message = refused('2 of 3 images cannot be used', folder)
     assert 'it is a FIFO' in message and 'it is a device' in message
     path = folder / 'annotations/instances_train.json'
     path.unlink()

@@ -65,7 +65,7 @@ def test_a_damaged_or_foreign_label_raises():
             decode_label(broken)
 
 
-def test_pictures_of_each_kind():
+def test_images_of_each_kind():
     pixels = np.random.default_rng(0).integers(0, 256, [9, 14, 3], dtype=np.uint8)
     np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(pixels))), pixels)
     jpeg = encoded(Image.fromarray(pixels), 'JPEG', quality=95)

@@ -99,7 +99,7 @@ def test_instances_agree_with_the_semantic_label():
             rows, columns = np.nonzero(mask)
             assert area == len(rows) > 0
             np.testing.assert_array_equal(box, [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1])
-            assert not label[mask > 0].any()  # No pixel belongs to two objects.
+            assert not label[mask > 0].any()  # No pixel belongs to two instances.
             label[mask > 0] = class_id + 1
         np.testing.assert_array_equal(label, whole['label'])
         assert not parts['is_crowd'].any()

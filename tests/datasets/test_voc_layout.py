@@ -18,7 +18,7 @@ NAMES = ('sky', 'road', 'car')
 
 
 def smooth(height, width, seed=0):
-    """A picture that JPEG keeps well, and whose data is longer than its header."""
+    """An image that JPEG keeps well, and whose data is longer than its header."""
     coarse = np.random.default_rng(seed).integers(0, 256, [6, 6, 3], dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -125,7 +125,7 @@ def test_without_class_names_the_classes_are_vocs(folder):
     assert info.class_names[15] == 'person' and info.colors[15] == (192, 128, 128)
 
 
-def test_other_endings_of_pictures(folder):
+def test_other_endings_of_images(folder):
     smooth(30, 40).save(folder / 'JPEGImages/img0.PNG')
     (folder / 'JPEGImages/img0.jpg').unlink()
     (folder / 'JPEGImages/img1.jpg').rename(folder / 'JPEGImages/img1.JPEG')
@@ -144,7 +144,7 @@ def test_missing_folder(tmp_path):
     refused("voc_layout.data_dir = ''", data_dir='')
 
 
-def test_union_of_splits_has_every_picture_once(folder):
+def test_union_of_splits_has_every_image_once(folder):
     (folder / 'ImageSets/Segmentation/last.txt').write_text('img4\nimg2\n')
     dataset = voc_layout(data_dir=str(folder), split='val+last')
     assert [dataset.image_name(i) for i in range(dataset.info.num_examples)] == ['img1', 'img4', 'img2']
@@ -160,11 +160,11 @@ def test_missing_and_empty_split(folder):
     refused(r"voc_layout.split = 'none': .*none\.txt is empty", data_dir=folder, split='none')
 
 
-def test_listed_without_picture_or_label(folder):
+def test_listed_without_image_or_label(folder):
     stems = [f'gone{n}' for n in range(7)]
     with (folder / 'ImageSets/Segmentation/train.txt').open('a') as file:
         file.write('\n'.join(stems))
-    message = refused(r'7 of 12 listed names have no picture in .*JPEGImages: .gone0\.jpg', data_dir=folder)
+    message = refused(r'7 of 12 listed names have no image in .*JPEGImages: .gone0\.jpg', data_dir=folder)
     assert "'gone4.jpg', …" in message and 'gone5' not in message and 'train.txt' in message
     for stem in stems:
         smooth(8, 8).save(folder / f'JPEGImages/{stem}.jpg')
@@ -189,7 +189,7 @@ def test_names_in_folders(folder):
     assert dataset.image_name(1) == 'aachen/img1'
     assert dataset.load(tf.constant(1, tf.int64))['label'].shape == (31, 42)
     (folder / 'ImageSets/Segmentation/train.txt').write_text(f'../{folder.name}/JPEGImages/img0\n')
-    refused('have no picture', data_dir=folder)
+    refused('have no image', data_dir=folder)
 
 
 @pytest.mark.parametrize('name', ['class_names.txt', 'ImageSets/Segmentation/train.txt'])
@@ -200,7 +200,7 @@ def test_a_fifo_in_place_of_a_text_file(folder, name):
 
 
 @pytest.mark.parametrize('name', ['JPEGImages/img2.jpg', 'SegmentationClass/img2.png'])
-def test_a_fifo_or_a_device_among_the_pictures(folder, name):
+def test_a_fifo_or_a_device_among_the_images(folder, name):
     (folder / name).unlink()
     os.mkfifo(folder / name)
     refused(f'{name}: .* a FIFO', data_dir=folder)
@@ -234,8 +234,8 @@ def test_stray_names_that_are_no_utf8(folder):
 
 
 def test_truncated_and_damaged_files_are_found(folder):
-    picture, label = folder / 'JPEGImages/img1.jpg', folder / 'SegmentationClass/img2.png'
-    picture.write_bytes(picture.read_bytes()[:-20])
+    image, label = folder / 'JPEGImages/img1.jpg', folder / 'SegmentationClass/img2.png'
+    image.write_bytes(image.read_bytes()[:-20])
     contents = bytearray(label.read_bytes())
     contents[-30] ^= 255
     label.write_bytes(contents)
@@ -247,8 +247,8 @@ def test_truncated_and_damaged_files_are_found(folder):
     unchecked.verify()
     examples = tf.data.Dataset.range(5).map(unchecked.load).ignore_errors().as_numpy_iterator()
     assert [example['image'].shape[0] for example in examples] == [30, 33, 34]
-    picture.write_bytes(b'')
-    refused(r'img1\.jpg: no readable picture: the file is empty', data_dir=folder, verify=False)
+    image.write_bytes(b'')
+    refused(r'img1\.jpg: no readable image: the file is empty', data_dir=folder, verify=False)
 
 
 def test_at_most_five_offenders_are_named(folder):
@@ -326,12 +326,12 @@ def test_labels_of_one_class(folder, values, message):
 
 
 def test_one_class_name(folder):
-    (folder / 'class_names.txt').write_text('object\n')
-    refused(r"class_names\.txt names 'object' only.*background", data_dir=folder)
+    (folder / 'class_names.txt').write_text('instance\n')
+    refused(r"class_names\.txt names 'instance' only.*background", data_dir=folder)
 
 
 def test_hints(folder, caplog):
-    """Things that may be right, and are told: a mask of 0 and 255 among labels, forgotten names, dark pictures."""
+    """Things that may be right, and are told: a mask of 0 and 255 among labels, forgotten names, dark images."""
     save_label(folder / 'SegmentationClass/img2.png', np.eye(32, 44) * 255)
     (folder / 'class_names.txt').unlink()
     Image.fromarray(np.full([30, 40], 4095, np.uint16)).save(folder / 'JPEGImages/img0.png')
@@ -341,7 +341,7 @@ def test_hints(folder, caplog):
     mask, names, dark = (record.getMessage() for record in caplog.records)
     assert "2 of 5 labels hold 0 and 255 only, such as 'img0', 'img2'" in mask
     assert 'class_names.txt, so the classes are the 21 of PASCAL VOC' in names and '3, 4, 5, 6, 7, …' in names
-    assert "1 of 5 pictures are nearly black, such as 'img0'" in dark
+    assert "1 of 5 images are nearly black, such as 'img0'" in dark
 
 
 def test_labels_that_are_no_ids(folder):

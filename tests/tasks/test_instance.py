@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from seg import registry
-from seg.datasets.base import FirstExamples
+from seg.datasets.base import Dataset, FirstExamples
 from seg.errors import UserError
 from seg.executor.evaluator import Evaluator
 from seg.registry import losses
@@ -19,7 +19,7 @@ from tests.executor import runs
 EVERYTHING = 'heads.box.score_threshold=0.0'
 
 
-class Crowded:
+class Crowded(Dataset):
     """Scenes in which the first object is a crowd, of which none has an object, or with more of them."""
 
     def __init__(self, scenes, kind):

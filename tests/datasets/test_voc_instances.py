@@ -1,4 +1,4 @@
-"""Objects in folders in VOC's layout: from the map of objects, with the class of their pixels."""
+"""Instances in folders in VOC's layout: from the map of instances, with the class of their pixels."""
 
 import re
 
@@ -16,14 +16,14 @@ SIZE = (20, 30)
 
 
 def maps():
-    """Two examples: (classes, objects); the first has three objects, one of them in two pieces, the second none."""
+    """Two examples: (classes, instances); the first has three instances, one of them in two pieces, the second none."""
     classes, objects = np.zeros([2, *SIZE], np.uint8), np.zeros([2, *SIZE], np.uint8)
     objects[0, 2:8, 3:9], classes[0, 2:8, 3:9] = 1, 2
     objects[0, 10:12, 0:20], classes[0, 10:12, 0:20] = 7, 1
     objects[0, 15:20, 25:30], classes[0, 15:20, 25:30] = 3, 1
     objects[0, 15:17, 3:5], classes[0, 15:17, 3:5] = 3, 1
     classes[0, 8, 3:9] = objects[0, 8, 3:9] = 255
-    classes[0, 18, :4] = 2  # A class without an object.
+    classes[0, 18, :4] = 2  # A class without an instance.
     return classes, objects
 
 
@@ -92,8 +92,8 @@ def test_maps_of_16_bits(folder):
 
 def test_missing_maps(folder):
     (folder / 'SegmentationObject/img1.png').unlink()
-    refused(r'1 of 2 listed names have no map of objects in .*SegmentationObject: .img1\.png', folder)
-    voc_layout(data_dir=str(folder)).verify()  # Labels of pixels need no objects.
+    refused(r'1 of 2 listed names have no map of instances in .*SegmentationObject: .img1\.png', folder)
+    voc_layout(data_dir=str(folder)).verify()  # Labels of pixels need no instances.
     (folder / 'SegmentationObject').rename(folder / 'other')
     refused('JPEGImages, SegmentationClass, SegmentationObject, ImageSets/Segmentation there', folder)
 
@@ -101,11 +101,11 @@ def test_missing_maps(folder):
 @pytest.mark.parametrize('verify', [True, False])
 def test_maps_of_another_size_or_kind(folder, verify):
     Image.new('L', (30, 21)).save(folder / 'SegmentationObject/img1.png')
-    refused(r'img1\.png: the map of objects is 30x21 pixels, the picture .* is 30x20', folder, verify=verify)
+    refused(r'img1\.png: the map of instances is 30x21 pixels, the image .* is 30x20', folder, verify=verify)
     dataset = voc_layout(data_dir=str(folder), target='instances')
     assert len(list(tf.data.Dataset.range(2).map(dataset.load).ignore_errors())) == 1
     Image.new('RGB', (30, 20)).save(folder / 'SegmentationObject/img1.png')
-    refused(r'img1\.png: the map of objects is a PNG of type RGB.*turn colours into ids', folder, verify=verify)
+    refused(r'img1\.png: the map of instances is a PNG of type RGB.*turn colours into ids', folder, verify=verify)
 
 
 def test_damaged_maps(folder):
@@ -119,19 +119,19 @@ def test_objects_without_a_class_of_their_own(folder):
     classes, objects = maps()
     objects[0, 0, 0:5] = 9
     Image.fromarray(objects[0]).save(folder / 'SegmentationObject/img0.png')
-    message = refused(r'img0\.png: 1 of 4 objects have no class of their own, such as number 9, .* ground in', folder)
+    message = refused(r'img0\.png: 1 of 4 instances have no class of their own, such as number 9, .* ground in', folder)
     assert re.search('one class for all of its pixels', message)
     unchecked = voc_layout(data_dir=str(folder), target='instances', verify=False)
     assert unchecked.annotations(0).area.tolist() == [36, 29, 40]  # It is left out.
     classes[0, 15:20, 25:30] = 2
     Image.fromarray(classes[0]).save(folder / 'SegmentationClass/img0.png')
-    refused(r'2 of 4 objects .* number 3, which covers cat, dog in', folder)
+    refused(r'2 of 4 instances .* number 3, which covers cat, dog in', folder)
     Image.fromarray(np.where(objects[0] == 9, 255, classes[0]).astype(np.uint8)).save(
         folder / 'SegmentationClass/img0.png'
     )
     objects[0][objects[0] == 3] = 0
     Image.fromarray(objects[0]).save(folder / 'SegmentationObject/img0.png')
-    refused(r'1 of 3 objects .* number 9, which covers ignored pixels only', folder)
+    refused(r'1 of 3 instances .* number 9, which covers ignored pixels only', folder)
 
 
 def test_background_alone_is_no_class(folder):
@@ -140,7 +140,7 @@ def test_background_alone_is_no_class(folder):
 
 
 def test_maps_of_16_bits_have_an_object_255(folder):
-    """300 objects, each of two pixels; 255 is ignored in maps of 8 bits only."""
+    """300 instances, each of two pixels; 255 is ignored in maps of 8 bits only."""
     numbers = np.repeat(np.arange(300), 2).reshape(SIZE) + 1
     Image.fromarray(numbers.astype(np.uint16)).save(folder / 'SegmentationObject/img0.png')
     Image.fromarray(np.ones(SIZE, np.uint8)).save(folder / 'SegmentationClass/img0.png')
@@ -150,7 +150,7 @@ def test_maps_of_16_bits_have_an_object_255(folder):
 
 
 def test_a_border_in_maps_of_16_bits(folder):
-    """All of it ignored by the label, too: no object."""
+    """All of it ignored by the label, too: no instance."""
     _, objects = maps()
     Image.fromarray(objects[0].astype(np.uint16)).save(folder / 'SegmentationObject/img0.png')
     dataset = voc_layout(data_dir=str(folder), target='instances')
@@ -161,4 +161,4 @@ def test_a_border_in_maps_of_16_bits(folder):
 def test_maps_without_an_object(folder):
     for n in range(2):
         Image.fromarray(np.zeros(SIZE, np.uint8)).save(folder / f'SegmentationObject/img{n}.png')
-    refused("voc_layout, split 'train' of .*there is not one object in it", folder)
+    refused("voc_layout, split 'train' of .*there is not one instance in it", folder)

@@ -1,4 +1,4 @@
-"""Objects in a folder in the layout of PASCAL VOC."""
+"""Instances in a folder in the layout of PASCAL VOC."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ import tensorflow as tf
 from seg.datasets import checking, image_files, voc_folder
 from seg.datasets.base import instances
 from seg.datasets.voc_folder import IGNORE_LABEL
-from seg.datasets.voc_semantic import VocSemantic
+from seg.datasets.voc_label_maps import VocLabelMaps
 from seg.masks import ragged
 from seg.structures import Annotations
 
-_KIND = 'map of objects'
-_LEAST_SHARE = 0.9  # Of an object's pixels that have its class; with less, numbers of objects and classes do not fit.
+_KIND = 'map of instances'
+_LEAST_SHARE = 0.9  # Of an instance's pixels that have its class; with less, the two maps do not fit.
 
 
-class VocObjects(VocSemantic):
+class VocInstances(VocLabelMaps):
     """The data set made by `voc_layout` with the target 'instances'.
 
-    Examples have `image` uint8 [H, W, 3] and, for N objects, `boxes` float32 [N, 4] (y0, x0, y1, x1, around the
+    Examples have `image` uint8 [H, W, 3] and, for N instances, `boxes` float32 [N, 4] (y0, x0, y1, x1, around the
     pixels), `classes` int32 [N] (the label's id less 1), `is_crowd` bool [N], all False, `area` float32 [N] (pixels)
-    and `masks` int32 [N, (ends)], see `seg.masks.runs`. The ignored border belongs to no object.
+    and `masks` int32 [N, (ends)], see `seg.masks.runs`. The ignored border belongs to no instance.
     """
 
     _first_class = 1
 
-    _too_few = 'which is the background of objects. Name at least one class after it'
+    _too_few = 'which is the background. Name at least one class after it'
 
     def __init__(self, root: str, split: str, class_names: Sequence[str], stems: Sequence[str], decode_all: bool):
         super().__init__(root, split, class_names, stems, decode_all)
-        self._object_paths = self._find_files(voc_folder.OBJECTS, ('.png',), _KIND)
-        self._has_objects = False  # Known when the maps were decoded.
+        self._number_paths = self._find_files(voc_folder.OBJECTS, ('.png',), _KIND)
+        self._has_instances = False  # Known when the maps were decoded.
 
     def verify(self) -> None:
-        """As `VocSemantic.verify`, which decodes the maps of objects as well.
+        """As `VocLabelMaps.verify`, and decodes the maps of instances as well.
 
         Raises:
-          UserError: also if no map that was decoded has an object.
+          UserError: also if no map that was decoded has an instance.
         """
         super().verify()
         if self._decode_all:
-            checking.need_objects(self._where, int(self._has_objects), 0)
+            checking.need_instances(self._where, int(self._has_instances), 0)
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads and decodes one example.
@@ -59,40 +59,40 @@ class VocObjects(VocSemantic):
           tf.errors.OpError: from within the graph, if a file is missing or damaged, or their sizes differ.
         """
         image = image_files.decode_image(tf.io.read_file(tf.gather(self._image_paths, index)))
-        objects, size = self._objects(index)
+        found, size = self._load_instances(index)
         fits = tf.reduce_all(tf.shape(image)[:2] == size)
-        path = tf.gather(self._object_paths, index)
-        with tf.control_dependencies([tf.debugging.Assert(fits, ['Picture and objects differ in size:', path])]):
-            return {'image': tf.identity(image), **objects}
+        path = tf.gather(self._number_paths, index)
+        with tf.control_dependencies([tf.debugging.Assert(fits, ['Image and instances differ in size:', path])]):
+            return {'image': tf.identity(image), **found}
 
     def annotations(self, index: int) -> Annotations:
-        """The objects of one picture, for scores."""
-        objects, size = self._read_objects(tf.constant(index, tf.int64))
-        return ragged.annotations(objects, *size.numpy().tolist())
+        """The instances of one image, for scores."""
+        found, size = self._read_instances(tf.constant(index, tf.int64))
+        return ragged.annotations(found, *size.numpy().tolist())
 
-    def _objects(self, index):
-        """The objects of an example, and (height, width), int32 [2]."""
+    def _load_instances(self, index):
+        """The instances of an example, and (height, width), int32 [2]."""
         label, owner = _decode_pair(
-            *(tf.io.read_file(tf.gather(p, index)) for p in (self._label_paths, self._object_paths))
+            *(tf.io.read_file(tf.gather(p, index)) for p in (self._label_paths, self._number_paths))
         )
-        ids, masks, counts = _objects_and_counts(label, owner, len(self._class_names))
+        ids, masks, counts = _instances_and_counts(label, owner, len(self._class_names))
         classes = tf.argmax(counts, axis=1, output_type=tf.int32)
-        known = tf.where(classes > 0)[:, 0]  # Not one of background alone: `verify` tells of those.
+        known = tf.where(classes > 0)[:, 0]  # Without instances of background alone, which `verify` reports.
         masks, classes = tf.gather(masks, known), tf.gather(classes, known) - 1
         return instances(masks, classes, tf.shape(label)[0]), tf.shape(label)
 
     @functools.cached_property
-    def _read_objects(self):
-        return tf.function(self._objects, input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
+    def _read_instances(self):
+        return tf.function(self._load_instances, input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
 
     def _label_files(self, index: int) -> list[tuple[str, str]]:
-        return [*super()._label_files(index), (self._object_paths[index], _KIND)]
+        return [*super()._label_files(index), (self._number_paths[index], _KIND)]
 
     def _decode(self, index: int, check_image: bool):
         counts = super()._decode(index, check_image)
         if isinstance(counts, str) or counts.unknown:
             return counts
-        path, label_path = self._object_paths[index], self._label_paths[index]
+        path, label_path = self._number_paths[index], self._label_paths[index]
         try:
             ids, shares = _class_counts(
                 tf.io.read_file(label_path), tf.io.read_file(path), tf.constant(len(self._class_names))
@@ -105,30 +105,30 @@ class VocObjects(VocSemantic):
         border = (ids == IGNORE_LABEL) & (most == 0)
         wrong = np.flatnonzero(~border & ((shares.argmax(axis=1) == 0) | (most < _LEAST_SHARE * shares.sum(axis=1))))
         if not wrong.size:
-            self._has_objects = self._has_objects or not border.all()
+            self._has_instances = self._has_instances or not border.all()
             return counts
         named = ', '.join(self._class_names[n] for n in np.flatnonzero(shares[wrong[0]]))
         return (
-            f'{path}: {len(wrong)} of {len(ids)} objects have no class of their own, such as number {ids[wrong[0]]}, '
-            f'which covers {named or "ignored pixels only"} in {label_path}. Each object needs a number of its own, '
+            f'{path}: {len(wrong)} of {len(ids)} instances have no class of their own, such as number {ids[wrong[0]]}, '
+            f'which covers {named or "ignored pixels only"} in {label_path}. Each instance needs a number of its own, '
             'and one class for all of its pixels.'
         )
 
 
 def _decode_pair(label, owner):
-    """Decodes a label and a map of objects, int32 [H, W] each; 0 is no object.
+    """Decodes a label and a map of instances, int32 [H, W] each; 0 is no instance.
 
-    The number 255 is the ignored border in maps of up to 8 bits, as PASCAL VOC has them; deeper ones have more objects.
+    The number 255 is the ignored border in maps of up to 8 bits, as in PASCAL VOC. Deeper ones have room for more.
     """
     label, numbers = image_files.decode_label(label), image_files.decode_label(owner)
     fits = tf.reduce_all(tf.shape(label) == tf.shape(numbers))
-    with tf.control_dependencies([tf.debugging.Assert(fits, ['Label and objects differ in size.'])]):
+    with tf.control_dependencies([tf.debugging.Assert(fits, ['Label and instances differ in size.'])]):
         is_deep = image_files.label_bits(owner) > 8
         return tf.identity(label), tf.where((numbers == IGNORE_LABEL) & ~is_deep, 0, numbers)
 
 
-def _objects_and_counts(label, owner, num_classes):
-    """Returns numbers of objects int32 [N], their runs, and their pixels of each class, int32 [N, num_classes]."""
+def _instances_and_counts(label, owner, num_classes):
+    """Returns numbers of instances int32 [N], their runs, and their pixels of each class, int32 [N, num_classes]."""
     ids, masks = ragged.from_labels(owner)
     inside = tf.where((owner > 0) & (label < num_classes))
     number = tf.searchsorted(ids, tf.gather_nd(owner, inside))
@@ -139,6 +139,6 @@ def _objects_and_counts(label, owner, num_classes):
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32)])
 def _class_counts(label, owner, num_classes):
-    """Numbers of objects and their pixels of each class, as `load` finds them."""
-    ids, _, counts = _objects_and_counts(*_decode_pair(label, owner), num_classes)
+    """Numbers of instances and their pixels of each class, as in `load`."""
+    ids, _, counts = _instances_and_counts(*_decode_pair(label, owner), num_classes)
     return ids, counts

@@ -1,4 +1,4 @@
-"""Labels of pixels in a folder in the layout of PASCAL VOC."""
+"""Label maps in a folder in the layout of PASCAL VOC."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from seg.errors import UserError, shown
 from seg.structures import ClassHistogram, DatasetInfo
 
 _IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png')
-_DARK = 64  # A picture of 8 bits without a value of this or more is hardly to be seen.
+_DARK = 64  # An image of 8 bits without a value this high is nearly black.
 
 
-class VocSemantic(Dataset):
+class VocLabelMaps(Dataset):
     """The data set made by `voc_layout` with the target 'label_map'.
 
     Examples have `image` uint8 [H, W, 3] and `label` int32 [H, W]: class ids, 255 where ignored.
 
-    Files are listed when the object is made, headers are read when `info` is first asked for, and all else by
-    `verify()`, which also counts the class histogram, so that nothing is decoded twice.
+    The constructor lists the files, `info` reads their headers, and `verify()` decodes them. It counts the class
+    histogram on the way, so that nothing is decoded twice.
     """
 
     _first_class = 0  # Of the labels' ids; ids below are no class.
@@ -41,8 +41,8 @@ class VocSemantic(Dataset):
         if len(self._class_names) < 2:
             names = posixpath.join(root, voc_folder.NAMES)
             raise UserError(f'{names} names {shown(self._class_names[0])} only, {self._too_few}.')
-        self._where = f'voc_layout, split {split!r} of {root}'
-        self._image_paths = self._find_files(voc_folder.IMAGES, _IMAGE_ENDINGS, 'picture')
+        self._where = f'datasets.voc_layout, split {split!r} of {root}'
+        self._image_paths = self._find_files(voc_folder.IMAGES, _IMAGE_ENDINGS, 'image')
         self._label_paths = self._find_files(voc_folder.LABELS, ('.png',), 'label')
         self._histogram: ClassHistogram | None = None
 
@@ -51,7 +51,7 @@ class VocSemantic(Dataset):
         """Facts about the split.
 
         Raises:
-          UserError: if a header can't be read, or picture and label differ in size.
+          UserError: if a header can't be read, or image and label differ in size.
         """
         headers = self._headers
         return DatasetInfo(
@@ -65,11 +65,11 @@ class VocSemantic(Dataset):
         )
 
     def image_name(self, index: int) -> str:
-        """Name of a picture's file without its ending, as listed in the split."""
+        """Name of an image's file without its ending, as listed in the split."""
         return self._stems[index]
 
     def image_path(self, index: int) -> str:
-        """The file of a picture."""
+        """The file of an image."""
         return self._image_paths[index]
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -82,14 +82,14 @@ class VocSemantic(Dataset):
           The example, see the class.
 
         Raises:
-          tf.errors.OpError: from within the graph, if a file is missing or damaged, or the sizes of picture and label
+          tf.errors.OpError: from within the graph, if a file is missing or damaged, or the sizes of image and label
             differ.
         """
         image = image_files.decode_image(tf.io.read_file(tf.gather(self._image_paths, index)))
         label_path = tf.gather(self._label_paths, index)
         label = image_files.decode_label(tf.io.read_file(label_path))
         fits = tf.reduce_all(tf.shape(image)[:2] == tf.shape(label))
-        told = ['Picture and label differ in size:', label_path, tf.shape(image), tf.shape(label)]
+        told = ['Image and label differ in size:', label_path, tf.shape(image), tf.shape(label)]
         with tf.control_dependencies([tf.debugging.Assert(fits, told)]):
             return {'image': tf.identity(image), 'label': tf.identity(label)}
 
@@ -148,7 +148,7 @@ class VocSemantic(Dataset):
 
     @functools.cached_property
     def _headers(self) -> list[image_files.ImageHeader]:
-        """Headers of all pictures, after picture and label were compared."""
+        """Headers of all images, after image and label were compared."""
         checked = list(checking.in_threads(self._check_headers, len(self._stems), f'{self._where}: reading headers'))
         self._raise_problems([item for item in checked if isinstance(item, str)])
         checking.warn_of_turned(self._where, self._stems, checked)
@@ -159,20 +159,20 @@ class VocSemantic(Dataset):
         return [(self._label_paths[index], 'label')]
 
     def _check_headers(self, index: int) -> image_files.ImageHeader | str:
-        """The header of a picture, or what is wrong with it or with its labels."""
+        """The header of an image, or what is wrong with it or with its label files."""
         image = None
-        for path, kind in ((self._image_paths[index], 'picture'), *self._label_files(index)):
+        for path, kind in ((self._image_paths[index], 'image'), *self._label_files(index)):
             try:
                 header = image_files.read_header(path)
             except (ValueError, tf.errors.OpError) as error:
                 return f'{path}: no readable {kind}: {error}. Replace the file, or take its name out of the split.'
             image = image or header
-            if kind != 'picture' and (problem := self._compare(index, image, header, path, kind)):
+            if kind != 'image' and (problem := self._compare(index, image, header, path, kind)):
                 return problem
         return image
 
     def _compare(self, index: int, image, label, path: str, kind: str) -> str | None:
-        """What is wrong with a label file, by its header and that of the picture."""
+        """What is wrong with a label file, judged by its header and the header of the image."""
         if label.format != 'png':
             return f'{path}: the {kind} is a JPEG file, which blurs ids. Save it as greyscale or palette PNG.'
         if label.color_type not in (0, 3):
@@ -183,13 +183,13 @@ class VocSemantic(Dataset):
         if (image.height, image.width) != (label.height, label.width):
             turned = image.orientation >= 5 and (image.width, image.height) == (label.height, label.width)
             mend = (
-                f'The picture has EXIF orientation {image.orientation}, which is not applied here: turn its stored '
+                f'The image has EXIF orientation {image.orientation}, which is not applied here: turn its stored '
                 'pixels (for example by ImageMagick: mogrify -auto-orient).'
                 if turned
-                else f'Both must have the same size; make the {kind} anew, or scale it by nearest neighbour.'
+                else f'Both must have the same size: make the {kind} again, or scale it by nearest neighbour.'
             )
             return (
-                f'{path}: the {kind} is {label.width}x{label.height} pixels, the picture {self._image_paths[index]} is '
+                f'{path}: the {kind} is {label.width}x{label.height} pixels, the image {self._image_paths[index]} is '
                 f'{image.width}x{image.height} (width x height). {mend}'
             )
         return None
@@ -222,7 +222,7 @@ class VocSemantic(Dataset):
         return ClassHistogram(pixels, sum((item.classes > 0) * item.classes.sum() for item in counts))
 
     def _check_values(self, total: _Counts, counts: Sequence[_Counts]) -> None:
-        """Refuses labels of which nothing can be learnt; hints at what looks like a mistake."""
+        """Refuses labels that hold one class only; warns of likely mistakes."""
         pixels = total.classes
         occurring, absent = np.flatnonzero(pixels), np.flatnonzero(pixels == 0)
         if len(occurring) < 2:
@@ -263,13 +263,13 @@ class VocSemantic(Dataset):
         ]
         if dark:
             logging.warning(
-                '%s: %d of %d pictures are nearly black, such as %s: no value is above %d of 255. Pictures of 16 bits '
+                '%s: %d of %d images are nearly black, such as %s: no value is above %d of 255. Images of 16 bits '
                 'are read by their 8 highest ones: where a camera gave 12, stretch the values to all 16.',
                 *(self._where, len(dark), len(counts), checking.first_of(dark), _DARK - 1),
             )
 
     def _decode(self, index: int, check_image: bool) -> _Counts | str:
-        """Decodes as `load` does, so that what passes here can't fail there."""
+        """Decodes as in `load`: a file that passes here does not fail there."""
         path, greatest = self._image_paths[index], None
         try:
             if check_image:
@@ -312,7 +312,7 @@ class _Counts(NamedTuple):
     classes: np.ndarray  # int64 [num_classes], pixels of each class.
     ignored: int
     unknown: collections.Counter[int]  # Pixels by value, of values that are no class.
-    greatest: int | None = None  # Of the picture's values; None if it was not decoded.
+    greatest: int | None = None  # Of the image's values; None if it was not decoded.
 
 
 def _plain_name(line: str) -> str:
@@ -323,7 +323,7 @@ def _plain_name(line: str) -> str:
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def _greatest(contents):
-    """Greatest value of a picture, 0 to 255, which is decoded as `load` does."""
+    """Greatest value of an image, 0 to 255, decoded as in `load`."""
     return tf.reduce_max(image_files.decode_image(contents))
 
 
