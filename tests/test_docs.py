@@ -206,9 +206,9 @@ def test_tables_of_data_sets_and_augments():
     """They have the keys, dtypes and shapes of the code, in its order."""
     found, target = {}, ''
     for line in PAGES['docs/plugins.md'].splitlines():
-        if match := re.match(r"\| (any|'\w+'|) \| `(\w+)` \| (\w+) (\[.*\]) \|", line):
+        if match := re.match(r"\| (?:(any|`'\w+'`) )?\| `(\w+)` \| (\w+) (\[.*\]) \|", line):
             target = match[1] or target
-            found.setdefault(target.strip("'"), {})[match[2]] = f'{match[3]} {match[4]}'
+            found.setdefault(target.strip("`'"), {})[match[2]] = f'{match[3]} {match[4]}'
     expected = {'any': augments_base.COMMON} | augments_base.FIELDS
     for target, fields in found.items():
         assert fields == {key: str(expected[target][key]) for key in fields}, target
