@@ -194,8 +194,8 @@ def _coco(folder: pathlib.Path) -> Format:
 
     def read(path: str) -> None:
         contents = coco_json.read(path)
-        objects = contents.objects
-        assert np.isfinite(objects.area).all() and np.isfinite(objects.boxes).all(), 'an area or a box is not finite'
+        found = contents.instances
+        assert np.isfinite(found.area).all() and np.isfinite(found.boxes).all(), 'an area or a box is not finite'
 
     return Format([Seed('instances.json', content, (of_bytes, of_json, of_json, of_json))], read, (UserError,))
 

@@ -153,7 +153,7 @@ def test_mistakes():
         pasting(probability=1.5)
     with pytest.raises(UserError, match='augments.copy_paste.min_scale = 2.0, augments.copy_paste.max_scale = 1.0'):
         pasting(min_scale=2.0)
-    with pytest.raises(UserError, match='needs a task for labels of the kind instance'):
+    with pytest.raises(UserError, match="needs a task whose target is 'instances'"):
         pasting()[0]({'image': tf.zeros([4, 4, 3]), 'size': tf.constant([4, 4])}, tf.constant([0, 0]))
     spec = {'image': tf.TensorSpec([None, None, 3]), 'view': tf.TensorSpec([None, 2, 3])}
     with pytest.raises(UserError, match='Put it after the augment that gives them one size, as @augments.scale_crop'):

@@ -57,5 +57,5 @@ def test_a_split_needs_an_object():
     checking.need_instances('here', 1, 7)
     with pytest.raises(UserError, match='here: all of its 7 instances are crowds.*CVAT'):
         checking.need_instances('here', 0, 7)
-    with pytest.raises(UserError, match='here: there is not one instance'):
+    with pytest.raises(UserError, match='here: it has no instance'):
         checking.need_instances('here', 0, 0)

@@ -81,8 +81,8 @@ def test_the_graph_captures_the_objects_once(folder):
     dataset = coco(data_dir=str(folder))
     traced = tf.function(dataset.load).get_concrete_function(tf.TensorSpec([], tf.int64))
     captured = {tensor.ref() for tensor, _ in traced.graph.captures}
-    assert captured >= {part.ref() for part in dataset._objects}
-    for arrays, part in zip(dataset._arrays, dataset._objects, strict=True):
+    assert captured >= {part.ref() for part in dataset._instances}
+    for arrays, part in zip(dataset._arrays, dataset._instances, strict=True):
         assert not arrays.flags.owndata and arrays.dtype == part.dtype.as_numpy_dtype
 
 
@@ -113,7 +113,7 @@ def test_missing_folder_and_splits(folder):
     refused(r"coco.split = 'val': .*Splits there: .train.\.", folder, split='val')
     with pytest.raises(UserError, match="coco.data_dir = ''"):
         coco(data_dir='')
-    refused("target is 'label_map'", folder, target='label_map')
+    refused("target 'label_map'", folder, target='label_map')
 
 
 def test_files_that_are_not_coco(folder):
@@ -183,7 +183,7 @@ def test_damaged_images_are_found(folder):
 def test_entries_of_images(folder):
     data = contents()
     data['images'][1]['id'] = 100
-    refused(r"images\[1\], 'img1\.png': the id 100 is that of 'img0\.png' as well", folder, data)
+    refused(r"images\[1\], 'img1\.png': the id 100 belongs to 'img0\.png'", folder, data)
     for change, message in (
         ({'file_name': None}, r'images\[1\], id 101: file_name is None'),
         ({'height': None}, r'images\[1\], .img1\.png.: height is None and width 28'),
@@ -213,7 +213,7 @@ def test_categories(folder):
     data['categories'][1]['name'] = 'zebra'
     refused("the ids 90 and 7 both have the name 'zebra'", folder, data)
     data['categories'][1] = {'id': 90, 'name': 'ant'}
-    refused(r"categories\[1\], 'ant': the id 90 is that of 'zebra' as well", folder, data)
+    refused(r"categories\[1\], 'ant': the id 90 belongs to 'zebra'", folder, data)
     data['categories'][1] = {'name': 'ant'}
     refused(r"categories\[1\] is \{'name': 'ant'\}: expected", folder, data)
     del data['categories']
@@ -329,7 +329,7 @@ def test_boxes_and_areas_come_from_the_mask_where_the_file_has_none(folder, capl
     with caplog.at_level(logging.WARNING):
         truth = coco(data_dir=str(folder)).annotations(0)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "8 of 12 instances have no box that fits; their mask's is taken: 6 with no box, or an empty one" in line
+    assert '8 of 12 instances have no valid box; the box of the mask is used: 6 with no box, or an empty one' in line
     assert '1 with a box beside its mask' in line
     assert '1 with a box of two corners, where COCO has x, y, width, height' in line
     boxes = np.tile(np.float32([5, 4, 17, 14]), [12, 1])
@@ -351,5 +351,5 @@ def test_two_annotations_of_one_id_are_warned_of(folder, caplog):
     write(folder, data)
     with caplog.at_level(logging.WARNING):
         dataset = coco(data_dir=str(folder))
-    assert re.search(r'1 annotations have an id that an earlier one has, such as 0\.', caplog.text)
+    assert re.search(r'1 annotations have the id of an earlier one, such as 0\.', caplog.text)
     assert len(dataset.annotations(0).classes) == 3

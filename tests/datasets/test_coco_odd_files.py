@@ -122,7 +122,7 @@ def test_parent_categories_are_no_classes(folder, caplog):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert coco(data_dir=str(folder)).info == wanted
-        assert f'the categories {parent["name"]!r} are no classes' in caplog.text
+        assert f'the categories {parent["name"]!r} are not used as classes' in caplog.text
         data['annotations'].append(annotation(9, 0, [SQUARE], 0))  # Now it is in use.
         write(folder, data)
         if parent['name'] == 'ant':
@@ -261,4 +261,4 @@ def test_a_split_without_an_object_is_refused(folder):
     for entry in data['annotations']:
         entry['iscrowd'] = 1
     refused("coco, split 'train' of .*all of its 4 instances are crowds.*CVAT", folder, data)
-    refused('there is not one instance', folder, contents() | {'annotations': [], 'categories': []})
+    refused('it has no instance', folder, contents() | {'annotations': [], 'categories': []})

@@ -85,7 +85,7 @@ def test_where_the_images_are_is_told(folder):
     data = contents()
     for image in data['images']:
         image['file_name'] = 'train/' + image['file_name']
-    refused(f'3 of 3 images are not in .*/train: .*They are in {folder}: set coco.images to it', folder, data)
+    refused(f'3 of 3 images are not in .*/train: .*They are in {folder}: set datasets.coco.images to it', folder, data)
     coco(data_dir=str(folder), images='.').verify()
 
 

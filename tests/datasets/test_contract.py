@@ -114,7 +114,7 @@ def test_annotations_that_do_not_fit():
 def test_one_class():
     dataset = LabelMaps()
     dataset.info = DatasetInfo('mine/train', ('object',), 5, SIZE)
-    refused(dataset, 'label_map', "'instance'.*background")
+    refused(dataset, 'label_map', "'object'.*background")
 
 
 def test_images_that_cannot_be_loaded():

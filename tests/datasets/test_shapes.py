@@ -164,11 +164,11 @@ def test_any_number_of_objects_and_any_size(objects):
     ('settings', 'message'),
     [
         ({'split': 'test'}, r"shapes.split = 'test'.*'train' and 'val'"),
-        ({'target': 'panoptic'}, r"target is 'panoptic'"),
+        ({'target': 'panoptic'}, r"target 'panoptic'.*'label_map' and 'instances'"),
         ({'size': 128}, r'shapes.size = 128: expected \(height, width\)'),
         ({'size': (128, 16)}, r'shapes.size = \(128, 16\).*at least 32'),
         ({'num_examples': 0}, r'shapes.num_examples = 0'),
-        ({'min_objects': 5, 'max_objects': 4}, r'shapes.min_objects = 5, shapes.max_objects = 4'),
+        ({'min_objects': 5, 'max_objects': 4}, r'datasets.shapes.min_objects = 5, datasets.shapes.max_objects = 4'),
         ({'min_object_size': 99.0}, r'shapes.min_object_size = 99.0: expected 4 to 72 pixels'),
         ({'noise': -1}, r'shapes.noise = -1'),
     ],

@@ -161,4 +161,4 @@ def test_a_border_in_maps_of_16_bits(folder):
 def test_maps_without_an_object(folder):
     for n in range(2):
         Image.fromarray(np.zeros(SIZE, np.uint8)).save(folder / f'SegmentationObject/img{n}.png')
-    refused("voc_layout, split 'train' of .*there is not one instance in it", folder)
+    refused("voc_layout, split 'train' of .*it has no instance", folder)

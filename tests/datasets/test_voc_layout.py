@@ -370,4 +370,4 @@ def test_broken_class_names(folder, contents, message):
 
 
 def test_kinds_of_labels(folder):
-    refused("target is 'panoptic'", data_dir=folder, target='panoptic')
+    refused("target 'panoptic'", data_dir=folder, target='panoptic')
