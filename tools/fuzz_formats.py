@@ -285,7 +285,7 @@ def _run(folder: pathlib.Path) -> Format:
     from seg import config
     from seg.errors import UserError
     from seg.executor.checkpoints import Checkpoints
-    from seg.report import curves, page, run_files
+    from seg.report import page, run_files
     from seg.run import dataset_info, event_files
     from seg.run import settings as settings_of_run
     from seg.run.folder import RunFolder
@@ -308,8 +308,7 @@ def _run(folder: pathlib.Path) -> Format:
     checkpoints = Checkpoints(run_folder, 5)
     for step in (200, 300):
         checkpoints.save(step, {'model/a': np.ones(3, 'f4')}, {'seed': 7, 'counter': [1, 2]})
-    curves.curves = lambda run: []  # Drawn by matplotlib from finite numbers alone, at a second a page.
-    page.curves.curves = curves.curves
+    page.curves = lambda run: []  # Drawn by matplotlib from finite numbers alone, at a second a page.
 
     def training(path: str) -> None:
         settings_of_run.check(run_folder)

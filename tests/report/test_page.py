@@ -210,6 +210,16 @@ def test_still_training(no_curves, tmp_path):
     assert 'at step 200' in found.shown and 'EMA weights' in found.shown
 
 
+@pytest.mark.parametrize(
+    ('higher', 'step'),
+    [({}, 200), ({'higher_is_better': True}, 200), ({'higher_is_better': False}, 100)],
+)
+def test_the_best_step_follows_the_direction_of_its_metric(no_curves, tmp_path, higher, step):
+    folder = made.run(tmp_path, complete=False)
+    made.edit(os.path.join(folder, 'run.json'), lambda values: values.update(higher))
+    assert [(e.label, e.step) for e in page.run_files.read(folder).evaluations()] == [('Last', 300), ('Best', step)]
+
+
 @pytest.mark.parametrize('record', [True, False])
 def test_without_evaluation(tmp_path, record):
     """Also of a run whose run.json does not say that it evaluates nothing, as older ones do not."""
