@@ -41,7 +41,7 @@ LAYERS = {
     "inputs": BASE + ["registry", "masks", "augments", "datasets"],
     # The engine's step shares the optimizers' rule for which variables decay.
     "engine": BASE + ["optimizers"],
-    "executor": BASE + ["run", "engine", "weights"],
+    "executor": BASE + ["run", "engine", "metrics", "weights"],
     "prediction": BASE + ["run", "drawing", "masks", "engine", "executor"],
     "tasks": BASE + ["registry", "drawing", "masks", "inputs", "prediction"] + PARTS,
     "report": ["errors", "files", "structures", "run", "drawing", "datasets"],

@@ -27,8 +27,6 @@ def same_classes(train: DatasetInfo, evaluation: DatasetInfo) -> None:
 def best_metric(name: str, metrics: Sequence[Any]) -> None:
     """Refuses a `RunConfig.best_metric` that no evaluation will give.
 
-    Metrics say by `names()` what their results are called. Where one does not, the first evaluation finds it out.
-
     Args:
       name: the setting.
       metrics: of the task.
@@ -36,7 +34,7 @@ def best_metric(name: str, metrics: Sequence[Any]) -> None:
     Raises:
       UserError: with near misses and the names that there are.
     """
-    if name == 'loss' or name.startswith('loss/') or not all(hasattr(metric, 'names') for metric in metrics):
+    if name == 'loss' or name.startswith('loss/'):
         return
     known = [known for metric in metrics for known in metric.names()]
     if name not in known:

@@ -18,6 +18,7 @@ from seg.executor.run_config import RunConfig
 from seg.run import dataset_info
 from seg.run.folder import RunFolder
 from seg.structures import ClassHistogram, DatasetInfo
+from seg.tasks.base import Task
 from seg.weights.warm_start import Init
 
 
@@ -79,13 +80,15 @@ class Experiment:
         self._task_factory = registry.tasks.check(task, 'experiment.task')
         self._train_factory = registry.datasets.check(train_data, 'experiment.train_data')
         self._eval_factory = registry.datasets.check(eval_data, 'experiment.eval_data')
+        for factory in (self._train_factory, self._eval_factory):
+            factory.expect_target(self._task_factory.entry.target)
         self._full_train_data: Dataset | None = None
         self._read_data()
         self.info = self._read_info()
         self.class_histogram: ClassHistogram | None = None
         with engine.scope():
-            self.task = self._task_factory(
-                dataset_info=self.info, seed=self.run_config.seed, class_histogram=self._count_classes
+            self.task = self._task_factory.make(
+                Task, dataset_info=self.info, seed=self.run_config.seed, class_histogram=self._count_classes
             )
             self.optimizer = self._build_optimizer(optimizer) if needs.trains else None
         self.init: Init = config.injected('init')()

@@ -252,6 +252,49 @@ class Factory:
             f'it. Write into the gin file\n{bindings}\nor give --gin_param="{key}.{missing[0]}=..."'
         )
 
+    def make(self, kind: type | tuple[type, ...], **supplied: Any) -> Any:
+        """Builds the part, as a call does, and checks that it is what its slot asks for.
+
+        Args:
+          kind: the base class, or several to choose from.
+          supplied: see `__call__`.
+
+        Raises:
+          UserError: as a call does; and if the part is of another type, or lacks what its base class marks as abstract.
+        """
+        built = self(**supplied)
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        expected = ' or '.join(f'a {kind.__module__}.{kind.__name__}' for kind in kinds)
+        if not isinstance(built, kinds):
+            found = f'the class {built.__name__}' if inspect.isclass(built) else f'a {type(built).__name__}'
+            raise self.wrong(found, expected)
+        methods = inspect.getmembers(type(built), callable)
+        if lacking := [name for name, method in methods if getattr(method, '__isabstractmethod__', False)]:
+            raise self.wrong(f'a {type(built).__name__} without {", ".join(lacking)}', f'{expected} with all of these')
+        return built
+
+    def expect_target(self, target: str) -> None:
+        """Refuses a part that is registered for another target than the task's.
+
+        Raises:
+          UserError: with both.
+        """
+        entry = self.entry
+        if entry.target not in (None, target):
+            raise UserError(
+                f'{self.slot}: {entry.reference} ({entry.place}) is for the target {entry.target!r}, and this task '
+                f'learns from {target!r}.'
+            )
+
+    def wrong(self, found: str, expected: str, call: str = '') -> UserError:
+        """The message that a part, or a `call` of it, returned something else than was expected."""
+        entry = self.entry
+        of = f' from {call}' if call else ''
+        return UserError(
+            f'{self.slot}: {entry.reference} ({entry.place}) returned {found}{of}; expected {expected}. '
+            f'docs/plugins.md tells of {entry.kind}.'
+        )
+
 
 def _missing_parameters(error: Exception, entry: Entry) -> list[str]:
     """Names the unbound parameters, if the error says that this very entry was called without them."""

@@ -50,8 +50,8 @@ class EvaluatedBatch(NamedTuple):
     """One batch of an evaluation, on the host but for what `example` fetches; the same in every process.
 
     Attributes:
-      sums: of each summing metric, what its `update` gave, summed over the global batch.
-      rows: of each gathering metric, what its `update` gave, [B, …] each.
+      sums: of each `SumMetric`, what its `update` returned, summed over the global batch.
+      rows: of each `RowMetric`, what its `rows` returned, [B, …] each.
       losses: by name, sums over the images of the global batch that count.
       index: [B] int32, positions in the data set; -1 for padding.
       weight: [B] float32, 0 for padding and images that could not be read.
@@ -174,14 +174,14 @@ class Engine(Protocol):
         ...
 
     def evaluator(
-        self, task, summing: Sequence[Any], gathering: Sequence[Any]
+        self, task, summing: Sequence[Any], by_row: Sequence[Any]
     ) -> Callable[[Input, bool], Iterator[EvaluatedBatch]]:
         """What evaluates an input batch by batch, and rates its images if they are to be drawn. Traced once.
 
         Args:
           task: what is evaluated.
-          summing: metrics whose `update` gives sums.
-          gathering: metrics whose `update` gives a row for each image.
+          summing: metrics of the kind `SumMetric`.
+          by_row: metrics of the kind `RowMetric`.
         """
         ...
 

@@ -24,8 +24,16 @@ from seg.run.values import number
 class EvaluationRecords:
     """Of one run. The scores of the checkpoint in `best/` are in `best/metrics.json`, else in metrics.jsonl."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, checkpoints: Checkpoints, log: MetricsLog):
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        checkpoints: Checkpoints,
+        log: MetricsLog,
+        higher_is_better: bool,
+    ):
         self._config, self._folder, self._checkpoints, self._log = config, folder, checkpoints, log
+        self._higher_is_better = higher_is_better
         self._events: Events | None = None
 
     def has(self, step: int) -> bool:
@@ -104,7 +112,7 @@ class EvaluationRecords:
             return False
         value = scores.get(self._config.best_metric)
         known = number(value) is not None
-        return not known or is_better(metrics[self._config.best_metric], value, True)
+        return not known or is_better(metrics[self._config.best_metric], value, self._higher_is_better)
 
     def _scores(self, step: int) -> dict[str, Any] | None:
         """The metrics of the checkpoint of `step` under `best/`; None if unknown."""

@@ -1,10 +1,4 @@
-"""Evaluation: every example exactly once, totals on the host.
-
-A metric has one of two forms. Most sum: `update(batch, predictions)` gives a dict of tensors on the device, which are
-summed over replicas and go to `add(sums)`. One with an attribute `gathers = True` compares on the host, image by image:
-its `update` gives tensors of one row per example, of which `add(values, truth)` gets the rows that count, and for each
-of them the picture's objects.
-"""
+"""Evaluation: every example exactly once, totals on the host."""
 
 from __future__ import annotations
 
@@ -14,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seg.engine.base import Engine
-from seg.errors import UserError
 from seg.executor import unread
 from seg.executor.gallery import Gallery
 from seg.executor.progress import Progress
+from seg.metrics.base import RowMetric, SumMetric
 from seg.structures import Input, LossTerm, Picture
 
 
@@ -47,9 +41,9 @@ class Evaluator:
     def __init__(self, task, engine: Engine):
         self._task = task
         self._metrics = task.metrics()
-        self._gathering = [metric for metric in self._metrics if getattr(metric, 'gathers', False)]
-        self._summing = [metric for metric in self._metrics if metric not in self._gathering]
-        self._batches = engine.evaluator(task, self._summing, self._gathering)
+        self._summing = [metric for metric in self._metrics if isinstance(metric, SumMetric)]
+        self._by_row = [metric for metric in self._metrics if isinstance(metric, RowMetric)]
+        self._batches = engine.evaluator(task, self._summing, self._by_row)
 
     def evaluate(self, source: Input, num_pictures: int = 0) -> Evaluation:
         """Computes all metrics and the losses over the whole input.
@@ -59,14 +53,8 @@ class Evaluator:
           num_pictures: how many images of each kind (fixed, worst, best) to draw; 0 for no pictures and no charts.
 
         Raises:
-          UserError: if no image could be read, the data set's labels are none, or a metric compares with objects that
-            the input does not tell.
+          UserError: if no image could be read, or the data set's labels are none.
         """
-        if self._gathering and source.truth is None:
-            raise UserError(
-                f'{source.name}: {type(self._gathering[0]).__name__} compares with the objects of each picture, and '
-                'this input has none. Evaluate it with a task for instances.'
-            )
         for metric in self._metrics:
             metric.reset()
         losses: dict[str, LossTerm] = {}
@@ -87,13 +75,13 @@ class Evaluator:
             examples += len(counting)
             indices = [int(index) for index in batch.index[counting]]
             truth = [source.truth(index) if source.truth else None for index in indices]
-            for metric, rows in zip(self._gathering, batch.rows, strict=True):
+            for metric, rows in zip(self._by_row, batch.rows, strict=True):
                 metric.add({key: value[counting] for key, value in rows.items()}, truth)
             if num_pictures:
                 for n in gallery.choose(indices, batch.scores[counting]):
                     example, prediction = batch.example(counting[n])
-                    drawing = self._task.picture(example, prediction, source.image_name(indices[n]), truth[n])
-                    gallery.keep(indices[n], drawing)
+                    figure = self._task.figure(example, prediction, source.image_name(indices[n]), truth[n])
+                    gallery.keep(indices[n], figure)
             if number == 0:
                 first_done, counted = time.perf_counter(), int(np.sum(real))
             progress.update(examples)
@@ -110,11 +98,11 @@ class Evaluator:
             end - start,
             timed / max(seconds, 1e-9),
             [*gallery.pictures(), *self._charts()] if num_pictures else [],
-            {name: value for m in self._metrics if hasattr(m, 'details') for name, value in m.details().items()},
+            {name: value for metric in self._metrics for name, value in metric.details().items()},
         )
 
     def _charts(self) -> list[Picture]:
-        return [picture for metric in self._metrics if hasattr(metric, 'pictures') for picture in metric.pictures()]
+        return [picture for metric in self._metrics for picture in metric.pictures()]
 
 
 def _added(sums: LossTerm | None, term: LossTerm) -> LossTerm:

@@ -33,6 +33,7 @@ from seg.executor.evaluation_records import EvaluationRecords
 from seg.executor.evaluator import Evaluation, Evaluator
 from seg.executor.run_config import RunConfig
 from seg.executor.training_records import TrainingRecords
+from seg.metrics.base import higher_is_better
 from seg.run import results
 from seg.run.folder import RunFolder, split_of
 from seg.run.metrics_log import MetricsLog
@@ -43,6 +44,9 @@ class Executor:
     """Trains, evaluates and predicts; knows nothing of what a task computes.
 
     `model_dir` is the only state: a second call of `train` with the same directory goes on where the first one ended.
+
+    Attributes:
+      higher_is_better: whether a higher value of `best_metric` is better, or a lower one.
     """
 
     def __init__(
@@ -58,8 +62,7 @@ class Executor:
         """Makes an executor.
 
         Args:
-          task: what is learnt: `loss_terms`, `predict`, `evaluate_batch`, `metrics`, `image_scores`,
-            `picture`, `checkpoint_items`; `advice`, if it has some on what its losses count.
+          task: what is learnt, a `seg.tasks.base.Task`.
           engine: where.
           config: how long, and the periods.
           optimizer: a Keras optimizer, made in the engine's scope; needed for training only.
@@ -76,7 +79,8 @@ class Executor:
         self._checkpoints = Checkpoints(self._folder, config.keep_checkpoint_max)
         self._log = MetricsLog(self._folder.metrics)
         self.training = TrainingRecords(config, task, engine, self._folder, self._log)
-        self._records = EvaluationRecords(config, self._folder, self._checkpoints, self._log)
+        self.higher_is_better = higher_is_better(task.metrics(), config.best_metric)
+        self._records = EvaluationRecords(config, self._folder, self._checkpoints, self._log, self.higher_is_better)
         self._evaluator: Evaluator | None = None
         self.trainer: Trainer | None = None
         self._last: tuple[int, Evaluation] | None = None  # Step and evaluation.

@@ -52,13 +52,13 @@ class Gallery:
         self._kept = {index: kept for index, kept in self._kept.items() if index in chosen}
         return [position for position, index in enumerate(indices) if int(index) in chosen]
 
-    def keep(self, index: int, drawing: Any) -> None:
-        """Keeps an image that was chosen, as an object whose `draw()` gives pixels, uint8 [H, W, 3]."""
-        self._kept[int(index)] = drawing
+    def keep(self, index: int, figure: Any) -> None:
+        """Keeps the figure of an image that was chosen; its `draw()` returns pixels, uint8 [H, W, 3]."""
+        self._kept[int(index)] = figure
 
     def pictures(self) -> list[Picture]:
         """Draws each image once: `fixed/1`, …, `worst/1` (the very worst), …, `best/1`, …"""
-        drawn = {index: drawing.draw() for index, drawing in self._kept.items()}
+        drawn = {index: figure.draw() for index, figure in self._kept.items()}
         return [
             Picture(f'{kind}/{number}', drawn[index], photo=True)
             for kind, ranked in self._kinds.items()

@@ -22,7 +22,8 @@ class RunConfig:
       save_checkpoints_steps: a checkpoint at least this often, and before every evaluation.
       keep_checkpoint_max: older checkpoints are removed; `best/` is kept apart.
       eval_every: an evaluation this often, and after the last step.
-      best_metric: the evaluation metric whose highest value picks `best/`.
+      best_metric: the evaluation metric whose best value picks `best/`: the highest one, or of a loss or an error the
+        lowest.
       num_pictures: evaluation images of each kind (fixed, worst, best) that are drawn for TensorBoard;
         0 for no pictures and no charts.
       seed: everything random follows from it.

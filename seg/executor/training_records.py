@@ -80,9 +80,7 @@ class TrainingRecords:
             self._events.flush()
         places = np.flatnonzero(result.weight == 0)
         unread.report(source, (step - len(result.losses)) * source.batch_size, places, result.index.ravel())
-        if hasattr(self._task, 'advice') and (
-            advice := self._task.advice(dict(zip(result.counted, counts, strict=True)))
-        ):
+        if advice := self._task.advice(dict(zip(result.counted, counts, strict=True))):
             logging.warning('Steps up to %d: %s', step, advice)
         self._progress.update(step, f'loss {values["loss"]:.4f}, {values["images_per_second"]:.1f} images/s')
 

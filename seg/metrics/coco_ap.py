@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from keras import ops
 from seg.drawing import charts
 from seg.errors import UserError
 from seg.masks import paste, runs
+from seg.metrics.base import RowMetric
 from seg.metrics.coco_evaluation import AREAS, Comparison, Curves, Found
 from seg.metrics.operating_point import Judged, OperatingPoint, best_point, judge
 from seg.metrics.truth_check import check_objects, cut_out
@@ -26,7 +28,7 @@ _CURVES = (0.5, 0.75)  # IoU thresholds of the precision-recall curves.
 
 
 @metrics.register('coco_ap', target='instances')
-class CocoAP:
+class CocoAP(RowMetric):
     """COCO's AP and AR of boxes and masks, and precision, recall and F1 at the best score threshold.
 
     A detection counts in a class and a picture as one of the `max_detections` with the highest scores. Masks are pasted
@@ -34,16 +36,12 @@ class CocoAP:
     faster-coco-eval, which are pycocotools' to rounding; the areas small, medium and large are up to 32 x 32 pixels, up
     to 96 x 96, and above, of the object as the data set states them.
 
-    Compares on the host (`gathers`): see seg/executor/evaluator.py.
-
     Args:
       num_classes: supplied; K.
       class_names: supplied; one per class.
       max_detections: of a class in a picture that count; also the highest of the limits of average recall, which are 1,
         10 and this one.
     """
-
-    gathers = True
 
     def __init__(self, *, num_classes: int, class_names: Sequence[str], max_detections: int = 100):
         if len(class_names) != num_classes or len(set(class_names)) != num_classes:
@@ -64,7 +62,7 @@ class CocoAP:
         self._found: list[Found] = []
         self._scored: _Scored | None = None
 
-    def update(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, Any]:
+    def rows(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, Any]:
         """Brings detections to the pictures' own size, on the device. Pure; shapes are static; compiles with XLA.
 
         Args:
@@ -86,11 +84,11 @@ class CocoAP:
             'masks': ops.cast(ops.round(ops.cast(predictions['masks'], 'float32') * MASK_STEPS), 'uint16'),
         }
 
-    def add(self, values: Mapping[str, np.ndarray], truth: Sequence[Annotations]) -> None:
+    def add(self, rows: Mapping[str, np.ndarray], truth: Sequence[Annotations]) -> None:
         """Adds pictures, on the host. Of each mask its run lengths are kept.
 
         Args:
-          values: of `update`, one row per picture.
+          rows: as `rows` returns them, of pictures.
           truth: of the same pictures.
 
         Raises:
@@ -98,10 +96,10 @@ class CocoAP:
             is added then.
         """
         for i, objects in enumerate(truth):
-            there = np.flatnonzero(values['classes'][i] >= 0)
-            boxes, scores, classes = (values[key][i][there] for key in ('boxes', 'scores', 'classes'))
+            there = np.flatnonzero(rows['classes'][i] >= 0)
+            boxes, scores, classes = (rows[key][i][there] for key in ('boxes', 'scores', 'classes'))
             self._refuse(boxes, scores, classes, objects)
-            masks = values['masks'][i][there] / np.float32(MASK_STEPS)
+            masks = rows['masks'][i][there] / np.float32(MASK_STEPS)
             patches = [
                 paste.paste(mask, box, objects.height, objects.width) for mask, box in zip(masks, boxes, strict=True)
             ]
@@ -133,7 +131,7 @@ class CocoAP:
                 'the learning rate, or clip the gradient.'
             )
 
-    def self_test(self, truths: Sequence[Annotations]) -> None:
+    def self_test(self, truths: Iterable[Annotations]) -> None:
         """Scores the truth itself as predictions, on the way that predictions take: pasted, encoded, compared.
 
         Takes the first two of these pictures whose objects all count: at least one that is no crowd, and at most
@@ -147,12 +145,12 @@ class CocoAP:
           UserError: if AP of boxes or of masks is not 1, or the objects cannot be as they are given; says what is
             wrong.
         """
-        fitting = [t for t in truths if 0 < np.sum(~np.asarray(t.is_crowd, bool)) <= self.max_detections][:2]
+        fits = (t for t in truths if 0 < np.sum(~np.asarray(t.is_crowd, bool)) <= self.max_detections)
+        fitting = list(islice(fits, 2))
         if not fitting:
             logging.warning(
-                'metrics.coco_ap: of %d picture(s) none has between 1 and %d objects, so the check that the truth '
-                'scores 1.0 was left out.',
-                len(truths),
+                'metrics.coco_ap: no picture has between 1 and %d objects, so the check that the truth scores 1.0 was '
+                'left out.',
                 self.max_detections,
             )
             return
@@ -170,6 +168,7 @@ class CocoAP:
                 f'metrics.coco_ap: the truth of {len(fitting)} picture(s), scored as predictions, gives {found} where '
                 'it has to be 1. Look for objects without an area, or masks of another picture.'
             )
+        logging.info('Self-test: the objects of %d image(s) score an AP of 1.', len(fitting))
 
     # ---- Results -----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from keras import ops
 
 from seg.drawing import charts
 from seg.errors import UserError
+from seg.metrics.base import SumMetric
 from seg.registry import metrics
 from seg.structures import Picture
 
@@ -19,7 +20,7 @@ _STRAY_BINS = 258
 
 
 @metrics.register('mean_iou', target='label_map')
-class MeanIoU:
+class MeanIoU(SumMetric):
     """Mean IoU, IoU of each class and pixel accuracy, from an exact confusion matrix.
 
     Only labelled pixels of real examples count: the label is not the ignore label, and the example's weight is not 0.

@@ -22,7 +22,7 @@ class OverfitSettings:
       num_images: the first images of the training split; also the batch size.
       train_steps: at most this many steps.
       eval_every: steps between two evaluations, each of which may end the run.
-      target: value of `RunConfig.best_metric` at which the run ends.
+      target: value of `RunConfig.best_metric` at which the run ends: at least this, or at most where lower is better.
     """
 
     num_images: int = 8
@@ -87,7 +87,8 @@ class Overfit(Training):
         return results
 
     def _reached(self, metrics: dict[str, float]) -> bool:
-        return metrics[self.experiment.run_config.best_metric] >= self.settings.target
+        value, target = metrics[self.experiment.run_config.best_metric], self.settings.target
+        return value >= target if self.experiment.executor.higher_is_better else value <= target
 
 
 MODE = Overfit

@@ -13,6 +13,7 @@ from seg.prediction.settings import Predict as PredictSettings
 
 if TYPE_CHECKING:
     from seg.experiment import Needs
+    from seg.prediction.outputs import Outputs
 
 
 class Predict(ExperimentMode):
@@ -65,24 +66,19 @@ class Predict(ExperimentMode):
         return dataclasses.replace(super().needs(), eval_data=self._images is None)
 
     def check_experiment(self) -> None:
-        from seg.prediction import kinds
-
-        kinds.check(self.experiment.task, self.settings, self.call.flags['probabilities'])
+        self._writer()  # Refuses what makes no sense for the task, and writes nothing yet.
 
     def check_weights(self) -> None:
         self.experiment.executor.predictor(self.call.flags['checkpoint'])
 
     def execute(self) -> dict[str, Any]:
-        from seg.prediction import data_set, kinds, pipeline
+        from seg.prediction import data_set, pipeline
 
         experiment = self.experiment
         info, images = experiment.info, self._images
         if images is None:
             info, images = experiment.eval_data.info, data_set.pictures(experiment.eval_data)
-        output = self._output or self.folder.predictions(info.name)
-        outputs = kinds.outputs(
-            experiment.task, output, experiment.info, self.settings, self.call.flags['probabilities']
-        )
+        outputs = self._writer()
         results = pipeline.predict(
             images,
             experiment.executor.predictor(self.call.flags['checkpoint']),
@@ -91,8 +87,13 @@ class Predict(ExperimentMode):
             batch_size=experiment.run_config.evaluation_batch_size,
             settings=self.settings,
         )
-        logging.info('Predictions: %s', output)
+        logging.info('Predictions: %s', outputs.folder)
         return results
+
+    def _writer(self) -> Outputs:
+        experiment = self.experiment
+        folder = self._output or self.folder.predictions(experiment.eval_data.info.name)
+        return experiment.task.writer(folder, experiment.info, self.settings, self.call.flags['probabilities'])
 
     @classmethod
     def failure(cls, results: dict[str, Any]) -> str | None:

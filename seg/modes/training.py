@@ -60,7 +60,7 @@ class Training(ExperimentMode):
         if evaluated is not None:
             checks.best_metric(experiment.run_config.best_metric, task.metrics())
         self._inputs = self.inputs()
-        if evaluated is not None and hasattr(task, 'self_test'):
+        if evaluated is not None:
             task.self_test(evaluated)
         if not continues:  # A run that continues takes the weights of its checkpoint.
             experiment.init.apply(task.checkpoint_items)
@@ -110,6 +110,7 @@ class Training(ExperimentMode):
             batch_size=run.batch_size,
             train_steps=run.train_steps,
             best_metric=run.best_metric,
+            higher_is_better=experiment.executor.higher_is_better,
             command=self.call.command,
             versions=engine.describe(),
             parts=experiment.task.checkpoint_items,

@@ -32,6 +32,7 @@ def write(
     batch_size: int,
     train_steps: int,
     best_metric: str,
+    higher_is_better: bool,
     command: Sequence[str],
     versions: Mapping[str, Any],
     training: Mapping[str, str],
@@ -47,6 +48,7 @@ def write(
       batch_size: global.
       train_steps: of the whole training.
       best_metric: that picks the best checkpoint.
+      higher_is_better: whether its highest value does, or the lowest.
       command: the command line that this process runs; empty for none.
       versions: of libraries and the machine.
       training: settings that must not change.
@@ -61,6 +63,7 @@ def write(
             'global_batch': batch_size,
             'train_steps': train_steps,
             'best_metric': best_metric,
+            'higher_is_better': higher_is_better,
             'command': list(command),
             'versions': dict(versions),
             'training': dict(training),

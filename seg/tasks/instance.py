@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from absl import logging
 from keras import ops
 
 from seg.drawing.instances import InstanceComparison
@@ -16,31 +15,27 @@ from seg.errors import UserError
 from seg.inputs.images import ImageInputs
 from seg.inputs.instances import InstanceRows
 from seg.masks import paste
+from seg.metrics.base import RowMetric
 from seg.number_checks import check_counts
 from seg.ops.boxes import iou
+from seg.prediction.objects import Objects as ObjectFiles
+from seg.prediction.settings import Predict
 from seg.registry import models, tasks
-from seg.structures import Annotations, DatasetInfo, Input, LossTerm
+from seg.structures import Annotations, DatasetInfo, LossTerm
+from seg.tasks.base import Batch, Task
 from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics
 from seg.tasks.traced import traced
 
-Batch = dict[str, Any]
+_TARGET = 'instances'
 
 _MODEL_INPUTS = ('image', 'size', 'seed', 'boxes', 'classes', 'masks')  # In training.
 _SHOWN = ('mask_ap', 'mask_ap50', 'box_ap', 'box_ap50')
 _CERTAIN = 0.5  # Detections of at least this score count where images are ranked.
 
 
-@tasks.register('instance', target='instances', free=('metrics', 'eval_size'))
-class Instance:
-    """Instance segmentation with any model that gives boxes, classes and masks.
-
-    Attributes:
-      checkpoint_items: the model's named parts (backbone, decoder, rpn, …).
-      class_names: of the data set.
-      fits_canvas: whether pictures are always scaled to fill the canvas, rather than only where they are too large.
-    """
-
-    target = 'instances'
+@tasks.register('instance', target=_TARGET, free=('metrics', 'eval_size'))
+class Instance(Task):
+    """Instance segmentation with any model that gives boxes, classes and masks."""
 
     def __init__(
         self,
@@ -75,14 +70,14 @@ class Instance:
         if eval_size is not None and (len(eval_size) != 2 or min(eval_size) < 1):
             raise UserError(f'tasks.instance.eval_size = {eval_size!r}: expected (height, width) in pixels, or None.')
         self._max_objects, self._mask_size = max_objects, mask_size
-        self.fits_canvas = eval_size is not None
+        self._fits_canvas = eval_size is not None
         num_classes = dataset_info.num_classes
         self._model = models.build(model, 'tasks.instance.model', num_classes=num_classes)
         supplied = {'num_classes': num_classes, 'ignore_label': dataset_info.ignore_label}
         self._losses = build_losses(
-            losses, 'tasks.instance.losses', self.target, self._trial, **supplied, class_histogram=None
+            losses, 'tasks.instance.losses', _TARGET, self._loss_trial, **supplied, class_histogram=None
         )
-        self._inputs = ImageInputs(
+        inputs = ImageInputs(
             InstanceRows(max_objects, mask_size),
             augments=augments,
             slot='tasks.instance.augments',
@@ -94,13 +89,17 @@ class Instance:
             mixes=True,
             check_size=self._check_statistics,
         )
-        self._metrics = build_metrics(
-            metrics, 'tasks.instance.metrics', self.target, **supplied, class_names=dataset_info.class_names
+        names = dataset_info.class_names
+        super().__init__(
+            checkpoint_items=self._model.parts,
+            inputs=inputs,
+            metrics=build_metrics(
+                metrics, 'tasks.instance.metrics', _TARGET, self._metric_trial, **supplied, class_names=names
+            ),
+            class_names=names,
         )
         self._advised: set[str] = set()
-        self.checkpoint_items = dict(self._model.parts)
-        self.class_names = dataset_info.class_names
-        self.colors = dataset_info.colors or object_palette(num_classes)
+        self._colors = dataset_info.colors or object_palette(num_classes)
 
     @property
     def model(self) -> keras.Model:
@@ -109,19 +108,17 @@ class Instance:
     # ---- On the device -----------------------------------------------------------------------------------------------
 
     def loss_terms(self, batch: Batch, step) -> dict[str, LossTerm]:
-        """Losses of a training batch, per image; `step` is an int32 scalar."""
         outputs = self._model({key: batch[key] for key in _MODEL_INPUTS}, training=True)
-        terms = {name: loss(outputs, batch, step) for name, loss in self._losses.items()}
-        first = next(iter(terms))
-        counts = {'objects': ops.sum(ops.cast(batch['classes'] >= 0, 'int32'), 1), 'left_out': batch['left_out']}
-        return terms | {first: terms[first]._replace(counts={**counts, **terms[first].counts})}
+        return {name: loss(outputs, batch, step) for name, loss in self._losses.items()}
 
-    def evaluate_batch(self, batch: Batch) -> tuple[dict[str, Any], dict[str, LossTerm]]:
-        """Detections. No losses: they depend on randomly sampled anchors and ROIs, so two values cannot be compared."""
-        return self.predict(batch), {}
+    def counts(self, batch: Batch) -> dict[str, Any]:
+        """`objects` in places, and objects `left_out`."""
+        return {'objects': ops.sum(ops.cast(batch['classes'] >= 0, 'int32'), 1), 'left_out': batch['left_out']}
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         """What the model finds on images.
+
+        An evaluation has no losses: they depend on randomly sampled anchors and ROIs, so two values cannot be compared.
 
         Returns:
           `boxes` [B, D, 4] (y0, x0, y1, x1 in the canvas's pixels), `scores` [B, D], `classes` int32 [B, D] (-1 for an
@@ -144,29 +141,21 @@ class Instance:
         both = _count(certain) + _count(present)
         return ops.where(both > 0, 2 * right / ops.maximum(both, 1), float('nan'))
 
-    # ---- Input -------------------------------------------------------------------------------------------------------
+    # ---- Checks ------------------------------------------------------------------------------------------------------
 
-    def training_input(self, dataset, batch_size: int) -> Input:
-        """Shuffled, augmented examples without end.
+    def _metric_trial(self) -> tuple:
+        """Batch and predictions without values."""
+        side, places = 2 * self._model.stride, (TRIAL_IMAGES, 10)
+        batch = self._batch(TRIAL_IMAGES, (side, side))
+        del batch['masks']
+        return batch | {'native_size': keras.KerasTensor((TRIAL_IMAGES, 2), 'int32')}, {
+            'boxes': keras.KerasTensor((*places, 4), 'float32'),
+            'scores': keras.KerasTensor(places, 'float32'),
+            'classes': keras.KerasTensor(places, 'int32'),
+            'masks': keras.KerasTensor((*places, 28, 28), 'float32'),
+        }
 
-        Raises:
-          UserError: if the augmented images have no common size.
-        """
-        return self._inputs.training(dataset, batch_size)
-
-    def evaluation_input(self, dataset, batch_size: int) -> Input:
-        """Every image once, on one canvas; the objects that are scored against come from the data set itself."""
-        return self._inputs.evaluation(dataset, batch_size)
-
-    def overfit_inputs(self, dataset, batch_size: int) -> tuple[Input, Input]:
-        """The same few images for training and evaluation, scaled to the training size, without augmentation."""
-        return self._inputs.overfit(dataset, batch_size)
-
-    def canvas(self, max_size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) that images of at most `max_size` are padded to, once they are scaled."""
-        return self._inputs.canvas(max_size)
-
-    def _trial(self) -> tuple:
+    def _loss_trial(self) -> tuple:
         """The model's outputs in training, the batch and the step, without values."""
         side = 2 * self._model.output_stride
         batch = self._batch(TRIAL_IMAGES, (side, side))
@@ -199,10 +188,6 @@ class Instance:
         of_shape = lambda x: keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))  # noqa: E731
         return traced(lambda batch: keras.tree.map_structure(of_shape, self._model(batch, training=True)), batch)
 
-    def metrics(self) -> list[Any]:
-        """The metrics that an evaluation fills."""
-        return self._metrics
-
     # ---- For people --------------------------------------------------------------------------------------------------
 
     def self_test(self, dataset) -> None:
@@ -212,30 +197,13 @@ class Instance:
           UserError: unless that gives an AP of 1: then classes, boxes or masks get lost on their way, and no training
             could be judged.
         """
-        testing = [metric for metric in self._metrics if hasattr(metric, 'self_test')]
-        if not testing:
-            return
-        limit = min(self._max_objects, *(metric.max_detections for metric in testing))
-        chosen = []
-        for index in range(dataset.info.num_examples):
-            truth = dataset.annotations(index)
-            if 0 < len(truth.classes) - int(np.sum(truth.is_crowd)) <= limit:
-                chosen.append(truth)
-            if len(chosen) == 2:
-                break
-        if not chosen:
-            logging.warning('Self-test left out: no picture of %s has 1 to %d objects.', dataset.info.name, limit)
-            return
-        for metric in testing:
-            metric.self_test(chosen)
-        logging.info('Self-test: the objects of %d image(s) score an AP of 1.', len(chosen))
+        for metric in self.metrics():
+            if isinstance(metric, RowMetric):
+                truths = (dataset.annotations(index) for index in range(dataset.info.num_examples))
+                metric.self_test(t for t in truths if len(t.classes) - np.sum(t.is_crowd) <= self._max_objects)
 
     def advice(self, counts: Mapping[str, float]) -> str | None:
-        """What a look at the counts of some training steps suggests; each thing is told once.
-
-        Args:
-          counts: means per image, by name, as the losses count them.
-        """
+        """Objects that find no place or no anchor, and images without objects; each thing is told once."""
         problems = {}
         if counts['left_out'] > 0:
             problems['left_out'] = (
@@ -260,19 +228,18 @@ class Instance:
 
     def _object_sizes(self) -> str:
         """Percentiles over the first images of the training data."""
-        count = min(self._inputs.train_data.info.num_examples or 100, 100)
-        boxes = [self._inputs.train_data.annotations(i).boxes for i in range(count)]
+        count = min(self.inputs.train_data.info.num_examples or 100, 100)
+        boxes = [self.inputs.train_data.annotations(i).boxes for i in range(count)]
         boxes = np.concatenate([b for b in boxes if len(b)] or [np.zeros((1, 4))])
         sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
         low, middle, high = np.percentile(sides, [5, 50, 95])
         return f'{low:.0f} to {high:.0f} (median {middle:.0f})'
 
-    def summary(self, metrics: dict[str, float]) -> str:
-        """One line for the log."""
+    def summary(self, metrics: Mapping[str, float]) -> str:
         return ', '.join(f'{name} {metrics[name]:.4f}' for name in _SHOWN if metrics.get(name) is not None)
 
-    def picture(self, example, prediction, name: str, truth: Annotations) -> InstanceComparison:
-        """One image with its objects and what was found, to be drawn (host arrays of a single example)."""
+    def figure(self, example, prediction, name: str, truth: Annotations) -> InstanceComparison:
+        """One image with its objects and what was found."""
         height, width = example['size']
         return InstanceComparison(
             name,
@@ -280,8 +247,21 @@ class Instance:
             truth,
             paste.detections(prediction, example['size'], (truth.height, truth.width)),
             class_names=self.class_names,
-            colors=self.colors,
+            colors=self._colors,
         )
+
+    def writer(self, folder: str, info: DatasetInfo, settings: Predict, probabilities: bool) -> ObjectFiles:
+        """Overlays and `detections.json`."""
+        for asked, flag in (
+            (probabilities, '--probabilities'),
+            (settings.large_pictures == 'tile', "predict.large_pictures = 'tile'"),
+        ):
+            if asked:
+                raise UserError(
+                    f'{flag} is for class maps, and this run finds objects: each has a score in detections.json, and a '
+                    'large picture is always scaled down, since windows would cut objects. Leave it out.'
+                )
+        return ObjectFiles(folder, info, self._colors, settings, self._fits_canvas)
 
 
 def _count(flags: Any) -> Any:

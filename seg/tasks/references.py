@@ -1,102 +1,149 @@
-"""A task's losses and metrics: built from the references in its settings, and held to their contract."""
+"""A task's losses and metrics: built from the references in its settings, and held to their contract.
+
+Those that are not of this package are tried on tensors without values: what they return is compared with the contract
+before anything is trained.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras import ops
 
 from seg.errors import UserError, shown
-from seg.registry import Factory
+from seg.metrics.base import Metric, RowMetric, SumMetric
+from seg.registry import Factory, shown_path
 from seg.registry import losses as loss_registry
 from seg.registry import metrics as metric_registry
+from seg.structures import LossTerm
 from seg.tasks.traced import traced
 
 _PENALTY = 'l2'
-TRIAL_IMAGES = 2  # In the batch without values that losses are tried on.
+TRIAL_IMAGES = 2  # In the batch without values that losses and metrics are tried on.
+
+Loss = Callable[[Mapping[str, Any], Mapping[str, Any], Any], LossTerm]
 
 
 def build_losses(
     references: Sequence[Any], slot: str, target: str, trial: Callable[[], tuple], **supplied: Any
-) -> dict[str, Any]:
+) -> dict[str, Loss]:
     """Builds a task's losses, by name; a second one of the same name gets a number.
 
     Args:
       references: references to losses.
       slot: the setting that holds them, for messages.
       target: what the task learns from, such as 'label_map'.
-      trial: makes the arguments of a loss as `keras.KerasTensor`s, for `TRIAL_IMAGES` images. Losses that are not of
-        this package are tried on them.
+      trial: makes (outputs, batch, step), the arguments of a loss, as `keras.KerasTensor`s, for `TRIAL_IMAGES` images.
       supplied: what losses may be supplied with.
 
     Raises:
       UserError: if there is none, one is registered for another target, one gives no `LossTerm`, or one is called `l2`.
     """
-    losses: dict[str, Any] = {}
+    losses: dict[str, Loss] = {}
     trial = functools.cache(trial)
     for i, factory in enumerate(loss_registry.check_each(references, slot)):
-        _check_target(factory, f'{slot}[{i}]', target)
+        factory.expect_target(target)
         loss = factory(**supplied)
-        if factory.entry.name == _PENALTY:
+        entry = factory.entry
+        if entry.name == _PENALTY:
             raise UserError(
-                f'{slot}[{i}]: {factory.entry.reference} ({factory.entry.place}) has the name of the penalty of '
-                'OptimizerStep.l2 among the losses of a step. Register it under another name.'
+                f'{factory.slot}: {entry.reference} ({entry.place}) has the name of the penalty of OptimizerStep.l2 '
+                'among the losses of a step. Register it under another name.'
             )
-        if not factory.entry.builder.__module__.startswith('seg.'):
-            _check_term(loss, factory, f'{slot}[{i}]', trial())
-        name = factory.entry.name
-        losses[name if name not in losses else f'{name}_{i}'] = loss
+        if not callable(loss):
+            raise factory.wrong(shown(loss), 'a function loss(outputs, batch, step)')
+        if _is_foreign(factory):
+            call = 'loss(outputs, batch, step)'
+            if found := _tried(factory, call, lambda *given, loss=loss: _term(loss(*given)), *trial()):
+                raise factory.wrong(found, _EXPECTED_TERM, call)
+        losses[entry.name if entry.name not in losses else f'{entry.name}_{i}'] = loss
     if not losses:
         raise UserError(f'{slot} is empty: give at least one reference, such as [@losses.softmax_cross_entropy].')
     return losses
 
 
-def build_metrics(references: Sequence[Any], slot: str, target: str, **supplied: Any) -> list[Any]:
-    """Builds a task's metrics; arguments as `build_losses` has them.
+def build_metrics(
+    references: Sequence[Any], slot: str, target: str, trial: Callable[[], tuple], **supplied: Any
+) -> list[Metric]:
+    """Builds a task's metrics.
+
+    Args:
+      references: references to metrics.
+      slot: the setting that holds them, for messages.
+      target: what the task learns from.
+      trial: makes (batch, predictions), the arguments of a metric on the device, as `keras.KerasTensor`s, for
+        `TRIAL_IMAGES` images.
+      supplied: what metrics may be supplied with.
 
     Raises:
-      UserError: if one is registered for another target.
+      UserError: if one is registered for another target, or is neither a whole `SumMetric` nor a whole `RowMetric`.
     """
     metrics = []
-    for i, factory in enumerate(metric_registry.check_each(references, slot)):
-        _check_target(factory, f'{slot}[{i}]', target)
-        metric = factory(**supplied)
+    trial = functools.cache(trial)
+    for factory in metric_registry.check_each(references, slot):
+        factory.expect_target(target)
+        metric = factory.make((SumMetric, RowMetric), **supplied)
+        if _is_foreign(factory):
+            rows = isinstance(metric, RowMetric)
+            call, compute = ('rows', metric.rows) if rows else ('update', metric.update)
+            call = f'{call}(batch, predictions)'
+            if found := _tried(factory, call, lambda *given: _values(compute(*given), rows), *trial()):  # noqa: B023
+                expected = 'tensors [B, …], a row for each of the B images' if rows else 'tensors'
+                raise factory.wrong(found, f'a dict of {expected}', call)
         metrics.append(metric)
     return metrics
 
 
-def _check_target(factory: Factory, slot: str, target: str) -> None:
-    entry = factory.entry
-    if entry.target not in (None, target):
+_EXPECTED_TERM = 'a LossTerm with total [B] and weight [B], one number for each of the B images'
+
+
+def _is_foreign(factory: Factory) -> bool:
+    return not factory.entry.builder.__module__.startswith('seg.')
+
+
+def _tried(factory: Factory, call: str, function: Callable[..., str], *arguments: Any) -> str:
+    """What `function` says of tensors without values.
+
+    Raises:
+      UserError: if it fails on them; tells where in the plugin.
+    """
+    try:
+        return traced(function, *arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        entry = factory.entry
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == entry.file]
+        place = f'{shown_path(entry.file)}:{lines[-1]}' if lines else entry.place
+        text = str(error).strip().partition('\n')[0]
         raise UserError(
-            f'{slot}: {entry.reference} ({entry.place}) is for the target {entry.target!r}, and this task learns from '
-            f'{target!r}.'
-        )
+            f'{factory.slot}: {entry.reference} failed in {call}, {place}: {type(error).__name__}: {text}. '
+            f'docs/plugins.md tells what {entry.kind} are given.'
+        ) from error
 
 
-def _check_term(loss: Any, factory: Factory, slot: str, arguments: tuple) -> None:
-    """Calls a loss on tensors without values and looks at what it returns."""
-    found = traced(lambda *arguments: _shapes(loss(*arguments)), *arguments)
-    if isinstance(found, dict):
-        wrong = {name: size for name, size in found.items() if size != (TRIAL_IMAGES,)}
-        if not wrong:
-            return
-        found = f'{", ".join(f"{name} {size}" for name, size in wrong.items())} for {TRIAL_IMAGES} images'
-    entry = factory.entry
-    raise UserError(
-        f'{slot}: {entry.reference} ({entry.place}) returned {found}; expected a LossTerm with total [B] and '
-        'weight [B], one number for each of the B images.'
-    )
-
-
-def _shapes(term: Any) -> dict[str, tuple] | str:
-    """Shapes by name of what a loss term holds; for anything else, what it is."""
-    if not (hasattr(term, 'total') and hasattr(term, 'weight')):
+def _term(term: Any) -> str:
+    """What is wrong with the result of a loss; empty if nothing is."""
+    if not isinstance(term, LossTerm):
         return _kind_of(term)
-    parts = {'total': term.total, 'weight': term.weight, **getattr(term, 'counts', {})}
-    return {name: tuple(ops.convert_to_tensor(part).shape) for name, part in parts.items()}
+    parts = {'total': term.total, 'weight': term.weight, **term.counts}
+    return _wrong_shapes(parts, lambda shape: shape == (TRIAL_IMAGES,))
+
+
+def _values(values: Any, rows: bool) -> str:
+    """What is wrong with the result of a metric on the device; empty if nothing is."""
+    if not isinstance(values, Mapping):
+        return _kind_of(values)
+    return _wrong_shapes(values, lambda shape: not rows or shape[:1] == (TRIAL_IMAGES,))
+
+
+def _wrong_shapes(parts: Mapping[str, Any], fits: Callable[[tuple], bool]) -> str:
+    shapes = {name: tuple(ops.convert_to_tensor(part).shape) for name, part in parts.items()}
+    wrong = [f'{name} {shape}' for name, shape in shapes.items() if not fits(shape)]
+    return f'{", ".join(wrong)} for {TRIAL_IMAGES} images' if wrong else ''
 
 
 def _kind_of(value: Any) -> str:

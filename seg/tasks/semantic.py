@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -18,24 +18,20 @@ from seg.metrics.mean_iou import image_mean_iou
 from seg.ops import dispatch
 from seg.ops.resize import resize_pictures
 from seg.ops.sizes import rounded
+from seg.prediction.class_maps import ClassMaps
+from seg.prediction.settings import Predict
 from seg.registry import models, tasks
-from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, Input, LossTerm
+from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, LossTerm
+from seg.tasks.base import Batch, Task
 from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics
 from seg.tasks.traced import traced
 
-Batch = dict[str, Any]
+_TARGET = 'label_map'
 
 
-@tasks.register('semantic', target='label_map', free=('metrics', 'eval_scales', 'eval_flip'))
-class Semantic:
-    """Semantic segmentation with any model that gives logits for every pixel.
-
-    Attributes:
-      checkpoint_items: the model's named parts (backbone, decoder, head, …).
-      class_names: of the data set.
-    """
-
-    target = 'label_map'
+@tasks.register('semantic', target=_TARGET, free=('metrics', 'eval_scales', 'eval_flip'))
+class Semantic(Task):
+    """Semantic segmentation with any model that gives logits for every pixel."""
 
     def __init__(
         self,
@@ -73,10 +69,10 @@ class Semantic:
         supplied = {'num_classes': dataset_info.num_classes, 'ignore_label': dataset_info.ignore_label}
         self._model = models.build(model, 'tasks.semantic.model', num_classes=dataset_info.num_classes)
         self._losses = build_losses(
-            losses, 'tasks.semantic.losses', self.target, self._trial, **supplied, class_histogram=class_histogram
+            losses, 'tasks.semantic.losses', _TARGET, self._loss_trial, **supplied, class_histogram=class_histogram
         )
         self._auxiliary_weight = auxiliary_weight
-        self._inputs = ImageInputs(
+        inputs = ImageInputs(
             LabelMapRows(dataset_info.ignore_label),
             augments=augments,
             slot='tasks.semantic.augments',
@@ -86,12 +82,16 @@ class Semantic:
             train_stride=1,
             check_size=self._check_statistics,
         )
-        self._metrics = build_metrics(
-            metrics, 'tasks.semantic.metrics', self.target, **supplied, class_names=dataset_info.class_names
+        names = dataset_info.class_names
+        super().__init__(
+            checkpoint_items=self._model.parts,
+            inputs=inputs,
+            metrics=build_metrics(
+                metrics, 'tasks.semantic.metrics', _TARGET, self._metric_trial, **supplied, class_names=names
+            ),
+            class_names=names,
         )
-        self.checkpoint_items = dict(self._model.parts)
-        self.class_names = dataset_info.class_names
-        self.colors = dataset_info.colors or tuple(map(tuple, voc_palette(dataset_info.num_classes)))
+        self._colors = dataset_info.colors or tuple(map(tuple, voc_palette(dataset_info.num_classes)))
 
     @property
     def model(self) -> keras.Model:
@@ -100,7 +100,7 @@ class Semantic:
     # ---- On the device -----------------------------------------------------------------------------------------------
 
     def loss_terms(self, batch: Batch, step) -> dict[str, LossTerm]:
-        """Losses of a training batch, per image; `step` is an int32 scalar."""
+        """Losses on the logits; those on auxiliary logits are called `auxiliary_…`."""
         outputs = self._model({key: batch[key] for key in ('image', 'size', 'seed')}, training=True)
         terms = self._terms(outputs, batch, step)
         if 'aux_logits' in outputs:
@@ -157,29 +157,15 @@ class Semantic:
             logits = _mirror(logits, size)
         return logits if scale == 1.0 else resize_pictures(logits, size, batch['size'], canvas)
 
-    # ---- Input -------------------------------------------------------------------------------------------------------
+    # ---- Checks ------------------------------------------------------------------------------------------------------
 
-    def training_input(self, dataset, batch_size: int) -> Input:
-        """Shuffled, augmented examples without end.
+    def _metric_trial(self) -> tuple:
+        """Batch and predictions without values."""
+        outputs, batch, _ = self._loss_trial()
+        classes, confidence = batch['label'], keras.KerasTensor(batch['label'].shape, outputs['logits'].dtype)
+        return batch, {'classes': classes, 'confidence': confidence}
 
-        Raises:
-          UserError: if the augmented images have no common size, or are too few for the model's normalisation.
-        """
-        return self._inputs.training(dataset, batch_size)
-
-    def evaluation_input(self, dataset, batch_size: int) -> Input:
-        """Every image once at its own size, on a canvas of the data set's largest size."""
-        return self._inputs.evaluation(dataset, batch_size)
-
-    def canvas(self, max_size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) that images of at most `max_size` are padded to: the next multiples of the output stride."""
-        return self._inputs.canvas(max_size)
-
-    def overfit_inputs(self, dataset, batch_size: int) -> tuple[Input, Input]:
-        """The same few images for training and evaluation, scaled to the training size, without augmentation."""
-        return self._inputs.overfit(dataset, batch_size)
-
-    def _trial(self) -> tuple:
+    def _loss_trial(self) -> tuple:
         """Outputs, batch and step without values."""
         shape = (TRIAL_IMAGES, 16, 16)
         logits = keras.KerasTensor((*shape, self._info.num_classes), keras.config.floatx())
@@ -202,22 +188,14 @@ class Semantic:
             batch = {'image': image, 'size': pair, 'seed': pair}
             traced(lambda batch: self._model(batch, training=True), batch)
 
-    def metrics(self) -> list[Any]:
-        """The metrics that an evaluation fills."""
-        return self._metrics
-
     # ---- For people --------------------------------------------------------------------------------------------------
 
-    def summary(self, metrics: dict[str, float]) -> str:
-        """One line for the log."""
+    def summary(self, metrics: Mapping[str, float]) -> str:
         shown = ['miou', 'pixel_accuracy', 'loss']
         return ', '.join(f'{name} {metrics[name]:.4f}' for name in shown if metrics.get(name) is not None)
 
-    def picture(self, example, prediction, name: str, truth: None) -> drawing.Comparison:
-        """One image with its truth, its prediction and its errors, to be drawn (host arrays of a single example).
-
-        The truth is the example's own label map, so `truth` is nothing here.
-        """
+    def figure(self, example, prediction, name: str, truth: None) -> drawing.Comparison:
+        """One image with its label map, its prediction and its errors."""
         height, width = example['size']
         return drawing.Comparison(
             name,
@@ -225,9 +203,13 @@ class Semantic:
             example['label'][:height, :width],
             prediction['classes'][:height, :width],
             class_names=self.class_names,
-            colors=self.colors,
+            colors=self._colors,
             ignore_label=self._info.ignore_label,
         )
+
+    def writer(self, folder: str, info: DatasetInfo, settings: Predict, probabilities: bool) -> ClassMaps:
+        """Class maps and overlays, and the probabilities on request."""
+        return ClassMaps(folder, info, self._colors, settings, probabilities)
 
 
 def _decided(probabilities: Any) -> dict[str, Any]:

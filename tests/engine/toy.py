@@ -23,7 +23,9 @@ from seg.engine.base import Engine, EvaluatedBatch, LoopResult, Predictions, Pre
 from seg.engine.optimizer_step import OptimizerStep
 from seg.executor.executor import Executor
 from seg.executor.run_config import RunConfig
+from seg.metrics.base import RowMetric, SumMetric
 from seg.structures import WHOLE, Annotations, Input, LossTerm, Share
+from seg.tasks.base import Task
 
 RATE = 0.1
 _NOBODY = Annotations(1, 1, np.zeros((0, 4)), np.zeros(0), np.zeros(0), np.zeros(0), ())
@@ -43,9 +45,7 @@ class Layer:
         self.variables = self.trainable_variables = list(variables)
 
 
-class SquaredError:
-    """A metric that sums."""
-
+class SquaredError(SumMetric):
     def reset(self) -> None:
         self._sum = self._count = 0.0
 
@@ -57,24 +57,26 @@ class SquaredError:
         self._sum += float(sums['sum'])
         self._count += int(sums['count'])
 
+    def names(self) -> list[str]:
+        return ['miou', 'rows']
+
     def result(self) -> dict[str, float]:
         return {'miou': 1 / (1 + self._sum / self._count), 'rows': self._count}
 
 
-class LargestError:
-    """A metric that gathers."""
-
-    gathers = True
-
+class LargestError(RowMetric):
     def reset(self) -> None:
         self._errors = []
 
-    def update(self, batch, predictions) -> dict[str, np.ndarray]:
+    def rows(self, batch, predictions) -> dict[str, np.ndarray]:
         return {'error': np.abs(predictions['value'] - batch['y'])}
 
-    def add(self, values, truth) -> None:
-        assert len(values['error']) == len(truth)
-        self._errors += list(values['error'])
+    def add(self, rows, truth) -> None:
+        assert len(rows['error']) == len(truth)
+        self._errors += list(rows['error'])
+
+    def names(self) -> list[str]:
+        return ['largest_error', 'gathered']
 
     def result(self) -> dict[str, float]:
         return {'largest_error': float(max(self._errors)), 'gathered': len(self._errors)}
@@ -85,15 +87,17 @@ class Drawing:
         return np.zeros((2, 2, 3), np.uint8)
 
 
-class Line:
-    """The task: a plane through points."""
-
-    class_names = ('a', 'b')
+class Line(Task):
+    """A plane through points."""
 
     def __init__(self):
         self.weight = Variable('weight', np.zeros(3))
-        self.checkpoint_items = {'plane': Layer(self.weight)}
-        self._metrics = [SquaredError(), LargestError()]
+        super().__init__(
+            checkpoint_items={'plane': Layer(self.weight)},
+            inputs=None,
+            metrics=[SquaredError(), LargestError()],
+            class_names=('a', 'b'),
+        )
 
     def predict(self, batch) -> dict[str, np.ndarray]:
         return {'value': batch['x'] @ self.weight.value}
@@ -105,13 +109,10 @@ class Line:
     def evaluate_batch(self, batch):
         return self.predict(batch), self.loss_terms(batch, None)
 
-    def metrics(self):
-        return self._metrics
-
     def image_scores(self, batch, predictions) -> np.ndarray:
         return -np.abs(predictions['value'] - batch['y'])
 
-    def picture(self, example, prediction, name, truth) -> Drawing:
+    def figure(self, example, prediction, name, truth) -> Drawing:
         assert prediction['value'].shape == ()
         return Drawing()
 
@@ -189,7 +190,7 @@ class ToyEngine(Engine):
     def trainer(self, task, optimizer, settings: OptimizerStep) -> ToyTrainer:
         return ToyTrainer(self, task)
 
-    def evaluator(self, task, summing: Sequence[Any], gathering: Sequence[Any]):
+    def evaluator(self, task, summing: Sequence[Any], by_row: Sequence[Any]):
         def evaluate(source: Input, draws: bool) -> Iterator[EvaluatedBatch]:
             for batch in source.make(share=self.process):
                 predictions, terms = task.evaluate_batch(batch)
@@ -197,7 +198,7 @@ class ToyEngine(Engine):
                 whole = [{key: self.joined(value) for key, value in each.items()} for each in (batch, predictions)]
                 yield EvaluatedBatch(
                     [{k: self.total(v) for k, v in metric.update(batch, predictions).items()} for metric in summing],
-                    [{k: self.joined(v) for k, v in metric.update(batch, predictions).items()} for metric in gathering],
+                    [{k: self.joined(v) for k, v in metric.rows(batch, predictions).items()} for metric in by_row],
                     {
                         name: LossTerm(self.total(term.total[counts].sum()), self.total(term.weight[counts].sum()))
                         for name, term in terms.items()

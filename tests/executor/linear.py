@@ -17,7 +17,9 @@ from seg.executor.executor import Executor
 from seg.executor.run_config import RunConfig
 from seg.inputs import pipeline
 from seg.layers.norm import BatchNorm
+from seg.metrics.base import SumMetric
 from seg.structures import DatasetInfo, Input, LossTerm, Picture
+from seg.tasks.base import Task
 from tests.executor import runs
 
 MOMENTUM, EPSILON = 0.5, 1e-3
@@ -56,7 +58,7 @@ class Table(Dataset):
         return f'row-{index}'
 
 
-class Score:
+class Score(SumMetric):
     """`miou`: 1 / (1 + mean squared error), or what `scores` says, one evaluation after the other."""
 
     def __init__(self, scores: Sequence[float] = ()):
@@ -79,6 +81,9 @@ class Score:
         score = self._scores.pop(0) if self._scores else 1 / (1 + self._error / self._count)
         return {'miou': score, 'iou/a': score, 'pixels': self._count}
 
+    def names(self) -> list[str]:
+        return ['miou', 'iou/a', 'pixels']
+
     def pictures(self):
         return [Picture('chart', np.full((5, 4, 3), 9, np.uint8))]
 
@@ -96,10 +101,8 @@ class Drawing:
         return np.full((1 + self._row, 3, 3), 7, np.uint8)
 
 
-class Linear:
+class Linear(Task):
     """The task; float64 throughout."""
-
-    class_names = ('a', 'b')
 
     def __init__(self, scores: Sequence[float] = ()):
         keras.utils.set_random_seed(0)
@@ -109,8 +112,9 @@ class Linear:
             keras.layers.Dense(1, name='dense'),
         ]
         self.net = keras.Sequential(layers, name='net')
-        self.checkpoint_items = {'net': self.net}
-        self._metrics = [Score(scores)]
+        super().__init__(
+            checkpoint_items={'net': self.net}, inputs=None, metrics=[Score(scores)], class_names=('a', 'b')
+        )
 
     def value(self, batch, training: bool):
         return self.net(batch['x'][:, None, None], training=training)[:, 0, 0, 0]
@@ -132,13 +136,10 @@ class Linear:
     def predict(self, batch):
         return {'value': self.value(batch, False)}
 
-    def metrics(self):
-        return self._metrics
-
     def image_scores(self, batch, predictions):
         return -tf.abs(predictions['value'] - batch['y'])
 
-    def picture(self, example, prediction, name, truth):
+    def figure(self, example, prediction, name, truth):
         return Drawing(int(name.removeprefix('row-')))
 
     def summary(self, metrics) -> str:

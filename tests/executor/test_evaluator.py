@@ -3,28 +3,26 @@
 import pytest
 
 from seg.engine.tensorflow.engine import TensorFlowEngine
-from seg.errors import UserError
 from seg.executor.evaluator import Evaluator
+from seg.metrics.base import RowMetric, SumMetric
 from seg.metrics.coco_ap import CocoAP
-from tests.executor import linear, runs
+from tests.executor import runs
 from tests.metrics import scenes
 
 NAMES = ('a', 'b', 'c', 'd')
 
 
-class Rows:
+class Rows(RowMetric):
     """Keeps what it is given."""
-
-    gathers = True
 
     def reset(self):
         self.found = []
 
-    def update(self, batch, predictions):
+    def rows(self, batch, predictions):
         return {'index': batch['index'], 'scores': predictions['scores']}
 
-    def add(self, values, truth):
-        self.found += list(zip(values['index'].tolist(), values['scores'][:, 0].tolist(), truth, strict=True))
+    def add(self, rows, truth):
+        self.found += list(zip(rows['index'].tolist(), rows['scores'][:, 0].tolist(), truth, strict=True))
 
     def result(self):
         return {'rows': len(self.found)}
@@ -67,16 +65,10 @@ def test_scores_are_those_of_the_metric_alone(made, jit):
     assert found.pictures[0].pixels.shape == (truth[0].height, truth[0].width, 3), 'drawn with its truth'
 
 
-def test_input_without_truth_is_refused():
-    table = linear.Table()
-    with pytest.raises(UserError, match='table/train: Rows compares with the objects of each picture'):
-        evaluate(Rows(), linear.evaluation_input(table))
-
-
 def test_metrics_of_both_forms_side_by_side(made):
     truth, values = made
 
-    class Sum:
+    class Sum(SumMetric):
         def reset(self):
             self.sum = 0.0
 
@@ -90,7 +82,7 @@ def test_metrics_of_both_forms_side_by_side(made):
             return {'sum': self.sum}
 
     task, rows = scenes.Finder(Rows()), Rows()
-    task.metrics = lambda: [rows, Sum(), Rows()]
+    task._metrics = [rows, Sum(), Rows()]
     found = Evaluator(task, TensorFlowEngine(runs.strategy(1))).evaluate(scenes.source(truth, values, 2))
     assert found.metrics['rows'] == 7
     assert found.metrics['sum'] == pytest.approx(values['scores'][[0, 2, 4, 6], 0].sum())

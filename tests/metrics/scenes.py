@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from seg.masks.paste import paste
 from seg.metrics.coco_ap import MASK_STEPS
 from seg.structures import Annotations, Input
+from seg.tasks.base import Task
 
 SIDE = 14  # Of the masks.
 AREAS = ('all', 'small', 'medium', 'large')
@@ -55,7 +56,7 @@ def make(
     empty: Sequence[int] = (2,),
     blind: Sequence[int] = (3,),
 ) -> tuple[list[Annotations], dict[str, np.ndarray]]:
-    """Pictures of 120 to 200 pixels, and detections on `places` places as `CocoAP.update` returns them.
+    """Pictures of 120 to 200 pixels, and detections on `places` places as `CocoAP.rows` returns them.
 
     Args:
       ties: whether scores take few values.
@@ -171,25 +172,19 @@ def reference_scores(evaluations, class_names) -> dict[str, float]:
     return {name: float(v[v > -1].mean()) for name, v in scores.items() if (v > -1).any()}
 
 
-class Finder:
+class Finder(Task):
     """A task without losses whose detections stand in its batches."""
 
     def __init__(self, metric):
-        self._metric = metric
-
-    def metrics(self):
-        return [self._metric]
-
-    def evaluate_batch(self, batch):
-        return {key: batch[key] for key in ('boxes', 'scores', 'classes', 'masks')}, {}
+        super().__init__(checkpoint_items={}, inputs=None, metrics=[metric])
 
     def predict(self, batch):
-        return self.evaluate_batch(batch)[0]
+        return {key: batch[key] for key in ('boxes', 'scores', 'classes', 'masks')}
 
     def image_scores(self, batch, predictions):
         return tf.reduce_sum(predictions['scores'], 1)
 
-    def picture(self, example, prediction, name, truth):
+    def figure(self, example, prediction, name, truth):
         return Drawn(name, truth)
 
 

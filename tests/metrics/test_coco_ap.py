@@ -186,7 +186,7 @@ def test_splitting_over_batches_changes_nothing():
 
 @pytest.mark.parametrize('jit', [False, True])
 @pytest.mark.parametrize('dtype', ['float32', 'float64', 'bfloat16'])
-def test_update(jit, dtype):
+def test_rows(jit, dtype):
     random = np.random.default_rng(0)
     boxes, masks = random.uniform(0, 64, (2, 5, 4)), random.random((2, 5, 7, 7))
     batch = {'size': np.int32([[64, 48], [32, 64]]), 'native_size': np.int32([[640, 480], [16, 128]])}
@@ -196,7 +196,7 @@ def test_update(jit, dtype):
         'classes': tf.constant(random.integers(-1, 4, (2, 5)), tf.int32),
         'masks': tf.constant(masks, dtype),
     }
-    found = tf.function(metric().update, jit_compile=jit)(
+    found = tf.function(metric().rows, jit_compile=jit)(
         {key: tf.constant(value) for key, value in batch.items()}, predictions
     )
     scale = np.array([[10, 10, 10, 10], [0.5, 2, 0.5, 2]])[:, None]
@@ -260,7 +260,7 @@ def test_truth_above_the_limit_is_not_checked(caplog):
     many = [t for t in truth if len(t.classes) > 1]
     with caplog.at_level(logging.WARNING, 'absl'):
         metric(max_detections=1).self_test(many)
-    assert f'of {len(many)} picture(s) none has between 1 and 1 objects' in caplog.text
+    assert 'no picture has between 1 and 1 objects' in caplog.text
 
 
 def test_details_and_pictures():

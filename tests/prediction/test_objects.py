@@ -23,10 +23,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from seg.errors import UserError
-from seg.prediction import data_set, kinds, pipeline
+from seg.prediction import data_set, pipeline
 from seg.prediction.class_maps import ClassMaps
 from seg.prediction.objects import Fitted, Objects
 from seg.prediction.settings import Predict
+from seg.tasks.instance import Instance
+from seg.tasks.semantic import Semantic
 from tests.prediction import fakes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -311,25 +313,27 @@ def test_a_kill_leaves_no_half_list(tmp_path):
 # ---- What belongs to which task --------------------------------------------------------------------------------------
 
 
-def task(target, **more):
-    return types.SimpleNamespace(target=target, colors=fakes.COLORS, **more)
+def writer(task, folder, settings, probabilities=False, **more):
+    """What a task with these colours writes with."""
+    made = types.SimpleNamespace(_colors=fakes.COLORS, **more)
+    return task.writer(made, str(folder), INFO, settings, probabilities)
 
 
 def test_outputs_of_a_task(tmp_path):
-    made = kinds.outputs(task('instances', fits_canvas=True), str(tmp_path), INFO, Predict(), False)
+    made = writer(Instance, tmp_path, Predict(), _fits_canvas=True)
     assert isinstance(made, Objects) and made.plan(colored(10, 10, 0), CANVAS).scale == 6.4
-    assert isinstance(kinds.outputs(task('label_map'), str(tmp_path), INFO, Predict(), True), ClassMaps)
+    assert isinstance(writer(Semantic, tmp_path, Predict(), True), ClassMaps)
 
 
 @pytest.mark.parametrize(
     ('settings', 'probabilities', 'named'),
     [({}, True, '--probabilities'), ({'large_pictures': 'tile'}, False, "predict.large_pictures = 'tile'")],
 )
-def test_what_is_for_class_maps_only(settings, probabilities, named):
+def test_what_is_for_class_maps_only(tmp_path, settings, probabilities, named):
     with pytest.raises(UserError) as caught:
-        kinds.check(task('instances'), Predict(**settings), probabilities)
+        writer(Instance, tmp_path, Predict(**settings), probabilities)
     assert str(caught.value).startswith(named) and 'finds objects' in str(caught.value)
-    kinds.check(task('label_map'), Predict(**settings), probabilities)
+    writer(Semantic, tmp_path, Predict(**settings), probabilities)
 
 
 def test_numbers_of_the_pictures_of_a_data_set():

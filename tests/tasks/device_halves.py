@@ -12,6 +12,7 @@ from seg.losses.ohem_cross_entropy import ohem_cross_entropy
 from seg.losses.rois import box_class, box_regression, mask
 from seg.losses.rpn import rpn_box, rpn_score
 from seg.losses.softmax_cross_entropy import softmax_cross_entropy
+from seg.metrics.base import RowMetric
 from seg.metrics.coco_ap import CocoAP
 from seg.metrics.mean_iou import MeanIoU
 from seg.registry import losses, models, temporary
@@ -83,8 +84,10 @@ def halves(task, batch) -> dict[str, object]:
     note('evaluation', terms)
     found |= {f'predict:{name}': value for name, value in task.predict(batch).items()}
     found['scores'] = task.image_scores(batch, predictions)
+    found |= {f'counts:{name}': value for name, value in task.counts(batch).items()}
     for metric in task.metrics():
-        found |= {f'metric:{name}': value for name, value in metric.update(batch, predictions).items()}
+        compute = metric.rows if isinstance(metric, RowMetric) else metric.update
+        found |= {f'metric:{name}': value for name, value in compute(batch, predictions).items()}
     return found
 
 

@@ -107,7 +107,7 @@ def test_device_and_host_agree_on_the_score(made, task):
     scores = task.image_scores(batch, predictions).numpy()
     for i in range(7):
         example, prediction = ({k: v[i].numpy() for k, v in part.items()} for part in (batch, predictions))
-        miou = task.picture(example, prediction, 'x', None).miou
+        miou = task.figure(example, prediction, 'x', None).miou
         assert np.isnan(scores[i]) == (i in (BROKEN, IGNORED)) == (miou is None)
         if miou is not None:
             assert scores[i] == pytest.approx(miou, abs=1e-6)

@@ -1,4 +1,4 @@
-"""What a task's losses return is held against their contract before anything runs."""
+"""Losses, metrics and tasks are held against their contract before anything runs."""
 
 import keras
 import numpy as np
@@ -6,11 +6,13 @@ import pytest
 
 from seg import registry
 from seg.errors import UserError
+from seg.metrics.base import RowMetric, SumMetric, higher_is_better
 from seg.metrics.coco_ap import CocoAP
 from seg.metrics.mean_iou import MeanIoU
-from seg.registry import losses
+from seg.registry import losses, metrics, tasks
 from seg.structures import LossTerm
-from seg.tasks.references import TRIAL_IMAGES, build_losses
+from seg.tasks.base import Task
+from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics
 
 SUPPLIED = {'num_classes': 3, 'ignore_label': 255, 'class_histogram': None}
 
@@ -64,6 +66,124 @@ def test_a_loss_that_does_not(loss, found):
     text = str(caught.value)
     assert 'tasks.semantic.losses[0]: @losses.mine' in text and 'test_references.py:' in text
     assert f'returned {found}' in text and 'total [B] and weight [B]' in text
+
+
+def test_a_loss_that_fails_tells_where():
+    with pytest.raises(UserError) as caught:
+        build(lambda outputs, batch, step: batch['depth'])
+    assert all(
+        part in str(caught.value) for part in ("KeyError: 'depth'", 'loss(outputs, batch, step)', 'references.py:')
+    )
+
+
+@pytest.mark.parametrize('target', ['label_map', None, 'depth'])
+def test_targets(target):
+    with registry.temporary():
+
+        @losses.register('aimed', target=target)
+        def aimed():
+            """Aimed."""
+            return per_image
+
+        if target == 'depth':
+            with pytest.raises(UserError, match=r"losses\[0\]: @losses.aimed .*'depth'.*'label_map'"):
+                build_losses([aimed], 'tasks.semantic.losses', 'label_map', trial, **SUPPLIED)
+        else:
+            assert list(build_losses([aimed], 'tasks.semantic.losses', 'label_map', trial, **SUPPLIED)) == ['aimed']
+
+
+class Sums(SumMetric):
+    def reset(self):
+        pass
+
+    def names(self):
+        return ['error', 'share']
+
+    def result(self):
+        return {}
+
+    def higher_is_better(self, name):
+        return name != 'error'
+
+    def update(self, batch, predictions):
+        return {'sum': keras.ops.sum(predictions['value'])}
+
+    def add(self, sums):
+        pass
+
+
+class Rows(Sums, RowMetric):
+    def rows(self, batch, predictions):
+        return {'rows': predictions['value'], 'sum': keras.ops.sum(predictions['value'])}
+
+
+class NoDict(Sums):
+    def update(self, batch, predictions):
+        return keras.ops.sum(predictions['value'])
+
+
+class Half(RowMetric):
+    def reset(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ('metric', 'found'),
+    [
+        (Sums, None),
+        (Rows, 'sum () for 2 images'),
+        (NoDict, 'a tensor of shape ()'),
+        (Half, 'a Half without add, names, result, rows'),
+        (object, 'a object'),
+        (lambda: Sums, 'the class Sums'),
+    ],
+)
+def test_metrics(metric, found):
+    with registry.temporary():
+
+        @metrics.register('mine')
+        def mine():
+            """Mine."""
+            return metric()
+
+        def given():
+            return {}, {'value': keras.KerasTensor((TRIAL_IMAGES, 4))}
+
+        if not found:
+            (made,) = build_metrics([mine], 'tasks.depth.metrics', 'depth', given)
+            assert [higher_is_better([made], name) for name in ('error', 'share', 'loss', 'loss/dice')] == [
+                False, True, False, False,
+            ]  # fmt: skip
+            return
+        with pytest.raises(UserError) as caught:
+            build_metrics([mine], 'tasks.depth.metrics', 'depth', given)
+        text = str(caught.value)
+        assert 'tasks.depth.metrics[0]: @metrics.mine' in text and 'test_references.py:' in text
+        assert f'returned {found}' in text
+
+
+def test_a_task_that_is_none():
+    class Part(Task):
+        def __init__(self):
+            super().__init__(checkpoint_items={}, inputs=None, metrics=[])
+
+    with registry.temporary():
+        for built, found in (
+            (Part, 'a Part without figure, image_scores, loss_terms, predict, writer'),
+            (dict, 'a dict'),
+        ):
+
+            @tasks.register('mine', target='depth')
+            def mine(*, dataset_info):
+                """Mine."""
+                return built()  # noqa: B023
+
+            with pytest.raises(UserError) as caught:
+                tasks.check(mine, 'experiment.task').make(Task, dataset_info=None)
+            text = str(caught.value)
+            assert (
+                'experiment.task: @tasks.mine' in text and f'returned {found}' in text and 'seg.tasks.base.Task' in text
+            )
 
 
 def test_metrics_know_their_names():

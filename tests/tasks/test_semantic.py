@@ -131,7 +131,7 @@ def test_training_images_of_a_random_size(plain, monkeypatch):
         parts = {key: example[key][:side, :side] for key in ('image', 'label')}
         return {**example, **parts, 'size': tf.stack([side, side])}
 
-    monkeypatch.setattr(plain.task._inputs, 'augments', [crop])
+    monkeypatch.setattr(plain.task.inputs, 'augments', [crop])
     with pytest.raises(UserError, match='different sizes'):
         plain.task.training_input(plain.train_data, 4)
 

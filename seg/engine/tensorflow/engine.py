@@ -102,9 +102,9 @@ class TensorFlowEngine(base.Engine):
         return Trainer(task, optimizer, settings, self.strategy, self.jit_compile, self.deterministic)
 
     def evaluator(
-        self, task, summing: Sequence[Any], gathering: Sequence[Any]
+        self, task, summing: Sequence[Any], by_row: Sequence[Any]
     ) -> Callable[[Input, bool], Iterator[base.EvaluatedBatch]]:
-        return Evaluation(task, summing, gathering, self.strategy, self.jit_compile)
+        return Evaluation(task, summing, by_row, self.strategy, self.jit_compile)
 
     def predictor(self, task, checkpoint: str) -> Predictor:
         return Predictor(task, checkpoint, self.strategy, self.jit_compile)

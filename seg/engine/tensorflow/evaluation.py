@@ -18,9 +18,9 @@ class _OfReplica(NamedTuple):
     """What one replica makes of its piece of a batch.
 
     Attributes:
-      sums: one dict for each summing metric.
+      sums: one dict for each `SumMetric`.
       losses: total and weight of each loss, over the images that count.
-      rows: one dict for each gathering metric.
+      rows: one dict for each `RowMetric`.
       predictions: by name; empty unless images are to be drawn.
       scores: [b]; None likewise.
     """
@@ -39,11 +39,11 @@ class Evaluation:
         self,
         task,
         summing: Sequence[Any],
-        gathering: Sequence[Any],
+        by_row: Sequence[Any],
         strategy: tf.distribute.Strategy,
         jit_compile: bool,
     ):
-        self._task, self._summing, self._gathering = task, summing, gathering
+        self._task, self._summing, self._by_row = task, summing, by_row
         self._strategy = strategy
         jit = jit_compile or None
         self._run = tf.function(
@@ -75,7 +75,7 @@ class Evaluation:
                 name: LossTerm(*(tf.reduce_sum(tf.where(counts, value, 0)) for value in (term.total, term.weight)))
                 for name, term in terms.items()
             },
-            rows=[metric.update(batch, predictions) for metric in self._gathering],
+            rows=[metric.rows(batch, predictions) for metric in self._by_row],
             predictions=predictions if draws else {},
             scores=self._task.image_scores(batch, predictions) if draws else None,
         )

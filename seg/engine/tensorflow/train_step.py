@@ -20,7 +20,7 @@ class StepResult(NamedTuple):
 
     Attributes:
       losses: by name, float, each loss term over the global batch, and at the end the L2 penalty if there is one.
-      counts: by name, float, what the loss terms count, summed over the images of all replicas.
+      counts: by name, float, what the task and its losses count, summed over the images of all replicas.
       totals: [b, T] float, each image's share of the loss terms, of this replica's images.
       index: [b] int32, the images' positions in the data set.
       weight: [b] float32, 0 for images that could not be read.
@@ -96,7 +96,9 @@ class TrainStep:
             tf.zeros_like(v.value) if g is None else tf.convert_to_tensor(g)
             for g, v in zip(gradients, variables, strict=True)
         ]
-        counts = {name: value for term in terms.values() for name, value in term.counts.items()}
+        counts = dict(self._task.counts(batch))
+        for term in terms.values():
+            counts |= term.counts
         watched = [tf.reduce_sum(tf.where(example > 0, tf.cast(value, losses.dtype), 0)) for value in counts.values()]
         # One reduction for everything that the replicas have to agree on.
         *gradients, sums = sum_over_replicas([*gradients, tf.concat([losses, watched], 0) if watched else losses])

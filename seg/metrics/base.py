@@ -1,0 +1,113 @@
+"""What a metric is: `SumMetric` or `RowMetric`.
+
+Most metrics are sums: what one batch adds is computed on the device and summed over all replicas, so that little comes
+to the host. A metric that has to compare image by image takes a row per image instead.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from seg.structures import Annotations, Picture
+
+
+class Metric:
+    """The host's half, which both kinds share. Subclass `SumMetric` or `RowMetric`."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forgets all images."""
+
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """All keys that `result` may have. `RunConfig.best_metric` is one of them."""
+
+    @abstractmethod
+    def result(self) -> dict[str, float]:
+        """The scores of all images added so far, finite numbers by name; a score without a value has no key.
+
+        Raises:
+          UserError: if there is nothing to score.
+        """
+
+    def higher_is_better(self, name: str) -> bool:
+        """Whether a higher value of one of `names()` is better; where it is lower, the lowest picks `best/`."""
+        return True
+
+    def pictures(self) -> list[Picture]:
+        """Charts of all images added so far, for TensorBoard."""
+        return []
+
+    def details(self) -> dict[str, Any]:
+        """JSON values by name, each written to `eval/<name>-<split>-<step>.json`."""
+        return {}
+
+
+class SumMetric(Metric):
+    """A metric of sums over all images, such as a confusion matrix or a sum of squared errors."""
+
+    @abstractmethod
+    def update(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, Any]:
+        """Sums over the images of one replica's batch, on the device. Pure; `keras.ops` only; static shapes.
+
+        Args:
+          batch: as the task's inputs make it; images with `batch['weight']` [B] of 0 do not count.
+          predictions: of the task's `evaluate_batch`.
+
+        Returns:
+          Integer or float tensors of any shape, by name.
+        """
+
+    @abstractmethod
+    def add(self, sums: Mapping[str, np.ndarray]) -> None:
+        """Adds what `update` returned, summed over all replicas, on the host.
+
+        Raises:
+          UserError: if the values cannot be right.
+        """
+
+
+class RowMetric(Metric):
+    """A metric that compares on the host, image by image."""
+
+    @abstractmethod
+    def rows(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, Any]:
+        """What the host needs of each image, on the device. Pure; `keras.ops` only; static shapes.
+
+        Args:
+          batch: as the task's inputs make it.
+          predictions: of the task's `evaluate_batch`.
+
+        Returns:
+          Tensors [B, …] by name, a row per image.
+        """
+
+    @abstractmethod
+    def add(self, rows: Mapping[str, np.ndarray], truth: Sequence[Annotations | None]) -> None:
+        """Adds images, on the host.
+
+        Args:
+          rows: what `rows` returned, of the images that count.
+          truth: of the same images, what the input's `truth` returns; None where the input has none.
+
+        Raises:
+          UserError: if the values cannot be right.
+        """
+
+    def self_test(self, truths: Iterable[Annotations]) -> None:
+        """Scores the truth of some images as if it were predicted, before a training.
+
+        Raises:
+          UserError: unless that gives perfect scores.
+        """
+
+
+def higher_is_better(metrics: Iterable[Metric], name: str) -> bool:
+    """Whether a higher value of an evaluation's score is better: not of a loss; of the others their metric tells."""
+    if name == 'loss' or name.startswith('loss/'):
+        return False
+    return next((metric.higher_is_better(name) for metric in metrics if name in metric.names()), True)
