@@ -4,5 +4,6 @@ from seg.drawing.comparison import Comparison
 from seg.drawing.instances import InstanceComparison
 from seg.drawing.labels import Color, colorize, overlay, palette_png
 from seg.drawing.legends import legend
+from seg.drawing.plain_figure import PlainFigure
 
-__all__ = ['Color', 'Comparison', 'InstanceComparison', 'colorize', 'legend', 'overlay', 'palette_png']
+__all__ = ['Color', 'Comparison', 'InstanceComparison', 'PlainFigure', 'colorize', 'legend', 'overlay', 'palette_png']

@@ -87,6 +87,33 @@ def fitted(picture: np.ndarray, canvas: Size) -> tuple[np.ndarray, float]:
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)), scale
 
 
+class OneCanvas:
+    """A picture on one canvas, as it is or scaled to fit; its prediction is that of the canvas.
+
+    Args:
+      picture: uint8 [H, W, 3].
+      canvas: (height, width).
+      keys: of the model's outputs: see `Plan`.
+      maps: whether these are maps of the canvas: see `Plan`.
+      fills: whether a picture that is smaller than the canvas is scaled up.
+    """
+
+    windows = 1
+
+    def __init__(
+        self, picture: np.ndarray, canvas: Size, keys: tuple[str, ...], maps: bool = True, fills: bool = False
+    ):
+        self.keys, self.maps = keys, maps
+        inside = all(own <= side for own, side in zip(picture.shape[:2], canvas, strict=True))
+        self._pixels, self.scale = (picture, 1.0) if inside and not fills else fitted(picture, canvas)
+
+    def window(self, number: int) -> np.ndarray:
+        return self._pixels
+
+    def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Any:
+        return next(results)
+
+
 class Whole:
     """A picture that fits."""
 

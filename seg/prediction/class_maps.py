@@ -63,7 +63,7 @@ class ClassMaps(Outputs):
         with contextlib.ExitStack() as files:  # Put into their places when all of them are whole.
             keep = None
             if self._probabilities:
-                file = files.enter_context(self._file(source.name + PROBABILITIES))
+                file = files.enter_context(self.file(source.name + PROBABILITIES))
                 keep = files.enter_context(_probability_file(file, info.class_names, pixels.shape[:2]))
             for band in prediction:
                 classes[band.top : band.top + len(band.classes)] = band.classes
@@ -72,13 +72,13 @@ class ClassMaps(Outputs):
                 confidence += np.bincount(found, band.confidence.ravel(), minlength=info.num_classes)
                 if keep:
                     keep(band)
-            files.enter_context(self._file(source.name + CLASS_MAP)).write(
+            files.enter_context(self.file(source.name + CLASS_MAP)).write(
                 encoded(drawing.palette_png(classes, self._colors), 'PNG')
             )
             for top in range(0, len(pixels), _BAND_ROWS):
                 rows = slice(top, top + _BAND_ROWS)
                 pixels[rows] = drawing.overlay(pixels[rows], classes[rows], self._colors, self._settings.opacity)
-            self._write_overlay(files.enter_context(self._file(source.name + OVERLAY)), pixels)
+            self.write_overlay(files.enter_context(self.file(source.name + OVERLAY)), pixels)
         return self._found(count, confidence)
 
     def _found(self, count: np.ndarray, confidence: np.ndarray) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class ClassMaps(Outputs):
                 'share': round(count[i] / total, 6),
                 'mean_confidence': round(confidence[i] / count[i], 6),
             }
-            classes.append(self._entry(i) | found)
+            classes.append(self.class_entry(i) | found)
         return {'mean_confidence': round(confidence.sum() / total, 6), 'classes': classes}
 
 

@@ -14,7 +14,7 @@ from seg import drawing, files
 from seg.drawing.instance_colors import vivid
 from seg.drawing.instances import overlay
 from seg.masks import paste
-from seg.prediction.canvas import Plan, Size, fitted
+from seg.prediction.canvas import OneCanvas, Plan, Size
 from seg.prediction.outputs import Outputs
 from seg.prediction.settings import Predict
 from seg.prediction.sources import DETECTIONS, OVERLAY, Source
@@ -96,8 +96,8 @@ class Objects(Outputs):
             opacity=self._settings.opacity,
             min_score=self._settings.min_score,
         )
-        with self._file(source.name + OVERLAY) as file:
-            self._write_overlay(file, pixels)
+        with self.file(source.name + OVERLAY) as file:
+            self.write_overlay(file, pixels)
         return {'image_id': source.id, **found, 'detections': entries}
 
     def line(self, record: dict[str, Any]) -> None:
@@ -111,7 +111,7 @@ class Objects(Outputs):
     def _found(self, detections: Detections) -> dict[str, Any]:
         scores, ids = (np.asarray(values) for values in (detections.scores, detections.classes))
         classes = [
-            self._entry(c)
+            self.class_entry(c)
             | {'count': int(np.sum(ids == c)), 'mean_score': round(float(np.mean(scores[ids == c], dtype=float)), 6)}
             for c in sorted(set(ids.tolist()), key=lambda c: (-np.sum(ids == c), c))
         ]
@@ -130,25 +130,12 @@ class Objects(Outputs):
         }
 
 
-class Fitted:
+class Fitted(OneCanvas):
     """A picture on one canvas: as it is, or scaled to fit."""
 
-    windows, keys, maps = 1, ('boxes', 'scores', 'classes', 'masks'), False
-
-    def __init__(self, picture: np.ndarray, canvas: Size, always: bool):
-        """Scales the picture.
-
-        Args:
-          picture: uint8 [H, W, 3].
-          canvas: (height, width).
-          always: whether pictures that are smaller than the canvas are scaled up.
-        """
+    def __init__(self, picture: np.ndarray, canvas: Size, fills: bool):
+        super().__init__(picture, canvas, ('boxes', 'scores', 'classes', 'masks'), maps=False, fills=fills)
         self._size = picture.shape[:2]
-        inside = all(own <= side for own, side in zip(self._size, canvas, strict=True))
-        self._pixels, self.scale = (picture, 1.0) if inside and not always else fitted(picture, canvas)
-
-    def window(self, number: int) -> np.ndarray:
-        return self._pixels
 
     def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Detections:
         """What was found, in the picture's own pixels."""

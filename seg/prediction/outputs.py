@@ -30,9 +30,9 @@ _JPEG = {'quality': 90, 'subsampling': 0}  # Colours at full resolution: those o
 class Outputs:
     """Writes what is predicted into one folder; every file whole or not at all.
 
-    As a context it makes the folder with a legend of the colours, and in the end removes what is half written. There is
-    a subclass for each kind of task, which the pipeline asks for the rest: how a picture goes over the canvas, and what
-    becomes of the prediction.
+    As a context it makes the folder, with a legend of the colours where there are classes, and in the end removes what
+    is half written. A subclass for each kind of prediction says how a picture goes over the canvas (`plan`,
+    `prediction_bytes`), and what becomes of the prediction (`picture`).
 
     Attributes:
       folder: the folder.
@@ -41,7 +41,7 @@ class Outputs:
 
     one_canvas = True
 
-    def __init__(self, folder: str, info: DatasetInfo, colors: Sequence[drawing.Color]):
+    def __init__(self, folder: str, info: DatasetInfo, colors: Sequence[drawing.Color] = ()):
         """Takes what all pictures have in common.
 
         Args:
@@ -71,9 +71,10 @@ class Outputs:
                     os.remove(lines)  # What it leads to stays.
                 # A name that is no text in the file system's encoding has half characters, which JSON can escape.
                 self._lines = open(lines, 'w', encoding='utf-8', errors='backslashreplace')
-            with self._file(LEGEND) as file:
-                legend = Image.fromarray(drawing.legend(self._info.class_names, self._colors))
-                file.write(encoded(legend, 'JPEG', **_JPEG))
+            if self._info.class_names:
+                with self.file(LEGEND) as file:
+                    legend = Image.fromarray(drawing.legend(self._info.class_names, self._colors))
+                    file.write(encoded(legend, 'JPEG', **_JPEG))
         except BaseException:
             self.__exit__()
             raise
@@ -116,19 +117,23 @@ class Outputs:
             self._lines.write(json.dumps(record, ensure_ascii=False) + '\n')
             self._lines.flush()
 
-    def _entry(self, class_id: int) -> dict[str, Any]:
+    def class_entry(self, class_id: int) -> dict[str, Any]:
         """How a line names a class."""
         entry = {'id': int(class_id), 'name': self._info.class_names[class_id]}
         if self._info.original_ids:
             entry['original_id'] = self._info.original_ids[class_id]
         return entry
 
-    def _write_overlay(self, file: IO[bytes], pixels: np.ndarray) -> None:
+    def write_overlay(self, file: IO[bytes], pixels: np.ndarray) -> None:
+        """Writes pixels, uint8 [H, W, 3], as a JPEG, shrunk where the format has no room for them."""
         file.write(encoded(_drawable(pixels), 'JPEG', **_JPEG))
 
     @contextlib.contextmanager
-    def _file(self, name: str) -> Iterator[IO[bytes]]:
-        """A file that takes its place when the context ends well.
+    def file(self, name: str) -> Iterator[IO[bytes]]:
+        """A file in the folder that takes its place when the context ends well.
+
+        Args:
+          name: its path within the folder, such as `f'{source.name}.png'`.
 
         Raises:
           PictureError: if the name leads out of the folder, or is too long.

@@ -47,6 +47,7 @@ def curves(run: RunFiles) -> list[Chart]:
     evaluated = {name for evaluation in run.evals for name in evaluation.metrics}
     scores = [name for name in (*SCORES, *OBJECT_SCORES) if name in evaluated][:NUM_COLORS]
     scores += sorted(_other_scores(run.evals))[: max(0, NUM_COLORS - len(scores))]
+    main = run.about.best_metric
     loss = [_trained(run, 'Training', 'loss', smooth=True), _evaluated(run, 'Evaluation', 'loss')]
     several = [_trained(run, name.removeprefix('loss/'), name, smooth=True) for name in terms] if terms[1:] else []
     norm = _trained(run, 'Gradient norm', 'gradient_norm', smooth=True)
@@ -56,6 +57,7 @@ def curves(run: RunFiles) -> list[Chart]:
         ('Loss', 'loss', loss),
         ('Terms of the training loss', 'loss', several),
         ('Scores of the evaluation', 'share', [_evaluated(run, name_of(name), name) for name in scores]),
+        *([(name_of(main), '', [_evaluated(run, name_of(main), main)])] if main not in (*scores, 'loss') else []),
         *_counts(run),
         ('Learning rate', 'learning rate', [_trained(run, 'Learning rate', 'learning_rate')]),
         ('Gradient norm', 'norm before clipping', [norm]),

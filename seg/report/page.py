@@ -19,7 +19,7 @@ from seg.report.classes import class_table, confusion_of, confusion_table
 from seg.report.curves import curves
 from seg.report.figures import DRAWINGS, embed, few_of_each_kind, figure_order, groups
 from seg.report.instances import are_of_instances, instance_columns
-from seg.report.run_files import RunFiles
+from seg.report.run_files import Evaluation, RunFiles
 from seg.report.scores import metric_rows, precision_table, tiles
 from seg.run import event_files
 from seg.run.folder import RunFolder
@@ -102,7 +102,7 @@ def render(run: RunFiles) -> str:
         drawings=[(p, DRAWINGS[p.tag]) for p in figures if p.tag in DRAWINGS],
         charts=curves(run),
         num_colors=NUM_COLORS,
-        groups=groups([p for p in figures if p.tag not in DRAWINGS], 'F1' if are_of_instances(evaluations) else 'mIoU'),
+        groups=groups([p for p in figures if p.tag not in DRAWINGS], _ranked_by(evaluations)),
         times=about.times(run),
         hardware=about.hardware(run),
         commands=about.commands(run),
@@ -114,6 +114,13 @@ def render(run: RunFiles) -> str:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _ranked_by(evaluations: list[Evaluation]) -> str:
+    """What the worst and the best images are picked by."""
+    if are_of_instances(evaluations):
+        return 'F1'
+    return 'mIoU' if any('miou' in evaluation.metrics for evaluation in evaluations) else 'score'
 
 
 def _asset(name: str) -> str:

@@ -95,7 +95,7 @@ def _tests(values: dict[str, Any]) -> dict[str, tuple[str, bool]]:
     k = len(names) if isinstance(names, list) else 0
     return {
         'name': ('a text', isinstance(name, str)),
-        'class_names': ('a list of texts', k > 0 and _is_list(names, k, str)),
+        'class_names': ('a list of texts', _is_list(names, k, str)),
         'num_examples': ('a whole number, or null', number is None or (type(number) is int and number >= 0)),
         'max_size': (
             f'[height, width] in pixels, at most {_MOST_PIXELS:,} in all',

@@ -13,7 +13,7 @@ from seg import drawing
 from seg.drawing.palette import voc_palette
 from seg.errors import UserError
 from seg.inputs.images import ImageInputs
-from seg.inputs.label_maps import LabelMapRows
+from seg.inputs.maps import MapRows
 from seg.metrics.mean_iou import image_mean_iou
 from seg.ops import dispatch
 from seg.ops.resize import resize_pictures
@@ -73,7 +73,7 @@ class Semantic(Task):
         )
         self._auxiliary_weight = auxiliary_weight
         inputs = ImageInputs(
-            LabelMapRows(dataset_info.ignore_label),
+            MapRows(_TARGET, 'label', dataset_info.ignore_label),
             augments=augments,
             slot='tasks.semantic.augments',
             ignore_label=dataset_info.ignore_label,

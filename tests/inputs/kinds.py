@@ -6,14 +6,14 @@ import tensorflow as tf
 from seg.datasets.base import Dataset
 from seg.inputs.images import ImageInputs
 from seg.inputs.instances import InstanceRows
-from seg.inputs.label_maps import LabelMapRows
+from seg.inputs.maps import MapRows
 from seg.structures import Annotations, DatasetInfo
 
 SETTINGS = {'augments': [], 'slot': 'tasks.mine.augments', 'ignore_label': 255, 'seed': 1, 'stride': 16}
 
 
 def label_maps(**settings) -> ImageInputs:
-    return ImageInputs(LabelMapRows(255), **SETTINGS | {'train_stride': 1} | settings)
+    return ImageInputs(MapRows('label_map', 'label', 255), **SETTINGS | {'train_stride': 1} | settings)
 
 
 def instances(max_objects: int = 3, **settings) -> ImageInputs:

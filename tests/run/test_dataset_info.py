@@ -18,7 +18,6 @@ DAMAGE = [
     ('name', 7),
     ('class_names', [1, 2]),
     ('class_names', 'ground'),
-    ('class_names', []),
     ('num_examples', 'three'),
     ('num_examples', -1),
     ('max_size', '40x72'),

@@ -1,0 +1,44 @@
+"""Rows with a map: a label map, or another value for every pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from seg.inputs.images import padded_image
+from seg.inputs.rows import Example, Rows, Size
+from seg.structures import PAD_PIXEL
+
+
+class MapRows(Rows):
+    """Rows of `image` [H, W, 3] (Keras' floatx), a map [H, W] and `size` int32 [2], the valid part of both.
+
+    Args:
+      target: what the task learns from.
+      key: of the map in an example.
+      fill: its value where an image is padded: pixels that count nowhere.
+    """
+
+    def __init__(self, target: str, key: str, fill: Any):
+        self.target, self._key, self._fill = target, key, fill
+        self.blank = {'image': PAD_PIXEL, key: fill, 'size': 1}
+
+    def begin(self, example: Example) -> Example:
+        image = tf.cast(example['image'], keras.config.floatx())
+        return {'image': image, self._key: example[self._key], 'size': tf.shape(image)[:2]}
+
+    def follow(self, example: Example, before: tf.Tensor) -> Example:
+        return example | {self._key: tf.image.resize(example[self._key][..., None], example['size'], 'nearest')[..., 0]}
+
+    def packed(self, example: Example, canvas: Size) -> Example:
+        if example['image'].shape[:2] == canvas:
+            return {key: example[key] for key in ('image', self._key, 'size')}
+        return self.scored(example, example['size'], canvas)
+
+    def scored(self, example: Example, native_size: tf.Tensor, canvas: Size) -> Example:
+        values, shape = example[self._key], tf.shape(example[self._key])
+        padding = [[0, canvas[0] - shape[0]], [0, canvas[1] - shape[1]]]
+        values = tf.ensure_shape(tf.pad(values, padding, constant_values=self._fill), canvas)
+        return {'image': padded_image(example['image'], canvas), self._key: values, 'size': example['size']}
