@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg import experiment
+from seg import modes
 from seg.engine import set_up
 from seg.errors import UserError
 
@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
     model_dir = tmp_path_factory.mktemp('depth') / 'run'
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT))
-        yield model_dir, act(experiment.run, model_dir)
+        yield model_dir, act(modes.run, model_dir)
 
 
 def test_best_checkpoint_has_the_lowest_error(trained):
@@ -58,18 +58,18 @@ def test_best_checkpoint_has_the_lowest_error(trained):
 
 def test_eval(trained):
     model_dir, results = trained
-    found = act(experiment.run, model_dir, mode='eval', gin_files=())
+    found = act(modes.run, model_dir, mode='eval', gin_files=())
     assert found['metrics'] == pytest.approx(results['metrics'], rel=1e-5)
 
 
 def test_predict(trained, tmp_path):
     """The evaluation data, and a file of another size."""
     model_dir, _ = trained
-    act(experiment.run, model_dir, mode='predict', gin_files=(), output=str(tmp_path / 'data'))
+    act(modes.run, model_dir, mode='predict', gin_files=(), output=str(tmp_path / 'data'))
     assert len(lines(tmp_path / 'data' / 'predictions.jsonl')) == 5
     Image.new('RGB', (70, 50), (90, 90, 90)).save(tmp_path / 'grey.png')
     given = {'input': str(tmp_path / 'grey.png'), 'output': str(tmp_path / 'files')}
-    found = act(experiment.run, model_dir, mode='predict', gin_files=(), **given)
+    found = act(modes.run, model_dir, mode='predict', gin_files=(), **given)
     (line,) = lines(tmp_path / 'files' / 'predictions.jsonl')
     depth = np.asarray(Image.open(tmp_path / 'files' / 'grey.png'))
     assert found['segmented'] == 1 and depth.shape == (50, 70) and depth.dtype == np.uint16
@@ -78,7 +78,7 @@ def test_predict(trained, tmp_path):
 
 def test_report(trained):
     model_dir, results = trained
-    experiment.run(model_dir=str(model_dir), mode='report')
+    modes.run(model_dir=str(model_dir), mode='report')
     page = (model_dir / 'report.html').read_text()
     assert f'{results["metrics"]["rmse"]:.4f}' in page and 'Rmse' in page and 'mIoU' not in page
 
@@ -86,10 +86,10 @@ def test_report(trained):
 def test_goes_on_and_overfits(trained, caplog):
     model_dir, _ = trained
     with caplog.at_level(logging.INFO):
-        act(experiment.run, model_dir, ('TRAIN_STEPS=12',))
+        act(modes.run, model_dir, ('TRAIN_STEPS=12',))
     assert 'Training is complete: step 12 of 12' in caplog.text
     overfit = ('overfit.num_images=2', 'overfit.train_steps=4', 'overfit.eval_every=2', 'overfit.target=50.0')
-    assert act(experiment.run, model_dir, overfit, mode='overfit')['step'] == 2
+    assert act(modes.run, model_dir, overfit, mode='overfit')['step'] == 2
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_goes_on_and_overfits(trained, caplog):
 def test_parts_of_other_tasks_are_refused(tmp_path, monkeypatch, param, parts):
     monkeypatch.syspath_prepend(str(ROOT))
     with pytest.raises(UserError) as caught:
-        act(experiment.validate, tmp_path / 'run', (param,))
+        act(modes.validate, tmp_path / 'run', (param,))
     assert all(part in str(caught.value) for part in parts)
 
 
@@ -112,4 +112,4 @@ def test_its_data_are_refused_by_other_tasks(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     params = ('experiment.task=@tasks.semantic', 'tasks.semantic.model=@models.deeplab_v3plus')
     with pytest.raises(UserError, match=r"experiment\.train_data: @datasets\.balls .*'depth'.*'label_map'"):
-        act(experiment.validate, tmp_path / 'run', params)
+        act(modes.validate, tmp_path / 'run', params)

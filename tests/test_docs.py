@@ -157,9 +157,9 @@ def test_plugins_page(workplace, capsys):
     params = ['--plugins=lab.augments', *(f'--gin_param={param}' for param in small)]
     assert seg_main.main(['seg_main', '--gin_file=run.gin', '--model_dir=runs/lab', *params]) == 0
     shown = capsys.readouterr()
-    assert '"loss/poly1"' in shown.out and '"iou/nucleus"' in shown.out
+    assert '"loss/poly1"' in shown.out and '"iou/nucleus"' in shown.out and '"false_alarm"' in shown.out
     snapshot = (workplace / 'runs' / 'lab' / 'config.gin').read_text()
-    assert [f'import lab.{name}' in snapshot for name in ('nets', 'losses', 'data')] == [True] * 3
+    assert [f'import lab.{name}' in snapshot for name in ('nets', 'losses', 'data', 'scores')] == [True] * 4
     # The same data set with masks read as luminance: refused before anything is built.
     path = workplace / 'lab' / 'data.py'
     label = 'tf.cast(tf.io.decode_png(tf.io.read_file(path), channels=1)[..., 0], tf.int32)'
