@@ -22,6 +22,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from seg.datasets.base import Dataset
 from seg.errors import UserError
 from seg.prediction import data_set, pipeline
 from seg.prediction.class_maps import ClassMaps
@@ -338,7 +339,8 @@ def test_what_is_for_class_maps_only(tmp_path, settings, probabilities, named):
 
 def test_numbers_of_the_pictures_of_a_data_set():
     """Those of its files, where it has some."""
-    plain = types.SimpleNamespace(info=INFO, image_name=str, load=lambda i: {'image': np.zeros((2, 2, 3), np.uint8)})
+    plain = Dataset()
+    plain.info, plain.image_name, plain.load = INFO, str, lambda i: {'image': np.zeros((2, 2, 3), np.uint8)}
     assert [source.id for source in data_set.pictures(plain)] == [1, 2, 3, 4]
     plain.image_id = lambda index: 139 + index
     assert [source.id for source in data_set.pictures(plain)] == [139, 140, 141, 142]
