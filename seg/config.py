@@ -1,8 +1,8 @@
-"""Gin files and flags: parsing, hints, unused bindings, snapshots. The only file that knows gin's insides.
+"""Gin files and flags: parsing, hints, unused bindings, snapshots. With `registry`, the only user of gin's internals.
 
-gin 0.5.0 has no record of where a binding came from, follows includes only to its own search path and words its
-errors for its authors. So the statements that its parser yields are applied here, one by one: each binding is checked
-against the registry, remembered with its place and handed to gin, which resolves and injects the values as ever.
+gin 0.5.0 does not record where a binding came from, follows includes only on its own search path, and its errors are
+hard to read. So the statements of its parser are applied here, one by one: each binding is checked against the
+registry, recorded with its place and passed to gin, which resolves and injects the values.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Binding = tuple[str, str, str]  # (scope, full selector, parameter)
 
 
 class _Problem(Exception):
-    """A mistake whose place the caller knows."""
+    """A mistake of the user's; the caller adds its place."""
 
 
 _places: dict[Binding, Place] = {}
@@ -43,7 +43,7 @@ _IN_PYTHON = Place('bound in Python', command_line=False)
 
 
 def clear() -> None:
-    """Unlocks and empties the configuration, and forgets what plugins were recorded (they stay loaded)."""
+    """Unlocks and empties the configuration and the record of plugins, which stay loaded."""
     gin.clear_config()
     _places.clear()
     plugins.recorded.clear()
@@ -72,7 +72,7 @@ def injected(name: str) -> registry.Factory:
 
 
 def scope(name: str) -> contextlib.AbstractContextManager:
-    """Enters a scope: bindings such as `eval/datasets.voc.split` hold within."""
+    """Enters a scope, in which bindings such as `eval/datasets.voc.split` apply."""
     return gin.config_scope(name)
 
 
@@ -82,15 +82,15 @@ def scope(name: str) -> contextlib.AbstractContextManager:
 def parse(gin_files: Iterable[str] = (), gin_params: Iterable[str] = ()) -> None:
     """Parses gin files, then single bindings, and locks the configuration. A later binding replaces an earlier one.
 
-    Files are looked for in the working directory, in the package and in the checkout; those that one includes also
-    beside it.
+    Files are searched in the working directory, the package and the checkout; included files also in the folder of the
+    file that includes them.
 
     Args:
       gin_files: paths, such as `gin/deeplab_voc.gin`.
       gin_params: bindings, such as `BATCH_SIZE=8`.
 
     Raises:
-      UserError: for the first mistake found: place, value, near misses, next step.
+      UserError: for the first mistake: place, value, near misses, next step.
     """
     if gin.config_is_locked():
         raise RuntimeError('The configuration is locked: call config.clear() before loading plugins and parsing again.')
@@ -101,7 +101,7 @@ def parse(gin_files: Iterable[str] = (), gin_params: Iterable[str] = ()) -> None
     _check_macros()
     try:
         gin.finalize()
-    except Exception as error:  # A finalize hook of the user's.
+    except Exception as error:  # Raised by a user's finalize hook.
         raise UserError(f'A gin finalize hook refused the configuration: {error}') from error
 
 
@@ -120,7 +120,7 @@ def _parse(source: Source, stack: tuple[str, ...]) -> None:
                 _apply(statement, source, stack)
             except _Problem as problem:
                 raise source.error(statement.location.line_num, str(problem)) from None
-    except _Problem as problem:  # From the delegate, within a value; gin notes the line.
+    except _Problem as problem:  # Raised by the delegate within a value; gin adds the line as a note.
         line = int(re.search(r'line (\d+)', '\n'.join(problem.__notes__))[1])
         raise source.error(line, str(problem)) from None
     except SyntaxError as error:
@@ -149,20 +149,20 @@ def _apply(statement: Any, source: Source, stack: tuple[str, ...]) -> None:
         if statement.module.startswith('__gin__'):
             raise _Problem('dynamic registration is not supported: register the part and import its module.')
         plugins.load_module(statement.module, place.text)
-    elif statement.filename.endswith('.py'):  # So a snapshot names a plugin file.
+    elif statement.filename.endswith('.py'):  # A snapshot names plugin files in this way.
         plugins.load_file(statement.filename, place.text, stack[-1] if stack else None)
     else:
         _parse_file(statement.filename, place.text, stack)
 
 
 class _Delegate(gin.config.ParserDelegate):
-    """Checks references while their line is being read."""
+    """Checks references while their line is parsed."""
 
     def configurable_reference(self, scoped_selector, evaluate):
         part = _find(scoped_selector.rpartition('/')[2], '@')
         entry = registry.ENTRIES.get(part.selector)
         if evaluate and entry and entry.kind:
-            raise _Problem(f'write @{scoped_selector}, without (): whoever receives the reference calls it.')
+            raise _Problem(f'write @{scoped_selector}, without (): the part that receives the reference calls it.')
         return super().configurable_reference(scoped_selector, evaluate)
 
 
@@ -204,7 +204,7 @@ def _name_of_macro(reference: gin.config.ConfigurableReference) -> str | None:
 
 
 def _check_macros() -> None:
-    """Refuses macros that are undefined, circular or required and not set."""
+    """Refuses macros that are undefined, circular, or required and not set."""
     config = gin.config._CONFIG
     macros = {name for name, selector in config if selector == _MACRO}
     for (scope_name, selector), parameters in config.items():
@@ -235,7 +235,7 @@ class _Verbatim(str):
 
 
 def _spelled(value: Any, resolve: bool = False) -> Any:
-    """Replaces references by text that `repr` leaves bare; with `resolve`, macros by their values."""
+    """Replaces references by text that `repr` writes without quotes; with `resolve`, macros by their values."""
     if isinstance(value, gin.config.ConfigurableReference):
         name = _name_of_macro(value)
         if name is None:
@@ -274,15 +274,15 @@ def _place(scope_name: str, selector: str, parameter: str) -> str:
 
 
 def unused(idle: Iterable[str] = ()) -> list[unused_bindings.Unused]:
-    """Lists the bindings that nobody has read; to be called once everything is built.
+    """Lists the bindings that were not read. To be called when everything is built.
 
-    A mistake is: a binding of the command line; a macro that nothing refers to; a scope that is neither entered nor
-    referred to; a parameter of a part that was built, in its scope, but not from this binding. Only worth a note:
-    bindings of parts that were never built, since another took their place or the mode has no use for them.
+    Mistakes are: a binding of the command line; a macro that nothing refers to; a scope that is neither entered nor
+    referred to; a parameter of a part that was built, in its scope, but not from this binding. Only noted are bindings
+    of parts that were not built, because another part is used or the mode does not need them.
 
     Args:
       idle: globs of bindings that this mode does not read, such as `optimizers.*` or `eval/*` (a glob is matched
-        against `scope/kind.name.parameter`). They are worth a note on the command line, and nothing in a file.
+        against `scope/kind.name.parameter`). They are noted on the command line, and ignored in a file.
     """
     bindings = []
     for scope_name, selector, parameter in _bindings():
@@ -309,7 +309,7 @@ def unused(idle: Iterable[str] = ()) -> list[unused_bindings.Unused]:
 
 
 def report_unused(idle: Iterable[str] = ()) -> str:
-    """Refuses bindings that were meant to do something and did not; returns a note about the harmless rest, or ''.
+    """Refuses unused bindings that are mistakes; returns a note about the others, or ''.
 
     Raises:
       UserError: listing each mistake that `unused` found.
@@ -317,7 +317,7 @@ def report_unused(idle: Iterable[str] = ()) -> str:
     found = unused(idle)
     mistakes = [f'  {item.place}: {item.key}: {item.reason}.' for item in found if item.error]
     if mistakes:
-        raise UserError('Bindings that nothing reads (mend or remove them):\n' + '\n'.join(mistakes))
+        raise UserError('Unused bindings (correct or remove them):\n' + '\n'.join(mistakes))
     by_reason: dict[str, list[unused_bindings.Unused]] = {}
     for item in found:
         by_reason.setdefault(item.reason, []).append(item)
@@ -333,12 +333,12 @@ def _bindings() -> list[Binding]:
 
 
 def snapshot() -> str:
-    """Text of `config.gin`: plugins and every binding; parsing it yields the same configuration."""
+    """Text of `config.gin`: plugins and all bindings; parsing it gives the same configuration."""
     return _text(gin.config._CONFIG)
 
 
 def operative() -> str:
-    """Text of `operative_config.gin`: the values in use, defaults included, of everything called so far."""
+    """Text of `operative_config.gin`: the values in use, with defaults, of all parts built so far."""
     return _text(gin.config._OPERATIVE_CONFIG)
 
 
@@ -368,7 +368,7 @@ def operative_values() -> dict[str, str]:
 
 
 def bound_values() -> dict[str, str]:
-    """Returns likewise every value that is bound, read or not."""
+    """Returns the same for every bound value, used or not."""
     return _values(gin.config._CONFIG)
 
 
@@ -382,7 +382,7 @@ def _values(config: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, st
 
 
 def declared_free(key: str) -> bool:
-    """Tells whether `scope/kind.name.parameter` was registered as free to change when a run is resumed."""
+    """Returns whether `scope/kind.name.parameter` was registered as free to change when a run is resumed."""
     part, _, parameter = key.rpartition('/')[2].rpartition('.')
     entry = registry.ENTRIES.get(f'seg.{part}')
     return entry is not None and parameter in entry.free
@@ -391,8 +391,8 @@ def declared_free(key: str) -> bool:
 def diff(old: Mapping[str, str], new: Mapping[str, str], free: Callable[[str], bool] = declared_free) -> str:
     """Compares two `operative_values`; returns a line per difference that is not free, or ''.
 
-    A part that only one side has takes one line. A parameter of a part that both have, which only one side knows and
-    which is None there, is no difference: another version of the part has it, and it is not set.
+    A part that only one side has gives one line. A parameter that only one side has, with the value None, of a part
+    that both have, is no difference: another version of the part has it, and it is not set.
     """
     lines = {}
     parts = [{key.rpartition('.')[0] for key in side} for side in (old, new)]
@@ -410,5 +410,5 @@ def diff(old: Mapping[str, str], new: Mapping[str, str], free: Callable[[str], b
 
 
 def markdown(text: str) -> str:
-    """Shapes a snapshot for TensorBoard, which renders Markdown: as a block of code."""
+    """Formats a snapshot as a block of code, for TensorBoard, which renders Markdown."""
     return '\n'.join(f'    {line}' for line in text.splitlines())

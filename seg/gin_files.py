@@ -1,4 +1,4 @@
-"""Gin files as texts: where they are found, where a line is, and why a line cannot be read."""
+"""Gin files: search, text, places of lines, and explanations of syntax errors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from seg import files, registry
 from seg.errors import UserError
 
 _SEG = pathlib.Path(__file__).resolve().parent
-# The library has the name of our folder: beside an installed `seg` lies its package, not our files.
+# The library has the name of our folder `gin/`: next to an installed `seg` is its package, not our files.
 _GIN_LIBRARY = pathlib.Path(importlib.util.find_spec('gin').origin).resolve().parent
 
 
 class Place(NamedTuple):
-    """Where a binding was written."""
+    """File and line, or flag, of a binding."""
 
     text: str
     command_line: bool
@@ -45,12 +45,12 @@ def find_file(name: str, place: str, beside: str | None = None) -> pathlib.Path:
     """Finds a gin file in the working directory, the package's data or the checkout; never in gin, the library.
 
     Args:
-      name: as it was written; '~' is the home directory.
-      place: where it was written, for messages.
-      beside: the file that includes it, whose folder is looked in after the working directory.
+      name: path as written; '~' is the home directory.
+      place: file and line, or flag, that names it, for messages.
+      beside: file that includes it, whose folder is searched after the working directory.
 
     Raises:
-      UserError: if there is none; it lists the places looked in and near misses.
+      UserError: if there is none; it lists the searched paths and near misses.
     """
     roots = [pathlib.Path.cwd(), _SEG / '_files', _SEG.parent]
     near_by = [pathlib.Path(beside).parent] if beside else []
@@ -70,14 +70,14 @@ def find_file(name: str, place: str, beside: str | None = None) -> pathlib.Path:
     near += [by_name[other] for other in registry.near_misses(os.path.basename(name), by_name)]
     hints = ''.join(f'\n  Did you mean {file}?' for file in list(dict.fromkeys(near))[:3])
     looked = '\n  '.join(dict.fromkeys(str(path) for path in paths))
-    raise UserError(f'{place}: no gin file {name!r}. Looked for\n  {looked}{hints}')
+    raise UserError(f'{place}: no gin file {name!r}. Searched:\n  {looked}{hints}')
 
 
 def read_text(path: str | os.PathLike, place: str) -> str:
-    """Reads a text in UTF-8, with or without the byte order mark that some editors write.
+    """Reads a text in UTF-8, with or without a byte order mark.
 
     Raises:
-      UserError: if the file cannot be read or is no such text.
+      UserError: if the file cannot be read or is not UTF-8.
     """
     content = files.read_bytes(str(path))
     try:
@@ -85,16 +85,16 @@ def read_text(path: str | os.PathLike, place: str) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b'\n', 0, error.start) + 1
         raise UserError(
-            f'{place}: {str(path)!r} is no text in UTF-8: line {line} holds the byte {content[error.start]:#04x}. Save '
-            'it as UTF-8.'
+            f'{place}: {str(path)!r} is not UTF-8: line {line} contains the byte {content[error.start]:#04x}. Save it '
+            'as UTF-8.'
         ) from None
     if '\0' in text:
-        raise UserError(f'{place}: {str(path)!r} holds a zero byte, so it is no text. Check which file this is.')
+        raise UserError(f'{place}: {str(path)!r} contains a zero byte, so it is not a text file. Check the path.')
     return text
 
 
 def syntax_hint(source: Source, line: int, message: str) -> str:
-    """Explains a syntax error by what people mean most often."""
+    """Explains a syntax error by its most frequent causes."""
     text = (source.text.splitlines() or [''])[min(line, len(source.text.splitlines()) or 1) - 1]
     match = re.match(r'\s*([\w./]+)\s*=\s*(.*?)\s*(#.*)?$', text)
     if not match:
@@ -114,8 +114,8 @@ def syntax_hint(source: Source, line: int, message: str) -> str:
     if not value:
         return f'{name} has no value.'
     if re.fullmatch(r'[-+*/\d\s.e_()]+', value):
-        return f'{value!r} is not a single number; there is no arithmetic here, so write the result.'
+        return f'{value!r} is not a single number; gin has no arithmetic, so write the result.'
     if value[0] not in '\'"([{@%-' and not value[0].isdigit():
         return f'strings need quotes: {quoted}'
-    message = 'this is no value.' if 'malformed node' in message else message
+    message = 'this is not a value.' if 'malformed node' in message else message
     return f'{message} Values are Python literals, @references and %MACROS.'

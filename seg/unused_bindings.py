@@ -1,4 +1,4 @@
-"""Finds unused gin bindings, and tells mistakes from bindings of a part that is not in use."""
+"""Finds unused gin bindings, and separates mistakes from bindings of parts that are not in use."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Binding:
     """One binding of the configuration.
 
     Attributes:
-      scope: scope such as `train`, or ''. For a macro, its name.
-      part: `kind.name` of what is bound; '' for a macro.
+      scope: scope such as `train`, or ''; for a macro, its name.
+      part: `kind.name` of the part; '' for a macro.
       parameter: name of the parameter; '' for a macro.
-      place: file and line, or the flag.
-      command_line: whether a flag gave it.
+      place: file and line, or flag.
+      command_line: whether it comes from a flag.
       macros: names of the macros that its value refers to.
       scopes: scopes that its value refers to, as in `@train/datasets.voc`.
     """
@@ -53,13 +53,13 @@ def find(
     macros_read: Set[str],
     idle: Iterable[str] = (),
 ) -> list[Unused]:
-    """Lists the bindings that nobody read.
+    """Lists the bindings that were not read.
 
     Args:
       bindings: the configuration.
       calls: parameters that were read, by (scope, part) of each call.
       macros_read: names of the macros that were read.
-      idle: globs of keys that the mode does not read: worth a note on the command line, and nothing in a file.
+      idle: globs of keys that the mode does not read: noted on the command line, ignored in a file.
     """
     return list(_Judge(list(bindings), calls, macros_read, tuple(idle)).judge())
 
@@ -86,7 +86,7 @@ class _Judge:
                     yield Unused(binding.key, binding.place, reason, False)
 
     def is_idle(self, binding: Binding) -> bool:
-        """Whether the mode does not read it; a macro is idle if all that would read it is."""
+        """Whether the mode does not read it; a macro is idle if everything that refers to it is."""
         if not binding.part:
             return binding.scope in self.readers and all(map(self.is_idle, self.readers[binding.scope]))
         return any(fnmatch.fnmatchcase(binding.key, pattern) for pattern in self.idle)
@@ -103,7 +103,7 @@ class _Judge:
         inside = [at for at, called in self.calls if called == part and scope in _prefixes(at)]
         read_in = [at for at in inside if parameter in self.calls[at, part]]
         if read_in:
-            # A command-line binding that others take precedence over everywhere did not do what was asked.
+            # A command-line binding that others override everywhere has no effect, which is a mistake.
             nearest = [self.nearest(at, binding) for at in read_in]
             if binding in nearest or not binding.command_line:
                 return None
@@ -117,13 +117,13 @@ class _Judge:
         return f'{part} was not built' + (f' in the scope {scope!r}' if scope else ''), False
 
     def nearest(self, scope: str, binding: Binding) -> Binding:
-        """Returns the binding of the same parameter that holds in a scope: that of the longest prefix."""
+        """Returns the binding of the same parameter that applies in a scope: the one with the longest prefix."""
         keys = [dataclasses.replace(binding, scope=prefix).key for prefix in _prefixes(scope)]
         return [self.by_key[key] for key in keys if key in self.by_key][-1]
 
 
 def _prefixes(scope: str) -> list[str]:
-    """'a/b' -> ['', 'a', 'a/b']: a binding in any of these scopes holds in it, the last one first."""
+    """'a/b' -> ['', 'a', 'a/b']: bindings in these scopes apply in it, those of the last one first."""
     names = scope.split('/') if scope else []
     return ['/'.join(names[:count]) for count in range(len(names) + 1)]
 

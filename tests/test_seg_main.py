@@ -105,7 +105,7 @@ MISTAKES = {
     ),
     'unused binding': (
         [SHAPES, '--gin_param=backbones.resnet50.width=0.5', *(f'--gin_param={p}' for p in runs.SMALL)],
-        ['backbones.resnet50.width', '--gin_param', 'mend or remove'],
+        ['backbones.resnet50.width', '--gin_param'],
     ),
     'wrong kind': (
         [SHAPES, '--gin_param=BACKBONE=@heads.semantic'],

@@ -3,10 +3,10 @@
 Decisions:
 
 - Padding is symmetric (`seg.ops.conv`), as in every backbone here. The weights were trained with TensorFlow's SAME,
-  which is the same thing where every map on the way has odd sides (225, 257, … pixels): there the numbers are those of
-  the published network. On even sides SAME samples a grid that is moved by up to half a stride.
-- c5 is the last block's map (320 channels at width 1). The classifier's 1x1 convolution to 1,280 channels is left out.
-- The batch normalisation's epsilon is the published 1e-3, whatever the model's other layers have.
+  which is the same where every map has odd sides (225, 257, … pixels): there the outputs equal those of the published
+  network. On even sides SAME samples a grid that is shifted by up to half a stride.
+- c5 is the last block's map (320 channels at width 1), without the classifier's 1x1 convolution to 1,280 channels.
+- The epsilon of batch normalisation is the published 1e-3, whatever the model's other layers have.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def efficientnet_lite0(*, output_stride: int, norm: NormFactory) -> keras.Model:
     Tan and Le, "EfficientNet", ICML 2019; the Lite variants are of the TensorFlow TPU models (2020).
 
     Args:
-      output_stride: 8, 16 or 32: stride of c5; strides beyond it become dilation.
-      norm: maker of the normalisation layers; its epsilon is replaced by 1e-3.
+      output_stride: 8, 16 or 32: stride of c5; larger strides become dilation.
+      norm: makes the normalisation layers; its epsilon is replaced by 1e-3.
 
     Returns:
       A model from [B, H, W, 3] RGB float 0..255 to maps c1 (stride 2), c2 (4), c3, c4, c5.
@@ -128,7 +128,7 @@ def _efficientnet_lite(variant: int, width: float, depth: float, output_stride: 
 
 
 def _published(variant: int, name: str, depth: float) -> Published:
-    """The weights of the PyTorch port, which are TensorFlow's own; of the variants 3 and 4 no package has a file."""
+    """The weights of the PyTorch port, which are TensorFlow's own; no package has a file of the variants 3 and 4."""
     title, convert = f'ImageNet weights of {name}', functools.partial(_convert, name=name, depth=depth)
     if variant not in _CHECKSUMS:
         return Published(title=title, convert=convert)
@@ -159,28 +159,29 @@ def _block(
 
 
 def _channels(channels: int, width: float) -> int:
-    """Scaled and rounded to a multiple of 8, but never by more than a tenth down."""
+    """Scales a number of channels and rounds it to a multiple of 8, never down by more than a tenth."""
     scaled = channels * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * scaled else rounded + 8
 
 
 def _repeats(number: int, depth: float) -> int:
-    """Blocks of a stage; the Lite variants do not deepen the first and the last one."""
+    """Number of blocks of a stage; in the Lite variants, depth does not change the first and the last one."""
     repeats = _STAGES[number - 1].repeats
     return repeats if number in (1, len(_STAGES)) else int(np.ceil(depth * repeats))
 
 
 def _convert(tensors: dict[str, np.ndarray], name: str, depth: float) -> dict[str, np.ndarray]:
-    """Renames the tensors of the PyTorch port and brings them into Keras' layout, leaving the classifier out."""
+    """Converts the tensors of the PyTorch port, without the classifier, to Keras' names and layout."""
     blocks = [
         f'stage{number}_block{i + 1}' for number in range(1, len(_STAGES) + 1) for i in range(_repeats(number, depth))
     ]
     found = {key.split('.')[1] for key in tensors if key.startswith('_blocks.')}
     if found != set(map(str, range(len(blocks)))):
         raise UserError(
-            f'{name} has {len(blocks)} blocks, with tensors called _blocks.0.… to _blocks.{len(blocks) - 1}.…; the '
-            f'file has {len(found)} and begins with {", ".join(list(tensors)[:3])}.'
+            f'init.weights: {name} has {len(blocks)} blocks, with tensors named _blocks.0.… to '
+            f'_blocks.{len(blocks) - 1}.…; the file has {len(found)} blocks and begins with '
+            f'{", ".join(list(tensors)[:3])}.'
         )
     convs = {'_conv_stem': '', '_expand_conv': '_expand', '_depthwise_conv': '_depthwise', '_project_conv': '_project'}
     values = {theirs: ours for ours, theirs in NORM.items()}

@@ -1,18 +1,18 @@
-"""ResNet v1, with dilation in place of strides where the output stride asks for it.
+"""ResNet v1, with dilation in place of strides beyond the output stride.
 
 Decisions:
 
 - Padding is symmetric and explicit (`seg.ops.conv`): cell i of a stride-s map is centred on pixel s * i for every image
-  size, and ImageNet weights of torchvision and Keras, which both pad so, give the numbers that they were trained for.
+  size. torchvision and Keras pad in the same way, so that their ImageNet weights give the same numbers here.
 - The last normalisation of every residual branch starts with a scale of zero, so that a new network begins as a chain
   of shortcuts (Goyal et al., arXiv:1706.02677). Loading published weights overwrites it.
-- Where a stage gives up its stride, its first block keeps the dilation from before and the others take the doubled
-  one. The dilated network then computes, at every second cell, exactly what the strided one does, borders included, so
-  that weights move between output strides. `multi_grid` departs from that as its paper does (arXiv:1706.05587): block i
-  of the last stage dilates by the stage's rate times multi_grid[i].
-- There are two bottleneck networks with published weights. torchvision's has a block's stride in the 3x3 convolution
-  and divides pixels by their deviation. Keras Applications' is the paper's: the stride in the first 1x1 convolution, so
-  that the 3x3 one works on the coarser grid already, and pixels from which only the mean is subtracted.
+- Where a stage gives up its stride, its first block keeps the previous dilation rate and the others have twice that
+  rate. The dilated network then computes, at every second cell, exactly what the strided one does, borders included, so
+  that weights can be used at any output stride. `multi_grid` differs, as in its paper (arXiv:1706.05587): block i of
+  the last stage dilates by the stage's rate times multi_grid[i].
+- Two bottleneck networks have published weights. torchvision's has a block's stride in the 3x3 convolution and divides
+  pixels by their standard deviation. Keras Applications' is the paper's: the stride is in the first 1x1 convolution, so
+  that the 3x3 convolution works on the coarser grid, and only the mean is subtracted from pixels.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from keras import layers
 
 from seg.backbones import resnet_weights
 from seg.backbones.stages import plan
-from seg.errors import UserError
+from seg.errors import UserError, shown
 from seg.layers.conv import ConvNorm
 from seg.layers.norm import NormFactory
 from seg.layers.outside import ZeroOutside
 from seg.layers.pixel_norm import PixelNorm
+from seg.number_checks import check_number
 from seg.registry import backbones
 
 KERAS_MEAN = (123.68, 116.779, 103.939)  # RGB, 0..255.
@@ -52,8 +53,8 @@ def resnet18(
     He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
     Args:
-      output_stride: 8, 16 or 32: stride of c5; strides beyond it become dilation.
-      norm: maker of the normalisation layers.
+      output_stride: 8, 16 or 32: stride of c5; larger strides become dilation.
+      norm: makes the normalisation layers.
       multi_grid: dilation factors of the two blocks of the last stage, or None.
       stem: 'conv7' (one 7x7) or 'beta' (three 3x3), both followed by a max pool.
       width: multiplies all channels, rounded to multiples of 8.
@@ -82,11 +83,11 @@ def resnet50(
     He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
     Args:
-      output_stride: 8, 16 or 32: stride of c5; strides beyond it become dilation.
-      norm: maker of the normalisation layers.
+      output_stride: 8, 16 or 32: stride of c5; larger strides become dilation.
+      norm: makes the normalisation layers.
       multi_grid: dilation factors of the three blocks of the last stage, such as (1, 2, 4), or None.
       variant: 'torchvision' (stride in the 3x3 convolution) or 'keras' (stride in the first 1x1, epsilon 1.001e-5
-        whatever the norm has): whose ImageNet weights fit.
+        whatever the norm has): which ImageNet weights fit.
       stem: 'conv7' (one 7x7) or 'beta' (three 3x3), both followed by a max pool.
       width: multiplies all channels, rounded to multiples of 8.
 
@@ -114,11 +115,11 @@ def resnet101(
     He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
     Args:
-      output_stride: 8, 16 or 32: stride of c5; strides beyond it become dilation.
-      norm: maker of the normalisation layers.
+      output_stride: 8, 16 or 32: stride of c5; larger strides become dilation.
+      norm: makes the normalisation layers.
       multi_grid: dilation factors of the three blocks of the last stage, such as (1, 2, 4), or None.
       variant: 'torchvision' (stride in the 3x3 convolution) or 'keras' (stride in the first 1x1, epsilon 1.001e-5
-        whatever the norm has): whose ImageNet weights fit.
+        whatever the norm has): which ImageNet weights fit.
       stem: 'conv7' (one 7x7) or 'beta' (three 3x3), both followed by a max pool.
       width: multiplies all channels, rounded to multiples of 8.
 
@@ -156,20 +157,20 @@ def _resnet(
         x = PixelNorm(name='pixel_norm')(image)
     x = _stem(x, stem, norm, scaled)
     outputs = {'c1': x}
-    # ReLU came before, so that zeros are as good a padding as minus infinity.
+    # After a ReLU, padding with zeros is the same as padding with minus infinity.
     x = ZeroOutside(name='stem_pool_outside')(x)
     x = layers.ZeroPadding2D(1, name='stem_pool_pad')(x)
     x = layers.MaxPooling2D(3, strides=2, name='stem_pool')(x)
 
     for stage, depth in enumerate(depths, start=2):
         first_stride, first_dilation, dilation = stages[stage - 2]
-        if variant == 'keras':  # What comes after the block's stride lives on the coarser grid.
+        if variant == 'keras':  # The layers after the block's stride work on the coarser grid.
             first_dilation = dilation
         for i in range(depth):
             rates = (first_dilation, dilation) if i == 0 else (dilation, dilation)
             if multi_grid is not None and stage == len(depths) + 1:
                 rates = (dilation * multi_grid[i],) * 2
-            # Of the first and the second convolution: one of them has the stride of the block.
+            # Strides of the first and the second convolution: one of them has the stride of the block.
             strides = (first_stride, 1) if variant == 'keras' or block is _basic_block else (1, first_stride)
             strides = strides if i == 0 else (1, 1)
             x = block(x, scaled(64 * 2 ** (stage - 2)), strides, rates, norm, f'stage{stage}_block{i + 1}')
@@ -192,20 +193,19 @@ def _check(
     for setting, value, choices in (('variant', variant, VARIANTS), ('stem', stem, STEMS)):
         if value not in choices:
             expected = ', '.join(map(repr, choices))
-            raise UserError(f'{name}.{setting}: expected one of {expected}, received {value!r}.')
-    if not width > 0:
-        raise UserError(f'{name}.width: expected a factor above 0, such as 1.0, received {width!r}.')
+            raise UserError(f'backbones.{name}.{setting} = {shown(value)}: expected one of {expected}.')
+    check_number(f'backbones.{name}.width', width, above=True)
     if multi_grid is None:
         return
     if len(multi_grid) != depths[-1] or any(rate < 1 for rate in multi_grid):
         raise UserError(
-            f'multi_grid: the last stage of {name} has {depths[-1]} blocks, so {depths[-1]} factors of at least 1 are '
-            f'expected, received {tuple(multi_grid)!r}.'
+            f'multi_grid = {tuple(multi_grid)!r}: the last stage of backbones.{name} has {depths[-1]} blocks; expected '
+            f'{depths[-1]} factors of at least 1.'
         )
     if output_stride == 32 and multi_grid[0] != 1:
         raise UserError(
-            f'multi_grid: at output stride 32 the first block of the last stage of {name} has a stride and cannot '
-            f'dilate, so that the first factor must be 1; received {tuple(multi_grid)!r}.'
+            f'multi_grid = {tuple(multi_grid)!r}: at output stride 32 the first block of the last stage of '
+            f'backbones.{name} has a stride and cannot dilate; expected 1 as the first factor.'
         )
 
 
@@ -220,7 +220,7 @@ def _stem(x: Any, stem: str, norm: NormFactory, scaled: Any) -> Any:
 def _basic_block(
     x: Any, channels: int, strides: tuple[int, int], rates: tuple[int, int], norm: NormFactory, name: str
 ) -> Any:
-    """Two 3x3 convolutions around a shortcut; `strides` and `rates` are theirs."""
+    """Two 3x3 convolutions, with `strides` and dilation `rates`, and a shortcut."""
     shortcut = _shortcut(x, channels, max(strides), norm, name)
     x = ConvNorm(channels, 3, strides=strides[0], dilation_rate=rates[0], norm=norm, name=f'{name}_conv1')(x)
     x = _last(channels, 3, rates[1], norm, f'{name}_conv2')(x)
@@ -230,7 +230,7 @@ def _basic_block(
 def _bottleneck_block(
     x: Any, channels: int, strides: tuple[int, int], rates: tuple[int, int], norm: NormFactory, name: str
 ) -> Any:
-    """1x1, 3x3 and 1x1 convolutions around a shortcut; `strides` of the first two, the 3x3 dilates by rates[0]."""
+    """1x1, 3x3 and 1x1 convolutions and a shortcut; `strides` of the first two, the 3x3 dilates by rates[0]."""
     shortcut = _shortcut(x, 4 * channels, max(strides), norm, name)
     x = ConvNorm(channels, 1, strides=strides[0], norm=norm, name=f'{name}_conv1')(x)
     x = ConvNorm(channels, 3, strides=strides[1], dilation_rate=rates[0], norm=norm, name=f'{name}_conv2')(x)

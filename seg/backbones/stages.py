@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from seg.errors import UserError
+from seg.errors import UserError, shown
 
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -14,9 +14,9 @@ class Rates(NamedTuple):
     """Stride and dilation rates of one stage.
 
     Attributes:
-      stride: of its first block.
-      first_dilation: of its first block.
-      dilation: of its other blocks.
+      stride: stride of its first block.
+      first_dilation: dilation rate of its first block.
+      dilation: dilation rate of its other blocks.
     """
 
     stride: int
@@ -31,16 +31,16 @@ def plan(name: str, stem_stride: int, strides: Sequence[int], output_stride: int
     one: the dilated network then computes, at every second cell, exactly what the strided one does.
 
     Args:
-      name: of the backbone, for the message.
-      stem_stride: of what comes before the first stage.
-      strides: of the stages.
-      output_stride: stride that the last stage has at most.
+      name: name of the backbone in gin, for the message.
+      stem_stride: stride of the layers before the first stage.
+      strides: strides of the stages.
+      output_stride: largest stride of the last stage.
 
     Raises:
       UserError: if the output stride is not 8, 16 or 32.
     """
     if output_stride not in OUTPUT_STRIDES:
-        raise UserError(f'output_stride: {name} has 8, 16 and 32, received {output_stride!r}.')
+        raise UserError(f'output_stride = {shown(output_stride)}: backbones.{name} has 8, 16 and 32.')
     total, dilation, rates = stem_stride, 1, []
     for stride in strides:
         before = dilation

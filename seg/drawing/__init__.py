@@ -1,4 +1,4 @@
-"""Pictures for people: labels, objects, comparisons of truth and prediction, charts. Host side; no TensorFlow."""
+"""Figures: label maps, instances, comparisons of truth and prediction, charts. On the host, without TensorFlow."""
 
 from seg.drawing.comparison import Comparison
 from seg.drawing.instances import InstanceComparison

@@ -1,8 +1,8 @@
-"""Charts of an evaluation: of pixels (confusion matrix, IoU and share of each class) and of objects (precision and
-recall, AP of each class, scores).
+"""Charts of an evaluation: of pixels (confusion matrix, IoU and frequency of each class) and of instances (precision
+and recall, AP of each class, scores).
 
-Drawn with matplotlib's objects alone: no pyplot, hence no global state and no window. It is imported with the first
-chart, so that a start does not wait for it. Colours are told apart by people who see no red or no green as well.
+They use matplotlib's objects without pyplot, hence without global state and windows. matplotlib is imported with the
+first chart, so that a start does not wait for it. The colours can be distinguished by colour-blind readers.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _INK, _PALE, _GRID = '#202020', '#606060', '#dddddd'
 _BLUE, _ORANGE = '#0072b2', '#e69f00'
 _NAME_LENGTH = 24  # Characters.
 _NUMBERED = 25  # Classes up to which the cells of a matrix hold numbers.
-_MOST = 100  # Classes that a bar chart shows at most.
+_MOST = 100  # Largest number of classes in a bar chart.
 
 
 def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """How the pixels of each true class were predicted, in percent.
+    """Predicted classes of the pixels of each true class, in percent.
 
     Args:
       confusion: [K, K] pixels by (true class, predicted class).
@@ -33,7 +33,7 @@ def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str]) -> np.nd
     """
     count = len(class_names)
     pixels = confusion.sum(axis=1, keepdims=True)
-    shares = np.divide(confusion, pixels, out=np.full(confusion.shape, np.nan), where=pixels > 0)
+    fractions = np.divide(confusion, pixels, out=np.full(confusion.shape, np.nan), where=pixels > 0)
     side = max(min(0.5 * count, 10.0), 1.5)  # Inches.
     cell = side / count
     size = float(np.clip(58 * cell, 6, 11))  # Points.
@@ -44,8 +44,8 @@ def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str]) -> np.nd
     width = max(left + side + right, 5.0)  # The title's.
     figure, axes = _figure(width, bottom + side + top, (left, bottom, side, side))
 
-    image = axes.imshow(shares, cmap=_blues(), vmin=0, vmax=1, aspect='auto', interpolation='nearest')
-    step = int(np.ceil(size / 72 * 1.15 / cell))  # Names of every class, or of as many as there is room for.
+    image = axes.imshow(fractions, cmap=_blues(), vmin=0, vmax=1, aspect='auto', interpolation='nearest')
+    step = int(np.ceil(size / 72 * 1.15 / cell))  # The name of every class, or of as many as fit.
     ticks = range(0, count, step)
     shown = [names[i] for i in ticks]
     axes.set_yticks(ticks, shown, fontsize=size, color=_INK)
@@ -60,13 +60,13 @@ def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str]) -> np.nd
     )
     axes.tick_params(length=0)
     if count <= _NUMBERED:
-        for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
-            share = shares[row, column]
+        for row, column in zip(*np.nonzero(fractions >= 0.005), strict=True):
+            fraction = fractions[row, column]
             axes.text(
-                column, row, f'{100 * share:.0f}',
-                ha='center', va='center', fontsize=size, color='white' if share > 0.55 else _INK,
+                column, row, f'{100 * fraction:.0f}',
+                ha='center', va='center', fontsize=size, color='white' if fraction > 0.55 else _INK,
             )  # fmt: skip
-    bar_box = _share(figure, left + side + 0.15, bottom, 0.16, side)
+    bar_box = _in_figure(figure, left + side + 0.15, bottom, 0.16, side)
     bar = figure.colorbar(image, cax=figure.add_axes(bar_box), ticks=(0, 0.25, 0.5, 0.75, 1))
     bar.ax.set_yticklabels([f'{p} %' for p in (0, 25, 50, 75, 100)], fontsize=9, color=_PALE)
     bar.outline.set_visible(False)
@@ -108,9 +108,9 @@ def class_iou(ious: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
 
 
 def class_pixels(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Share of the labelled pixels that each class has in the truth and in the predictions, most frequent first.
+    """Fraction of the labelled pixels of each class in the truth and in the predictions, most frequent first.
 
-    The axis is logarithmic where the shares differ by more than a factor of 30.
+    The axis is logarithmic where the fractions differ by more than a factor of 30.
 
     Args:
       truth: [K] pixels.
@@ -120,19 +120,19 @@ def class_pixels(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence
     Returns:
       uint8 [h, w, 3].
     """
-    shares = np.stack([truth, predicted]) / max(int(truth.sum()), 1)
-    found = np.flatnonzero(shares.sum(axis=0))
-    order = found[np.argsort(-shares[0, found], kind='stable')][:_MOST]
+    fractions = np.stack([truth, predicted]) / max(int(truth.sum()), 1)
+    found = np.flatnonzero(fractions.sum(axis=0))
+    order = found[np.argsort(-fractions[0, found], kind='stable')][:_MOST]
     names = _labels(class_names)
     figure, axes, size = _bars([names[c] for c in order], lines=2)
-    shares = shares[:, order]
-    lowest = shares[shares > 0].min()
-    logarithmic = shares.max() > 30 * lowest
+    fractions = fractions[:, order]
+    lowest = fractions[fractions > 0].min()
+    logarithmic = fractions.max() > 30 * lowest
     # A logarithmic axis starts at a power of ten below all bars, but not below 0.001 %.
     start = max(10.0 ** np.floor(np.log10(lowest) - 0.3), 1e-5) if logarithmic else 0.0
     rows = np.arange(len(order))
     for series, (offset, color) in enumerate(((-0.2, _BLUE), (0.2, _ORANGE))):
-        values = shares[series]
+        values = fractions[series]
         axes.barh(rows + offset, np.maximum(values - start, 0), left=start, height=0.38, color=color)
         for row, value in zip(rows, values, strict=True):
             axes.text(
@@ -140,12 +140,12 @@ def class_pixels(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence
             )
     if logarithmic:
         axes.set_xscale('log')
-        axes.set_xlim(start, shares.max() * (shares.max() / start) ** 0.12)
-        ticks = [10.0**e for e in range(round(np.log10(start)), 1) if 10.0**e <= shares.max() * 1.5]
+        axes.set_xlim(start, fractions.max() * (fractions.max() / start) ** 0.12)
+        ticks = [10.0**e for e in range(round(np.log10(start)), 1) if 10.0**e <= fractions.max() * 1.5]
         axes.set_xticks([], minor=True)
     else:
-        axes.set_xlim(0, shares.max() * 1.12)
-        ticks = list(np.linspace(0, shares.max(), 5))
+        axes.set_xlim(0, fractions.max() * 1.12)
+        ticks = list(np.linspace(0, fractions.max(), 5))
     axes.set_xticks(ticks, [f'{100 * t:.3g} %' for t in ticks], fontsize=9, color=_PALE)
     title = f'Share of the labelled pixels; blue: truth, orange: predicted{" (log scale)" if logarithmic else ""}'
     _title(figure, title + (f'\nThe {_MOST} most frequent of {len(found)} classes' if len(found) > _MOST else ''))
@@ -159,8 +159,8 @@ def precision_recall(
 
     Args:
       curves: by ('box' or 'mask', IoU threshold) the precision at evenly spaced recalls from 0 to 1.
-      recall: at the best threshold.
-      precision: at the best threshold; None where there is no detection, hence no such point.
+      recall: recall at the best threshold.
+      precision: precision at the best threshold; None without detections.
 
     Returns:
       uint8 [h, w, 3].
@@ -168,7 +168,7 @@ def precision_recall(
     figure, axes = _figure(5.6, 5.4, (0.65, 0.6, 4.6, 4.1))
     colors = dict(zip(sorted({iou for _, iou in curves}), (_BLUE, _ORANGE, _INK), strict=False))
     for (kind, iou), precisions in curves.items():
-        style, order = ('-', 2) if kind == 'mask' else (':', 3)  # Dots over lines: mostly they are close together.
+        style, order = ('-', 2) if kind == 'mask' else (':', 3)  # Dots over lines, which are mostly close together.
         axes.plot(
             np.linspace(0, 1, len(precisions)), precisions, style, color=colors[iou], linewidth=2,
             label=f'{kind}, IoU {iou:g}', zorder=order,
@@ -190,11 +190,11 @@ def precision_recall(
 
 
 def class_ap(masks: np.ndarray, boxes: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """AP of each class as two bars, that of masks and that of boxes; highest of the masks first.
+    """AP of each class as two bars, one of masks and one of boxes; highest mask AP first.
 
     Args:
-      masks: [K] fractions; NaN for a class without objects, which gets no bar.
-      boxes: [K] fractions, NaN for the same classes; at least one class has objects.
+      masks: [K] fractions; NaN for a class without instances, which gets no bar.
+      boxes: [K] fractions, NaN for the same classes; at least one class has instances.
       class_names: K names.
 
     Returns:
@@ -222,12 +222,12 @@ def class_ap(masks: np.ndarray, boxes: np.ndarray, class_names: Sequence[str]) -
 
 
 def score_histogram(right: np.ndarray, wrong: np.ndarray, threshold: float | None) -> np.ndarray:
-    """How many detections have which score, right ones beside wrong ones.
+    """Histogram of the scores of right and of wrong detections.
 
     The axis is logarithmic where the numbers differ by more than a factor of 30.
 
     Args:
-      right: [N] detections by score, in N equal parts from 0 to 1.
+      right: [N] numbers of detections in N equal bins of the score, from 0 to 1.
       wrong: [N], the same.
       threshold: the best score threshold, drawn as a line; None for none.
 
@@ -263,12 +263,12 @@ def score_histogram(right: np.ndarray, wrong: np.ndarray, threshold: float | Non
     return _pixels(figure)
 
 
-def _percent(share: float) -> str:
+def _percent(fraction: float) -> str:
     """Two significant digits, without an exponent."""
-    if not share:
+    if not fraction:
         return '0 %'
-    decimals = max(0, 1 - int(np.floor(np.log10(100 * share))))
-    return f'{100 * share:.{min(decimals, 8)}f} %'
+    decimals = max(0, 1 - int(np.floor(np.log10(100 * fraction))))
+    return f'{100 * fraction:.{min(decimals, 8)}f} %'
 
 
 def _labels(class_names: Sequence[str]) -> list[str]:
@@ -279,7 +279,7 @@ def _labels(class_names: Sequence[str]) -> list[str]:
 
 
 def _name_room(names: Sequence[str], size: float) -> float:
-    """Inches that the longest of these names needs in a font of `size` points."""
+    """Width in inches of the longest of these names in a font of `size` points."""
     from PIL import ImageFont
 
     font = ImageFont.truetype(text.font_path(), 100, layout_engine=ImageFont.Layout.BASIC)
@@ -299,7 +299,7 @@ def _bars(names: Sequence[str], lines: int = 1):
 
 
 def _bare(axes, grid: str = 'both') -> None:
-    """Leaves of the axes a pale grid behind the data."""
+    """Removes ticks and frame, and draws a pale grid behind the data."""
     axes.tick_params(which='both', length=0)
     axes.grid(axis=grid, color=_GRID)
     axes.set_axisbelow(True)
@@ -308,15 +308,15 @@ def _bare(axes, grid: str = 'both') -> None:
 
 
 def _figure(width: float, height: float, box: tuple[float, float, float, float]):
-    """A white figure of some inches, with axes in a box of (left, bottom, width, height) inches."""
+    """A white figure of this size in inches, with axes in a box of (left, bottom, width, height) inches."""
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), dpi=_DPI, facecolor='white')
-    return figure, figure.add_axes(_share(figure, *box), facecolor='white')
+    return figure, figure.add_axes(_in_figure(figure, *box), facecolor='white')
 
 
-def _share(figure, left: float, bottom: float, width: float, height: float) -> tuple[float, float, float, float]:
-    """A box in inches as matplotlib wants it: in shares of the figure."""
+def _in_figure(figure, left: float, bottom: float, width: float, height: float) -> tuple[float, float, float, float]:
+    """A box in inches as matplotlib takes it: in fractions of the figure."""
     total_width, total_height = figure.get_size_inches()
     return left / total_width, bottom / total_height, width / total_width, height / total_height
 
@@ -336,7 +336,7 @@ def _pixels(figure) -> np.ndarray:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
-    for part in figure.findobj(Text):  # Names are names: no formulas between dollar signs, no TeX.
+    for part in figure.findobj(Text):  # Dollar signs in names are no formulas, and nothing is TeX.
         part.set(parse_math=False, usetex=False, fontfamily=text.FAMILY)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -9,11 +9,11 @@ from PIL import Image
 
 Color = tuple[int, int, int]
 
-IGNORED: Color = (224, 224, 192)  # As VOC shows it; grey is one of its classes.
+IGNORED: Color = (224, 224, 192)  # The colour in VOC's figures; grey is one of VOC's classes.
 
 
 def palette_png(classes: np.ndarray, colors: Sequence[Color]) -> Image.Image:
-    """An 8-bit palette picture of class ids.
+    """An 8-bit palette image of class ids.
 
     Args:
       classes: [H, W] integer class ids below 256.
@@ -26,7 +26,7 @@ def palette_png(classes: np.ndarray, colors: Sequence[Color]) -> Image.Image:
 
 
 def colorize(classes: np.ndarray, colors: Sequence[Color], ignore_label: int) -> np.ndarray:
-    """Paints class ids.
+    """Colours class ids.
 
     Args:
       classes: [H, W] integers; the ignore label, and ids without a colour, get the colour of ignored pixels.
@@ -42,13 +42,13 @@ def colorize(classes: np.ndarray, colors: Sequence[Color], ignore_label: int) ->
 
 
 def overlay(image: np.ndarray, classes: np.ndarray, colors: Sequence[Color], opacity: float = 0.5) -> np.ndarray:
-    """Lays the classes' colours over a picture.
+    """Blends the classes' colours over an image.
 
     Args:
       image: uint8 [H, W, 3].
-      classes: [H, W] integer class ids; ids without a colour leave the picture as it is.
+      classes: [H, W] integer class ids; pixels of ids without a colour stay as they are.
       colors: one per class.
-      opacity: of the colours, 0 to 1.
+      opacity: opacity of the colours, 0 to 1.
 
     Returns:
       uint8 [H, W, 3].

@@ -14,11 +14,11 @@ from seg.drawing.labels import Color
 MARGIN = 12
 BACKGROUND, INK, PALE_INK, FRAME = (255, 255, 255), (32, 32, 32), (104, 104, 104), (160, 160, 160)
 
-_FONT, _ROOM = 16, 480  # Pixels, of a legend that stands by itself.
+_FONT, _ROOM = 16, 480  # Font size and width, in pixels, of a separate legend.
 
 
 class Entry(NamedTuple):
-    """One entry of a legend: a colour (None for no box), a name, and a remark in paler ink."""
+    """One entry of a legend: a colour (None for no box), a name, and a remark in a paler colour."""
 
     color: Color | None
     name: str = ''
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 def _widths(entry: Entry, font) -> tuple[int, int, int]:
-    """Of the colour's box, of the name, and of the remark with the space before it."""
+    """Widths of the colour's box, of the name, and of the remark with the space before it."""
     box = round(font.size * 1.35) if entry.color else 0
     gap = ' ' if entry.name else ''
     return box, int(np.ceil(font.getlength(entry.name))), int(np.ceil(font.getlength(gap + entry.remark)))
@@ -62,7 +62,7 @@ def draw_entries(draw, entries: Sequence[Entry], font, y: int) -> None:
 
 
 def legend(class_names: Sequence[str], colors: Sequence[Color]) -> np.ndarray:
-    """A legend by itself, one class a line.
+    """A legend of its own, one class per line.
 
     Args:
       class_names: one per class.

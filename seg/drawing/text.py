@@ -1,6 +1,6 @@
-"""Names in pictures: one font for all of them, which knows more alphabets than Pillow's own, and names cut to fit.
+"""Text in figures: one font, which has more alphabets than Pillow's own, and shortening of names.
 
-matplotlib brings the font; it is imported when something is drawn, not before.
+The font comes with matplotlib, which is imported when something is drawn, not before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FAMILY = 'DejaVu Sans'
 
 @functools.cache
 def font_path() -> str:
-    """The file of the font."""
+    """Path of the font file."""
     import matplotlib
 
     return os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
@@ -22,7 +22,7 @@ def font_path() -> str:
 
 @functools.cache
 def _characters() -> frozenset[str]:
-    """What the font can draw."""
+    """Characters that the font has."""
     from matplotlib.ft2font import FT2Font
 
     return frozenset(map(chr, FT2Font(font_path()).get_charmap()))
@@ -41,7 +41,7 @@ def class_label(name: str, class_id: int) -> str:
 
 
 def shorten(text: str, fits: Callable[[str], bool]) -> str:
-    """Cuts the middle out of a text until it fits: beginnings and endings tell names apart."""
+    """Cuts the middle out of a text until it fits: names differ in beginnings and endings."""
     if fits(text):
         return text
     for kept in range(len(text) - 1, 0, -1):

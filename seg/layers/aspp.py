@@ -14,7 +14,7 @@ from seg.layers.norm import NormFactory
 
 
 def valid_mean(x: Any, size: Any, stride: int) -> Any:
-    """Averages a feature map over the cells of the image, leaving out those of its padding.
+    """Averages a feature map over the cells of the image, without those of its padding.
 
     Cell i is centred on pixel `stride * i`; it counts if that pixel lies within the image. An image of h pixels thus
     has ceil(h / stride) rows, as many as its map would have without padding.
@@ -39,7 +39,7 @@ def valid_mean(x: Any, size: Any, stride: int) -> Any:
 
 
 class ASPP(keras.layers.Layer):
-    """Atrous spatial pyramid pooling: one map seen at several dilation rates, and as a whole.
+    """Atrous spatial pyramid pooling: convolutions at several dilation rates, and the mean over the image.
 
     The branches (1x1 convolution, a 3x3 convolution per rate, the mean of the whole image) are concatenated and
     projected by a 1x1 convolution with dropout.
@@ -62,13 +62,13 @@ class ASPP(keras.layers.Layer):
         """Makes the layer.
 
         Args:
-          channels: of each branch, and of the result.
+          channels: channels of each branch, and of the result.
           rates: dilation rate of each 3x3 branch, in cells.
-          stride: of the map, in pixels.
-          norm: maker of the normalisation layers.
+          stride: stride of the map in pixels.
+          norm: makes the normalisation layers.
           separable: whether the 3x3 convolutions are depthwise separable.
-          dropout: rate after the projection.
-          image_pooling: whether to have the branch of the image's mean.
+          dropout: dropout rate after the projection.
+          image_pooling: whether there is a branch for the mean over the image.
           name: the layer's name.
         """
         super().__init__(name=name)
@@ -77,7 +77,7 @@ class ASPP(keras.layers.Layer):
         self.branches = [ConvNorm(channels, 1, norm=norm, name='conv1x1')]
         for i, rate in enumerate(rates, start=1):
             self.branches.append(conv(channels, 3, norm=norm, dilation_rate=rate, name=f'atrous{i}'))
-        # On a single cell, groups of one channel would be normalised to nothing: there, at least 8 channels each.
+        # In a single cell, a group of one channel would be normalised to 0: groups of at least 8 channels.
         wide = dataclasses.replace(norm, groups=max(1, min(norm.groups, channels // 8)))
         self.pooling = ConvNorm(channels, 1, norm=wide, name='image_pooling') if image_pooling else None
         self.projection = ConvNorm(channels, 1, norm=norm, name='projection')

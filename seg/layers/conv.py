@@ -16,7 +16,7 @@ ACTIVATIONS = {'relu': ops.relu, 'relu6': dispatch.relu6, None: lambda x: x}
 
 
 class _ExactKernel:
-    """A convolution whose kernel is read in its own precision, and cast after it was scaled."""
+    """A convolution whose kernel keeps its own precision until it has been scaled."""
 
     def add_weight(self, *args: Any, **settings: Any) -> Any:
         return super().add_weight(*args, **{**settings, 'autocast': False})
@@ -34,8 +34,8 @@ class AlignedConv2D(_ExactKernel, keras.layers.Conv2D):
         Args:
           filters: channels of the output.
           kernel_size: odd side of the kernel.
-          strides: of both axes.
-          dilation_rate: of both axes; more than 1 only with stride 1.
+          strides: stride of both axes.
+          dilation_rate: dilation rate of both axes; more than 1 only with stride 1.
           name: the layer's name.
         """
         super().__init__(
@@ -44,23 +44,23 @@ class AlignedConv2D(_ExactKernel, keras.layers.Conv2D):
             strides=strides,
             padding='same',
             dilation_rate=dilation_rate,
-            # He's by fan out, which keeps the variance of gradients through ReLUs.
+            # He's initializer by fan out keeps the variance of gradients through ReLUs.
             kernel_initializer=keras.initializers.VarianceScaling(2.0, 'fan_out'),
             use_bias=False,
             name=name,
         )
 
     def convolve(self, x: Any, kernel: Any) -> Any:
-        """Convolves [B, H, W, C], zero outside of the pictures, with a kernel of the layer's shape, in x's dtype."""
+        """Convolves [B, H, W, C], zero outside of the images, with a kernel of the layer's shape, in x's dtype."""
         x = x if self.kernel_size == (1, 1) else zero_outside(x)
         return conv2d(x, ops.cast(kernel, x.dtype), self.strides[0], self.dilation_rate[0])
 
     def scaled_kernel(self, scale: Any) -> Any:
-        """Returns the kernel that gives each output channel times its number in `scale` [filters]."""
+        """Returns the kernel whose output channels are multiplied by `scale` [filters]."""
         return self.kernel * scale
 
     def can_scale(self, x_shape: tuple) -> bool:
-        """Whether scaling the kernel is less work than scaling the map: not for deep kernels on small maps."""
+        """Whether scaling the kernel is less work than scaling the map: not for large kernels on small maps."""
         rows, columns, channels, _ = self.kernel.shape
         return None in x_shape[1:3] or rows * columns * channels <= x_shape[1] * x_shape[2]
 
@@ -69,7 +69,7 @@ class AlignedDepthwiseConv2D(_ExactKernel, keras.layers.DepthwiseConv2D):
     """Depthwise convolution padded by equally many zeros at both ends (`seg.ops.conv`), without a bias."""
 
     def __init__(self, kernel_size: int, *, strides: int = 1, dilation_rate: int = 1, name: str):
-        """Makes the layer; arguments as `AlignedConv2D` has them."""
+        """Makes the layer; arguments as for `AlignedConv2D`."""
         super().__init__(
             kernel_size,
             strides=strides,
@@ -82,25 +82,26 @@ class AlignedDepthwiseConv2D(_ExactKernel, keras.layers.DepthwiseConv2D):
         )
 
     def convolve(self, x: Any, kernel: Any) -> Any:
-        """Convolves [B, H, W, C], zero outside of the pictures, with a kernel of the layer's shape, in x's dtype."""
+        """Convolves [B, H, W, C], zero outside of the images, with a kernel of the layer's shape, in x's dtype."""
         x = zero_outside(x)
         return depthwise_conv2d(x, ops.cast(kernel, x.dtype), self.strides[0], self.dilation_rate[0])
 
     def scaled_kernel(self, scale: Any) -> Any:
-        """Returns the kernel that gives each channel times its number in `scale` [C]."""
+        """Returns the kernel whose channels are multiplied by `scale` [C]."""
         return self.kernel * scale[:, None]
 
     def can_scale(self, x_shape: tuple) -> bool:
-        """Whether scaling the kernel saves work: not with dilation, which leaves no kernel to add the offset in."""
+        """Whether scaling the kernel saves work: not with dilation, where no kernel can add the offset."""
         return self.dilation_rate[0] == 1
 
 
 class _Normalised(keras.layers.Layer):
     """A convolution, normalisation and activation.
 
-    By stored statistics, batch normalisation is a factor and an offset per channel. The factor then goes into the
-    convolution's kernel where that is less work, which leaves convolution, offset, activation and, in a residual block,
-    the sum with the shortcut to one kernel of oneDNN's. In training, it leaves the gradient fewer passes over the map.
+    With stored statistics, batch normalisation is a factor and an offset per channel. Where that is less work, the
+    factor is multiplied into the convolution's kernel: oneDNN then computes convolution, offset, activation and, in a
+    residual block, the sum with the shortcut by one kernel, and the gradient in training needs fewer passes over the
+    map.
     """
 
     def __init__(self, conv: Any, norm: Any, activation: str | None, name: str):
@@ -120,7 +121,7 @@ class _Normalised(keras.layers.Layer):
         scale, offset = self.norm.affine()
         x = self.conv.convolve(x, self.conv.scaled_kernel(scale))
         x = ops.add(x, ops.cast(offset, x.dtype))
-        # Not the one of `dispatch`, unless there is a gradient: this one can become a part of the convolution.
+        # Without a gradient not the one of `dispatch`: TensorFlow can fuse this one with the convolution.
         return ops.relu6(x) if self.activation == 'relu6' and not training else ACTIVATIONS[self.activation](x)
 
     def compute_output_shape(self, x_shape: tuple) -> tuple:
@@ -147,11 +148,11 @@ class ConvNorm(_Normalised):
         Args:
           filters: channels of the output.
           kernel_size: odd side of the kernel.
-          norm: maker of the normalisation layer.
-          strides: of both axes.
-          dilation_rate: of both axes; more than 1 only with stride 1.
+          norm: makes the normalisation layer.
+          strides: stride of both axes.
+          dilation_rate: dilation rate of both axes; more than 1 only with stride 1.
           activation: 'relu', 'relu6', or None for none.
-          gamma_initializer: of the normalisation's scale.
+          gamma_initializer: initializer of the normalisation's scale.
           name: the layer's name.
         """
         conv = AlignedConv2D(filters, kernel_size, strides=strides, dilation_rate=dilation_rate, name='conv')
@@ -171,7 +172,7 @@ class DepthwiseConvNorm(_Normalised):
         activation: str | None = 'relu',
         name: str,
     ):
-        """Makes the layer; arguments as `ConvNorm` has them."""
+        """Makes the layer; arguments as for `ConvNorm`."""
         conv = AlignedDepthwiseConv2D(kernel_size, strides=strides, dilation_rate=dilation_rate, name='conv')
         super().__init__(conv, norm(name='norm'), activation, name)
 

@@ -1,4 +1,4 @@
-"""Convolutions of decoders and heads: with a bias, or with a normalisation in its place."""
+"""Convolutions of decoders and heads: with a bias, or with a normalisation instead."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ConvBias(keras.layers.Conv2D):
         Args:
           filters: channels of the output.
           kernel_size: odd side of the kernel.
-          strides: of both axes.
-          activation: 'relu', or None for none.
-          kernel_initializer: of the kernel; the bias starts at 0.
+          strides: stride of both axes.
+          activation: 'relu' or None.
+          kernel_initializer: initializer of the kernel; the bias starts at 0.
           dtype: policy of the layer; None for the global one.
           name: the layer's name.
         """
@@ -51,7 +51,7 @@ class ConvBias(keras.layers.Conv2D):
 
     def call(self, x: Any) -> Any:
         """Maps [B, H, W, C] to [B, ceil(H / strides), ceil(W / strides), filters]."""
-        # The bias as [filters]: oneDNN then takes it and the activation into the convolution.
+        # The bias as [filters]: oneDNN then fuses it and the activation with the convolution.
         return self.after(ops.add(conv2d(x, self.kernel, self.strides[0]), self.bias))
 
 
@@ -62,9 +62,9 @@ class ConvStack(keras.layers.Layer):
         """Makes the layers `conv1`, `conv2`, …
 
         Args:
-          widths: channels of each; may be empty.
-          norm: maker of normalisation layers, or None for biases.
-          kernel_initializer: of kernels that go with a bias.
+          widths: channels of each convolution; may be empty.
+          norm: makes the normalisation layers; None for biases.
+          kernel_initializer: initializer of kernels that have a bias.
           name: the layer's name.
         """
         super().__init__(name=name)

@@ -1,4 +1,4 @@
-"""Dropout whose noise belongs to the example."""
+"""Dropout whose noise depends on the example."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from seg.ops.random import random_bits
 
 
 class Dropout(keras.layers.Layer):
-    """Sets entries to zero at random, and scales the others so that the mean stays.
+    """Sets entries to zero at random, and scales the others so that the expected value stays.
 
-    The noise of an example follows from its seed, this layer's name and the position alone. One and many replicas, and
-    a run that was interrupted, draw the same.
+    The noise of an example depends on its seed, this layer's name and the position only: one and many replicas, and an
+    interrupted run, draw the same.
 
     Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 2014.
     """
@@ -27,7 +27,7 @@ class Dropout(keras.layers.Layer):
 
         Args:
           rate: probability that an entry is dropped, 0 <= rate < 1.
-          name: the layer's name, unique in its model: two layers of one name would draw the same noise.
+          name: the layer's name, unique in its model: two layers of one name draw the same noise.
         """
         super().__init__(name=name)
         if not 0 <= rate < 1:

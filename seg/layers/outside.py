@@ -1,4 +1,4 @@
-"""Zeros outside of the pictures, in front of Keras' own layers."""
+"""Zeros outside of the images, in front of Keras' own layers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from seg.ops.pictures import zero_outside
 
 
 class ZeroOutside(keras.layers.Layer):
-    """Sets the cells outside of the pictures to zero, where a model tells the pictures' sizes (`seg.ops.pictures`).
+    """Sets the cells outside of the images to zero, where a model sets the images' sizes (`seg.ops.pictures`).
 
-    It belongs in front of every layer of Keras that mixes neighbouring cells: convolutions with kernels larger than
-    1 x 1, and pooling. The convolutions of `seg.layers.conv` do it themselves.
+    Needed in front of every layer of Keras that mixes neighbouring cells: convolutions with kernels larger than 1 x 1,
+    and pooling. The convolutions of `seg.layers.conv` do it themselves.
     """
 
     def call(self, x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""From pixels to what a backbone was trained on."""
+"""Normalisation of pixels for a backbone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ IMAGENET_STD = (58.395, 57.12, 57.375)  # RGB, 0..255; its mean is PAD_PIXEL.
 class PixelNorm(keras.layers.Layer):
     """Subtracts a mean pixel and divides by a deviation, in float32 or better, then casts.
 
-    Pixels of `structures.PAD_PIXEL` become 0 whatever the mean, as convolutions pad. No pixel of a file is one of them:
-    they are no whole numbers. Later layers see to what lies outside of a picture by `seg.ops.pictures`.
+    Pixels equal to `structures.PAD_PIXEL` become 0 whatever the mean, as convolutions pad. No pixel of a file is equal
+    to it, for its values are not whole numbers. Later layers handle the outside of an image by `seg.ops.pictures`.
     """
 
     def __init__(self, mean: Sequence[float] = PAD_PIXEL, std: Sequence[float] = IMAGENET_STD, *, name: str):
@@ -28,7 +28,7 @@ class PixelNorm(keras.layers.Layer):
           std: one value per channel, in 0..255.
           name: the layer's name.
         """
-        # Without autocast: bfloat16 would round the pixels before the mean is taken off.
+        # Without autocast: bfloat16 would round the pixels before the mean is subtracted.
         super().__init__(name=name, autocast=False)
         self.mean, self.std = tuple(mean), tuple(std)
 

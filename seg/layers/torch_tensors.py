@@ -1,4 +1,4 @@
-"""Tensors of torch's layers as arrays of ours, for weights of torchvision's models."""
+"""Conversion of torch's tensors, for weights of torchvision's models."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ NORM = {'gamma': 'weight', 'beta': 'bias', 'moving_mean': 'running_mean', 'movin
 
 
 def conv(tensors: Mapping[str, np.ndarray], theirs: str, ours: str) -> dict[str, np.ndarray]:
-    """A convolution, alone or in a block with a normalisation.
+    """Converts a convolution, alone or with a normalisation.
 
     Args:
-      tensors: of the file, by name.
-      theirs: name of a `Conv2d`, or of a `Sequential` of a `Conv2d` and a normalisation. torchvision made the former
-        into the latter in the course of time, and its files have either.
-      ours: path of a `ConvBias`, or of a `ConvNorm` for a normalised one.
+      tensors: tensors of the file, by name.
+      theirs: name of a `Conv2d`, or of a `Sequential` of a `Conv2d` and a normalisation. Older files of torchvision
+        have the former, newer ones the latter.
+      ours: path of a `ConvBias`, or, with a normalisation, of a `ConvNorm`.
 
     Returns:
       Arrays by path of our variables; empty if there are no such tensors.
@@ -34,12 +34,12 @@ def conv(tensors: Mapping[str, np.ndarray], theirs: str, ours: str) -> dict[str,
 
 
 def dense(tensors: Mapping[str, np.ndarray], theirs: str, ours: str) -> dict[str, np.ndarray]:
-    """A `Linear` layer as a `Dense` one; empty if there is none of the name."""
+    """Converts a `Linear` layer to a `Dense` one; empty if there is none of this name."""
     if (kernel := tensors.get(f'{theirs}.weight')) is None:
         return {}
     return {f'{ours}/kernel': kernel.T, f'{ours}/bias': tensors[f'{theirs}.bias']}
 
 
 def under(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays with the name of a layer before each of their paths."""
+    """Puts the name of a layer in front of each path."""
     return {f'{name}/{path}': value for path, value in arrays.items()}

@@ -26,15 +26,15 @@ def pyramid(
       image_size: (height, width) of the canvas, in pixels. A map has ceil(side / stride) cells per side.
       strides: pixels per cell, one per map.
       scale: side of a square anchor, in cells.
-      ratios: heights divided by widths.
-      octaves: how many sizes there are between one map's size and the next one's.
-      offset: where in its cell an anchor's centre lies. 0 is where convolutions with symmetric padding centre a cell;
-        0.5 is the rule of the TPU release.
-      rounded: whether the corners of the anchor around the origin are rounded to whole pixels, as torchvision does.
+      ratios: aspect ratios, height / width.
+      octaves: number of anchor sizes per map, evenly spaced (by factors) up to the next map's.
+      offset: position of an anchor's centre in its cell. 0 is where convolutions with symmetric padding centre a cell;
+        the TPU release has 0.5.
+      rounded: whether the corners of the anchor around the origin are rounded to whole pixels, as in torchvision.
 
     Returns:
       One float32 [h * w * octaves * len(ratios), 4] per map, (y0, x0, y1, x1) in pixels, ordered by row, column,
-      octave, ratio. Anchors may reach out of the image.
+      octave, ratio. Anchors may reach beyond the image.
     """
     levels = []
     for stride in strides:

@@ -11,12 +11,12 @@ from keras import ops
 
 # A decoded box is at most this many times as high or wide as its anchor.
 MAX_SCALE = 1000 / 16
-# Sides are taken to be at least this long, in pixels, where a logarithm or a quotient is formed.
+# Smallest side in pixels for logarithms and quotients.
 _MIN_SIDE = 1e-8
 
 
 def at_least_float32(x: Any) -> Any:
-    """Returns `x`, in float32 if its own dtype is a half precision or an integer: 1023.3 is 1024 in bfloat16."""
+    """Returns `x`, in float32 if its dtype is a half precision or an integer: in bfloat16, 1023.3 is 1024."""
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     return x if dtype in ('float32', 'float64') else ops.cast(x, 'float32')
@@ -46,19 +46,19 @@ def iou(a: Any, b: Any) -> Any:
 
     intersection = overlap(0, 2) * overlap(1, 3)
     union = area(a)[..., :, None] + area(b)[..., None, :] - intersection
-    # Without an intersection any divisor does, also where the union is 0.
+    # Where the intersection is 0, so is the result, whatever the divisor.
     return intersection / ops.where(intersection > 0, union, 1)
 
 
 def clip(boxes: Any, size: Any) -> Any:
-    """Moves the corners of boxes into their images.
+    """Clips boxes to their images.
 
     Args:
       boxes: [B, N, 4].
       size: int32 [B, 2], height and width of the valid part of each image, in pixels.
 
     Returns:
-      [B, N, 4]; boxes that lie outside have no area.
+      [B, N, 4]; boxes outside of it have no area.
     """
     limits = ops.cast(ops.concatenate([size, size], axis=-1), boxes.dtype)[:, None]
     return ops.minimum(ops.maximum(boxes, 0), limits)
@@ -70,10 +70,10 @@ def _centres_and_sides(boxes: Any) -> tuple:
 
 
 def encode(boxes: Any, anchors: Any, weights: Sequence[float] = (1, 1, 1, 1)) -> Any:
-    """Describes boxes relative to anchors: offsets of the centres in sides of the anchor, logarithms of the scales.
+    """Encodes boxes relative to anchors: offsets of the centres in sides of the anchor, logarithms of the scales.
 
-    The code of R-CNN (Girshick et al. 2014, https://arxiv.org/abs/1311.2524). Sides of no length count as 1e-8 pixels,
-    so every result is finite.
+    The box code of R-CNN (Girshick et al. 2014, https://arxiv.org/abs/1311.2524). Sides shorter than 1e-8 pixels count
+    as 1e-8 pixels, so that every result is finite.
 
     Args:
       boxes: [..., 4].
@@ -93,7 +93,7 @@ def encode(boxes: Any, anchors: Any, weights: Sequence[float] = (1, 1, 1, 1)) ->
 
 
 def decode(deltas: Any, anchors: Any, weights: Sequence[float] = (1, 1, 1, 1)) -> Any:
-    """Undoes `encode`; dh and dw count as at most log(1000 / 16).
+    """Inverse of `encode`; dh and dw are limited to log(1000 / 16).
 
     Args:
       deltas: [..., 4] (dy, dx, dh, dw).

@@ -12,9 +12,9 @@ from seg.ops import dispatch
 def conv2d(x: Any, kernel: Any, stride: int = 1, dilation: int = 1) -> Any:
     """Convolves with an odd kernel after padding both ends with equally many zeros.
 
-    Output cell i is centred on input cell `stride * i`, whatever the size. TensorFlow's SAME pads an even-sized map at
-    its end only, which moves that centre by half a stride from one size to the next; published ImageNet weights
-    (torchvision's, Keras') were trained on the symmetric form. With stride 1 the two are the same.
+    Output cell i is centred on input cell `stride * i` for every size. TensorFlow's SAME pads an even-sized map at its
+    end only, which shifts that centre by half a stride between sizes. Published ImageNet weights (torchvision's and
+    Keras') were trained with symmetric padding. With stride 1 the two are the same.
 
     Args:
       x: [B, H, W, C].

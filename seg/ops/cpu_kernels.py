@@ -1,6 +1,6 @@
-"""TensorFlow's kernels that a CPU wants. Loaded by `seg.ops.dispatch` alone, and under TensorFlow alone.
+"""TensorFlow kernels that are faster on a CPU. Loaded by `seg.ops.dispatch` only, and under TensorFlow only.
 
-What each computes is told there, and held against `keras.ops` by the tests. Timings are of two Zen 5 cores under
+`dispatch` documents each function, and tests compare it with `keras.ops`. Timings are for two Zen 5 cores under
 TensorFlow 2.21 with oneDNN, forward and backward together.
 """
 
@@ -17,12 +17,12 @@ from tensorflow.python.ops import control_flow_util
 
 @functools.cache
 def has_accelerator() -> bool:
-    """Whether there is a device beside the CPU."""
+    """Whether there is a device other than the CPU."""
     return any(device.device_type in ('GPU', 'TPU') for device in tf.config.list_logical_devices())
 
 
 def within_xla() -> bool:
-    """Whether a function is being traced under jit_compile=True; there is no public way to ask."""
+    """Whether a function is being traced under jit_compile=True; TensorFlow has no public API for it."""
     return bool(control_flow_util.GraphOrParentsInXlaContext(framework.get_default_graph()))
 
 
@@ -44,8 +44,8 @@ def fused_batch_norm(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, ep
 def argmax(x: Any) -> Any:
     """As `dispatch.argmax`.
 
-    `keras.ops.argmax` looks for negative zeros first: 334 ms of CPU time against 94, together with the maximum itself,
-    on [4, 513, 513, 21].
+    `keras.ops.argmax` searches for negative zeros first: 334 ms of CPU time against 94, together with the maximum
+    itself, on [4, 513, 513, 21].
     """
     return tf.argmax(x, -1, output_type=tf.int32)
 
@@ -53,8 +53,8 @@ def argmax(x: Any) -> Any:
 def relu6(x: Any) -> Any:
     """As `dispatch.relu6`.
 
-    In bfloat16 TensorFlow's own kernel is slow. A minimum after ReLU, which itself becomes a part of the normalisation
-    before it, takes 13 ms together with it in place of 17 on [4, 184, 240, 96].
+    In bfloat16 TensorFlow's own kernel is slow. A minimum after a ReLU that is fused with the preceding normalisation
+    takes, with it, 13 ms instead of 17 on [4, 184, 240, 96].
     """
 
     @tf.custom_gradient
@@ -68,7 +68,7 @@ def relu6(x: Any) -> Any:
 def interpolate(x: Any, size: tuple[int, int], neutral: Callable[[Any], Any]) -> Any:
     """As `dispatch.interpolate`: 4 ms against 20 for two matrix products on [2, 128, 128, 21] -> 512 x 512, in float32.
 
-    The gradient stays the products' one, which is as fast, and deterministic everywhere.
+    The gradient is that of the products, which is as fast, and deterministic everywhere.
     """
 
     @tf.custom_gradient
@@ -87,10 +87,10 @@ def interpolate(x: Any, size: tuple[int, int], neutral: Callable[[Any], Any]) ->
 def atrous_conv(x: Any, kernel: Any, rate: int) -> Any:
     """As `dispatch.atrous_conv`.
 
-    TensorFlow's own way on the CPU goes through a copy of the map into rate x rate small ones. Its plain kernel reads
-    with strides and is 3 to 7 times faster (rate 12 on [2, 32, 32, 2048] -> 256: 92 ms against 334), but has no
-    gradient of its own there. The gradient is therefore spelled out: that of the input is the same convolution with the
-    flipped kernel, that of the kernel one product per tap, which also skips taps that lie outside of the map.
+    On the CPU, TensorFlow copies the map into rate x rate small maps. Its plain kernel, which reads with strides, is 3
+    to 7 times faster (rate 12 on [2, 32, 32, 2048] -> 256: 92 ms against 334), but has no gradient there. So the
+    gradient is written out: for the input, the same convolution with the flipped kernel; for the kernel, one product
+    per tap, without the taps that lie outside of the map.
     """
 
     def correlate(values: Any, weights: Any) -> Any:
@@ -128,9 +128,9 @@ def _kernel_gradient(x: Any, dy: Any, kernel_shape: tuple, rate: int) -> Any:
 def depthwise_conv(x: Any, kernel: Any, stride: int, rate: int) -> Any:
     """As `dispatch.depthwise_conv`; dilated ones on the rate x rate maps of every rate-th cell.
 
-    TensorFlow does that, too, but pads before it cuts the map up: at rate 12 on [2, 32, 32, 2048], 60 x 60 cells in
-    place of 36 x 36 (20 ms against 6, in bfloat16 10 against 3, forward). Taps that lie outside of the map everywhere
-    are left out; at rate 36, one is left of nine, and nothing is cut up.
+    TensorFlow does so, too, but pads before it splits the map: at rate 12 on [2, 32, 32, 2048], 60 x 60 cells instead
+    of 36 x 36 (20 ms against 6, in bfloat16 10 against 3, forward). Taps that always lie outside of the map are left
+    out; at rate 36, one of nine is left, and the map is not split.
     """
     x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
     if rate == 1:
@@ -150,15 +150,15 @@ def depthwise_conv(x: Any, kernel: Any, stride: int, rate: int) -> Any:
 
 
 def _depthwise_core(x: Any, kernel: Any, stride: int) -> Any:
-    """Depthwise convolution without dilation, with a gradient spelled out.
+    """Depthwise convolution without dilation, with its gradient written out.
 
-    Two things are slow in the kernels' own gradient. With stride 2 in bfloat16, that of the input: 29 ms on
-    [4, 180, 240, 96], against 5 here, as 4 small convolutions for the even and odd rows and columns. That of a kernel
-    of more than 3 columns: 15 ms for 5 x 5 on [4, 23, 30, 672] in bfloat16 and 7 in float32, against 1.4 and 2.4 as
-    that of 5 x 3 and of 5 x 2.
+    Two parts of the kernels' own gradient are slow. The input's at stride 2 in bfloat16: 29 ms on [4, 180, 240, 96],
+    against 5 here by 4 small convolutions for the even and odd rows and columns. The kernel's, if it has more than 3
+    columns: 15 ms for 5 x 5 on [4, 23, 30, 672] in bfloat16 and 7 in float32, against 1.4 and 2.4 here by a 5 x 3 and
+    a 5 x 2 kernel.
 
-    The forward kernel takes borders of its own, too, but then TensorFlow (2.21) ends the process with a failed check
-    while it joins the convolution with an offset that is added to its result. Inside of a gradient nothing is added.
+    The forward kernel accepts explicit borders, too, but then TensorFlow 2.21 aborts the process with a failed check
+    when it fuses the convolution with an added offset. In a gradient nothing is added.
     """
     height, width = x.shape[1:3]
     rows, columns = kernel.shape[:2]
@@ -171,7 +171,7 @@ def _depthwise_core(x: Any, kernel: Any, stride: int) -> Any:
         )
 
     def kernel_gradient(x: Any, dy: Any) -> Any:
-        """`x` is without its borders if the stride is 1."""
+        """If the stride is 1, `x` has no borders."""
 
         def part(x: Any, count: int, padding: str) -> Any:
             return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
@@ -182,7 +182,7 @@ def _depthwise_core(x: Any, kernel: Any, stride: int) -> Any:
                 padding=padding,
             )
 
-        # The fast kernel wants a map no smaller than its own.
+        # The fast kernel needs a map at least as large as itself.
         if stride == 1 and columns <= 3 and height >= rows and width >= columns:
             return part(x, columns, 'SAME')
         if stride == 1:

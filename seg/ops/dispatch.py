@@ -1,7 +1,7 @@
-"""The one door from model code to a backend's own kernels, where these pay for themselves.
+"""The only access of model code to a backend's own kernels, where these are faster.
 
-Every function here has a neutral meaning, stated in its docstring and tested against plain `keras.ops`; what a backend
-has no better way for is computed with `keras.ops`. The kernels, and what they save, are in `seg/ops/cpu_kernels.py`.
+Each function is defined by its docstring and tested against plain `keras.ops`, which it uses where a backend has no
+faster kernel. The kernels, and their timings, are in `seg/ops/cpu_kernels.py`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ def _on_tensorflow() -> bool:
 
 
 def _kernels() -> ModuleType:
-    """Not imported above: it loads TensorFlow, which other backends do without."""
+    """Imported late, because it loads TensorFlow, which other backends do not need."""
     from seg.ops import cpu_kernels
 
     return cpu_kernels
 
 
 def _on_cpu(x: Any = None) -> bool:
-    """Whether TensorFlow has nothing but the CPU; of a map `x`, whether its height and width are known, too."""
+    """Whether TensorFlow has only the CPU, and, for a map `x`, its height and width are known."""
     known = x is None or None not in x.shape[1:3]
     return known and _on_tensorflow() and not _kernels().has_accelerator()
 
@@ -56,7 +56,7 @@ def fused_batch_norm(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, ep
 
 
 def argmax(x: Any) -> Any:
-    """Returns where the largest value along the last axis is, int32; of equal ones the first."""
+    """Returns the index of the largest value along the last axis, int32; of equal values the first."""
     if _on_tensorflow():
         return _kernels().argmax(x)
     return ops.cast(ops.argmax(x, -1), 'int32')

@@ -1,4 +1,4 @@
-"""Masks of objects, cut out at other boxes."""
+"""Masks of instances, resampled over other boxes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from seg.ops.boxes import at_least_float32
 
 
 def crop_masks(masks: Any, boxes: Any, index: Any, rois: Any, size: int) -> Any:
-    """Reads objects' masks at the bin centres of regions of interest.
+    """Samples instances' masks at the bin centres of regions of interest.
 
     Args:
-      masks: uint8 [B, N, M, M], 0..255, cell (i, j) standing for its part of the object's box.
-      boxes: [B, N, 4], the objects' boxes in pixels.
-      index: int32 [B, P], the object of each region.
+      masks: uint8 [B, N, M, M], 0..255, over each instance's box.
+      boxes: [B, N, 4], the instances' boxes in pixels.
+      index: int32 [B, P], the instance of each region.
       rois: [B, P, 4] in pixels.
       size: bins per side of a region.
 
     Returns:
-      float32 [B, P, size, size]: 1 where the mask, read bilinearly between the centres of its cells, is at least half
-      of 255; 0 elsewhere and outside of the object's box. An object without area is 0 everywhere.
+      float32 [B, P, size, size]: 1 where the mask, interpolated between the centres of its cells, is at least half of
+      255; 0 elsewhere and outside of the instance's box. An instance without area is 0 everywhere.
     """
     batch, count, side, _ = masks.shape
     batch = batch or ops.shape(masks)[0]
@@ -37,7 +37,7 @@ def crop_masks(masks: Any, boxes: Any, index: Any, rois: Any, size: int) -> Any:
     inside = ops.logical_and(ops.logical_and(place >= 0, place <= 1), extent > 0)
     place = ops.clip(place * side - 0.5, 0, side - 1)
     low = ops.floor(place)
-    share = place - low
+    fraction = place - low
     low = ops.cast(low, 'int32')
     high = ops.minimum(low + 1, side - 1)
 
@@ -47,10 +47,10 @@ def crop_masks(masks: Any, boxes: Any, index: Any, rois: Any, size: int) -> Any:
         cells = ((item[..., None] * side + rows[:, :, 0])[..., None]) * side + columns[:, :, 1][:, :, None]
         return ops.cast(ops.take(pixels, cells), rois.dtype)
 
-    down, across = share[:, :, 0][..., None], share[:, :, 1][:, :, None]
+    down, across = fraction[:, :, 0][..., None], fraction[:, :, 1][:, :, None]
     upper = read(low, low) * (1 - across) + read(low, high) * across
     lower = read(high, low) * (1 - across) + read(high, high) * across
     value = upper * (1 - down) + lower * down
     inside = ops.logical_and(inside[:, :, 0][..., None], inside[:, :, 1][:, :, None])
-    # Often a bin lies halfway between an object's cell and another's, and then rounding must not decide.
+    # A bin is often exactly halfway between a set cell and an unset one; rounding must not decide there.
     return ops.cast(ops.logical_and(inside, value >= 127.5 - 0.01), 'float32')

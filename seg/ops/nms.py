@@ -11,25 +11,25 @@ from seg.ops import sampling
 from seg.ops.boxes import at_least_float32, iou
 from seg.ops.gathering import batched_gather
 
-# Boxes that are decided on together: enough to keep a device busy, few enough for pairs of them.
+# Boxes that are processed together: enough to keep a device busy, few enough for all pairs of them.
 TILE = 512
 
 
 def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: Any = None) -> tuple:
-    """Chooses boxes by falling score, each unless it overlaps one chosen before it.
+    """Greedy non-maximum suppression: keeps boxes by falling score, each unless it overlaps a kept one.
 
-    Many boxes are decided on at a time: of the next ones, those that no chosen one excludes, and the best among these.
+    Boxes are processed in tiles: those of a tile that no kept box suppresses, then the best among these.
 
     Args:
       boxes: [B, N, 4].
-      scores: [B, N]; what has a score of -inf or NaN is never chosen. Of equal scores the first comes first.
-      iou_threshold: boxes whose intersection over union exceeds it exclude each other.
-      max_output: places per image.
-      groups: int32 [B, N], small numbers from 0 on: only boxes of one group (a class, a level) exclude each other.
-        None: all are of one.
+      scores: [B, N]; a box with a score of -inf or NaN is never kept. Equal scores keep their order.
+      iou_threshold: of two boxes whose IoU exceeds it, the one with the lower score is suppressed.
+      max_output: rows per image.
+      groups: int32 [B, N], small numbers from 0 on: boxes suppress each other within a group (a class, a level) only.
+        None: all are in one group.
 
     Returns:
-      `(index int32 [B, max_output], valid bool [B, max_output])`; valid places come first, the others have index 0.
+      `(index int32 [B, max_output], valid bool [B, max_output])`; valid rows come first, the others have index 0.
     """
     boxes, scores = at_least_float32(ops.stop_gradient(boxes)), at_least_float32(ops.stop_gradient(scores))
     start, end = boxes[..., :2], boxes[..., 2:]
@@ -44,7 +44,7 @@ def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: 
     columns = []
     for x in (batched_gather(boxes, order), group, scores > -float('inf'), order):
         rest = tuple(x.shape[2:])
-        # The last tile is filled up with what is never chosen.
+        # The last tile is padded with boxes that are never kept.
         x = ops.pad(x, ((0, 0), (0, tiles * tile - count), *((0, 0) for _ in rest)))
         columns.append(ops.reshape(x, (-1, tiles, tile, *rest)))
     places = ops.arange(max_output, dtype='int32')[None]
@@ -57,13 +57,13 @@ def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: 
         own_boxes, own_groups, there, own_index = (ops.take(x, number, axis=1) for x in columns)
 
         def excludes(boxes: Any, groups: Any, chosen: Any) -> Any:
-            """[B, R, tile]: which of the tile's boxes may not be chosen beside which of the given ones."""
+            """[B, R, tile]: which of the given boxes suppresses which box of the tile, if `chosen`."""
             same = ops.logical_and(groups[..., None] == own_groups[:, None], chosen[..., None])
             return ops.logical_and(same, iou(boxes, own_boxes) > iou_threshold)
 
         there = ops.logical_and(there, ops.logical_not(ops.any(excludes(boxes, groups, valid), axis=1)))
         kept = _settle(ops.logical_and(excludes(own_boxes, own_groups, there), before), there)
-        # In their order, they take the places behind those that were chosen before.
+        # They follow, in their order, those that were kept before.
         order, _ = sampling.first(ops.where(kept, 1, -1), tile)
         earlier, now = (ops.sum(ops.cast(x, 'int32'), axis=1, keepdims=True) for x in (valid, kept))
         rank = places - earlier
@@ -85,14 +85,14 @@ def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: 
 
 
 def _settle(excludes: Any, there: Any) -> Any:
-    """Decides which boxes stay: those that no other staying box excludes.
+    """Decides which boxes are kept: those that no other kept box suppresses.
 
     Greedy suppression is sequential, but a box depends only on higher-scoring boxes that overlap it, and such chains
     are short. So all boxes are decided in parallel, and again until nothing changes: a few rounds give the same result.
 
     Args:
-      excludes: bool [B, T, T], whether the first box excludes the second, which comes after it.
-      there: bool [B, T], which boxes there are.
+      excludes: bool [B, T, T], whether the first box suppresses the second, which comes after it.
+      there: bool [B, T], false for padding.
 
     Returns:
       bool [B, T].

@@ -1,4 +1,4 @@
-"""Stateless noise per example, the same bits on every backend."""
+"""Stateless random numbers per example, the same bits on every backend."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def random_bits(seed: Any, salt: int, count: int) -> Any:
     """Draws random words that depend on the example's seed, the salt and the position only.
 
     A counter-based generator: position, seed and salt go through an integer hash (the finaliser of MurmurHash3, twice).
-    There is no state, so that the split of a batch over replicas, a restart, or the backend changes nothing.
+    There is no state: the split of a batch over replicas, a restart or the backend changes nothing.
 
     Args:
       seed: [B, 2] int32.
-      salt: 0..2^32 - 1, tells apart the users of one seed.
+      salt: 0..2^32 - 1, different for each use of one seed.
       count: words per example.
 
     Returns:
@@ -24,7 +24,7 @@ def random_bits(seed: Any, salt: int, count: int) -> Any:
     """
     seed = ops.cast(seed, 'uint32')
     low = _mix(ops.bitwise_xor(seed[:, :1], _mix(_word(salt ^ 0x9E3779B9))))
-    # Mixed once more, or else the position that equals the seed's second half would draw 0 always.
+    # Mixed once more: otherwise the position equal to the seed's second half would always draw 0.
     high = _mix(ops.add(seed[:, 1:], _mix(low)))
     positions = ops.convert_to_tensor(np.arange(count, dtype=np.uint32)[None])
     return _mix(ops.bitwise_xor(_mix(ops.add(positions, low)), high))

@@ -1,7 +1,7 @@
-"""The replicas that take a step together: how many there are, and sums over them.
+"""The replicas that take a step together: their number, and sums over them.
 
-An engine says so around a replica's code, `with running(count, add):`, and layers ask here. Without such a block, and
-in an engine whose step is one program over the global batch, there is one.
+An engine sets both around a replica's code, `with running(count, add):`, and layers read them here. Without such a
+block, and in an engine whose step is one program over the global batch, there is one replica.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _CURRENT: contextvars.ContextVar[_Replicas] = contextvars.ContextVar('replicas',
 
 @contextlib.contextmanager
 def running(count: int, add: Callable[[Any], Any]) -> Iterator[None]:
-    """Within this block runs the code of one replica, in its own thread if there are several.
+    """Context for the code of one replica, in its own thread if there are several.
 
     Args:
-      count: of the replicas.
+      count: number of replicas.
       add: sums a tensor, or each of a list, over all of them; its gradient is summed over them likewise.
     """
     token = _CURRENT.set(_Replicas(count, add))
@@ -37,7 +37,7 @@ def running(count: int, add: Callable[[Any], Any]) -> Iterator[None]:
 
 
 def num_replicas() -> int:
-    """Returns how many replicas run the current step together; 1 outside of a replica's code."""
+    """Returns the number of replicas that take the current step together; 1 outside of a replica's code."""
     return _CURRENT.get().count
 
 

@@ -11,14 +11,14 @@ Three conventions differ in where output pixel p reads the input:
 - torch's `align_corners=True`: p * (in - 1) / (out - 1). The centres of the corner pixels coincide.
 - `upsample_bilinear`: p / factor. The grids coincide.
 
-The last is the one for feature maps. Every strided convolution here pads symmetrically (`seg.ops.conv`), so that cell i
+Feature maps use the last one. Every strided convolution here pads symmetrically (`seg.ops.conv`), so that cell i
 of a stride-s map is centred on pixel s * i of the image, for every image size; p / s is where pixel p lies in the map.
 The published recipe makes all sizes k * s + 1, where `align_corners=True` is exactly that: (n - 1) / (s * (n - 1)).
 For other sizes it is not (512 pixels at stride 16: 32 cells, a scale of 31 / 511 instead of 1 / 16, off by up to 15
 pixels at the far end), nor is the half-pixel rule (off by 7.5 pixels everywhere, and by a factor that depends on the
 size where the stride does not divide it). With p / s a model trained on crops of one size means the same on a canvas
-of any other, and what it computes for a pixel does not depend on how far the canvas was padded. Pixels past a picture's
-last cell (at most s - 1 of them) read that cell, where the map ends there and where it goes on (`seg.ops.pictures`).
+of any other, and the result for a pixel does not depend on the padding of the canvas. Pixels beyond an image's last
+cell (at most s - 1 of them) read that cell, whether the map ends there or not (`seg.ops.pictures`).
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from seg.ops.pictures import extended
 
 
 def resize_pictures(x: Any, size: Any, new_size: Any, canvas: tuple[int, int]) -> Any:
-    """Resizes the pictures at the top left of each map, each as if it were alone: half a pixel at its outer edges.
+    """Resizes the images at the top left of each map, each on its own, with half-pixel centres.
 
     Args:
       x: [B, H, W, C] float.
-      size: [B, 2] int32, height and width of each picture.
-      new_size: [B, 2] int32, what they become.
+      size: [B, 2] int32, height and width of each image.
+      new_size: [B, 2] int32, their new height and width.
       canvas: (height, width) of the result.
 
     Returns:
-      [B, *canvas, C] in x's dtype. Past the pictures' new ends, their last rows and columns go on.
+      [B, *canvas, C] in x's dtype. Beyond the images' new edges, their last rows and columns are repeated.
     """
     exact = keras.backend.result_type(x.dtype, 'float32')
 
     def matrices(axis: int) -> Any:
-        """[B, out, in], as `_Interpolate` has them, of each picture."""
+        """[B, out, in], the interpolation matrix of each image, see `_Interpolate`."""
         old, new = (ops.cast(sizes[:, axis, None], exact) for sizes in (size, new_size))
         source = (ops.arange(canvas[axis], dtype=exact) + 0.5) * (old / new) - 0.5
         source = ops.minimum(ops.maximum(source, 0), old - 1)
@@ -62,7 +62,7 @@ def resize_pictures(x: Any, size: Any, new_size: Any, canvas: tuple[int, int]) -
 
 
 def upsample_bilinear(x: Any, size: tuple[int, int], factor: int) -> Any:
-    """Upsamples feature maps onto the grid that they were made from: output pixel p reads `x` at `p / factor`.
+    """Upsamples feature maps to the grid that they were computed from: output pixel p reads `x` at `p / factor`.
 
     Args:
       x: [B, h, w, C] float; h and w may be unknown while a Keras model is built.
@@ -82,7 +82,7 @@ def upsample_bilinear(x: Any, size: tuple[int, int], factor: int) -> Any:
 
 
 class _Interpolate(keras.Operation):
-    """Interpolation between neighbours, one axis after the other; positions past the end read the end."""
+    """Linear interpolation, one axis after the other; positions beyond the end read the last cell."""
 
     def __init__(self, size: tuple[int, int], factor: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Random choice of positives and negatives in a fixed proportion, and their gathering into fixed places."""
+"""Random sampling of positives and negatives in a fixed proportion, and their gathering into fixed rows."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from seg.ops.random import random_bits
 
 
 def balanced(positive: Any, negative: Any, seed: Any, total: int, fraction: float, salt: int = 0x5A3D) -> Any:
-    """Chooses up to `total` items of each image at random, of which at most the share `fraction` is positive.
+    """Samples up to `total` items of each image, of which at most the fraction `fraction` is positive.
 
-    Missing positives are made up for by negatives, missing negatives by nothing.
+    Negatives take the places of missing positives; nothing takes those of missing negatives.
 
     Args:
       positive: bool [B, A].
       negative: bool [B, A], nowhere true together with `positive`.
-      seed: int32 [B, 2], of each image.
-      total: how many to choose.
-      fraction: largest share of positives among `total`; their number is rounded down.
-      salt: tells apart choices that share a seed.
+      seed: int32 [B, 2], seed of each image.
+      total: number of items to sample.
+      fraction: largest fraction of positives among `total`; their number is rounded down.
+      salt: different for each sampling with the same seed.
 
     Returns:
-      int32 [B, A]: 1 for chosen positives, 0 for chosen negatives, -1 for all others.
+      int32 [B, A]: 1 for sampled positives, 0 for sampled negatives, -1 for all others.
     """
     count = int(positive.shape[1])
     # 31 random bits, so that they are positive as int32, where top_k is fast.
     keys = ops.cast(ops.right_shift(random_bits(seed, salt, count), ops.convert_to_tensor(np.uint32(1))), 'int32')
 
     def highest(mask: Any, limit: int) -> tuple:
-        """Returns the places of the `limit` highest keys under the mask, and which of them there are."""
+        """Returns the indices of the `limit` highest keys under the mask, and which of them are valid."""
         values, places = ops.top_k(ops.where(mask, keys, -1), min(limit, count))
         return places, values >= 0
 
@@ -39,7 +39,7 @@ def balanced(positive: Any, negative: Any, seed: Any, total: int, fraction: floa
     taken = ops.sum(ops.cast(found, 'int32'), axis=1, keepdims=True)
     negatives, spare = highest(negative, total)
     spare = ops.logical_and(spare, ops.arange(spare.shape[1], dtype='int32')[None] < total - taken)
-    # From -1, a chosen positive is 2 steps up and a chosen negative is 1.
+    # From -1, a sampled positive is 2 steps up and a sampled negative is 1.
     steps = ops.concatenate([2 * ops.cast(found, 'int32'), ops.cast(spare, 'int32')], axis=1)
     places = ops.cast(ops.concatenate([positives, negatives], axis=1), 'int32')
     batch = ops.shape(keys)[0]
@@ -49,18 +49,17 @@ def balanced(positive: Any, negative: Any, seed: Any, total: int, fraction: floa
 
 
 def first(kinds: Any, total: int) -> tuple:
-    """Gathers what `balanced` chose: positives first, then negatives, each in their order.
+    """Gathers the sample of `balanced`: positives first, then negatives, each in their order.
 
     Args:
       kinds: int32 [B, A], 1, 0 or -1.
-      total: places per image.
+      total: rows per image.
 
     Returns:
-      `(index, kind)`, both int32 [B, total]: positions in `kinds`, and 1, 0, or -1 for places that stay empty (their
-      index is 0).
+      `(index, kind)`, both int32 [B, total]: positions in `kinds`, and 1, 0, or -1 for empty rows (their index is 0).
     """
     count = int(kinds.shape[1])
-    # Keys tell kinds apart first, then positions, and are all different.
+    # Keys order by kind first, then by position, and are all different.
     backwards = np.arange(count - 1, -1, -1, dtype=np.int32)[None]
     keys = (kinds + 1) * count + backwards
     values, index = ops.top_k(keys, min(total, count))

@@ -100,12 +100,12 @@ def test_pixels_are_normalised_before_rounding():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'output_stride': 4}, r'output_stride: resnet50 has 8, 16 and 32, received 4'),
-        ({'variant': 'caffe'}, r"resnet50.variant: expected one of 'torchvision', 'keras', received 'caffe'"),
-        ({'stem': 'conv3'}, r"resnet50.stem: expected one of 'conv7', 'beta', received 'conv3'"),
-        ({'width': 0.0}, r'resnet50.width'),
-        ({'multi_grid': (1, 2)}, r'multi_grid: the last stage of resnet50 has 3 blocks'),
-        ({'multi_grid': (2, 4, 8), 'output_stride': 32}, r'multi_grid: at output stride 32'),
+        ({'output_stride': 4}, r'output_stride = 4: backbones.resnet50 '),
+        ({'variant': 'caffe'}, r"backbones.resnet50.variant = 'caffe': .*'torchvision', 'keras'"),
+        ({'stem': 'conv3'}, r"backbones.resnet50.stem = 'conv3': .*'conv7', 'beta'"),
+        ({'width': 0.0}, r'backbones.resnet50.width = 0.0'),
+        ({'multi_grid': (1, 2)}, r'multi_grid = \(1, 2\): .*backbones.resnet50 has 3 blocks'),
+        ({'multi_grid': (2, 4, 8), 'output_stride': 32}, r'multi_grid = \(2, 4, 8\): at output stride 32'),
     ],
 )
 def test_messages(settings, message):
