@@ -106,7 +106,7 @@ def test_cascade_on_coco_is_the_published_recipe(settings, engine, tmp_path, mon
     built = modes.build([name], gin_params=params, model_dir=str(tmp_path / 'run'), mode='train', engine=engine)
     model = built.task.model
     assert model.stage_weights == (1.0, 0.5, 0.25)
-    assert [head.positive_iou for head in model.box_heads] == [0.5, 0.6, 0.7]
+    assert [head.sampler.positive_iou for head in model.box_heads] == [0.5, 0.6, 0.7]
     assert [head.code_weights[0] for head in model.box_heads] == [10.0, 20.0, 30.0]
     assert config.operative_values()['losses.box_regression.beta'] == '1.0'
 

@@ -285,7 +285,7 @@ def test_equals_jax(tmp_path):
 def test_cascade_gets_stricter():
     """Every head compares the same regions by its own overlap; boxes that did not move lose positives only."""
     model = small_rcnn.make(cascade=True)
-    assert [head.positive_iou for head in model.box_heads] == [0.5, 0.6, 0.7]
+    assert [head.sampler.positive_iou for head in model.box_heads] == [0.5, 0.6, 0.7]
     assert [head.code_weights[0] for head in model.box_heads] == [10, 20, 30]
     for head in model.box_heads:
         head.shift.kernel.assign(tf.zeros_like(head.shift.kernel.value))
@@ -304,7 +304,7 @@ def test_cascade_stage_weights():
     assert [float(stage['weight']) for stage in outputs['boxes']] == [1.0, 0.5, 0.25]
     maps = list(model.decoder(model.backbone(batch['image'], training=True), size=batch['size']).values())[:4]
     truth = _truth(batch, 'float32')
-    rois = model.box_heads[0].sample(tf.constant(batch['boxes']), truth.valid, truth, batch['seed'])
+    rois = model.box_heads[0].sampler.sample(tf.constant(batch['boxes']), truth.valid, truth, batch['seed'])
 
     def slopes(weights):
         model.stage_weights = weights
