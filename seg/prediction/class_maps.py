@@ -1,4 +1,4 @@
-"""Class maps: what is written of a picture whose every pixel has a class."""
+"""The outputs of semantic segmentation: class map, overlay, and probabilities of each image."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _BAND_ROWS = 64  # Of an overlay: blending takes many bytes a pixel.
 
 
 class ClassMaps(Outputs):
-    """Writes class map, overlay and, on request, probabilities of each picture."""
+    """Writes class map, overlay and, on request, probabilities of each image."""
 
     def __init__(
         self, folder: str, info: DatasetInfo, colors: Sequence[drawing.Color], settings: Predict, probabilities: bool
     ):
-        """Takes what all pictures have in common.
+        """Takes what all images have in common.
 
         Args:
           folder: see `Outputs`.
@@ -56,7 +56,7 @@ class ClassMaps(Outputs):
         return size[0] * size[1] + 4 * self._info.num_classes * maps
 
     def picture(self, source: Source, pixels: np.ndarray, prediction: Iterable[Band]) -> dict[str, Any]:
-        """Writes the files of one picture, see `Outputs`; `prediction` are its bands, top to bottom."""
+        """Writes the files of one image, see `Outputs`; `prediction` are its bands, top to bottom."""
         info = self._info
         classes = np.empty(pixels.shape[:2], np.uint8)
         count, confidence = np.zeros(info.num_classes, np.int64), np.zeros(info.num_classes)

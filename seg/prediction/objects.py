@@ -1,4 +1,4 @@
-"""Objects: what is written of a picture in which boxes, classes and masks were found."""
+"""The outputs of instance segmentation: overlays, and one list of all detections."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from seg.prediction.settings import Predict
 from seg.prediction.sources import DETECTIONS, OVERLAY, Source
 from seg.structures import DatasetInfo, Detections
 
-# Of the picture, while an object that fills it is pasted, encoded and drawn.
+# Per pixel of the image, while an instance that fills it is pasted, encoded and drawn.
 _BYTES_PER_PIXEL = 24
 
 
 class Objects(Outputs):
-    """Writes an overlay of each picture, and one `detections.json` of all: a list as COCO has its results.
+    """Writes an overlay of each image, and one `detections.json` of all: a list in the format of COCO's results.
 
     The list is written as it comes, and takes its place when the run ends well; before that there is none. So it
     belongs to the `predictions.jsonl` beside it.
@@ -39,7 +39,7 @@ class Objects(Outputs):
         settings: Predict,
         fits_canvas: bool,
     ):
-        """Takes what all pictures have in common.
+        """Takes what all images have in common.
 
         Args:
           folder: see `Outputs`.
@@ -85,7 +85,7 @@ class Objects(Outputs):
         return size[0] * size[1] * _BYTES_PER_PIXEL
 
     def picture(self, source: Source, pixels: np.ndarray, prediction: Detections) -> dict[str, Any]:
-        """Writes the overlay of one picture, see `Outputs`; the part of its record has the objects themselves, too."""
+        """Writes the overlay of one image, see `Outputs`; its part of the record also has the detections."""
         found = self._found(prediction)
         entries = [self._result(source.id, *one) for one in zip(*prediction, strict=True)]
         pixels = overlay(
@@ -101,7 +101,7 @@ class Objects(Outputs):
         return {'image_id': source.id, **found, 'detections': entries}
 
     def line(self, record: dict[str, Any]) -> None:
-        """Appends a picture's objects to the list, and the rest of its record to `predictions.jsonl`."""
+        """Appends an image's detections to the list, and the rest of its record to `predictions.jsonl`."""
         with self._writing(self._path):
             for entry in record.pop('detections', ()):
                 self._list.write(self._separator + json.dumps(entry, separators=(',', ':')).encode() + b'\n')
@@ -118,7 +118,7 @@ class Objects(Outputs):
         return {'count': len(ids), 'classes': classes}
 
     def _result(self, image_id: int | str, box, score, class_id, mask: dict[str, Any]) -> dict[str, Any]:
-        """An object as COCO's results have it."""
+        """A detection in the format of COCO's results."""
         ids = self._info.original_ids
         y0, x0, y1, x1 = (float(side) for side in box)
         return {
@@ -131,12 +131,12 @@ class Objects(Outputs):
 
 
 class Fitted(OneCanvas):
-    """A picture on one canvas: as it is, or scaled to fit."""
+    """An image on one canvas: as it is, or scaled to fit."""
 
     def __init__(self, picture: np.ndarray, canvas: Size, fills: bool):
         super().__init__(picture, canvas, ('boxes', 'scores', 'classes', 'masks'), maps=False, fills=fills)
         self._size = picture.shape[:2]
 
     def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Detections:
-        """What was found, in the picture's own pixels."""
+        """The detections in the image's own pixels."""
         return paste.detections(next(results), self._pixels.shape[:2], self._size)

@@ -28,21 +28,21 @@ _JPEG = {'quality': 90, 'subsampling': 0}  # Colours at full resolution: those o
 
 
 class Outputs:
-    """Writes what is predicted into one folder; every file whole or not at all.
+    """Writes predictions to one folder; every file whole or not at all.
 
     As a context it makes the folder, with a legend of the colours where there are classes, and in the end removes what
-    is half written. A subclass for each kind of prediction says how a picture goes over the canvas (`plan`,
+    is half written. A subclass for each kind of prediction says how an image is placed on the canvas (`plan`,
     `prediction_bytes`), and what becomes of the prediction (`picture`).
 
     Attributes:
       folder: the folder.
-      one_canvas: whether every picture takes one canvas only.
+      one_canvas: whether every image takes one canvas only.
     """
 
     one_canvas = True
 
     def __init__(self, folder: str, info: DatasetInfo, colors: Sequence[drawing.Color] = ()):
-        """Takes what all pictures have in common.
+        """Takes what all images have in common.
 
         Args:
           folder: for everything; what earlier runs left in it stays, unless it has the same name.
@@ -87,23 +87,23 @@ class Outputs:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def plan(self, picture: np.ndarray, canvas: Size) -> Plan:
-        """Decides how a picture, uint8 [H, W, 3], goes over a canvas of (height, width)."""
+        """Plans how an image, uint8 [H, W, 3], is placed on a canvas of (height, width)."""
         raise NotImplementedError
 
     def prediction_bytes(self, size: Size, canvas: Size) -> int:
-        """About what the prediction of a picture of a size, and its drawing, take in memory."""
+        """Estimates the bytes in memory of the prediction and the overlay of an image of a size."""
         raise NotImplementedError
 
     def picture(self, source: Source, pixels: np.ndarray, prediction: Any) -> dict[str, Any]:
-        """Writes the files of one picture. May be called from several threads.
+        """Writes the files of one image. May be called from several threads.
 
         Args:
-          source: the picture.
+          source: the image.
           pixels: uint8 [H, W, 3], the same; becomes its overlay.
           prediction: what the `prediction` of its plan returned.
 
         Returns:
-          The part of its record that tells what was found.
+          The part of its record with the predictions.
 
         Raises:
           PictureError: if its name cannot be one of files.
@@ -112,7 +112,7 @@ class Outputs:
         raise NotImplementedError
 
     def line(self, record: dict[str, Any]) -> None:
-        """Appends a picture's line to `predictions.jsonl`. Called in the order of the sources."""
+        """Appends an image's line to `predictions.jsonl`. Called in the order of the sources."""
         with self._writing(self._lines.name):
             self._lines.write(json.dumps(record, ensure_ascii=False) + '\n')
             self._lines.flush()
@@ -161,7 +161,9 @@ class Outputs:
         if '\0' in name or os.path.commonpath([inside, os.path.realpath(os.path.dirname(path))]) != inside:
             raise PictureError(f'its outputs would be called {shown(name)}, which leads out of the output folder')
         if not self._may_replace and path not in self._own and os.path.lexists(path):
-            with contextlib.suppress(OSError):  # Else the next run would take what is there for that of an earlier one.
+            with contextlib.suppress(
+                OSError
+            ):  # Else the next run would take these files for predictions of an earlier one.
                 os.remove(self._lines.name)
             raise UserError(
                 f'--output={self.folder}: {path} is there, and no earlier prediction wrote it. Choose another --output.'
@@ -179,7 +181,7 @@ class Outputs:
             ) from None
 
     def _sweep(self) -> None:
-        """Removes what processes of this machine left that were killed in the middle of their writing."""
+        """Removes the temporary folders of processes of this machine that were killed."""
         prefix = f'.partial-{socket.gethostname()}-'
         for name in os.listdir(self.folder):
             process = name.removeprefix(prefix)
@@ -196,7 +198,7 @@ def _drawable(pixels: np.ndarray) -> Image.Image:
 
 
 def encoded(picture: Image.Image, file_format: str, **settings) -> bytes:
-    """A picture as the bytes of a file."""
+    """An image as the bytes of a file."""
     buffer = io.BytesIO()
     picture.save(buffer, file_format, **settings)
     return buffer.getvalue()
