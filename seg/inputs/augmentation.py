@@ -10,25 +10,29 @@ import tensorflow as tf
 
 from seg.augments.base import FIELDS, Augment, Example
 from seg.datasets import checking
+from seg.datasets.base import Field
 from seg.errors import UserError, shown
 from seg.registry import Factory
 
 
-def build(factories: Sequence[Factory], slot: str, **supplied: Any) -> list[Augment]:
-    """Builds augments whose errors tell their names.
+def build(factories: Sequence[Factory], slot: str, target: str, **supplied: Any) -> list[Augment]:
+    """Builds augments whose errors tell their names, and which are checked whenever they are traced.
+
+    Args:
+      factories: the augments.
+      slot: the setting that holds them, for messages.
+      target: what the task learns from; keys of a target that is not in `FIELDS` keep what they have.
+      supplied: what augments may be supplied with.
 
     Raises:
       UserError: if one is no function of an example and a seed.
     """
     augments = []
     for i, factory in enumerate(factories):
-        augment, entry = factory(**supplied), factory.entry
+        augment, name = factory(**supplied), f'{slot}[{i}]: {factory.entry.reference} ({factory.entry.place})'
         if not _takes_two(augment):
-            raise UserError(
-                f'{slot}[{i}]: {entry.reference} ({entry.place}) returned {shown(augment)}; expected a function '
-                'augment(example, seed).'
-            )
-        augments.append(named(augment, f'{slot}[{i}]: {entry.reference} ({entry.place})'))
+            raise UserError(f'{name} returned {shown(augment)}; expected a function augment(example, seed).')
+        augments.append(_checked(named(augment, name), name, FIELDS.get(target, {})))
     return augments
 
 
@@ -62,53 +66,60 @@ def named(augment: Augment, name: str) -> Augment:
     return run
 
 
-def stages(example: Example, augments: Sequence[Augment], seed: tf.Tensor) -> tuple[Example, ...]:
-    """The example, and what each augment makes of it; ends early at a value that is no example."""
-    made = [example]
+def _checked(augment: Augment, name: str, fields: Mapping[str, Field]) -> Augment:
+    def run(example: Example, seed: tf.Tensor) -> Example:
+        made = augment(example, seed)
+        _check(example, made, name, fields)
+        return made
+
+    return run
+
+
+def applied(example: Example, augments: Sequence[Augment], seed: tf.Tensor) -> Example:
+    """What all augments make of an example, each with a seed of its own."""
     for i, augment in enumerate(augments):
-        if isinstance(made[-1], dict):
-            made.append(augment(made[-1], tf.random.experimental.stateless_fold_in(seed, i)))
-    return tuple(made)
+        example = augment(example, tf.random.experimental.stateless_fold_in(seed, i))
+    return example
 
 
-def check_stages(
-    stages: Sequence[Mapping[str, tf.TypeSpec]], factories: Sequence[Factory], slot: str, target: str
-) -> None:
-    """Refuses augments that return something else than an example with the keys, dtypes and dimensions it had.
-
-    Args:
-      stages: specs of an example before the first augment and after each one, as far as they go.
-      factories: the augments.
-      slot: the setting that holds them, for messages.
-      target: what the task learns from; keys of a target that is not in `FIELDS` keep what they have.
+@tf.autograph.experimental.do_not_convert
+def _check(example: Example, made: Any, name: str, fields: Mapping[str, Field]) -> None:
+    """Refuses what is no example with the keys, dtypes and dimensions that it had; values are not looked at.
 
     Raises:
       UserError: names the augment, the key, what it returned and what was expected.
     """
-    first, fields = stages[0], FIELDS.get(target, {})
-    for i, spec in enumerate(stages[1:]):
 
-        def refuse(found: str, expected: str, i: int = i) -> UserError:
-            entry = factories[i].entry
-            return UserError(f'{slot}[{i}]: {entry.reference} ({entry.place}) returned {found}; expected {expected}.')
+    def refuse(found: str, expected: str) -> UserError:
+        return UserError(f'{name} returned {found}; expected {expected}.')
 
-        if not isinstance(spec, Mapping):
-            raise refuse(_kind_of(spec), f'the example, a dict with {", ".join(first)}')
-        if lacking := [key for key in first if key not in spec]:
-            raise refuse(f'a dict without {", ".join(lacking)}', f'the example, a dict with {", ".join(first)}')
-        for key, before in first.items():
-            after, field = spec[key], fields.get(key)
-            fixed = _fixed(field.shape) if field else [None] * (before.shape.rank or 0)
-            if (
-                isinstance(after, tf.RaggedTensorSpec) != isinstance(before, tf.RaggedTensorSpec)
-                or after.dtype != before.dtype
-                or not after.shape.is_compatible_with(fixed)
-            ):
-                told = f' {field.shape}: {field.meaning}' if field else f' of {len(fixed)} dimensions, as it was'
-                raise refuse(f'{key} as {_kind_of(after)}', f'{key} {before.dtype.name}{told}')
-        if 'label' in fields and not spec['label'].shape.is_compatible_with(spec['image'].shape[:2]):
-            image, label = spec['image'].shape, spec['label'].shape
-            raise refuse(f'an image {image} and a label {label}', 'a label [H, W] of an image [H, W, 3]')
+    whole = f'the example, a dict with {", ".join(example)}'
+    if not isinstance(made, Mapping):
+        raise refuse(_kind_of(made), whole)
+    if lacking := [key for key in example if key not in made]:
+        raise refuse(f'a dict without {", ".join(lacking)}', whole)
+    for key, value in example.items():
+        before, after, field = tf.type_spec_from_value(value), _spec(made[key]), fields.get(key)
+        fixed = _fixed(field.shape) if field else [None] * (before.shape.rank or 0)
+        if (
+            isinstance(after, tf.RaggedTensorSpec) != isinstance(before, tf.RaggedTensorSpec)
+            or not isinstance(after, (tf.TensorSpec, tf.RaggedTensorSpec))
+            or after.dtype != before.dtype
+            or not after.shape.is_compatible_with(fixed)
+        ):
+            told = f' {field.shape}: {field.meaning}' if field else f' of {len(fixed)} dimensions, as it was'
+            raise refuse(f'{key} as {_kind_of(made[key])}', f'{key} {before.dtype.name}{told}')
+    if 'label' in fields and not made['label'].shape.is_compatible_with(made['image'].shape[:2]):
+        image, label = made['image'].shape, made['label'].shape
+        raise refuse(f'an image {image} and a label {label}', 'a label [H, W] of an image [H, W, 3]')
+
+
+def _spec(value: Any) -> Any:
+    """The dtype and static shape of a tensor; anything else as it is."""
+    try:
+        return tf.type_spec_from_value(value)
+    except TypeError:
+        return value
 
 
 def _fixed(shape: str) -> list[int | None]:
@@ -116,10 +127,9 @@ def _fixed(shape: str) -> list[int | None]:
     return [int(side) if side.isdigit() else None for side in shape.strip('[]').split(', ')]
 
 
-def _kind_of(spec: Any) -> str:
-    if isinstance(spec, tf.NoneTensorSpec):
-        return 'None'
+def _kind_of(value: Any) -> str:
+    spec = _spec(value)
     if isinstance(spec, (tf.TensorSpec, tf.RaggedTensorSpec)):
         kind = 'a ragged tensor' if isinstance(spec, tf.RaggedTensorSpec) else 'a tensor'
         return f'{kind} {spec.dtype.name} {spec.shape}'
-    return shown(spec)
+    return shown(value)

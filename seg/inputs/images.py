@@ -57,8 +57,8 @@ class ImageInputs:
         self._rows, self._slot, self._seed = rows, slot, seed
         self._stride, self._train_stride, self._eval_size = stride, train_stride, eval_size
         self._check_size = check_size
-        self._factories = augment_registry.check_each(augments, slot)
-        self.augments = augmentation.build(self._factories, slot, **supplied)
+        factories = augment_registry.check_each(augments, slot)
+        self.augments = augmentation.build(factories, slot, rows.target, **supplied)
         self.train_data = None
 
     def training(self, dataset: Dataset, batch_size: int) -> Input:
@@ -95,7 +95,7 @@ class ImageInputs:
 
     def row(self, example: Example, seed: tf.Tensor, canvas: Size) -> Example:
         """A loaded example as a training row: augmented by a seed, int32 [2], and padded to a canvas."""
-        return self._rows.packed(self._stages(example, seed)[-1], canvas)
+        return self._rows.packed(self._augmented(example, seed), canvas)
 
     def fitted(self, example: Example, size: Size) -> Example:
         """Scales an example, as `begin` makes it, so that it fills `size` as far as its shape allows."""
@@ -109,8 +109,8 @@ class ImageInputs:
         """Some other example of the training data, as augmentations get theirs."""
         return self._rows.begin(pipeline.any_example(self.train_data, seed, self._rows.target))
 
-    def _stages(self, example: Example, seed: tf.Tensor) -> tuple[Example, ...]:
-        return augmentation.stages(self._rows.begin(example), self.augments, seed)
+    def _augmented(self, example: Example, seed: tf.Tensor) -> Example:
+        return augmentation.applied(self._rows.begin(example), self.augments, seed)
 
     def _evaluation(self, dataset: Dataset, batch_size: int, canvas: Size, size: Size | None) -> Input:
         def prepare(example: Example, seed: tf.Tensor) -> Example:
@@ -126,9 +126,8 @@ class ImageInputs:
         self.train_data = dataset
         # Not a constant, of which shapes that are drawn would be computed, and look static.
         seed = lambda i: tf.cast(tf.stack([i, i]), tf.int32)  # noqa: E731
-        examples = tf.data.Dataset.range(1).map(lambda i: self._stages(dataset.load(i), seed(i)))
-        augmentation.check_stages(examples.element_spec, self._factories, self._slot, self._rows.target)
-        shape = examples.element_spec[-1]['image'].shape
+        examples = tf.data.Dataset.range(1).map(lambda i: self._augmented(dataset.load(i), seed(i)))
+        shape = examples.element_spec['image'].shape
         if not shape.is_fully_defined():
             raise UserError(
                 f'{self._slot}: the images of {dataset.info.name} have different sizes after these augmentations. Let '

@@ -34,31 +34,39 @@ INSTANCES = instances.begin(scene(8, 8)[0])
     ],
 )
 def test_an_augment_that_breaks_the_example(example, change, found, expected):
-    with registry.temporary():
-
-        @augments.register('mine')
-        def mine(*, ignore_label):
-            """Mine."""
-
-        factories = augments.check_each([mine, mine], 'tasks.mine.augments')
-    functions = [lambda example, seed: example, lambda example, seed: change(example)]
     data = tf.data.Dataset.from_tensors(example)
     if 'boxes' in example:  # Any number of instances.
         data = data.map(lambda e: instances.choose(e, tf.where(e['classes'] >= 0)[:, 0]))
-    data = data.map(lambda e: augmentation.stages(e, functions, tf.constant([0, 0])))
-    target = 'label_map' if example is LABEL_MAP else 'instances'
+
+    def kept():
+        """Mine."""
+        return lambda example, seed: example
+
+    def mine():
+        """Mine."""
+        return lambda example, seed: change(example)
+
+    # The next one would fail on what the second returns.
+    functions = made(kept, mine, lost_in_what_is_wrong, target='label_map' if example is LABEL_MAP else 'instances')
     with pytest.raises(UserError) as caught:
-        augmentation.check_stages(data.element_spec, factories, 'tasks.mine.augments', target)
+        data.map(lambda e: augmentation.applied(e, functions, tf.constant([0, 0])))
     text = str(caught.value)
     assert text.startswith('tasks.mine.augments[1]: @augments.mine (tests/inputs/test_augmentation.py:')
     returned, _, wanted = text.partition('; expected ')
     assert found in returned and expected in wanted
 
 
-def made(build):
+def lost_in_what_is_wrong():
+    """Cannot do without an example."""
+    return lambda example, seed: 1 / 0
+
+
+def made(*builders, target='instances'):
     with registry.temporary():
-        augments.register('mine')(build)
-        return augmentation.build(augments.check_each([build], 'tasks.mine.augments'), 'tasks.mine.augments')
+        for builder in builders:
+            augments.register(builder.__name__)(builder)
+        slot = 'tasks.mine.augments'
+        return augmentation.build(augments.check_each(builders, slot), slot, target)
 
 
 @pytest.mark.parametrize('value', [3, lambda example: example, {'image': None}])
