@@ -77,7 +77,7 @@ class Predict(ExperimentMode):
         experiment = self.experiment
         info, images = experiment.info, self._images
         if images is None:
-            info, images = experiment.eval_data.info, data_set.pictures(experiment.eval_data)
+            info, images = experiment.eval_data.info, data_set.images(experiment.eval_data)
         outputs = self._writer()
         results = pipeline.predict(
             images,

@@ -1,4 +1,4 @@
-"""The pictures of a data set, to be predicted like files."""
+"""The images of a data set, to be predicted like files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from seg.prediction.reading import PictureError
 from seg.prediction.sources import Source
 
 
-def pictures(dataset) -> list[Source]:
-    """All pictures of a data set, in its order and under its names; where two have one name, their outputs do not.
+def images(dataset) -> list[Source]:
+    """All images of a data set, in its order and under its names; outputs of equal names are numbered.
 
     Args:
       dataset: a `seg.datasets.base.Dataset`.
@@ -39,7 +39,7 @@ def pictures(dataset) -> list[Source]:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Names of outputs: the second picture of a name gets `-2` at its end, and so on; `a/b` and `a//b` are one name."""
+    """Names of outputs: the second image of a name gets `-2` at its end, and so on; `a/b` and `a//b` are one name."""
     taken, found = set(map(os.path.normpath, names)), []
     seen: set[str] = set()
     for name in names:

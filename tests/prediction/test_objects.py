@@ -341,9 +341,9 @@ def test_numbers_of_the_pictures_of_a_data_set():
     """Those of its files, where it has some."""
     plain = Dataset()
     plain.info, plain.image_name, plain.load = INFO, str, lambda i: {'image': np.zeros((2, 2, 3), np.uint8)}
-    assert [source.id for source in data_set.pictures(plain)] == [1, 2, 3, 4]
+    assert [source.id for source in data_set.images(plain)] == [1, 2, 3, 4]
     plain.image_id = lambda index: 139 + index
-    assert [source.id for source in data_set.pictures(plain)] == [139, 140, 141, 142]
+    assert [source.id for source in data_set.images(plain)] == [139, 140, 141, 142]
 
 
 def test_boxes_beyond_the_picture_are_cut_off():

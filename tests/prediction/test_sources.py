@@ -201,7 +201,7 @@ def test_a_data_set():
         def image_name(self, index):
             return f'scenes/{index}'
 
-    found = data_set.pictures(Data())
+    found = data_set.images(Data())
     assert [(source.file, source.name, source.size()) for source in found] == [
         (f'scenes/{i}', f'scenes/{i}', (7, 9)) for i in range(3)
     ]
