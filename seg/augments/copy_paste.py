@@ -74,7 +74,7 @@ class CopyPaste:
           seed: int32 [2]; all chance comes from it.
 
         Returns:
-          The example with the pasted instances after its own. The valid region grows to hold that of the other image.
+          The example with the pasted instances after its own. The valid part grows to hold the one of the other image.
 
         Raises:
           UserError: if the size of the image is not known.

@@ -148,7 +148,7 @@ def _value(value: Any, field: Field, key: str, where: str) -> np.ndarray:
 
 def _check_label(label: np.ndarray, image: np.ndarray, info: DatasetInfo, where: str) -> None:
     if label.shape != image.shape[:2]:
-        raise UserError(f'{where}: label has shape {label.shape}, expected that of its image, {image.shape[:2]}.')
+        raise UserError(f'{where}: label has shape {label.shape}, expected the sides of its image, {image.shape[:2]}.')
     values, counts = np.unique(label, return_counts=True)
     wrong = ((values < 0) | (values >= info.num_classes)) & (values != info.ignore_label)
     if wrong.any():
