@@ -1,10 +1,11 @@
-"""Engines: what knows devices. `set_up` makes that of the Keras backend; importing this package loads none."""
+"""Engines: each folder here is the engine of the Keras backend of that name. Importing this package loads none."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
+import pkgutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,6 @@ from seg.errors import UserError, shown
 
 if TYPE_CHECKING:
     from seg.engine.base import Engine
-
-_MODULES = {'tensorflow': 'seg.engine.tensorflow.engine'}
 
 
 def set_up(strategy: str = 'auto', precision: str = 'auto', jit: str = 'auto', deterministic: bool = False) -> Engine:
@@ -52,10 +51,11 @@ def describe() -> dict[str, Any]:
 def _module() -> Any:
     """The engine of the Keras backend that this process has, or is about to get."""
     backend, place = _backend()
-    if backend not in _MODULES:
+    engines = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
+    if backend not in engines:
         raise UserError(
             f'{place} asks for the Keras backend {shown(backend)}, for which there is no engine. This works: '
-            f'{" or ".join(f"KERAS_BACKEND={name}" for name in _MODULES)}, set before the start.'
+            f'{" or ".join(f"KERAS_BACKEND={name}" for name in engines)}, set before the start.'
         )
     keras = sys.modules.get('keras')
     if keras is not None and keras.backend.backend() != backend:
@@ -63,7 +63,7 @@ def _module() -> Any:
             f'{place} asks for the Keras backend {backend!r}, but Keras runs on {keras.backend.backend()!r} in this '
             'process already, and a process has one backend. Start a new process.'
         )
-    return importlib.import_module(_MODULES[backend])
+    return importlib.import_module(f'{__name__}.{backend}.engine')
 
 
 def _backend() -> tuple[Any, str]:
