@@ -12,6 +12,8 @@ from seg.errors import UserError
 PAD_PIXEL = (123.675, 116.28, 103.53)
 # Height and width, in pixels, of the image without values on which models are built. Every stride up to 64 divides it.
 SYMBOLIC_SIDE = 256
+# What the record of an evaluation says beside its metrics; no metric may have one of these names.
+RECORD_KEYS = ('kind', 'step', 'examples', 'seconds', 'split', 'weights', 'details')
 
 
 class LossTerm(NamedTuple):

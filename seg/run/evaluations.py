@@ -12,9 +12,8 @@ from typing import Any
 
 from seg.run.folder import RunFolder
 from seg.run.values import Values, finite, number, text, texts, whole
+from seg.structures import RECORD_KEYS
 
-# Keys of an evaluation's line in metrics.jsonl that are no metrics.
-_NO_METRICS = ('kind', 'step', 'examples', 'seconds', 'split', 'weights', 'details')
 # Kinds of details that the metrics of this package have. Records of older runs do not name their files.
 KNOWN_DETAILS = ('confusion', 'instances')
 
@@ -51,7 +50,7 @@ def of_line(line: Mapping[str, Any]) -> Evaluation:
     examples, seconds = whole(line.get('examples')), number(line.get('seconds'))
     return Evaluation(
         step=line['step'],
-        metrics={name: value for name, value in finite(line).items() if name not in _NO_METRICS},
+        metrics={name: value for name, value in finite(line).items() if name not in RECORD_KEYS},
         examples=examples,
         seconds=seconds,
         images_per_second=examples / seconds if examples and seconds else None,

@@ -18,7 +18,7 @@ from seg.metrics.base import Metric, RowMetric, SumMetric
 from seg.registry import Factory, shown_path
 from seg.registry import losses as loss_registry
 from seg.registry import metrics as metric_registry
-from seg.structures import LossTerm
+from seg.structures import RECORD_KEYS, LossTerm
 from seg.tasks.traced import traced
 
 _PENALTY = 'l2'
@@ -79,13 +79,23 @@ def build_metrics(
       supplied: what metrics may be supplied with.
 
     Raises:
-      UserError: if one is registered for another target, or is neither a whole `SumMetric` nor a whole `RowMetric`.
+      UserError: if one is registered for another target, is neither a whole `SumMetric` nor a whole `RowMetric`, or has
+        the name of another score.
     """
     metrics = []
+    taken: dict[str, str] = {'loss': 'the sum of losses'} | dict.fromkeys(RECORD_KEYS, "an evaluation's record")
     trial = functools.cache(trial)
     for factory in metric_registry.check_each(references, slot):
         factory.expect_target(target)
         metric = factory.make((SumMetric, RowMetric), **supplied)
+        for name in metric.names():
+            if name in taken:
+                entry = factory.entry
+                raise UserError(
+                    f'{factory.slot}: {entry.reference} ({entry.place}) has a score {name!r}, a name that '
+                    f'{taken[name]} has, too. Each score needs a name of its own.'
+                )
+            taken[name] = factory.slot
         if _is_foreign(factory):
             rows = isinstance(metric, RowMetric)
             call, compute = ('rows', metric.rows) if rows else ('update', metric.update)

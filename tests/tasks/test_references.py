@@ -162,6 +162,29 @@ def test_metrics(metric, found):
         assert f'returned {found}' in text
 
 
+@pytest.mark.parametrize(
+    ('name', 'number', 'also'), [('seconds', 1, 'record'), ('loss', 1, 'loss'), ('error', 2, '[0]')]
+)
+def test_names_of_scores_are_taken_once(name, number, also):
+    class Named(Sums):
+        def names(self):
+            return [name]
+
+    with registry.temporary():
+
+        @metrics.register('mine')
+        def mine():
+            """Mine."""
+            return Named()
+
+        with pytest.raises(UserError) as caught:
+            build_metrics(
+                [mine] * number, 'tasks.depth.metrics', 'depth', lambda: ({}, {'value': keras.KerasTensor((2,))})
+            )
+    text = str(caught.value)
+    assert f'tasks.depth.metrics[{number - 1}]: @metrics.mine' in text and repr(name) in text and also in text
+
+
 def test_a_task_that_is_none():
     class Part(Task):
         def __init__(self):
