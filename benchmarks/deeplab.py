@@ -1,25 +1,27 @@
-"""DeepLab v3+ here and in segmentation_models_pytorch: the time of a training step and of inference, in turns.
+"""Times a training step and inference of DeepLab v3+ here and in segmentation_models_pytorch, alternately.
 
     python benchmarks/deeplab.py
 
-The peer is no requirement of this project. Beside what the project installs, this wants
+The peer is not a requirement of this project. Besides the project's requirements, install
 
     python -m pip install torch==2.14.1 segmentation-models-pytorch==0.6.0
 
-(torch's build for the CPU, or any: GPUs are hidden from it); `--sides ours` does without.
+(any build of torch: GPUs are hidden from it); `--sides ours` needs neither.
 
 Both sides are DeepLab v3+ on ResNet-50 at output stride 16, with new weights: separable convolutions of 256 channels in
 a pyramid of rates 12, 24 and 36 and in the decoder, 48 channels of the low-level map, 21 classes, logits at the image's
 resolution. They take the same random batch of 2 images of 512 x 512 pixels. A training step is: forward with batch
-statistics and dropout, cross-entropy in float32, backward, SGD with momentum. Inference gives logits. In bfloat16 ours
-runs under Keras' `mixed_bfloat16`, the peer under `torch.autocast`. The peer's weights and images are channels-last.
+statistics and dropout, cross-entropy in float32, backward, SGD with momentum. Inference returns logits. In bfloat16
+ours runs under Keras' `mixed_bfloat16`, the peer under `torch.autocast`. The peer's weights and images are
+channels-last.
 
-What differs between the networks is counted in the printed number of weights: ours normalises and rectifies between the
-depthwise and the pointwise half of a separable convolution and has two of them after the join of the two maps, as in
-the paper's code; the peer has none between, one after the join, and one at stride 16 after the pyramid. A third of the
-peer's inference in float32 are the dilated depthwise convolutions, for which its library has no fast kernel.
+The networks differ in these points, which the printed number of weights includes. Between the depthwise and the
+pointwise half of a separable convolution ours has normalisation and ReLU, the peer nothing. After the concatenation of
+the two maps ours has two separable convolutions, as in the paper's code, and the peer has one, and another at stride 16
+after the pyramid. A third of the peer's inference time in float32 goes into dilated depthwise convolutions, for which
+its library has no fast kernel.
 
-How the two are driven: `benchmarks/pairs.py`.
+`benchmarks/pairs.py` runs the two sides.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""Inference of DeepLab v3+ by `--mode=predict`, beside onnxruntime and LiteRT on the same weights, in turns.
+"""Times DeepLab v3+ in `--mode=predict`, onnxruntime and LiteRT on the same weights, alternately.
 
     python benchmarks/inference.py --backbone efficientnet_lite0
     python benchmarks/inference.py --backbone resnet50
 
-The peers are no requirements of this project. Beside what the project installs, this wants
+The peers are not requirements of this project. Besides the project's requirements, install
 
     python -m pip install tf2onnx==1.17.0 onnx==1.23.2 onnxruntime==1.31.1 ai-edge-litert==2.3.0
 
 All sides run one network in float32, at output stride 16 with 21 classes and random weights, on one image at a time:
-`ours` as `predict` does, with the weights as constants of its graph; `variables` with weights that are read each time;
-`onnxruntime` and `litert` the same network, converted. A side that gives other logits ends with an error. Time to
-convert and to load does not count.
+`ours` as `predict` does, with the weights as constants of its graph; `variables` with weights that are read at each
+call; `onnxruntime` and `litert` the same network, converted. A side with different logits ends with an error. The time
+for conversion and loading is not counted.
 
-How the sides are driven: `benchmarks/pairs.py`.
+`benchmarks/pairs.py` runs the sides.
 """
 
 from __future__ import annotations

@@ -1,28 +1,27 @@
-"""The models under JAX: training steps and inference, beside peers in torch, in turns on one GPU (or a CPU).
+"""Times training steps and inference of the models under JAX and of peers in torch, alternately on one GPU (or a CPU).
 
     python benchmarks/jax_step.py --what train infer --nets deeplab mask_rcnn --batches 8 16
 
-There is no JAX engine yet: this drives the models and losses, which name no backend, as one pure function that XLA
-compiles (`KERAS_BACKEND=jax`; TensorFlow is neither needed nor loaded). It wants jax for the device beside keras,
-gin-config, safetensors and psutil, and for the peers torch, torchvision and segmentation_models_pytorch; `--sides ours`
-does without these. Networks, batches, and what a step is are those of `benchmarks/deeplab.py` and
-`benchmarks/mask_rcnn.py`, whose headers tell in what the two sides differ, but for these: the optimizer is this
-project's SGD, and the batch lies on the device.
+There is no JAX engine yet: this script runs the models and losses, which name no backend, as one pure function that XLA
+compiles (`KERAS_BACKEND=jax`; TensorFlow is neither needed nor loaded). It needs keras, gin-config, safetensors, psutil
+and a jax for the device. The peers need torch, torchvision and segmentation_models_pytorch; `--sides ours` does not.
+Networks, batches and steps are those of `benchmarks/deeplab.py` and `benchmarks/mask_rcnn.py`, whose headers explain
+how the two sides differ, with two exceptions: the optimizer is this project's SGD, and the batch is on the device.
 
 The peers' weights are channels-last; in bfloat16 they run under `torch.autocast`, ours under `mixed_bfloat16`. In
 float32 both sides may multiply in TF32, which is JAX's default, but not torch's. Side `peer_compiled` is DeepLab's peer
-after `torch.compile`. Each side has a process of its own. They run in turn, a few steps at a time, after which the
-device is waited for once. Printed are the median and the range of the rounds, the ratio of two neighbouring ones, and
-memory: ours as the compiler planned it (arguments, results and what lies between), the peer's as torch's allocator saw
-it. One line of JSON per figure goes to the file `--out`.
+after `torch.compile`. Each side has its own process. They run alternately, a few steps at a time, and then wait once
+for the device. The output has the median and the range of the rounds, the ratio of two successive ones, and memory:
+ours as planned by the compiler (arguments, results and temporaries), the peer's as measured by torch's allocator. One
+line of JSON per number goes to the file `--out`.
 
     JAX_PLATFORMS=cpu python benchmarks/jax_step.py --check cpu.json
     python benchmarks/jax_step.py --check cpu.json
 
-compares losses and the norms of gradients of one step in float32, with products in full precision: the first call
-writes the file, and the second one, with another device, reads it.
+compares losses and gradient norms of one step in float32, with products in full precision: the first call writes the
+file, and the second, on another device, reads it.
 
-Figures of one NVIDIA H100 80GB HBM3 (jax 0.11.2, keras 3.15.1; torch 2.11.0+cu130), bfloat16, 5 rounds, at commit
+Results of one NVIDIA H100 80GB HBM3 (jax 0.11.2, keras 3.15.1; torch 2.11.0+cu130), bfloat16, 5 rounds, at commit
 2c3d52c; images per second, and the median and range of our seconds over the peer's:
 
     --nets mask_rcnn --batches 4 --steps 5    train 86.5, peer 38.1: 0.44 (one round 0.08, the others up to 0.46)
@@ -31,9 +30,9 @@ Figures of one NVIDIA H100 80GB HBM3 (jax 0.11.2, keras 3.15.1; torch 2.11.0+cu1
                                               infer 1,577, peer 1,050: 0.67 (0.65 to 0.68)
 
 XLA compiled the training steps in 48 s and 74 s. Memory in GB, ours and the peer's: 4.75 and 5.63, 7.12 and 6.98 in
-training; 0.99 and 2.28, 1.06 and 1.91 in inference. The R-CNN peer's slow round is its own (7.1 images per second).
-`--check` of the CPU of that machine against the GPU: losses within 6e-7, but for the proposals' box loss, 3e-4; norms
-of gradients within 9e-4; the same 256 positive regions.
+training; 0.99 and 2.28, 1.06 and 1.91 in inference. In the round with ratio 0.08 the R-CNN peer was slow (7.1 images
+per second). `--check` of that machine's CPU against the GPU: losses within 6e-7, except the RPN's box loss, 3e-4;
+gradient norms within 9e-4; the same 256 positive ROIs.
 """
 
 from __future__ import annotations

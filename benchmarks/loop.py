@@ -1,11 +1,11 @@
-"""What the executor's loop costs: its steps against a bare `tf.function` step of the same Keras model.
+"""Compares the executor's steps with a bare `tf.function` step of the same Keras model: the cost of the loop.
 
     python benchmarks/loop.py
 
-Both take DeepLab v3+ with ResNet-50 (output stride 16) on batches of 2 scenes of 512 x 512 pixels in float32, with the
+Both train DeepLab v3+ with ResNet-50 (output stride 16) on batches of 2 scenes of 512 x 512 pixels in float32, with the
 same loss, L2 penalty and momentum SGD. The executor reads real input through its pipeline, checks every loss for NaN,
-measures the gradient's norm and the wait for data, and writes metrics and summaries; the bare step gets one constant
-batch. The two take turns in one process, so that a change in the machine's speed hits both.
+measures the gradient norm and the wait for data, and writes metrics and summaries; the bare step gets one constant
+batch. The two alternate in one process, so that a change in the machine's speed affects both.
 """
 
 from __future__ import annotations

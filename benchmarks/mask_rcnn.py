@@ -1,23 +1,23 @@
-"""Mask R-CNN here and in torchvision: the time of a training step and of inference, in turns.
+"""Times a training step and inference of Mask R-CNN here and in torchvision, alternately.
 
     python benchmarks/mask_rcnn.py
 
-The peer is no requirement of this project. Beside what the project installs, this wants
+The peer is not a requirement of this project. Besides the project's requirements, install
 
     python -m pip install torch==2.14.1 torchvision==0.29.1
 
-(torch's build for the CPU, or any: GPUs are hidden from it).
+(any build of torch: GPUs are hidden from it).
 
-Both sides are torchvision's maskrcnn_resnet50_fpn for 91 classes, with the same weights: drawn, and scaled so that the
-last layers' results spread as trained ones do, saved by torch and read by this project. Batch normalisation, the stem
-and the first stage are frozen. They take the same 2 random images of 512 x 512 pixels with 72 objects each. A training
-step is: forward, 256 anchors and 512 regions of interest per image, the five losses, backward, SGD with momentum (at a
-rate so low that the weights, and with them the work, stay). Inference gives 100 detections per image with their masks
-over their boxes. Not part of it, on either side: resizing, and masks at the picture's size. How many positive regions a
-training step had, and how many detections there were, is printed for both. torchvision is measured in both memory
-layouts. In bfloat16 ours runs under Keras' `mixed_bfloat16`, the peer under `torch.autocast`.
+Both sides are torchvision's maskrcnn_resnet50_fpn for 91 classes, with the same random weights, saved by torch and read
+by this project. The weights are scaled so that the outputs of the last layers spread as those of a trained model. Batch
+normalisation, the stem and the first stage are frozen. Both sides take the same 2 random images of 512 x 512 pixels
+with 72 instances each. A training step is: forward, 256 anchors and 512 ROIs per image, the five losses, backward, SGD
+with momentum (at a learning rate so low that the weights, and with them the work, stay the same). Inference returns 100
+detections per image with masks relative to their boxes. Neither side resizes images or pastes masks at the image's
+size. The numbers of positive ROIs per training step and of detections are printed for both. torchvision is measured in
+both memory layouts. In bfloat16 ours runs under Keras' `mixed_bfloat16`, the peer under `torch.autocast`.
 
-How the sides are driven: `benchmarks/pairs.py`.
+`benchmarks/pairs.py` runs the sides.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Two sides of a benchmark, driven in turns.
+"""Runs the sides of a benchmark alternately.
 
-Each side lives in a process of its own, since the thread pools of two libraries get into each other's way within one;
-they are driven in turn, so that only one computes at a time and a change in the machine's speed hits both. Every ratio
-is that of two times measured next to each other. Company on the machine costs threads that wait for each other more
-than its share: a round in which other processes took more than `--company` of the processors' time is measured again,
-at most as many times as there are rounds, and the figures say how much company there was. Where there is no quiet, the
-ratio of processor times with `--threads 1` is the one to look at.
+Each side has its own process, because the thread pools of two libraries disturb each other in one process. The sides
+take turns, so that only one computes at a time and a change in the machine's speed affects both. Every ratio is of two
+successive measurements. Load by other processes slows down threads that wait for each other by more than its share of
+CPU time. So a round in which other processes took more than `--company` of the CPU time is measured again, at most as
+many times as there are rounds, and the output states the load. If the machine is never idle, use the ratio of CPU times
+with `--threads 1`.
 
-A side is a class, made with the arguments in its own process: methods `train` and `infer`, attributes `weights` (their
-number), `versions`, and, if there is more to tell, `note`.
+A side is a class, made with the arguments in its own process. It has the methods `train` and `infer`, the attributes
+`weights` (their number) and `versions`, and optionally `note`.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Runs a folder of cases, each a folder `<id>_<name>/` with a `run.sh`, and compares how their commands end.
+"""Runs a folder of cases, each a folder `<id>_<name>/` with a `run.sh`, and checks how their commands end.
 
     python tools/cases.py FOLDER [--only 53b,74] [--keep DIR] [--expected tools/cases_expected.tsv]
 
-`run.sh` is run by bash in a copy of FOLDER, with this checkout's `seg_main` on the PATH. Every `seg_main` command of it
-is compared with the table of expectations: exit status, and what the output must and must not hold. A traceback, "bug
-of seg", a signal and a time-out are findings wherever they occur. Ends with 1 where there are findings.
+Bash runs `run.sh` in a copy of FOLDER, with this checkout's `seg_main` on the PATH. Exit status and output of each of
+its `seg_main` commands are compared with the table of expectations. A traceback, "bug of seg", a signal and a time-out
+are always findings. The exit status is 1 if there are findings.
 
-The table has tab-separated columns: case, number of the command in `run.sh`, exit statuses that are right (`0|2`),
-needles that the output holds (`data/train & 'a.jpg' & !crowds`; `!` for one that it must not hold; case does not
-matter), and what is right in words.
+The table has tab-separated columns: case, number of the command in `run.sh`, valid exit statuses (`0|2`), texts that
+the output must contain (`data/train & 'a.jpg' & !crowds`; `!` marks one that it must not contain; case does not
+matter), and a description of the right behaviour.
 """
 
 from __future__ import annotations

@@ -2,16 +2,16 @@
 
     python tools/compare_commits.py OLD NEW [--only NAME,NAME]
 
-Both go through the command line, each in a worktree of its own under a temporary folder: the trainings of
-tools/golden.py in float32, with `--deterministic`, and predictions of their evaluation data by the last checkpoint.
-Compared are the numbers of metrics.jsonl (but not times and memory), the tensors of the last checkpoint, and what the
-predictions wrote (probabilities or detections, class maps, lines).
+Each commit runs in its own worktree under a temporary folder, through the command line: the trainings of
+tools/golden.py in float32, with `--deterministic`, and predictions of their evaluation data with the last checkpoint.
+The tool compares the numbers of metrics.jsonl (except times and memory), the tensors of the last checkpoint, and the
+files of the predictions (probabilities or detections, class maps, lines).
 
-A line for each training tells that all are equal, or how many differ, and of the first one its name (steps of training,
-then weights, evaluations, predictions), both values, and how many units in the last place they are apart.
+A line for each training says that all are equal, or how many differ. For the first difference (in the order training
+steps, weights, evaluations, predictions) it gives name, both values, and the distance in units in the last place.
 
-The environment passes through to both. TF_ENABLE_ONEDNN_OPTS, for which commits have different defaults, is 1 unless it
-is set. Exit status: 0 if all is equal, 1 if anything differs, 2 if a commit is not known or cannot run.
+Both inherit the environment. TF_ENABLE_ONEDNN_OPTS, for which commits have different defaults, is 1 unless it is set.
+Exit status: 0 if all is equal, 1 if anything differs, 2 if a commit is unknown or cannot run.
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
 
     python tools/fuzz.py [--formats pth,h5] [--mutations 3000] [--seed 0] [--first 0] [--keep DIR]
 
-Small sound files are made, changed at random and read, one after the other, by a worker process for each format. A
-mutation is a finding if it ends in another exception than a `UserError` (or `PictureError`, or TensorFlow's `OpError`
-where the reader is a graph), kills the worker, needs more than 2 s of CPU time, or more than 1 GB of memory. The
-files of findings are kept, and the number of each gives the same file again:
+Small valid files are made, changed at random and read, one after the other, by a worker process for each format. A
+mutation is a finding if it raises another exception than a `UserError` (or `PictureError`, or TensorFlow's `OpError`
+where the reader is a graph), kills the worker, or needs more than 2 s of CPU time or more than 1 GB of memory. The
+files of findings are kept, and the number of each reproduces it:
 
     python tools/fuzz.py --formats h5 --first 1234 --mutations 1
 
-Prints a table, and ends with 1 where there are findings.
+Prints a table. The exit status is 1 if there are findings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The formats of the fuzz campaign: small sound files, their mutations, and what seg reads them by.
+"""The formats of tools/fuzz.py: small valid files, their mutations, and seg's readers.
 
 There is no `npz`: seg writes such files (`--probabilities`) and reads none.
 """

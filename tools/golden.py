@@ -1,15 +1,15 @@
-"""Rewrites the golden files in tests/golden/, which tell what the gin files of gin/ mean and how small trainings go.
+"""Rewrites the golden files in tests/golden/: the settings and variables of each file in gin/, and losses of trainings.
 
     python tools/golden.py [--only NAME,NAME]
 
-`<name>.txt`, for each gin/<name>.gin: every setting in use, defaults included and macros replaced by their values; what
-else is bound, for other modes; and each variable with its shape, its initialiser, whether it is trained, how it decays
-and the factor on its learning rate. Data sets that are not drawn in code are replaced by a tiny one.
+`<name>.txt`, for each gin/<name>.gin: every setting in use, with defaults and with macros replaced by their values; the
+bindings for other modes; and each variable with its shape, its initialiser, whether it is trained, its decay and the
+factor on its learning rate. Data sets that are not procedural are replaced by a tiny one.
 
 `losses.json`: losses, counts, gradient norms, metrics and norms of the weights of short trainings in float64.
 
-A change that should change nothing leaves `git diff tests/golden` empty; one that should shows there what it changes.
-tests/test_golden.py and tests/test_golden_losses.py compare. NAME is that of a gin file or of a training.
+After a refactoring `git diff tests/golden` must be empty; after a change that should alter results, it shows the
+effect. tests/test_golden.py and tests/test_golden_losses.py make the comparison. NAME is a gin file's or a training's.
 """
 
 from __future__ import annotations

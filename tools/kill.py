@@ -1,13 +1,13 @@
-"""Kills and interrupts a training at chosen and random moments; each time the same command has to end as the base does.
+"""Kills and interrupts a training at chosen and random moments; resumed, it must end as an uninterrupted run does.
 
     python tools/kill.py [--kills 20] [--signals 10] [--seed 0] [--keep DIR]
 
-The experiment is a small network on procedural scenes, bit for bit the same in every run: 60 steps, saves every 5,
-evaluations every 20. The base is one run in one piece. Then every trial starts it, stops it (SIGKILL twice, or SIGTERM
-or SIGINT once), and starts the same command again until it ends by itself. Equal to the base have to be: every tensor
-of the last checkpoint and of `best/`, metrics.jsonl, results.json and the evaluations' files but for times, speed and
-memory. No temporary file may stay, and no checkpoint beyond `keep_checkpoint_max`. After SIGTERM and SIGINT the steps
-that were trained have to be saved. Ends with 1 where there are findings.
+The experiment is a small network on procedural scenes, bit-equal in every run: 60 steps, saves every 5, evaluations
+every 20. The base is one uninterrupted run. Every trial starts the same training, stops it (SIGKILL twice, or SIGTERM
+or SIGINT once), and runs the same command again until the training is complete. Every tensor of the last checkpoint and
+of `best/`, metrics.jsonl, results.json and the evaluations' files must equal the base, except times, speed and memory.
+No temporary file may remain, and no checkpoint beyond `keep_checkpoint_max`. After SIGTERM and SIGINT the trained steps
+must be saved. The exit status is 1 if there are findings.
 """
 
 from __future__ import annotations

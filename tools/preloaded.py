@@ -1,7 +1,7 @@
-"""Starts `seg_main` in forks of a process that has imported TensorFlow, which saves some 5 s each time.
+"""Starts `seg_main` in forks of a process that has imported TensorFlow, which saves about 5 s each time.
 
-Each fork makes its own TensorFlow runtime and has settings and plugins of its own, like a process that was started by
-the command line. Forking is safe while the process has one thread; importing starts none.
+Each fork makes its own TensorFlow runtime and has its own settings and plugins, like a process started by the command
+line. Forking is safe while the process has one thread; the import starts none.
 """
 
 from __future__ import annotations
