@@ -1,7 +1,7 @@
 """An experiment framework for image segmentation.
 
-Importing this package loads nothing: Keras reads its backend from the environment, and TensorFlow its log level and
-whether to use oneDNN, at their first import, so these must still be open here.
+Importing this package loads no framework: at their first import Keras reads its backend from the environment, and
+TensorFlow its log level and its use of oneDNN. These must be changeable until then.
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 
 __version__ = '0.1.0'
 
-# TensorFlow leaves oneDNN off on x86 processors without AVX512-VNNI, where a training step then takes twice the time.
-# Where TensorFlow came first, the variable stays as it is: it would no longer tell what holds.
+# On x86 processors without AVX512-VNNI, TensorFlow leaves oneDNN off, and a training step takes twice the time. If
+# TensorFlow was imported first, the variable is not set, because it would have no effect.
 if 'tensorflow' not in sys.modules:
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')

@@ -1,4 +1,4 @@
-"""Whether the parts of a run fit each other: asked before anything is trained or written."""
+"""Checks that the parts of a run fit together, before anything is trained or written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def same_classes(train: DatasetInfo, evaluation: DatasetInfo) -> None:
     """Refuses data sets whose classes differ in a name or in their order.
 
     Raises:
-      UserError: with both lists.
+      UserError: the message has both lists.
     """
     if train.class_names != evaluation.class_names:
         lists = '\n'.join(f'  {info.name}: {listed(info.class_names)}' for info in (train, evaluation))
@@ -25,14 +25,14 @@ def same_classes(train: DatasetInfo, evaluation: DatasetInfo) -> None:
 
 
 def best_metric(name: str, metrics: Sequence[Any]) -> None:
-    """Refuses a `RunConfig.best_metric` that no evaluation will give.
+    """Refuses a `RunConfig.best_metric` that no metric returns.
 
     Args:
       name: the setting.
       metrics: of the task.
 
     Raises:
-      UserError: with near misses and the names that there are.
+      UserError: the message has similar names and all known names.
     """
     if name == 'loss' or name.startswith('loss/'):
         return
@@ -46,5 +46,5 @@ def best_metric(name: str, metrics: Sequence[Any]) -> None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Class names for a message, in quotes: a blank at the end of one tells it from another."""
+    """Class names for a message, in quotes, so that a blank at the end of a name is visible."""
     return ', '.join(map(shown, names))

@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake, and how its messages show values."""
+"""The exception for a user's mistake, and the display of values in its message."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _LONGEST = 8000  # Characters of a message: a screen or two.
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: one readable message, no traceback.
+    """A mistake that the user can correct: one readable message, no traceback.
 
     The message names the place (slot, flag, file and line, image), the value, what was expected and what to do next.
-    `seg_main` prints it and exits with status 2; anything else that is raised is a bug of ours.
+    `seg_main` prints it and exits with status 2. Any other exception is a bug of seg.
     """
 
-    # Raised within a layer or a traced function, it keeps its message: without these, Keras would add the layer's
-    # arguments, and AutoGraph would make it an exception of its own.
+    # These keep the message of an error raised in a layer or a traced function: otherwise Keras would add the layer's
+    # arguments, and AutoGraph would raise another exception.
     _keras_call_info_injected = True
     ag_pass_through = True
 
@@ -28,7 +28,7 @@ class UserError(Exception):
 
 
 class UnsavedError(UserError):
-    """Results that were computed and cannot be written. `seg_main` prints them.
+    """Results were computed and cannot be written. `seg_main` prints them.
 
     Attributes:
       results: values that JSON can hold.
@@ -40,14 +40,14 @@ class UnsavedError(UserError):
 
 
 def shown(value: Any, length: int = 60) -> str:
-    """A value as Python writes it, cut to about `length` characters, however long or deeply nested it is.
+    """Returns the repr of a value, shortened to about `length` characters, also for long or deeply nested values.
 
-    Texts have quotes, and characters that cannot be told apart on a screen are written as escapes.
+    Texts have quotes. Characters that look alike on a screen are escaped.
     """
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = length
     short.maxlevel = 3
     text = short.repr(value)
-    if unicodedata.normalize('NFC', text) != text:  # An accent of its own looks like one that belongs to its letter.
+    if unicodedata.normalize('NFC', text) != text:  # A combining accent looks like an accented letter.
         text = ''.join(ascii(c)[1:-1] if unicodedata.combining(c) else c for c in text)
     return text if len(text) <= length else f'{text[: length - 1]}…'

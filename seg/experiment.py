@@ -1,4 +1,4 @@
-"""The root of the settings: what is built from them, and in which order."""
+"""The root of the settings: builds the parts of a run in a fixed order."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from seg.weights.warm_start import Init
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a mode needs built.
+    """The parts that a mode needs.
 
     Attributes:
-      trains: whether it trains: an optimizer is built.
-      train_data: whether the training data are read. Without them, classes are those of the run in model_dir.
+      trains: whether the mode trains; then an optimizer is built.
+      train_data: whether the training data are read. Otherwise the classes are those of the run in model_dir.
       eval_data: whether the evaluation data are read.
       fresh: whether an earlier run in model_dir is ignored.
-      select: takes the training data and returns those that are used, such as the first images; None for all.
-      run_changes: values of `RunConfig` that the mode decides.
+      select: function from the training data to the part in use, such as the first images; None for all.
+      run_changes: values of `RunConfig` that the mode sets.
     """
 
     trains: bool = False
@@ -50,8 +50,8 @@ class Experiment:
       folder: the run's directory.
       run_config: length, batch sizes and periods.
       train_data: the training data; None if the mode does not need them.
-      eval_data: the evaluation data; likewise.
-      info: what the task knows of the training data.
+      eval_data: the evaluation data; None if the mode does not need them.
+      info: facts about the training data, for the task.
       task: the task.
       optimizer: the Keras optimizer; None if the mode does not train.
       init: the weights that a new run starts from.
@@ -67,8 +67,8 @@ class Experiment:
           engine: supplied; devices and precision.
           needs: supplied; what is built.
           task: reference to a task.
-          train_data: reference to the data set to learn from.
-          eval_data: reference to the data set to evaluate on.
+          train_data: reference to the data set for training.
+          eval_data: reference to the data set for evaluation.
           optimizer: reference to an optimizer.
 
         Raises:
@@ -110,7 +110,7 @@ class Experiment:
         return run
 
     def _read_data(self) -> None:
-        """Reads the data sets and verifies each."""
+        """Reads and verifies the data sets."""
         needs = self._needs
         self.train_data = self._read_train_data() if needs.train_data else None
         self.eval_data = self._eval_factory(**self._supplied()) if needs.eval_data else None
@@ -124,13 +124,13 @@ class Experiment:
             self.train_data = needs.select(self.train_data)
 
     def _read_train_data(self) -> Dataset:
-        """All of the training data. Made once."""
+        """Returns all of the training data; the data set is made once."""
         if self._full_train_data is None:
             self._full_train_data = self._train_factory(**self._supplied())
         return self._full_train_data
 
     def _supplied(self) -> dict[str, Any]:
-        """What data sets are supplied with."""
+        """The arguments that data sets are supplied with."""
         return {'seed': self.run_config.seed, 'target': self._task_factory.entry.target}
 
     def _read_info(self) -> DatasetInfo:
@@ -140,7 +140,7 @@ class Experiment:
         return info
 
     def _count_classes(self) -> ClassHistogram:
-        """Counts the pixels of each class, once; a run that continues has kept its counts."""
+        """Counts the pixels of each class once; a resumed run reads its stored counts."""
         if self.class_histogram is None and not self._needs.fresh and self.folder.has_checkpoint():
             self.class_histogram = dataset_info.read_class_histogram(self.folder, self.info)
         if self.class_histogram is None:

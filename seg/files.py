@@ -1,6 +1,6 @@
 """Files on a local disk: safe reading, JSON of any content, and atomic writing.
 
-It must not import TensorFlow: a report uses it, too.
+This module must not import TensorFlow, because a report uses it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _KINDS = {
 
 
 def irregular(path: str) -> str | None:
-    """What is at a path instead of a regular file, such as 'a FIFO', links followed; None for a file or nothing.
+    """Names what is at a path instead of a regular file, such as 'a FIFO'; None for a file or nothing. Follows links.
 
-    Opening a FIFO waits for ever, and some devices have no end.
+    Opening a FIFO can block forever, and some devices have no end.
     """
     try:
         return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
@@ -38,7 +38,7 @@ def read_bytes(path: str) -> bytes:
     """Reads a regular file.
 
     Raises:
-      UserError: if there is none, or it cannot be read.
+      UserError: if there is no regular file, or it cannot be read.
     """
     if kind := irregular(path):
         raise UserError(f'{path!r} is {kind}, expected a file.')
@@ -53,7 +53,7 @@ def parse_json(content: bytes) -> Any:
     """Parses JSON in UTF-8, with or without a byte order mark. Errors have short texts.
 
     Raises:
-      ValueError: says what was found and where, in a few words, as the end of "… is no JSON: ".
+      ValueError: with a short text that completes "… is no JSON: ".
     """
     try:
         return json.loads(content.decode('utf-8-sig'))
@@ -65,7 +65,7 @@ def parse_json(content: bytes) -> Any:
         raise ValueError(f'line {error.lineno}, column {error.colno}: {error.msg}') from None
     except RecursionError:
         raise ValueError('lists or objects are nested too deep') from None
-    except ValueError:  # Python reads integers of at most 4,300 digits.
+    except ValueError:  # Python parses integers of at most 4,300 digits.
         raise ValueError('a number in it has thousands of digits') from None
 
 
@@ -74,10 +74,10 @@ def read_json(path: str, remedy: str) -> Any:
 
     Args:
       path: the file.
-      remedy: a sentence that ends the message about a damaged one.
+      remedy: last sentence of the message about a damaged file.
 
     Raises:
-      UserError: if it cannot be read or holds no JSON.
+      UserError: if it cannot be read or is not JSON.
     """
     try:
         return parse_json(read_bytes(path))
@@ -86,7 +86,7 @@ def read_json(path: str, remedy: str) -> Any:
 
 
 def read_object(path: str, remedy: str) -> dict[str, Any]:
-    """Reads a JSON file that holds an object; arguments and errors as `read_json` has them."""
+    """Reads a JSON file that holds an object; arguments and errors are those of `read_json`."""
     value = read_json(path, remedy)
     if not isinstance(value, dict):
         raise UserError(f'{path!r} holds {shown(value)}, expected an object in braces. {remedy}')
@@ -95,10 +95,10 @@ def read_object(path: str, remedy: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Turns the system's errors at writing a file or folder into messages.
+    """Turns the system's errors while writing a file or folder into messages.
 
     Raises:
-      UserError: in place of an OSError.
+      UserError: instead of an OSError.
     """
     try:
         yield
@@ -111,17 +111,17 @@ def writing(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomically(path: str, temporary: str = '', sync: bool = True) -> Iterator[str]:
-    """Gives the name of a temporary file, which takes the place of `path` when the block ends without an error.
+    """Yields the name of a temporary file, which replaces `path` when the block ends without an error.
 
-    On an error `path` is as it was, and the temporary file is removed. A kill may leave it behind.
+    On an error `path` is unchanged, and the temporary file is removed. After a kill it may remain.
 
     Args:
-      path: the file to write; readers see what was there before, or all of the new content.
-      temporary: a path on the same file system; by default beside `path`, where `sweep` removes what a kill left.
-      sync: whether the content has to reach the disk first, so that it also survives the machine.
+      path: the file to write; readers see either the old content or all of the new content.
+      temporary: a path on the same file system; by default beside `path`, where `sweep` removes it after a kill.
+      sync: whether to wait until the content is on disk, so that it survives a crash of the machine.
 
     Raises:
-      OSError: as the system raises it.
+      OSError: from the system.
     """
     temporary = temporary or f'{path}.tmp-{os.getpid()}'
     try:
@@ -139,10 +139,10 @@ def atomically(path: str, temporary: str = '', sync: bool = True) -> Iterator[st
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
-    """As `atomically`, for the files of a run: the system's errors become messages.
+    """Like `atomically`, for the files of a run: the system's errors become messages.
 
     Raises:
-      UserError: if the file cannot be written (a full or read-only disk, missing rights); `path` is then as it was.
+      UserError: if the file cannot be written (a full or read-only disk, missing rights); `path` is then unchanged.
     """
     try:
         with atomically(path) as temporary:
@@ -155,23 +155,23 @@ def replacing(path: str) -> Iterator[str]:
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a text file whole or not at all; raises as `replacing` does.
+    """Writes a text file atomically; raises as `replacing` does.
 
-    Half a surrogate pair, which UTF-8 cannot hold, becomes its escape, as JSON has it.
+    A lone surrogate, which UTF-8 cannot encode, becomes an escape as in JSON.
     """
     with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', errors='backslashreplace') as file:
         file.write(text)
 
 
 def write_json(path: str, value: Any) -> None:
-    """Writes a JSON file whole or not at all; raises as `replacing` does."""
+    """Writes a JSON file atomically; raises as `replacing` does."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + '\n')
 
 
 def sweep(folder: str) -> None:
-    """Removes the temporary files in a folder that processes of this machine left behind when they were killed.
+    """Removes temporary files that killed processes of this machine left in a folder.
 
-    Not while this process writes there: in a container, the one that was killed often had the same number.
+    Do not call it while this process writes there: in a container the killed process often had the same number.
     """
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
@@ -182,7 +182,7 @@ def sweep(folder: str) -> None:
 
 
 def is_left_over(process: str) -> bool:
-    """Whether the process whose number ends a temporary name has ended, or is this one, which has just begun."""
+    """Whether a temporary file is left over: the process with the number in its name has ended, or is this one."""
     if not process.isdigit():
         return False
     try:

@@ -1,6 +1,6 @@
 """Checks of numbers that users set: each takes the setting's full gin key, its value and its range.
 
-gin knows which settings there are, but not what they mean: parts check their own in the constructor.
+gin knows the names of settings, but not their valid values: parts check these in the constructor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def check_number(
 
     Args:
       slot: the setting, such as `losses.dice.weight`.
-      value: what it was set to.
+      value: its value.
       low: lowest number allowed.
       high: highest number allowed.
       above: whether `low` itself is excluded.
@@ -53,19 +53,19 @@ def check_whole(slot: str, value: Any, low: int = 1, high: int | None = None) ->
 
 
 def check_counts(part: str, **values: int) -> None:
-    """Raises UserError for a setting of the part, such as `heads.rpn`, that is no whole number of at least 1."""
+    """Raises UserError if a setting of the part, such as `heads.rpn`, is not a whole number of at least 1."""
     for name, value in values.items():
         check_whole(f'{part}.{name}', value)
 
 
 def check_fractions(part: str, **values: float) -> None:
-    """Raises UserError for a setting of the part, such as `heads.rpn`, that is no number from 0 to 1."""
+    """Raises UserError if a setting of the part, such as `heads.rpn`, is not a number from 0 to 1."""
     for name, value in values.items():
         check_number(f'{part}.{name}', value, 0, 1)
 
 
 def check_widths(part: str, **values: Any) -> None:
-    """Raises UserError for a setting of the part that is no tuple or list of whole numbers of at least 1."""
+    """Raises UserError if a setting of the part is not a tuple or list of whole numbers of at least 1."""
     for name, value in values.items():
         if not isinstance(value, tuple | list):
             raise UserError(f'{part}.{name} = {shown(value)}: expected a tuple of whole numbers, such as (256, 256).')

@@ -1,7 +1,7 @@
-"""Loads parts, built-in, from installed distributions and the user's own, and tells what there is.
+"""Loads built-in parts, those of installed distributions and the user's own, and lists and describes parts.
 
-A plugin is a Python module; importing it registers its parts. What the user asked for is recorded, as lines that
-bring it back when the snapshot `config.gin` is parsed.
+A plugin is a Python module; importing it registers its parts. The user's plugins are recorded as lines that load them
+again when the snapshot `config.gin` is parsed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 
 # Lines for the snapshot, in order of loading: `import pkg.mod`, or `include '/path/file.py'`.
 recorded: list[str] = []
-_files: dict[str, None] = {}  # Real paths of the plugin files that are loaded, in order.
-_entered: set[tuple[str, str]] = set()  # Entry points that are loaded: (name, value).
+_files: dict[str, None] = {}  # Real paths of the loaded plugin files, in order.
+_entered: set[tuple[str, str]] = set()  # Loaded entry points: (name, value).
 
 
 def load_builtins(package: str = 'seg') -> None:
@@ -43,7 +43,7 @@ def load_entry_points() -> None:
     """Loads the entry points of the group `seg.plugins`: each names a module, or a function to call.
 
     Raises:
-      UserError: if one fails; it names distribution, entry point and the error.
+      UserError: if one fails; the message names distribution, entry point and error.
     """
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         if (point.name, point.value) in _entered:
@@ -67,7 +67,7 @@ def load(specs: Iterable[str], place: str = '--plugins') -> list[str]:
 
     Args:
       specs: such as `pkg.mod` or `path/file.py`.
-      place: where they were named, for messages.
+      place: the flag or file that names them, for messages.
 
     Returns:
       The lines that the snapshot records for them.
@@ -96,9 +96,9 @@ def load_module(name: str, place: str) -> str:
 def load_file(path: str, place: str, beside: str | None = None) -> str:
     """Runs a plugin file once, as a module named after its path; returns the line recorded for it.
 
-    A path is looked for in the working directory, beside the gin file `beside` that includes it, then in the checkout;
-    '~' is the home directory. Where a snapshot names a file that has moved,
-    a plugin of the same file name that is loaded already takes its place.
+    The path is searched in the working directory, beside the gin file `beside` that includes it, then in the checkout;
+    '~' is the home directory. If a snapshot names a file that has moved, a loaded plugin with the same file name
+    replaces it.
     """
     folders = [pathlib.Path.cwd(), *([pathlib.Path(beside).parent] if beside else []), CHECKOUT]
     candidates = [folder / os.path.expanduser(path) for folder in folders]
@@ -118,7 +118,7 @@ def load_file(path: str, place: str, beside: str | None = None) -> str:
         name = f'seg_plugin_{found.stem}_{hashlib.sha1(real.encode()).hexdigest()[:8]}'
         spec = importlib.util.spec_from_file_location(name, real)
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # Before it runs: dataclasses and pickle look their module up.
+        sys.modules[name] = module  # Before it runs, because dataclasses and pickle look up their module.
         try:
             spec.loader.exec_module(module)
         except Exception as error:
@@ -142,7 +142,7 @@ def _imported_from(real: str) -> bool:
 
 
 def _describe(error: Exception) -> str:
-    """Names the error, the plugin's line that led to it and, where that is elsewhere, the line that raised it."""
+    """Names the error, the plugin's line that led to it and, if it is another one, the line that raised it."""
     if isinstance(error, UserError):
         return f'  {error}'
     if isinstance(error, SyntaxError):
@@ -163,7 +163,7 @@ def _describe(error: Exception) -> str:
 
 
 def _not_found(name: str, absent: str, place: str) -> str:
-    """Explains a missing module by what lies beside it."""
+    """Explains a missing module by the files beside it."""
     package, _, last = absent.rpartition('.')
     folders = [os.getcwd()]
     if package:
@@ -190,7 +190,7 @@ def _no_file(path: str, place: str) -> str:
 
 
 def list_text(pattern: str = '') -> str:
-    """Text of `--list`: a line per part, by kind.
+    """Returns the text of `--list`: a line per part, by kind.
 
     Args:
       pattern: '' for everything, a kind, or a glob against `name` or `kind.name`.
@@ -214,7 +214,7 @@ def list_text(pattern: str = '') -> str:
 
 
 def describe_text(reference: str) -> str:
-    """Text of `--describe @backbones.resnet50`: place, docstring, what can be set and what is supplied.
+    """Returns the text of `--describe @backbones.resnet50`: place, docstring, settings and supplied arguments.
 
     Raises:
       UserError: if the name is unknown, or belongs to several kinds.

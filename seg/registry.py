@@ -1,6 +1,6 @@
 """Registries of plugins: one per kind, each part known to gin as `<kind>.<name>`.
 
-A part registers itself and is named in gin files by an un-called reference; whoever owns the slot builds it:
+A part registers itself. Gin files name it by an un-called reference, and the owner of the setting builds it:
 
     @backbones.register('resnet50')
     def resnet50(*, output_stride, norm, stem='conv7'):
@@ -10,9 +10,8 @@ A part registers itself and is named in gin files by an un-called reference; who
 
     backbones.build(backbone, 'models.deeplab.backbone', output_stride=16, norm=norm)
 
-What the architecture decides is *supplied* in Python and refused in gin, so that one part can take the place of
-another without leaving a binding behind. A part takes the essential argument of its kind and as many of the other
-supplied ones as it likes.
+Arguments that follow from the architecture are *supplied* in Python and refused in gin, so that one part can replace
+another without unused bindings. A part takes the essential argument of its kind and any of the other supplied ones.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ import gin
 
 from seg.errors import UserError
 
-# Default of a parameter that gin has to bind; so is having no default.
+# Default of a parameter that gin must bind, like a parameter without a default.
 REQUIRED = gin.REQUIRED
 
 LOAD_MORE = (
@@ -43,9 +42,9 @@ LOAD_MORE = (
 
 
 def _keep_exception(exception: Exception, message: str) -> None:
-    """Adds gin's remark to an exception as a note.
+    """Adds gin's text to an exception as a note.
 
-    gin 0.5.0 raises a look-alike instead, whose text has an address in memory appended and whose cause is lost.
+    gin 0.5.0 would raise a copy of the exception, without its cause and with a memory address in its text.
     """
     if not isinstance(exception, UserError):
         exception.add_note(message.strip('\n'))
@@ -60,12 +59,12 @@ class Entry:
     """One registered part, or a plain configurable such as `experiment` (its kind is empty).
 
     Attributes:
-      builder: the function or class, as it was written.
-      file, line: where it was registered.
+      builder: the registered function or class.
+      file, line: place of the registration.
       summary: first line of its docstring, the text of `--list`.
-      supplied: its arguments that come from Python and are refused in gin.
+      supplied: its arguments that Python supplies and gin refuses.
       free: its parameters that may change when a run is resumed.
-      target: what it learns from or compares with, such as 'label_map'; None for a part that fits every task.
+      target: the ground truth that it uses, such as 'label_map'; None for a part that fits every task.
     """
 
     kind: str
@@ -93,11 +92,11 @@ class Entry:
 
     @property
     def settable(self) -> tuple[str, ...]:
-        """Parameters that gin may bind."""
+        """The parameters that gin may bind."""
         return tuple(name for name in self.signature.parameters if name not in self.supplied)
 
 
-# Kinds whose parts may name what they learn from or compare with.
+# Kinds whose parts may have a target, that is, the ground truth that they use.
 _WITH_TARGET = ('tasks', 'losses', 'metrics', 'datasets')
 
 # Everything registered, by gin's full selector such as `seg.backbones.resnet50`.
@@ -115,24 +114,24 @@ def enter(
     free: Iterable[str] = (),
     target: str | None = None,
 ) -> None:
-    """Checks a builder, tells gin of it and keeps its Entry.
+    """Checks a builder, registers it with gin and stores its Entry.
 
-    A name may be taken once. The same function registered again (a notebook cell run twice, a reloaded module, a
-    plugin file imported under a second name) replaces its former self; the same means: equal qualified name, and the
-    same module or the same file.
+    Names are unique. If the same function is registered again (a notebook cell run twice, a reloaded module, a plugin
+    file imported under a second name), it replaces the earlier one. Functions are the same if their qualified names and
+    their modules or files are equal.
 
     Args:
       kind: a kind, or '' for a plain configurable.
       name: name within the kind, an identifier.
       builder: function or class.
-      caller: frame that registers, for file and line.
-      essential: arguments that the builder has to take.
+      caller: frame of the registration, for file and line.
+      essential: arguments that the builder must take.
       supplied: arguments that gin may not bind.
       free: parameters that may change when a run is resumed.
       target: see `Entry`.
 
     Raises:
-      UserError: if the builder does not keep the rules above, or the name is taken.
+      UserError: if the builder breaks a rule above, or the name is in use.
     """
     file, line = caller.f_code.co_filename, caller.f_lineno
     key = f'{kind}.{name}' if kind else name
@@ -190,7 +189,7 @@ def _same_source(former: Entry, entry: Entry) -> bool:
 
 
 def entry_of(value: Any) -> Entry | None:
-    """Finds the Entry of what gin handed out: a wrapped function, or a subclass that differs in its metaclass only."""
+    """Finds the Entry of a value from gin: a wrapped function, or a subclass with another metaclass."""
     if isinstance(value, Factory):
         return value.entry
     if inspect.isclass(value):
@@ -204,10 +203,10 @@ def entry_of(value: Any) -> Entry | None:
 class Factory:
     """A checked reference, bound to the gin scope in which it was checked.
 
-    Calling it later, in another scope, still reads the bindings of the first one.
+    A later call in another scope still reads the bindings of the original one.
 
     Attributes:
-      entry: what is built.
+      entry: the part to build.
       slot: the setting that holds the reference, for messages.
       configured: gin's version of the builder, which reads the bindings.
       scope: names of the scope, outermost first.
@@ -221,11 +220,11 @@ class Factory:
     known: tuple[str, ...] | None = None
 
     def __call__(self, **supplied: Any) -> Any:
-        """Builds the part from those of the supplied values that it takes, and from its bindings.
+        """Builds the part from its bindings and from the supplied values that it takes.
 
         Raises:
-          TypeError: if a value is supplied that the kind does not know (a mistake of the caller).
-          UserError: if a parameter without default is bound nowhere, or the builder returns None.
+          TypeError: if the kind does not know a supplied value (a mistake of the caller).
+          UserError: if a parameter without default is not bound, or the builder returns None.
         """
         if self.known is not None:
             if strange := sorted(set(supplied) - set(self.known)):
@@ -297,7 +296,7 @@ class Factory:
 
 
 def _missing_parameters(error: Exception, entry: Entry) -> list[str]:
-    """Names the unbound parameters, if the error says that this very entry was called without them."""
+    """Names the unbound parameters, if the error is about a call of this entry without them."""
     for pattern in (r'(\S+)\(\) missing \d+ required .*?: (.*)', r'Required bindings for `(.+)` not provided.*?: (.*)'):
         if match := re.match(pattern, str(error)):
             builder = entry.builder
@@ -313,7 +312,7 @@ class Registry:
 
     Attributes:
       kind: plural name: folder below `seg/` and gin module.
-      noun: one of them, for messages.
+      noun: singular name, for messages.
       essential: supplied arguments that every builder takes.
       supplied: all arguments that the framework may supply.
     """
@@ -327,12 +326,12 @@ class Registry:
     def register(self, name: str, target: str | None = None, free: Iterable[str] = ()) -> Callable[[Any], Any]:
         """Decorator that registers a function or class and returns it unchanged.
 
-        Only references in gin files get bindings; a direct call from Python does not.
+        Only references in gin files get bindings; a direct call in Python does not.
 
         Args:
-          name: what gin files call it, after the kind.
-          target: for tasks, losses, metrics and data sets: what the part learns from or compares with, 'label_map',
-            'instances' or a word of your own. A task names one; the others fit every task without.
+          name: its name in gin files, after the kind.
+          target: for tasks, losses, metrics and data sets: the ground truth that the part uses, 'label_map',
+            'instances' or a word of your own. A task must have one; without a target the others fit every task.
           free: parameters that may change when a run is resumed, such as `data_dir`.
 
         Raises:
@@ -355,7 +354,7 @@ class Registry:
         """Returns an Entry by name.
 
         Raises:
-          UserError: if there is none; it lists near misses, known names and how to load more.
+          UserError: if there is none; the message lists similar names, known names and how to load more.
         """
         if entry := ENTRIES.get(f'seg.{self.kind}.{name}'):
             return entry
@@ -365,7 +364,7 @@ class Registry:
         """Checks that a setting holds a reference to a part of this kind, and binds it to the current gin scope.
 
         Args:
-          value: what gin handed out for `@kind.name`.
+          value: gin's value for `@kind.name`.
           slot: the setting, such as `models.deeplab.backbone`.
 
         Raises:
@@ -380,10 +379,10 @@ class Registry:
         return Factory(entry, slot, value, tuple(gin.current_scope()), self.supplied)
 
     def check_each(self, values: Any, slot: str) -> list[Factory]:
-        """Checks a setting that holds a list of references, as `check` does each one.
+        """Checks a setting that holds a list of references, each with `check`.
 
         Raises:
-          UserError: likewise, and if it holds no list.
+          UserError: as `check`, and if it is not a list.
         """
         if not isinstance(values, list | tuple):
             entry = entry_of(values)
@@ -392,11 +391,11 @@ class Registry:
         return [self.check(value, f'{slot}[{i}]') for i, value in enumerate(values)]
 
     def build(self, value: Any, slot: str, **supplied: Any) -> Any:
-        """Checks a reference and calls it with those of the supplied values that its signature takes.
+        """Checks a reference and calls it with the supplied values that its signature takes.
 
         Raises:
-          TypeError: if a value is supplied that this kind does not know.
-          UserError: if the reference is wrong, or a parameter without default is bound nowhere.
+          TypeError: if this kind does not know a supplied value.
+          UserError: if the reference is wrong, or a parameter without default is not bound.
         """
         return self.check(value, slot)(**supplied)
 
@@ -443,13 +442,13 @@ KINDS: dict[str, Registry] = {
 
 
 def near_misses(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """Returns the known names that resemble one, best first; upper and lower case count as equal."""
+    """Returns the known names most similar to `name`, best first; case does not matter."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     return [by_lower[near] for near in difflib.get_close_matches(name.lower(), by_lower, limit, cutoff=0.6)]
 
 
 def unknown(key: str) -> str:
-    """Explains that nothing is registered as `kind.name`: kind, near misses with file and line, known names."""
+    """Explains that nothing is registered as `kind.name`: kind, similar names with file and line, known names."""
     kind, _, name = key.removeprefix('seg.').rpartition('.')
     by_key = {entry.key: entry for entry in ENTRIES.values()}
     similar = near_misses(name, {entry.name for entry in by_key.values()})
@@ -469,7 +468,7 @@ def unknown(key: str) -> str:
 
 
 def shown_path(path: str | os.PathLike) -> str:
-    """Spells a path for people: relative to the working directory if it lies within."""
+    """Returns a path for messages: relative to the working directory if it lies within."""
     path = os.path.abspath(path) if os.path.exists(path) else str(path)
     inside = path.startswith(os.path.join(os.getcwd(), ''))
     return os.path.relpath(path) if inside else path
@@ -477,7 +476,7 @@ def shown_path(path: str | os.PathLike) -> str:
 
 @contextlib.contextmanager
 def temporary() -> Iterator[None]:
-    """Takes back, on leaving, every registration that was made inside: for tests."""
+    """Removes, on exit, every registration made inside the block: for tests."""
     entries, builders = dict(ENTRIES), dict(_BY_BUILDER)
     known, inverse = gin.config._REGISTRY, gin.config._INVERSE_REGISTRY
     parts, functions = dict(known.items()), dict(inverse)

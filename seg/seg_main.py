@@ -37,7 +37,7 @@ _NOT_OURS = {
     errno.ESTALE,
 }
 
-# Flags that are of no single mode. Those of `SETTINGS` are for all modes that read settings.
+# Flags common to all modes. Those of `SETTINGS` are for all modes that read settings.
 _EVERY_MODE = (
     Flag('mode', flags.DEFINE_string, modes.DEFAULT, 'What is done; see below.'),
     Flag(
@@ -56,9 +56,9 @@ _NO_MODE = (
 
 
 def parser() -> flags.FlagValues:
-    """The flags of the command line, those of all modes included. Calling it with an argv parses that.
+    """Returns the flags of the command line, including those of all modes. A call of the result parses an argv.
 
-    It is a set of its own: TensorFlow and absl keep some hundred flags in the global one.
+    The set is separate, because TensorFlow and absl define about a hundred flags in the global one.
     """
     values = flags.FlagValues()
     own = [flag for mode in modes.table().values() for flag in mode.flags]
@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
         if values.help:
             print(_help_text())
             return 0
-        flags.FLAGS.mark_as_parsed()  # absl's logging has its settings there.
+        flags.FLAGS.mark_as_parsed()  # absl's logging reads its settings from these flags.
         logging.use_absl_handler()
         logging.get_absl_handler().setFormatter(Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
         logging.set_verbosity(logging.INFO)
@@ -118,7 +118,7 @@ def main(argv: Sequence[str]) -> int:
 def _told_when_stopped(
     argv: Sequence[str], values: flags.FlagValues, mode: type[Mode], signals: stopping.Stopping
 ) -> int:
-    """Runs the mode. A signal that ends it is reported together with what is on disk."""
+    """Runs the mode. After a signal, the message says what is on disk."""
     try:
         return _run(argv, values, mode)
     except SystemExit as ended:
@@ -130,8 +130,8 @@ def _told_when_stopped(
 def run() -> None:
     """Entry point of the console script.
 
-    Everything is on disk when `main` returns. TensorFlow's own exit may wait a minute for its input threads, and on
-    several logical CPU devices for ever, so the process ends without it.
+    Everything is on disk when `main` returns. TensorFlow's own exit may wait a minute for its input threads, and
+    forever on several logical CPU devices, so the process ends without it.
     """
     status = main(sys.argv)
     try:
@@ -143,7 +143,7 @@ def run() -> None:
 
 
 def _inform(values: flags.FlagValues) -> int:
-    """`--version`, `--list` and `--describe`."""
+    """Prints the output of `--version`, `--list` and `--describe`."""
     with _quiet_start():
         from seg import engine as engines
         from seg import plugins
@@ -183,7 +183,7 @@ def _run(argv: Sequence[str], values: flags.FlagValues, mode: type[Mode]) -> int
 
 
 def _with_bare_list(argv: Sequence[str]) -> list[str]:
-    """`--list` alone lists everything."""
+    """Makes `--list` without a value list everything."""
     return [
         '--list=' if arg in ('--list', '-list') and (i + 1 == len(argv) or argv[i + 1].startswith('-')) else arg
         for i, arg in enumerate(argv)
@@ -196,7 +196,7 @@ def _tell(message: str, status: int = 2) -> int:
 
 
 def _help_text() -> str:
-    """Usage, and the flags: those of all modes first, then mode by mode."""
+    """Returns usage and flags: those of all modes first, then mode by mode."""
     lines = [
         'seg_main --gin_file=FILE [--mode=MODE] [flags]',
         '',
@@ -222,7 +222,7 @@ def _help_of_flag(flag: Flag) -> str:
 
 
 def _report_bug(argv: Sequence[str], values: flags.FlagValues, error: Exception) -> int:
-    """Writes the traceback of a bug to the run's directory, and tells in a line where it is."""
+    """Writes the traceback of a bug to the run's directory, and prints its path."""
     text = traceback.format_exc()
     place = 'above'
     try:
@@ -247,7 +247,7 @@ def _quiet_start() -> Iterator[None]:
     sys.stderr.flush()
     try:
         kept = tempfile.TemporaryFile()
-    except OSError:  # No room for temporary files: then the lines are shown.
+    except OSError:  # No space for temporary files: then the lines are shown.
         yield
         return
     with kept:

@@ -1,4 +1,4 @@
-"""Records that cross the seams between plugins, tasks and the executor."""
+"""Records that plugins, tasks, engine and executor exchange."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from seg.errors import UserError
 
-# ImageNet's mean pixel (RGB, 0..255). Padding has this value: about zero after a backbone's normalisation.
+# ImageNet's mean pixel (RGB, 0..255). Padding has this value, which is about zero after a backbone's normalisation.
 PAD_PIXEL = (123.675, 116.28, 103.53)
-# Height and width, in pixels, of the image without values on which models are built. Every stride up to 64 divides it.
+# Height and width, in pixels, of the symbolic image on which models are built. Every stride up to 64 divides it.
 SYMBOLIC_SIDE = 256
 # What the record of an evaluation says beside its metrics; no metric may have one of these names.
 RECORD_KEYS = ('kind', 'step', 'examples', 'seconds', 'split', 'weights', 'details')
@@ -19,33 +19,33 @@ RECORD_KEYS = ('kind', 'step', 'examples', 'seconds', 'split', 'weights', 'detai
 class LossTerm(NamedTuple):
     """One loss, per image and un-normalised.
 
-    The executor computes `sum(total) / sum(weight)` over the images of all replicas, with the gradient stopped through
-    the weights. A term with weight 0 everywhere is 0. A coefficient scales `total` only.
+    The engine computes `sum(total) / sum(weight)` over the images of all replicas, and stops the gradient through the
+    weights. A term with weight 0 everywhere is 0. A coefficient scales `total` only.
 
     Attributes:
       total: [B] float, summed loss of each image.
-      weight: [B] float, what that sum is to be divided by (for a pixel loss: the number of pixels that counted).
+      weight: [B] float, the divisor of that sum (for a pixel loss: the number of pixels that count).
       counts: numbers to watch, [B] float by name, such as the positive anchors of each image; summed over the global
         batch and logged as `counts/<name>` per image.
     """
 
     total: Any
     weight: Any
-    counts: Mapping[str, Any] = {}  # Never changed: a plain dict, since a tf.function may return the term.
+    counts: Mapping[str, Any] = {}  # Never changed. A plain dict, because a tf.function may return the term.
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What a data set tells the rest of the system.
+    """Facts about a data set that other parts need.
 
     Attributes:
       name: for titles and file names, such as `voc_layout/train`.
-      class_names: one name per class; class id = position. `num_classes` follows from it and is never typed.
+      class_names: one name per class; class id = position. `num_classes` is their number and never set by hand.
       ignore_label: label value of pixels that count nowhere.
       num_examples: size of the split; None for an endless data set.
       max_size: (height, width) of the largest image, in pixels.
-      original_ids: the ids that the data set's own files use, by class id; None where they are the same.
-      colors: one (r, g, b) per class for pictures; empty for the default palette.
+      original_ids: the ids in the data set's own files, by class id; None if they are the same.
+      colors: one (r, g, b) per class for figures; empty for the default palette.
     """
 
     name: str
@@ -62,7 +62,7 @@ class DatasetInfo:
 
 
 class FeatureMap(NamedTuple):
-    """Shape of one feature map: its stride against the image in pixels, and its channels."""
+    """Shape of one feature map: its stride in pixels of the image, and its channels."""
 
     stride: int
     channels: int
@@ -70,20 +70,20 @@ class FeatureMap(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class BackboneSpec:
-    """What a decoder may know of a backbone: the stride and the channels of each of its outputs."""
+    """The stride and the channels of each output of a backbone: all that a decoder may know of it."""
 
     features: Mapping[str, FeatureMap]
 
     @classmethod
     def of(cls, model: Any, slot: str = 'backbone') -> BackboneSpec:
-        """Reads the spec off a built backbone.
+        """Reads the spec of a built backbone.
 
         Args:
           model: Keras model from [B, H, W, 3] to a dict of maps with `c2` to `c5` (optional `c1`, `low`).
-          slot: the setting that the backbone came from, for messages.
+          slot: the setting that holds the backbone, for messages.
 
         Raises:
-          UserError: if the outputs are no dict, or `c2` to `c5` are not all there.
+          UserError: if the outputs are not a dict, or do not include `c2` to `c5`.
         """
         import keras
 
@@ -102,7 +102,7 @@ class BackboneSpec:
         return self.features[name]
 
     def symbolic(self, dtype: str) -> dict[str, Any]:
-        """The maps of two images of `SYMBOLIC_SIDE` pixels as Keras tensors without values, to build layers on."""
+        """The maps of two images of `SYMBOLIC_SIDE` pixels, as symbolic Keras tensors to build layers on."""
         import keras
 
         def tensor(stride: int, channels: int) -> keras.KerasTensor:
@@ -116,18 +116,18 @@ class BackboneSpec:
 class Published:
     """Published weights of a backbone, which its builder attaches to the model as the attribute `published`.
 
-    `init.weights = 'imagenet'` loads them: from an installed Python package that carries the file, else from the
-    address, once. With neither, only files given by path are converted. Other parts of a model may have such an
-    attribute, too: a file given by path then goes to all of them, and each takes what is its own.
+    `init.weights = 'imagenet'` loads them from an installed Python package that contains the file, otherwise from the
+    address, once. With neither, only files given by path are converted. Other parts of a model may have this attribute,
+    too: each of them converts its own weights from a file given by path.
 
     Attributes:
-      title: of the weights, for the report.
+      title: name of the weights, for the report.
       convert: from the file's tensors by name to arrays by `variable.path` of the backbone (or other part), in the
-        layout of its variables; numpy only. Called with all tensors of the file and free to leave some out. May raise
-        `UserError` for a file of another architecture; parts other than a backbone return nothing for one.
+        layout of its variables; numpy only. It gets all tensors of the file and may ignore some. For a file of another
+        architecture a backbone may raise `UserError`, and other parts return an empty dict.
       package_file: path of the file in an importable package, such as `some_package/models/weights.pth`, or ''.
       url: address of the file, whose last component is the file's name, or ''.
-      checksum: of the file, or the beginning of it: 'sha256:…' or 'md5:…'.
+      checksum: of the file, or its first digits: 'sha256:…' or 'md5:…'.
       install: command that installs the package, for messages.
     """
 
@@ -151,7 +151,7 @@ class ClassHistogram(NamedTuple):
 
     Attributes:
       pixels: pixels of each class.
-      present_pixels: all labelled pixels of the images in which the class occurs.
+      present_pixels: all labelled pixels of the images that contain the class.
     """
 
     pixels: Any
@@ -159,16 +159,16 @@ class ClassHistogram(NamedTuple):
 
 
 class Annotations(NamedTuple):
-    """Ground-truth objects of one image, at its native resolution.
+    """Ground-truth instances of one image, at its native resolution.
 
     Attributes:
-      height: of the picture, in pixels.
-      width: of the picture.
+      height: of the image, in pixels.
+      width: of the image, in pixels.
       boxes: float32 [N, 4], y0, x0, y1, x1 in pixels.
       classes: int32 [N], 0 to K - 1.
-      is_crowd: bool [N]; a crowd is a region that detections may fall in without being wrong.
-      area: float32 [N], of the object in pixels, as the data set states it.
-      masks: N run-length encodings as pycocotools has them: dicts of `size` [height, width] and `counts` (bytes).
+      is_crowd: bool [N]; detections in a crowd region do not count as errors.
+      area: float32 [N], of the instance in pixels, as stated by the data set.
+      masks: N run-length encodings in pycocotools' form: dicts of `size` [height, width] and `counts` (bytes).
     """
 
     height: int
@@ -181,13 +181,13 @@ class Annotations(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What a model found in one picture, at the picture's own size, by falling score.
+    """Detected instances of one image, at the image's own size, by decreasing score.
 
     Attributes:
       boxes: float32 [D, 4], y0, x0, y1, x1 in pixels.
       scores: float32 [D], 0 to 1.
       classes: int32 [D], 0 to K - 1.
-      masks: D run-length encodings as pycocotools has them: dicts of `size` [height, width] and `counts` (bytes).
+      masks: D run-length encodings in pycocotools' form: dicts of `size` [height, width] and `counts` (bytes).
     """
 
     boxes: Any
@@ -197,12 +197,12 @@ class Detections(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture for TensorBoard.
+    """A figure for TensorBoard.
 
     Attributes:
-      tag: its name; what stands before a slash groups several of them.
+      tag: its name; the part before a slash is the name of a group.
       pixels: uint8 [H, W, 3].
-      photo: whether it holds photographs, which JPEG keeps in far fewer bytes than PNG.
+      photo: whether it contains images, for which JPEG needs far fewer bytes than PNG.
     """
 
     tag: str
@@ -211,7 +211,7 @@ class Picture(NamedTuple):
 
 
 class Share(NamedTuple):
-    """Which rows of every global batch one process makes: of B rows `index B / count` to `(index + 1) B / count - 1`.
+    """The rows of each global batch that one process makes: of B, `index B / count` to `(index + 1) B / count - 1`.
 
     Attributes:
       index: of the process, 0 to count - 1.
@@ -227,20 +227,20 @@ WHOLE = Share()
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """An input function, and what has to be known about it on the host.
+    """An input function, and the facts about it that the host needs.
 
     Attributes:
       make: `make(start=0, share=WHOLE, pieces=1)` returns a `tf.data.Dataset` of batches: for each step from `start`
-        on, the share's rows of the global batch in their order, cut into `pieces` batches of equal size, one for each
-        replica of the process. A step's rows are the same whenever and wherever they are made.
+        on, the share's rows of the global batch in their order, divided into `pieces` batches of equal size, one for
+        each replica of the process. The rows of a step do not depend on `start`, `share` and `pieces`.
       batch_size: global.
       num_examples: examples of one pass; None for an endless stream.
-      name: of the data, such as `voc_layout/val`.
-      image_name: from a position in the data set to the image's name.
-      truth: from a position in the data set to the picture's objects, for metrics that compare on the host; None where
-        the truth is in the batches.
-      why_unread: from a place in the stream (batch * batch_size + row) to the reason why the image there has weight 0.
-        Raises a `UserError` where the file is not to blame, but the data set's labels or an augmentation.
+      name: name of the data, such as `voc_layout/val`.
+      image_name: function from a position in the data set to the image's name.
+      truth: function from a position in the data set to the image's annotations, for metrics that compare on the host;
+        None if the ground truth is in the batches.
+      why_unread: function from a position in the stream (batch * batch_size + row) to the reason why the image there
+        has weight 0. Raises a `UserError` if the cause is the data set's labels or an augmentation, not the file.
     """
 
     make: Callable[..., Any]

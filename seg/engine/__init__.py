@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def set_up(strategy: str = 'auto', precision: str = 'auto', jit: str = 'auto', deterministic: bool = False) -> Engine:
-    """Makes the engine of this process, and sets Keras' precision policy. Comes before any tensor or layer exists.
+    """Makes the engine of this process and sets Keras' precision policy. Call it before any tensor or layer exists.
 
     Args:
-      strategy: `auto` (all GPUs of this machine, else one CPU device), `one`, `mirrored`, or `mirrored:N` for N
+      strategy: `auto` (all GPUs of this machine, or one CPU device), `one`, `mirrored`, or `mirrored:N` for N
         devices; without GPUs these are N logical CPU devices.
-      precision: `auto` (bfloat16 where the hardware multiplies it, else float32), `float32` or `bfloat16`.
+      precision: `auto` (bfloat16 if the hardware multiplies it, otherwise float32), `float32` or `bfloat16`.
       jit: `auto` (XLA on GPUs; on the CPU it is slower than oneDNN), `on` or `off`.
-      deterministic: the same numbers from the same seed, bit for bit, at some cost in speed.
+      deterministic: whether the same seed gives bit-equal results, at some cost in speed.
 
     Raises:
       UserError: for an unknown value, more devices than there are, or a Keras backend that has no engine.
@@ -32,7 +32,7 @@ def set_up(strategy: str = 'auto', precision: str = 'auto', jit: str = 'auto', d
 
 
 def start() -> None:
-    """Loads the framework, and has it find its devices: what some say at that time comes now.
+    """Loads the framework and finds the devices. Some frameworks print messages at that time.
 
     Raises:
       UserError: for a Keras backend that has no engine.
@@ -41,7 +41,7 @@ def start() -> None:
 
 
 def describe() -> dict[str, Any]:
-    """Versions, system, processor, devices and memory: for `--version`, `run.json` and reports."""
+    """Returns versions, system, processor, devices and memory, for `--version`, `run.json` and reports."""
     framework, devices = _module().start()
     from seg.engine import machine
 
@@ -49,7 +49,7 @@ def describe() -> dict[str, Any]:
 
 
 def _module() -> Any:
-    """The engine of the Keras backend that this process has, or is about to get."""
+    """Returns the engine's module for the Keras backend that this process uses, or will use."""
     backend, place = _backend()
     engines = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
     if backend not in engines:
@@ -67,7 +67,7 @@ def _module() -> Any:
 
 
 def _backend() -> tuple[Any, str]:
-    """The Keras backend that is asked for, and where: as Keras reads it at its import."""
+    """Returns the Keras backend that is set, and the place of the setting, as Keras reads them at its import."""
     if backend := os.environ.get('KERAS_BACKEND'):
         return backend, 'The environment (KERAS_BACKEND)'
     home = os.path.expanduser('~')
@@ -76,5 +76,5 @@ def _backend() -> tuple[Any, str]:
     try:
         with open(path, encoding='utf-8') as file:
             return json.load(file)['backend'], path
-    except (OSError, ValueError, KeyError, TypeError):  # Keras does without the file, too.
+    except (OSError, ValueError, KeyError, TypeError):  # Keras ignores such a file, too.
         return 'tensorflow', "Keras' default"

@@ -1,4 +1,4 @@
-"""The machine, for people: `--version`, `run.json` and reports."""
+"""Describes the machine, for `--version`, `run.json` and reports."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from seg import __version__
 
 
 def describe(framework: Mapping[str, str], devices: Sequence[str]) -> dict[str, object]:
-    """Versions, system, processor, devices and memory.
+    """Returns versions, system, processor, devices and memory.
 
     Args:
-      framework: what an engine stands on, such as the versions of libraries by name.
-      devices: their names.
+      framework: versions of the engine's libraries by name, and the like.
+      devices: names of the devices.
     """
     return {
         'seg': __version__,
@@ -33,7 +33,7 @@ def describe(framework: Mapping[str, str], devices: Sequence[str]) -> dict[str, 
 
 
 def _processor_name() -> str:
-    """The processor's trade name where the system tells it, else its architecture."""
+    """The processor's trade name if the system gives it, otherwise its architecture."""
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as file:
             names = [line.partition(':')[2].strip() for line in file if line.startswith('model name')]

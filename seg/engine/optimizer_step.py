@@ -1,4 +1,4 @@
-"""The settings of a training step beside the optimizer."""
+"""The settings of a training step besides the optimizer."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from seg.number_checks import check_number
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerStep:
-    """What happens to the gradients between the loss and the optimizer, and to the weights after it.
+    """Treatment of the gradients between loss and optimizer, and of the weights after it.
 
     Attributes:
-      l2: coefficient λ of the L2 penalty λ/2 Σ w², as its gradient λ w, on kernels only (no biases, no norms). This is
-        what the published SGD recipes call weight decay; AdamW's decoupled decay is a setting of the optimizer.
+      l2: coefficient λ of the L2 penalty λ/2 Σ w², as its gradient λ w, on kernels only (no biases, no norms). The
+        published SGD recipes call this weight decay; AdamW's decoupled decay is a setting of the optimizer.
       clip_norm: gradients are scaled so that their norm over all variables is at most this; None for no clipping.
       ema_decay: decay of the exponential moving average of the weights and the batch-norm statistics, which evaluation
         then uses; None for none. The first steps use min(decay, (1 + step) / (10 + step)).
       part_rates: factors on the learning rate by part of the model, such as {'backbone': 0.1} for a pretrained backbone
-        under new layers. They scale what the optimizer does to the part's weights, decoupled decay included.
+        under new layers. They scale the optimizer's update of the part's weights, including decoupled decay.
     """
 
     l2: float = 0.0

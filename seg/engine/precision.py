@@ -1,4 +1,4 @@
-"""The precision of all layers that are made from now on: Keras' global policy."""
+"""Keras' global policy: the precision of all layers that are made later."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def set_precision(precision: str) -> None:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 (AVX512-BF16 or AMX); elsewhere it is slower than float32."""
+    """Whether the CPU multiplies bfloat16 (AVX512-BF16 or AMX); other CPUs are slower with it than with float32."""
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as file:
             words = set(file.read().split())

@@ -1,1 +1,1 @@
-"""The training and evaluation loop, and what happens at its boundaries."""
+"""The training and evaluation loop, and the work of the host between two loops."""

@@ -1,7 +1,7 @@
-"""What the processes of a run agree on.
+"""Agreement between the processes of a run.
 
-All take the same steps and learn the same numbers from their engine, so that all decide alike; the chief alone writes.
-What one process alone may meet, an error or a signal, it has to tell the others, which would else wait for it for ever.
+All processes take the same steps and get the same numbers from their engine, so that all decide alike; only the chief
+writes. If one process meets an error or a signal, it must tell the others, which would otherwise wait for it forever.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from seg.executor.stopping import Stopping
 
 @contextlib.contextmanager
 def together(engine: Engine) -> Iterator[None]:
-    """Around what may fail in one process alone, such as the chief's writing: where it fails, all end.
+    """Surrounds work that may fail in one process only, such as the chief's writing: if it fails, all processes end.
 
-    It also keeps an order: no process comes out before all are through. Nothing inside may wait for another process.
+    It is also a barrier: no process leaves it before all have arrived. Nothing inside may wait for another process.
 
     Raises:
       UserError: if it failed in another process.
@@ -33,7 +33,7 @@ def together(engine: Engine) -> Iterator[None]:
 
 
 def asked_to_stop(engine: Engine, signals: Stopping) -> bool:
-    """Whether any process was asked to stop; all of them then stop here."""
+    """Whether any process was asked to stop; then all stop here."""
     if not engine.agree(signals.asked is not None):
         return False
     signals.follow()

@@ -17,7 +17,7 @@ from seg.weights import tensor_file
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint as read from disk. `tensors` by name; `metadata` as it was given to `save`."""
+    """A checkpoint read from disk: `tensors` by name, and the `metadata` given to `save`."""
 
     path: str
     step: int
@@ -36,17 +36,17 @@ class Checkpoints:
         return self._folder.checkpoint(step)
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints on disk, oldest first; those that were set aside as damaged do not count."""
+        """Steps of the checkpoints on disk, oldest first, without those that were set aside as damaged."""
         return self._folder.checkpoint_steps()
 
     def save(self, step: int, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
-        """Writes a checkpoint whole, then removes the oldest beyond `keep_max`. Returns its path."""
+        """Writes a checkpoint atomically, then removes the oldest beyond `keep_max`. Returns its path."""
         tensor_file.write(self.path(step), tensors, {**metadata, 'step': step})
         self._prune()
         return self.path(step)
 
     def clear_up(self) -> None:
-        """Removes what a kill in the middle of a save left: half-written files, and checkpoints beyond `keep_max`."""
+        """Removes the remains of a killed save: temporary files, and checkpoints beyond `keep_max`."""
         for folder in (self._folder.path, self._folder.best):
             files.sweep(folder)
         self._prune()
@@ -78,14 +78,14 @@ class Checkpoints:
         return None if step is None else self._folder.best_checkpoint(step)
 
     def latest(self, set_aside: bool = True) -> Checkpoint | None:
-        """Reads the newest checkpoint that is whole; None if there is none.
+        """Reads the newest undamaged checkpoint; None if there is no checkpoint.
 
         Args:
-          set_aside: whether damaged ones are renamed. Only for the process that trains here: for another one, a file
-            that cannot be read may just have been pruned.
+          set_aside: whether damaged checkpoints are renamed. Only for the process that trains here: for another one, an
+            unreadable file may just have been pruned.
 
         Raises:
-          UserError: if there are some, and all are damaged, now or since an earlier start; if one cannot be opened.
+          UserError: if all checkpoints are damaged, including those set aside earlier, or if one cannot be opened.
         """
         for step in reversed(self.steps()):
             path = self.path(step)
@@ -136,7 +136,7 @@ class Checkpoints:
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    """Makes a hard link where the file system has them: a best checkpoint that is also a recent one takes no space."""
+    """Makes a hard link if the file system supports it, so that a copy of a recent checkpoint takes no space."""
     if os.path.exists(target):
         os.remove(target)
     try:

@@ -22,7 +22,7 @@ from seg.run.values import number
 
 
 class EvaluationRecords:
-    """Of one run. The scores of the checkpoint in `best/` are in `best/metrics.json`, else in metrics.jsonl."""
+    """Records of one run. The scores of the checkpoint in `best/` are in `best/metrics.json`, else in metrics.jsonl."""
 
     def __init__(
         self,
@@ -37,20 +37,20 @@ class EvaluationRecords:
         self._events: Events | None = None
 
     def has(self, step: int) -> bool:
-        """Whether the evaluation of a step was recorded."""
+        """Whether the evaluation of a step is recorded."""
         return self._line(step) is not None
 
     def add(self, step: int, evaluation: Evaluation, split: str, weights: str) -> None:
-        """Makes the checkpoint of `step` the best if it is, and records the evaluation.
+        """Records the evaluation, and copies the checkpoint of `step` to `best/` if it is the best.
 
         Args:
-          step: of the weights.
-          evaluation: to be recorded.
+          step: step of the weights.
+          evaluation: the evaluation to record.
           split: name of the data.
           weights: 'ema' or 'raw'.
 
         Raises:
-          UserError: if there is no such metric as `best_metric`, or something cannot be written.
+          UserError: if the evaluation has no metric `best_metric`, or a file cannot be written.
         """
         metric = self._config.best_metric
         if metric not in evaluation.metrics:
@@ -66,15 +66,15 @@ class EvaluationRecords:
         self._events.pictures(step, evaluation.pictures)
         self._events.flush()
         self.write_details(split, step, evaluation.details)
-        # The line comes last: it shows the next start that all the rest was written.
-        if not self.has(step):  # It was if a kill came between the last evaluation and results.json.
+        # The line comes last: it shows the next start that everything else is written.
+        if not self.has(step):  # It exists if a kill came between the last evaluation and results.json.
             numbers = {'examples': evaluation.examples, 'seconds': round(evaluation.seconds, 3)}
             details = self._folder.details(split, step, evaluation.details)
             origin = {'split': split_of(split), 'weights': weights, 'details': details}
             self._log.add('eval', step, {**evaluation.metrics, **numbers, **origin})
 
     def best(self) -> dict[str, Any] | None:
-        """`step`, the value of `best_metric` (None if unknown) and `checkpoint` of what is under `best/`."""
+        """Returns `step`, value of `best_metric` (None if unknown) and path (`checkpoint`) of what is in `best/`."""
         step = self._checkpoints.best_step()
         if step is None:
             return None
@@ -88,13 +88,13 @@ class EvaluationRecords:
             files.write_json(self.path(split, step, kind), value)
 
     def path(self, split: str, step: int | str, kind: str = '') -> str:
-        """Path of a file in `eval/`, which is made if need be."""
+        """Returns the path of a file in `eval/`, and makes the folder."""
         with files.writing(self._folder.eval):
             os.makedirs(self._folder.eval, exist_ok=True)
         return self._folder.eval_file(split, step, kind)
 
     def clear_up(self) -> None:
-        """Removes the half-written files that a kill left."""
+        """Removes temporary files that a kill left."""
         files.sweep(self._folder.eval)
 
     def _is_best(self, step: int, metrics: Mapping[str, float]) -> bool:
@@ -103,7 +103,7 @@ class EvaluationRecords:
             return True
         scores = self._scores(best)
         if scores is None:
-            if best == step:  # A kill came between the copy and its record.
+            if best == step:  # A kill came between the copy and its scores.
                 return True
             logging.warning(
                 '%s: its scores are not known, so it stays the best one. Remove it to let a later one take its place.',
@@ -115,7 +115,7 @@ class EvaluationRecords:
         return not known or is_better(metrics[self._config.best_metric], value, self._higher_is_better)
 
     def _scores(self, step: int) -> dict[str, Any] | None:
-        """The metrics of the checkpoint of `step` under `best/`; None if unknown."""
+        """Returns the metrics of the checkpoint of `step` in `best/`; None if unknown."""
         try:
             kept = results.read(self._folder.best_metrics, 'It counts as missing.')
         except UserError as error:

@@ -1,4 +1,4 @@
-"""Evaluation: every example exactly once, totals on the host."""
+"""Evaluation: every example counts exactly once; sums are accumulated on the host."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Evaluation(NamedTuple):
     """Result of one pass over a data set.
 
     Attributes:
-      metrics: by name; includes `loss` and `loss/<term>`, where the task has losses at evaluation.
-      examples: images that counted.
-      seconds: of the pass, tracing included.
-      images_per_second: after the first batch, which holds the tracing; over all where there is only one.
-      pictures: of fixed images, the worst and the best ones, and the metrics' charts.
-      details: what metrics tell beside numbers, by name; to be kept as JSON.
+      metrics: by name; includes `loss` and `loss/<term>` if the task has losses in evaluation.
+      examples: number of images that count.
+      seconds: duration of the pass, including tracing.
+      images_per_second: without the first batch, which includes tracing; of all images if there is only one batch.
+      pictures: figures of the fixed, the worst and the best images, and the metrics' charts.
+      details: results of metrics that are not numbers, by name; values for JSON.
     """
 
     metrics: dict[str, float]
@@ -36,7 +36,7 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator:
-    """Runs a task's inference over finite inputs. What the engine traces for it is kept."""
+    """Runs a task's inference over finite inputs, and keeps the engine's graphs."""
 
     def __init__(self, task, engine: Engine):
         self._task = task
@@ -50,17 +50,17 @@ class Evaluator:
 
         Args:
           source: evaluation data.
-          num_pictures: how many images of each kind (fixed, worst, best) to draw; 0 for no pictures and no charts.
+          num_pictures: number of images of each kind (fixed, worst, best) to draw; 0 for no figures and no charts.
 
         Raises:
-          UserError: if no image could be read, or the data set's labels are none.
+          UserError: if no image could be read, or the data set's labels are invalid.
         """
         for metric in self._metrics:
             metric.reset()
         losses: dict[str, LossTerm] = {}
         gallery = Gallery(num_pictures, source.num_examples)
-        stream: list[int] = []  # Indices of all images, as they come; -1 for padding.
-        missing: list[int] = []  # Places in it.
+        stream: list[int] = []  # Indices of all images, in the order of the input; -1 for padding.
+        missing: list[int] = []  # Positions in the stream.
         examples = counted = 0
         start = first_done = time.perf_counter()
         progress = Progress(f'evaluating {source.name}', source.num_examples, 'images')
@@ -106,12 +106,12 @@ class Evaluator:
 
 
 def _added(sums: LossTerm | None, term: LossTerm) -> LossTerm:
-    """In double precision: there may be many batches."""
+    """Adds in double precision, because there may be many batches."""
     sums = sums or LossTerm(0, 0)
     return LossTerm(sums.total + np.float64(term.total), sums.weight + np.float64(term.weight))
 
 
 def _losses(sums: dict[str, LossTerm]) -> dict[str, float]:
-    """The losses and their sum; nothing where there is no loss."""
+    """Returns the losses and their sum; an empty dict without losses."""
     losses = {f'loss/{name}': float(term.total / term.weight) if term.weight else 0.0 for name, term in sums.items()}
     return {'loss': sum(losses.values()), **losses} if losses else {}

@@ -1,13 +1,13 @@
-"""The executor: train, evaluate and predict with a task, in the shape of TPUEstimator.
+"""The executor: train, evaluate and predict with a task, in the style of TPUEstimator.
 
-The engine runs `iterations_per_loop` steps at a time. Between two loops the host looks in, in this order:
+The engine runs `iterations_per_loop` steps at a time. Between two loops the host works in this order:
 
-1. Finite check: nothing that comes from a broken step may be written.
-2. Metrics and summaries: they belong to the steps that were taken, whatever happens next.
-3. Checkpoint: before the evaluation, so that a failed one can be run again from it.
+1. Finite check: no result of a step with a non-finite value may be written.
+2. Metrics and summaries: they belong to the completed steps, whatever happens next.
+3. Checkpoint: before the evaluation, so that a failed evaluation can be repeated from it.
 4. Evaluation, and `best/`.
 
-Where a run has several processes, all of them look in at the same steps, and the chief alone writes: see `agreement`.
+If a run has several processes, all of them do this after the same steps, and only the chief writes: see `agreement`.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from seg.structures import Input
 
 
 class Executor:
-    """Trains, evaluates and predicts; knows nothing of what a task computes.
+    """Trains, evaluates and predicts, independent of what a task computes.
 
-    `model_dir` is the only state: a second call of `train` with the same directory goes on where the first one ended.
+    `model_dir` is the only state: a second call of `train` with the same directory resumes the training.
 
     Attributes:
       higher_is_better: whether a higher value of `best_metric` is better, or a lower one.
@@ -62,12 +62,12 @@ class Executor:
         """Makes an executor.
 
         Args:
-          task: what is learnt, a `seg.tasks.base.Task`.
-          engine: where.
-          config: how long, and the periods.
+          task: a `seg.tasks.base.Task`.
+          engine: devices and precision.
+          config: length and periods.
           optimizer: a Keras optimizer, made in the engine's scope; needed for training only.
-          step: what happens to gradients and weights beside the optimizer.
-          config_text: makes the Markdown of the settings, for TensorBoard.
+          step: treatment of gradients and weights besides the optimizer.
+          config_text: returns the settings as Markdown, for TensorBoard.
         """
         self._task = task
         self.engine = engine
@@ -90,24 +90,24 @@ class Executor:
         return self.engine.process.count == 1
 
     def has_checkpoint(self) -> bool:
-        """Whether there was a run: training goes on from its last checkpoint, or refuses if all are damaged."""
+        """Whether a run exists: training resumes from its last checkpoint, or refuses if all are damaged."""
         return self._folder.has_checkpoint()
 
-    # ---- The three verbs ---------------------------------------------------------------------------------------------
+    # ---- Training, evaluation, prediction ----------------------------------------------------------------------------
 
     def train(self, source: Input, max_steps: int | None = None) -> int:
-        """Trains to `max_steps` (default: `train_steps`), from the last checkpoint on. Returns the step reached."""
+        """Trains from the last checkpoint to `max_steps` (default: `train_steps`). Returns the step reached."""
         return self._train(source, None, max_steps or self._config.train_steps)
 
     def train_and_evaluate(
         self, source: Input, eval_source: Input, stop: Callable[[Evaluation], bool] | None = None
     ) -> dict[str, Any]:
-        """Trains, evaluating every `eval_every` steps and at the end; writes and returns `results.json`.
+        """Trains, evaluates every `eval_every` steps and at the end, and writes and returns `results.json`.
 
         Args:
           source: training data.
           eval_source: evaluation data.
-          stop: looks at each evaluation and may end the training early.
+          stop: is called with each evaluation and may end the training early.
         """
         step = self._train(source, eval_source, self._config.train_steps, stop)
         path = self._folder.results
@@ -123,18 +123,18 @@ class Executor:
         return written
 
     def evaluate(self, source: Input, checkpoint: str = 'latest', settings: Sequence[str] = ()) -> dict[str, Any]:
-        """Evaluates a checkpoint; writes `eval/<split>-<step>.json` and returns what it holds.
+        """Evaluates a checkpoint; writes `eval/<split>-<step>.json` and returns its content.
 
-        The details of metrics go to `eval/<name>-<split>-<step>.json`; pictures are drawn during training only.
+        The details of metrics go to `eval/<name>-<split>-<step>.json`; figures are drawn during training only.
 
         Args:
           source: evaluation data.
           checkpoint: `latest`, `best` or a path.
-          settings: in what this evaluation differs from those of the training, one `key = value` each. The files say
-            so, and are called `…<split>-<step>-<mark>.json`, so that they do not take the place of the others.
+          settings: settings that differ from the training's, one `key = value` each. The files contain them and have
+            the names `…<split>-<step>-<mark>.json`, so that they do not replace the others.
 
         Raises:
-          UnsavedError: with what was computed, if it cannot be written.
+          UnsavedError: with the results, if they cannot be written.
         """
         found, ema = self._load_model(checkpoint)
         self.training.read_times(found.metadata, found.path)
@@ -154,12 +154,12 @@ class Executor:
         return written
 
     def predictor(self, checkpoint: str = 'latest') -> Predictor:
-        """Sets the model's weights from a checkpoint; returns what predicts batches that the host makes."""
+        """Sets the model's weights from a checkpoint; returns a predictor for batches made by the host."""
         found, _ = self._load_model(checkpoint)
         logging.info('Predicting with the weights of step %d (%s).', found.step, found.path)
         return self.engine.predictor(self._task, found.path)
 
-    # ---- Training ----------------------------------------------------------------------------------------------------
+    # ---- Steps of a training -----------------------------------------------------------------------------------------
 
     def _train(
         self, source: Input, eval_source: Input | None, last: int, stop: Callable[[Evaluation], bool] | None = None
@@ -167,7 +167,7 @@ class Executor:
         done = self.prepare()
         with stopping.listening() as signals:
             signals.saved = done
-            if not self._alone:  # A process that left at once would keep the others waiting.
+            if not self._alone:  # If a process left at once, the others would wait.
                 signals.save_first()
             if eval_source and done and self._evaluation_is_due(done, last) and not self._records.has(done):
                 self._evaluate_now(eval_source, done)  # A kill came between the checkpoint and its evaluation.
@@ -185,7 +185,7 @@ class Executor:
         last: int,
         stop: Callable[[Evaluation], bool] | None,
     ) -> int:
-        """Takes the steps from `done` to `last`. Returns the step reached."""
+        """Trains from step `done` to step `last`. Returns the step reached."""
         config = self._config
         loop = self.trainer.loop(source, done, signals.save_first)
         with together(self.engine):
@@ -221,11 +221,11 @@ class Executor:
         return done + steps
 
     def prepare(self) -> int:
-        """Builds the training state and restores the newest checkpoint. Returns the step to go on from."""
+        """Builds the training state and restores the newest checkpoint. Returns its step."""
         self.build_trainer()
         with together(self.engine):
             found = self._newest_after_clearing_up() if self.engine.chief else None
-        with together(self.engine):  # The others look at what the chief has left.
+        with together(self.engine):  # The others must see the folder after the chief has cleared it up.
             if not self.engine.chief:
                 found = self._checkpoints.latest(set_aside=False)
             if found:
@@ -239,7 +239,7 @@ class Executor:
         return found.step
 
     def _newest_after_clearing_up(self) -> Checkpoint | None:
-        """The newest whole checkpoint, after what a kill left was removed."""
+        """Removes the remains of a kill, then returns the newest undamaged checkpoint."""
         with files.writing(self._folder.path):
             os.makedirs(self._folder.path, exist_ok=True)
         files.sweep(self._folder.path)
@@ -249,17 +249,17 @@ class Executor:
         return found
 
     def build_trainer(self) -> None:
-        """Makes the optimizer's state and the averages, from the weights that the model has now."""
+        """Makes the optimizer's state and the averages from the current weights of the model."""
         if self.trainer is None:
             if self._optimizer is None:
                 raise ValueError('This executor was made without an optimizer: it evaluates and predicts only.')
             self.trainer = self.engine.trainer(self._task, self._optimizer, self._settings)
 
     def check_classes(self) -> None:
-        """Refuses to go on from a checkpoint that has learnt other classes. Nothing on disk changes.
+        """Refuses to resume from a checkpoint with other classes. Nothing on disk changes.
 
         Raises:
-          UserError: with both lists.
+          UserError: the message has both lists.
         """
         if found := self._checkpoints.latest(set_aside=False):
             self._refuse_other_classes(found)
@@ -281,7 +281,7 @@ class Executor:
             if self.engine.chief:
                 self._checkpoints.save(step, tensors, metadata)
 
-    # ---- Evaluation --------------------------------------------------------------------------------------------------
+    # ---- Steps of an evaluation --------------------------------------------------------------------------------------
 
     @property
     def _the_evaluator(self) -> Evaluator:
@@ -293,19 +293,19 @@ class Executor:
         return step % self._config.eval_every == 0 or step == last
 
     def _evaluate_now(self, source: Input, step: int) -> Evaluation:
-        """Evaluates the weights in memory, makes the checkpoint of `step` the best if it is, and records the result."""
+        """Evaluates the weights in memory and records the result; `step` is their step."""
         with self.trainer.averaged():
             evaluation = self._the_evaluator.evaluate(source, self._config.num_pictures)
         logging.info('step %d: %s', step, self._task.summary(evaluation.metrics))
         with together(self.engine):
             if self.engine.chief:
                 self._records.add(step, evaluation, source.name, _weights(self.trainer.averages))
-        # Many megabytes, which are written by now.
+        # Many megabytes, which are on disk now.
         self._last = step, evaluation._replace(pictures=[], details=dict.fromkeys(evaluation.details))
         return self._last[1]
 
     def _load_model(self, which: str) -> tuple[Checkpoint, bool]:
-        """Sets the model's variables from a checkpoint, to averages if it has some. Returns it, and whether it has."""
+        """Sets the model's variables from a checkpoint, or its averages. Returns it, and whether it has averages."""
         found = self._checkpoints.find(which)
         self._refuse_other_classes(found)
         averages = any(name.startswith('ema/') for name in found.tensors)
@@ -343,12 +343,12 @@ class Executor:
 
 
 def _weights(averages: bool) -> str:
-    """How records name the weights that were evaluated."""
+    """The name of the evaluated weights in records."""
     return 'ema' if averages else 'raw'
 
 
 def _kept_results(path: str) -> dict[str, Any] | None:
-    """What results.json holds; None if it is not there, or damaged: the evaluation is then made again."""
+    """Returns the content of results.json; None if it is missing or damaged: then the evaluation is repeated."""
     try:
         return results.read(path, 'It is written again.')
     except UserError as error:

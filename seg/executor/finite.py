@@ -1,4 +1,4 @@
-"""The check that nothing of a loop is infinite or no number: nothing that comes from a broken step may be written."""
+"""Checks that losses and gradients of a loop are finite, before anything of them is written."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from seg.structures import Input
 
 
 def check(result: LoopResult, before: int, source: Input, checkpoints: Checkpoints) -> None:
-    """Looks at a loop's losses and gradients.
+    """Checks the losses and gradients of a loop.
 
     Args:
       result: of the loop.
-      before: the step before its first one.
+      before: number of steps before the loop.
       source: the training data.
-      checkpoints: of the run, to tell the last good one.
+      checkpoints: of the run, to name the last good one in the message.
 
     Raises:
-      UserError: for the first step that is not finite, with its loss and the images to blame.
+      UserError: for the first step that is not finite, with its loss and the images that cause it.
     """
     finite = np.isfinite(result.losses).all(1) & np.isfinite(result.gradient_norm)
     if finite.all():

@@ -1,4 +1,4 @@
-"""Which images of an evaluation are worth a look: some fixed ones, the worst and the best."""
+"""Chooses the images of an evaluation to draw: some fixed ones, the worst and the best."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from seg.structures import Picture
 
 
 class Gallery:
-    """Keeps what is needed to draw a few images of an evaluation, and lets go of what no longer belongs to them.
+    """Keeps the figures of a few images of an evaluation, and drops those that are no longer chosen.
 
-    The choice is the same however the images are split over batches, and images of one score are taken by their index.
+    The choice does not depend on the division into batches; images with equal scores are ordered by index.
     """
 
     def __init__(self, size: int, num_examples: int):
-        """Makes an empty one.
+        """Makes an empty gallery.
 
         Args:
-          size: images of each kind.
-          num_examples: of the whole evaluation. The fixed images are spread evenly over them, since neighbours are
+          size: number of images of each kind.
+          num_examples: of the whole evaluation. The fixed images are spread evenly over them, because neighbours are
             often frames of one video.
         """
         self._size = size
         self._fixed = {i * num_examples // size for i in range(size)}
-        # Of each kind (rank, index) in order, the first `size` of all images so far.
+        # For each kind (rank, index) in order, the first `size` of all images so far.
         self._kinds: dict[str, list[tuple[float, int]]] = {'fixed': [], 'worst': [], 'best': []}
         self._kept: dict[int, Any] = {}
 
     def choose(self, indices: Sequence[int], scores: Sequence[float]) -> list[int]:
-        """Takes note of images.
+        """Adds images to the choice.
 
         Args:
           indices: of images, each in one call only.
-          scores: of the same, higher is better; an image whose score is NaN is neither among the worst nor the best.
+          scores: of these images, higher is better; an image with score NaN is neither among the worst nor the best.
 
         Returns:
-          Positions in `indices` of the images that are to be kept.
+          Positions in `indices` of the images to keep.
         """
         for index, score in zip(map(int, indices), map(float, scores), strict=True):
             if index in self._fixed:
                 self._kinds['fixed'].append((0.0, index))
             if not math.isnan(score):
-                rounded = round(score, 6)  # Sums of another order are no other score.
+                rounded = round(score, 6)  # Sums in another order must not give another score.
                 self._kinds['worst'].append((rounded, index))
                 self._kinds['best'].append((-rounded, index))
         for kind, ranked in self._kinds.items():
@@ -53,7 +53,7 @@ class Gallery:
         return [position for position, index in enumerate(indices) if int(index) in chosen]
 
     def keep(self, index: int, figure: Any) -> None:
-        """Keeps the figure of an image that was chosen; its `draw()` returns pixels, uint8 [H, W, 3]."""
+        """Keeps the figure of a chosen image; its `draw()` returns pixels, uint8 [H, W, 3]."""
         self._kept[int(index)] = figure
 
     def pictures(self) -> list[Picture]:

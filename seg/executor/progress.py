@@ -9,7 +9,7 @@ from absl import logging
 
 
 class Progress:
-    """Says how far something is. A terminal's line is rewritten; a log gets a line every `quiet` seconds."""
+    """Shows the progress of some work. A terminal's line is rewritten; a log gets a line every `quiet` seconds."""
 
     def __init__(self, what: str, total: int | None, unit: str, done: int = 0, quiet: float = 30.0):
         """Starts the clock.
@@ -17,8 +17,8 @@ class Progress:
         Args:
           what: title.
           total: end of the count; None if it is unknown.
-          unit: what is counted, such as 'images'.
-          done: where the count starts.
+          unit: name of the counted items, such as 'images'.
+          done: start of the count.
           quiet: seconds between two lines of a log.
         """
         self._what, self._total, self._unit = what, total, unit
@@ -29,7 +29,7 @@ class Progress:
         self._width = 0
 
     def update(self, done: int, detail: str = '', force: bool = False) -> None:
-        """Shows the count and `detail`, unless it was shown a moment ago. `force` shows it in any case."""
+        """Shows the count and `detail`, unless the last update was a moment ago. `force` always shows it."""
         now = time.perf_counter()
         if not force and now - self._last < self._quiet:
             return
@@ -46,7 +46,7 @@ class Progress:
             logging.info('%s', text)
 
     def close(self) -> None:
-        """Ends the living line."""
+        """Ends the line on a terminal."""
         if self._terminal and self._width:
             sys.stderr.write('\n')
             self._width = 0

@@ -1,4 +1,4 @@
-"""What a run is told about its length, its periods and its directory."""
+"""Settings of a run: its length, its periods and its directory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class RunConfig:
       train_steps: optimizer steps of the whole training.
       batch_size: images of one training step over all replicas.
       eval_batch_size: images of one evaluation step; None for `batch_size`. It does not change any result. On a CPU in
-        float32 a single image takes three to four times as long as each of two (see docs/design.md).
-      iterations_per_loop: steps that run on the device between two looks of the host.
+        float32 a batch of one image takes three to four times as long per image (see docs/design.md).
+      iterations_per_loop: steps that run on the device in one call.
       save_checkpoints_steps: a checkpoint at least this often, and before every evaluation.
-      keep_checkpoint_max: older checkpoints are removed; `best/` is kept apart.
+      keep_checkpoint_max: number of checkpoints to keep, without `best/`; older ones are removed.
       eval_every: an evaluation this often, and after the last step.
       best_metric: the evaluation metric whose best value picks `best/`: the highest one, or of a loss or an error the
         lowest.
       num_pictures: evaluation images of each kind (fixed, worst, best) that are drawn for TensorBoard;
-        0 for no pictures and no charts.
-      seed: everything random follows from it.
+        0 for no figures and no charts.
+      seed: determines all random numbers.
     """
 
     model_dir: str
@@ -57,7 +57,7 @@ class RunConfig:
             check_whole(f'RunConfig.{name}', getattr(self, name), 0, 2**31 - 1)
         for name in ('save_checkpoints_steps', 'eval_every'):
             value = getattr(self, name)
-            # A period past the end never comes up: short trials of a long recipe need no other settings.
+            # A period beyond the end has no effect: short trials of a long recipe need no other settings.
             if value < self.train_steps and value % self.iterations_per_loop:
                 raise UserError(
                     f'RunConfig.{name} = {value} is no multiple of RunConfig.iterations_per_loop = '
@@ -67,7 +67,7 @@ class RunConfig:
                 )
 
     def per_replica(self, batch_size: int, num_replicas: int, name: str) -> int:
-        """Images per replica; a UserError where they do not divide."""
+        """Returns the images per replica; raises UserError if the batch size does not divide."""
         if batch_size % num_replicas:
             below = batch_size // num_replicas * num_replicas
             choices = ' or '.join(str(n) for n in (below, below + num_replicas) if n)

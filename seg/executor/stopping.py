@@ -1,7 +1,7 @@
-"""SIGTERM and Ctrl-C: a training that is asked to stop saves what it has, and says what is on disk.
+"""SIGTERM and Ctrl-C: a training that is asked to stop saves its state, and says what is on disk.
 
 While steps run, the main thread is within TensorFlow, where Python calls no signal handler. The command line therefore
-has a thread that hears of a signal at once: it answers the first one, and leaves at the second Ctrl-C.
+has a thread that receives signals at once: it answers the first one, and ends the process at the second Ctrl-C.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from absl import logging
 
-_GRACE = 1.0  # Seconds that the main thread has to clear up after the second Ctrl-C.
+_GRACE = 1.0  # Seconds for the main thread to clean up after the second Ctrl-C.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -23,18 +23,18 @@ class Stopping:
     """Whether this process was asked to stop.
 
     Attributes:
-      asked: the first signal that came, here or to another process of the run; None before.
-      saves_first: whether there may be steps that are not saved: a signal is then only noted. Else it ends the process
-        at once, by an exception in the main thread.
-      saved: the last step on disk; None as long as that is not known.
+      asked: the first signal, to this or another process of the run; None before.
+      saves_first: whether there may be unsaved steps: a signal is then only noted. Otherwise it ends the process at
+        once, by an exception in the main thread.
+      saved: the last step on disk; None while it is unknown.
     """
 
     def __init__(self, command: bool = False, trains: bool = True):
-        """Makes one that listens to nothing yet.
+        """Makes an object that does not listen yet.
 
         Args:
-          command: whether this process is a command of its own, which may end at any moment.
-          trains: whether it trains; the message then tells what is saved, and SIGTERM ends it with status 0.
+          command: whether this process is a command, which may end at any moment.
+          trains: whether it trains; then the message says what is saved, and SIGTERM ends it with status 0.
         """
         self.asked: int | None = None
         self.saves_first = False
@@ -43,16 +43,16 @@ class Stopping:
         self._ended = threading.Event()
 
     def follow(self) -> None:
-        """Stops as after SIGTERM, unless this process was asked itself: another one of the run was."""
+        """Stops as after SIGTERM, because another process was asked to stop; no change if this one was asked."""
         self.asked = self.asked or signal.SIGTERM
 
     def save_first(self) -> None:
-        """From now on there may be steps that are not saved."""
+        """States that from now on there may be unsaved steps."""
         self.saves_first = True
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """A stretch in which nothing is lost by leaving, such as an evaluation of what was saved."""
+        """Context in which a signal ends the process at once, as all steps are saved; used for evaluations."""
         self.saves_first = False
         if self.asked:
             self.leave()
@@ -60,7 +60,7 @@ class Stopping:
         self.saves_first = True
 
     def leave(self) -> None:
-        """Raises what ends the process: KeyboardInterrupt for Ctrl-C, SystemExit for SIGTERM."""
+        """Ends the process: raises KeyboardInterrupt for Ctrl-C, SystemExit for SIGTERM."""
         self.saves_first = False
         if not self._command:
             logging.warning('Asked to stop. %s', self.state())
@@ -69,7 +69,7 @@ class Stopping:
         raise SystemExit(0 if self._trains else 128 + signal.SIGTERM)
 
     def state(self) -> str:
-        """A sentence on what is on disk; empty where nothing is trained."""
+        """A sentence on what is on disk; empty without training."""
         if not self._trains:
             return ''
         if self.saved is None:
@@ -80,7 +80,7 @@ class Stopping:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Hears signals; the handlers that were there before return in the end."""
+        """Receives signals; restores the earlier handlers at the end."""
         before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
@@ -103,7 +103,7 @@ class Stopping:
             os.close(reader)
 
     def _handle(self, number: int, _) -> None:
-        """In the main thread, as soon as it runs Python again."""
+        """Runs in the main thread, as soon as it executes Python again."""
         first, self.asked = self.asked is None, self.asked or number
         if number == signal.SIGINT and not first:
             raise KeyboardInterrupt
@@ -113,7 +113,7 @@ class Stopping:
             self._answer(number)
 
     def _watch(self, reader: int) -> None:
-        """In a thread of its own."""
+        """Runs in its own thread."""
         heard: list[int] = []
         while numbers := os.read(reader, 1):
             number = numbers[0]
@@ -134,9 +134,9 @@ _active: Stopping | None = None
 
 @contextlib.contextmanager
 def listening(command: bool = False, trains: bool = True) -> Iterator[Stopping]:
-    """Hears SIGTERM and Ctrl-C, for the whole command or, where that does not, for a training; see `Stopping`.
+    """Receives SIGTERM and Ctrl-C for the whole command, or for a training if no command does; see `Stopping`.
 
-    Outside of the main thread, as in some notebooks, nothing can be heard.
+    Outside the main thread, as in some notebooks, signals cannot be received.
     """
     global _active
     if _active is not None:

@@ -20,22 +20,22 @@ from seg.structures import Input
 
 
 class TrainingRecords:
-    """Of one run. The chief writes; every process counts the time, and reports images that could not be read."""
+    """Records of one run. The chief writes; every process counts the time, and reports unreadable images."""
 
     def __init__(self, config: RunConfig, task, engine: Engine, folder: RunFolder, log: MetricsLog):
         self._config, self._task, self._engine, self._folder, self._log = config, task, engine, folder, log
         self._events: Events | None = None
         self._progress: Progress | None = None
         self._seconds = 0.0
-        self._timed = [0, 0.0]  # Images and seconds of all loops but the first of each process, which includes tracing.
+        self._timed = [0, 0.0]  # Images and seconds, without the first loop of each process, which includes tracing.
         self._first_loop = True
 
     def open(self, step: int, last: int, text: str) -> None:
         """Begins the records of the steps after `step`.
 
         Args:
-          step: that was reached before.
-          last: that is to be reached.
+          step: steps taken before.
+          last: last step of the training.
           text: Markdown of the settings, for TensorBoard; empty for none.
         """
         self._progress = Progress('training', last, 'steps', step)
@@ -46,16 +46,16 @@ class TrainingRecords:
             self._events.text(step, 'config', text)
 
     def add(self, result: LoopResult, step: int, seconds: float, source: Input) -> None:
-        """Writes one loop's means, and reports images that could not be read.
+        """Writes the means of one loop, and reports unreadable images.
 
         Args:
           result: of the loop.
-          step: that it has reached.
-          seconds: that it has taken.
+          step: last step of the loop.
+          seconds: duration of the loop.
           source: the training data.
 
         Raises:
-          UserError: if no image arrived, an augmentation failed, or something cannot be written.
+          UserError: if no image could be read, an augmentation failed, or a file cannot be written.
         """
         images = len(result.losses) * source.batch_size
         if not self._first_loop:
@@ -90,11 +90,11 @@ class TrainingRecords:
             self._events.close()
 
     def times(self) -> dict[str, Any]:
-        """For a checkpoint: what `read_times` reads."""
+        """Returns the times, for the metadata of a checkpoint."""
         return {'train_seconds': self._seconds, 'timed': self._timed}
 
     def read_times(self, metadata: Mapping[str, Any], path: str) -> None:
-        """Goes on counting from the times of the checkpoint at a path."""
+        """Continues from the times of the checkpoint at a path."""
         try:
             images, seconds = metadata.get('timed', [0, 0.0])
             self._timed = [int(images), float(seconds)]
@@ -105,7 +105,7 @@ class TrainingRecords:
     def speed(self, step: int) -> dict[str, float | None]:
         """`train_seconds` and `train_images_per_second` of all steps up to `step`."""
         images, seconds = self._timed
-        if not seconds:  # There was one loop only, tracing included.
+        if not seconds:  # There was only one loop, which includes tracing.
             images, seconds = step * self._config.batch_size, self._seconds
         return {
             'train_seconds': round(self._seconds, 3),

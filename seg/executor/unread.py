@@ -1,4 +1,4 @@
-"""Images that did not arrive: they count nowhere, which is told, and a loop without a single image ends the run."""
+"""Unreadable images: they count nowhere, a message names them, and a loop without a readable image ends the run."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from absl import logging
 from seg.errors import UserError
 from seg.structures import Input
 
-_ASKED = 8  # So many images of a loop are read again, to learn what is wrong with them.
+_ASKED = 8  # At most this many images of a loop are read again, to find the fault.
 
 
 def report(source: Input, first: int, missing: Sequence[int], indices: Sequence[int]) -> None:
     """Warns of the images of a loop, or of an evaluation, that could not be read.
 
     Args:
-      source: where the images come from.
-      first: place in its stream of the loop's first image.
-      missing: places in the loop of images with weight 0, padding left out.
+      source: input of the images.
+      first: position in its stream of the loop's first image.
+      missing: positions in the loop of images with weight 0, without padding.
       indices: positions in the data set of all images of the loop; -1 for padding.
 
     Raises:
-      UserError: if no image arrived, or the reason is not the file but the data set's labels or an augmentation.
+      UserError: if no image could be read, or the cause is the data set's labels or an augmentation, not the file.
     """
     if not len(missing):
         return

@@ -30,9 +30,9 @@ def adamw(
         x = x - lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon)
 
     Epsilon is added to the uncorrected root, the second form of the update in section 2 of Kingma and Ba 2015, as in
-    TensorFlow and Keras. torch adds it to the corrected root; the two differ only where gradients are as small as
-    epsilon / sqrt(1 - b2^t). Decay: Loshchilov and Hutter 2019. Biases and normalisation are excluded by the caller,
-    who knows the variables, with `exclude_from_weight_decay` before the optimizer is built.
+    TensorFlow and Keras. torch adds it to the corrected root; the two differ only if gradients are as small as
+    epsilon / sqrt(1 - b2^t). Decay: Loshchilov and Hutter 2019. The caller excludes biases and normalisation with
+    `exclude_from_weight_decay` before the optimizer is built.
 
     Args:
       total_steps: supplied.

@@ -26,9 +26,9 @@ def sgd(
     """Gradient descent with momentum, plain or Nesterov's (Sutskever et al. 2013).
 
     With gradient g, rate lr, momentum u, velocity v (0 at first) and variable x, a step is `v = u * v + g`, then
-    `x = x - lr * v`, or with Nesterov `x = x - lr * (g + u * v)`. The rate is outside of the velocity, as in the Cloud
-    TPU recipes, torch and detectron2, so that a drop of the rate holds for the whole step at once. (Keras has it
-    inside: there the steps shrink over the next 1 / (1 - u) steps only.)
+    `x = x - lr * v`, or with Nesterov `x = x - lr * (g + u * v)`. The rate is outside the velocity, as in the Cloud TPU
+    recipes, torch and detectron2, so that a lower rate takes effect at once. (In Keras it is inside, and the steps
+    shrink gradually, over about 1 / (1 - u) steps.)
 
     Args:
       total_steps: supplied.
@@ -38,7 +38,7 @@ def sgd(
       nesterov: whether to look ahead.
 
     Returns:
-      Optimizer without weight decay and clipping: L2 is added to the gradient before it arrives here.
+      Optimizer without weight decay and clipping: the engine adds L2 to the gradient.
 
     Raises:
       UserError: if a setting is out of its range.
@@ -51,10 +51,10 @@ def sgd(
 
 
 class SGD(keras.optimizers.SGD):
-    """Keras' SGD with the rate outside of the velocity.
+    """Keras' SGD with the rate outside the velocity.
 
     Attributes:
-      slots: names this kind of state in checkpoints, so that it is told from that of Keras' SGD.
+      slots: name of this kind of state in checkpoints, which distinguishes it from the state of Keras' SGD.
     """
 
     slots = 'velocity'
@@ -70,10 +70,10 @@ class SGD(keras.optimizers.SGD):
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * gradient)
 
     def converted(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Turns the variables of Keras' SGD, in the order of `variables`, into those of this one.
+        """Converts the variables of Keras' SGD, in the order of `variables`, to those of this optimizer.
 
-        There the velocity is the sum of -lr * g. It is divided by the rate of the last step that was taken; where that
-        was 0, it starts anew.
+        In Keras the velocity is the sum of -lr * g. It is divided by the rate of the last step; if that was 0, the
+        velocity starts at 0.
         """
         step = int(values[0])
         schedule = self._learning_rate

@@ -12,14 +12,14 @@ from seg.number_checks import check_number, check_whole
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate by step: linear warm-up, then a decay that the subclass gives.
+    """Learning rate by step: linear warm-up, then the decay of the subclass.
 
     With `scale = batch_size / reference_batch` (1 without a reference batch) the peak is `base_lr * scale` (Goyal et
     al. 2017). In the first `warmup_steps` steps the rate rises linearly from `warmup_lr * scale` at step 0 to the
-    decay's own value at step `warmup_steps`. A warm-up that is as long as the whole training or longer, as in a short
-    trial of a long recipe, is cut to half of the training; `describe()` says so.
+    value of the decay at step `warmup_steps`. If the warm-up is as long as the whole training or longer, as in a short
+    trial of a long recipe, it is shortened to half of the training; `describe()` says so.
 
-    The rate is computed in float32, or in float64 where that is Keras' floatx.
+    The rate is computed in float32, or in float64 if that is Keras' floatx.
 
     Attributes:
       name: name of the schedule in gin, a class attribute of each schedule.
@@ -32,7 +32,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
       total_steps: steps of the training.
       batch_size: images per step, over all replicas.
       base_lr: rate at the end of the warm-up, for batches of `reference_batch` images.
-      reference_batch: batch size that `base_lr` and `warmup_lr` are meant for; None takes them as they are.
+      reference_batch: batch size for which `base_lr` and `warmup_lr` are given; None does not scale them.
       warmup_steps: steps of the warm-up; 0 for none.
       warmup_lr: rate at step 0, scaled like `base_lr`.
 
@@ -87,10 +87,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return self.total_steps - self.warmup_steps
 
     def remaining(self, step) -> Any:
-        """Fraction of the decay that is still to come: 1 at the end of the warm-up, 0 at the end and after it.
+        """Fraction of the decay that remains: 1 at the end of the warm-up, 0 at the end and after it.
 
-        The subtraction is done before the division, on whole numbers: `1 - step / total` has lost most of its digits
-        near the end in float32.
+        The subtraction comes before the division, on whole numbers: in float32, `1 - step / total` loses most of its
+        digits near the end.
         """
         left = ops.maximum(self.total_steps - step, 0)
         return ops.minimum(left / self.decay_steps, 1.0)
@@ -146,6 +146,6 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def describe(optimizer: keras.optimizers.Optimizer) -> str:
-    """The learning rate of an optimizer in a line; of a schedule that is no `Schedule`, the name of its class."""
+    """Describes the learning rate of an optimizer in a line; a schedule other than `Schedule` by its class name."""
     rate = optimizer._learning_rate  # The public property is the rate at the present step.
     return rate.describe() if isinstance(rate, Schedule) else type(rate).__name__

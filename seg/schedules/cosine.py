@@ -25,7 +25,7 @@ class Cosine(Schedule):
       batch_size: supplied.
       base_lr: rate at the end of the warm-up, for batches of `reference_batch` images.
       end_lr: rate at the end, scaled like `base_lr`.
-      reference_batch: batch size that the rates are meant for; None takes them as they are.
+      reference_batch: batch size for which the rates are given; None does not scale them.
       warmup_steps: steps of linear warm-up.
       warmup_lr: rate at step 0 of the warm-up.
 

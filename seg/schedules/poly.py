@@ -26,7 +26,7 @@ class Poly(Schedule):
         paper's runs on PASCAL VOC with 16 images.
       power: exponent, above 0.
       end_lr: rate at the end, scaled like `base_lr`.
-      reference_batch: batch size that the rates are meant for; None takes them as they are.
+      reference_batch: batch size for which the rates are given; None does not scale them.
       warmup_steps: steps of linear warm-up.
       warmup_lr: rate at step 0 of the warm-up.
 

@@ -17,18 +17,18 @@ from seg.schedules.base import Schedule
 class Step(Schedule):
     """Constant rate that is multiplied by `gamma` at each boundary, as in the Mask R-CNN recipes.
 
-    `lr = peak * gamma ** (number of boundaries b with b <= step)`. Boundaries count from step 0, warm-up included;
-    those beyond the end of a short trial are simply never reached. Without boundaries the rate is constant. See
-    `Schedule` for scaling and warm-up.
+    `lr = peak * gamma ** (number of boundaries b with b <= step)`. Boundaries count from step 0, including the warm-up;
+    a boundary beyond the end of a short trial has no effect. Without boundaries the rate is constant. See `Schedule`
+    for scaling and warm-up.
 
     Args:
       total_steps: supplied.
       batch_size: supplied.
       base_lr: rate at the end of the warm-up, for batches of `reference_batch` images.
-      boundaries: rising step numbers, or parts of the training between 0 and 1, such as (0.66667, 0.88889); a
-        boundary's own step has the new rate.
+      boundaries: rising step numbers, or fractions of the training between 0 and 1, such as (0.66667, 0.88889); the
+        step of a boundary has the new rate.
       gamma: factor at each boundary, above 0 and at most 1.
-      reference_batch: batch size that the rates are meant for; None takes them as they are.
+      reference_batch: batch size for which the rates are given; None does not scale them.
       warmup_steps: steps of linear warm-up.
       warmup_lr: rate at step 0 of the warm-up.
 
@@ -60,7 +60,7 @@ class Step(Schedule):
                 '20000), or rising parts of the training, such as (0.66667, 0.88889).'
             )
         self.boundaries = tuple(round(b * total_steps) if type(b) is float else b for b in boundaries)
-        # Parts of a training move into the warm-up where a long recipe is tried for a few steps: no mistake.
+        # In a short trial of a long recipe, fractions of the training may fall into the warm-up: this is no mistake.
         if self.boundaries and boundaries[0] >= 1 and self.boundaries[0] < self.warmup_steps:
             raise UserError(
                 f'schedules.step.boundaries = {boundaries!r}: the first lies within the warm-up of '
@@ -69,7 +69,7 @@ class Step(Schedule):
         self.gamma = check_number(f'{self.slot}.gamma', gamma, 0, 1, above=True)
 
     def decayed(self, step) -> Any:
-        # A chain of choices, not a power of a count: each rate is then exactly the product as written.
+        # A chain of `where`, not a power of a count: each rate is then exactly the product as written.
         rate = ops.full_like(step, self.peak)
         for i, boundary in enumerate(self.boundaries, start=1):
             rate = ops.where(step >= boundary, ops.full_like(step, self.peak * self.gamma**i), rate)

@@ -1,1 +1,1 @@
-"""Weights on disk: tensor files, and starting a model from them."""
+"""Weights on disk: tensor files, and the initialisation of models from them."""

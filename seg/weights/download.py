@@ -1,4 +1,4 @@
-"""Files that are downloaded once, to the folder that Keras uses: `models/` in $KERAS_HOME, by default `~/.keras`."""
+"""Downloads files once, into Keras' folder: `models/` in $KERAS_HOME, by default `~/.keras`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _CHUNK = 1 << 20  # bytes
 
 
 def cached(url: str, checksum: str, title: str, hint: str = '') -> str:
-    """Returns the path of the file, after downloading it if it is not there or not the right one.
+    """Returns the path of the file, and downloads it if it is missing or has another checksum.
 
-    The file appears under its name whole and checked or not at all, also where several processes want it at once.
+    The file appears under its name only when it is complete and checked, even if several processes download it.
 
     Args:
       url: address; its last component is the file's name.
       checksum: 'sha256:…' or 'md5:…', or the beginning of it.
       title: what the file is, for messages.
-      hint: another way to come by it, for messages; a sentence or ''.
+      hint: another way to get it, for messages; a sentence or ''.
 
     Raises:
-      UserError: if the download fails; the message has the address and the path to put the file at by hand.
+      UserError: if the download fails; the message has the address, and the path for a manual download.
     """
     path = os.path.join(folder(), os.path.basename(urllib.parse.urlsplit(url).path))
     if os.path.exists(path):
@@ -60,7 +60,7 @@ def folder() -> str:
 
 
 def mismatch(path: str, checksum: str) -> str | None:
-    """Returns None if the file's checksum begins as it should, else the one that it has."""
+    """Returns None if the file's checksum begins with the expected one, otherwise the checksum of the file."""
     algorithm, _, digest = checksum.partition(':')
     with open(path, 'rb') as file:
         actual = hashlib.file_digest(file, algorithm).hexdigest()

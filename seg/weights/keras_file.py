@@ -12,24 +12,24 @@ from seg import files
 from seg.errors import UserError, shown
 from seg.weights.tensor_file import DamagedFileError, parsing
 
-# Keras nests a few groups. HDF5 finds each thing by its path from the top, so a tower of groups takes quadratic time.
+# Keras nests a few groups. HDF5 finds each item by its path from the root, so deep nesting takes quadratic time.
 _DEEPEST = 32
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """Reads all weights: `<layer>/…/<weight>:0` is called `<layer>/<weight>`, such as `conv1_conv/kernel`.
+    """Reads all weights; the name of `<layer>/…/<weight>:0` is `<layer>/<weight>`, such as `conv1_conv/kernel`.
 
-    The layer is the group at the top. The names below it repeat it or are what the layer was called in another session;
-    Keras does not look at them either.
+    The layer is the top-level group. Group names below it repeat it, or are the layer's name in another session; Keras
+    ignores them, too.
 
     Raises:
       DamagedFileError: if the file is missing, truncated, or its data sets are not plain arrays of numbers.
-      UserError: if it is another kind of HDF5 file, or none that can be read.
+      UserError: if it is another kind of HDF5 file, or cannot be read.
     """
     if kind := files.irregular(path):
         raise UserError(f'{path!r} is {kind}, expected an HDF5 file.')
     with parsing(path, 'HDF5 file'), h5py.File(path, 'r') as file:
-        # There where the file holds the model as well. A link may lead to another file.
+        # The group is here if the file also holds the model. A link may lead to another file.
         inside = isinstance(file.get('model_weights', getlink=True), h5py.HardLink)
         return _weights(path, file['model_weights'] if inside else file)
 
@@ -40,7 +40,7 @@ def _weights(path: str, group: h5py.Group) -> dict[str, np.ndarray]:
             f'{path}: expected weights in the layout of Keras 2, which the .h5 files of Keras Applications have; this '
             'file names no layers.'
         )
-    left = os.path.getsize(path)  # Bytes that the data sets to come may have.
+    left = os.path.getsize(path)  # Bytes that the remaining data sets may have.
     tensors: dict[str, np.ndarray] = {}
 
     def add(name: str | bytes, item: object) -> None:
@@ -51,10 +51,10 @@ def _weights(path: str, group: h5py.Group) -> dict[str, np.ndarray]:
             raise DamagedFileError(f'{path}: its groups lie more than {_DEEPEST} deep in each other.')
         if not isinstance(item, h5py.Dataset):
             return
-        # A data set may claim any size, or values in another file: what Keras writes lies in this one.
+        # A data set may claim any size, or values in another file; Keras writes all values to this file.
         plain = item.dtype.kind in 'fiu' and item.shape is not None and not item.external and not item.is_virtual
         if plain:
-            # Python's numbers do not overflow. A chunk is decompressed whole, however little of it is asked for.
+            # Python's integers do not overflow. A chunk is always decompressed as a whole.
             left -= item.dtype.itemsize * max(math.prod(item.shape), math.prod(item.chunks or (0,)))
         if not plain or left < 0:
             raise DamagedFileError(

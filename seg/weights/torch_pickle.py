@@ -1,9 +1,8 @@
-"""The pickle inside a file of `torch.save`, read by a machine that can only put a state dict together.
+"""Reads the pickle in a file of `torch.save` with an interpreter that can only build a state dict.
 
-Python's own unpickler calls what a pickle names, and lets it name anything. Here the opcodes are interpreted one by
-one: containers, numbers and strings are made; tensors and storages become records that say where the values lie; an
-opcode or a name that a state dict does not need ends the reading. Nothing is imported, and nothing of the file's
-choosing is called.
+Python's own unpickler calls any function that a pickle names. Here the opcodes are interpreted one by one. Containers,
+numbers and strings are made. Tensors and storages become records of the place of their values. An opcode or a name that
+a state dict does not need ends the reading. Nothing is imported, and no function that the file names is called.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from seg.errors import UserError, shown
 
-# Storage classes of torch, and the types of their elements. bfloat16 is no type of numpy: see torch_file.
+# Storage classes of torch, and the types of their elements. numpy has no bfloat16: see torch_file.
 STORAGES = {
     'FloatStorage': 'f4',
     'DoubleStorage': 'f8',
@@ -34,7 +33,7 @@ _LITERALS = {
     'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINSTRING',
     'SHORT_BINSTRING',
 }  # fmt: skip
-_MOST_AXES = 64  # Of numpy's arrays.
+_MOST_AXES = 64  # The limit of numpy's arrays.
 _TUPLES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
 
 
@@ -62,19 +61,18 @@ class _Name(NamedTuple):
 
 
 def load(path: str, data: BinaryIO) -> tuple[Any, dict[str, Storage]]:
-    """Reads one pickle, from the position of `data` to just behind its end.
+    """Reads one pickle from the position of `data`, which is then at its end.
 
     Args:
       path: the file's name, for messages.
-      data: bytes in memory; a length that the pickle states is then no reason to take memory.
+      data: bytes in memory, so that a length that the pickle states allocates none.
 
     Returns:
-      What the pickle holds (dicts, lists, tuples, strings, numbers and `Tensor`), and the storages that it names, by
-      key.
+      The pickle's object (dicts, lists, tuples, strings, numbers and `Tensor`), and the storages that it names, by key.
 
     Raises:
-      UserError: if it needs what a state dict does not: its name is in the message.
-      Exception: of any kind, if it is no whole pickle, or its tensors make no sense; for the caller's door.
+      UserError: if it names something that a state dict does not need; the message has the name.
+      Exception: of any kind, if the pickle is not complete or its tensors are invalid; the caller uses `parsing`.
     """
     machine = _Machine(path)
     for opcode, argument, _ in pickletools.genops(data):
@@ -89,7 +87,7 @@ class _Machine:
         self.path = path
         self.stack: list[Any] = []
         self.storages: dict[str, Storage] = {}
-        self._outer: list[list[Any]] = []  # Stacks below the marks.
+        self._outer: list[list[Any]] = []  # The stacks below the marks.
         self._memo: dict[int, Any] = {}
 
     def step(self, opcode: str, argument: Any) -> None:
@@ -149,7 +147,7 @@ class _Machine:
                     self._refuse(f'the opcode {opcode}')
 
     def _marked(self) -> list[Any]:
-        """Returns what was put on the stack since the last mark, and goes back to the stack below it."""
+        """Returns the items since the last mark, and restores the stack below it."""
         items, self.stack = self.stack, self._outer.pop()
         return items
 
@@ -166,7 +164,7 @@ class _Machine:
 
 
 def _made(name: str, arguments: tuple) -> Any:
-    """Returns what a call of `name` stands for."""
+    """Returns the value that a call of `name` stands for."""
     if name == _DICT:
         if arguments:
             raise ValueError('an OrderedDict with arguments')
@@ -187,7 +185,7 @@ def _made(name: str, arguments: tuple) -> Any:
 
 
 def _storage(arguments: tuple) -> Storage:
-    """('storage', class, key, device, number of elements) and, before torch 1.6, None as it is no view of another."""
+    """('storage', class, key, device, number of elements); before torch 1.6 also None: no view of another storage."""
     word, kind, key, _, size, *view = arguments
     kind = _expect(kind, _Name).name.removeprefix('torch.')
     if word != 'storage' or kind not in STORAGES or view not in ([], [None]):

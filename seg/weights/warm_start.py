@@ -1,4 +1,4 @@
-"""Starts named parts of a model from a checkpoint of another run, or from published weights."""
+"""Initialises parts of a model from a checkpoint of another run, or from published weights."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ IMAGENET = 'imagenet'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Init:
-    """Where the weights of a new run come from. A run that goes on takes them from its own checkpoint.
+    """The initial weights of a new run. A resumed run takes its weights from its own checkpoint.
 
     Attributes:
       weights: 'imagenet' for the published weights of the backbone, from an installed package or downloaded once; a
         file of another library (`.pth`, `.h5`) for the backbone, and for the other parts that can read it (those of
-        Mask R-CNN read torchvision's); a checkpoint (`ckpt-*.safetensors`) or a `model_dir`, whose newest one is taken;
-        None for random weights. Averaged weights are preferred where the checkpoint has them.
-      parts: names of the parts to take over, such as ('backbone',); empty for all that the source has. 'imagenet' has
-        weights of the backbone alone.
+        Mask R-CNN read torchvision's); a checkpoint (`ckpt-*.safetensors`) or a `model_dir`, for its newest checkpoint;
+        None for random weights. If the checkpoint has averaged weights, these are used.
+      parts: names of the parts to initialise, such as ('backbone',); empty for all that the source has. 'imagenet' has
+        weights of the backbone only.
       min_fraction: an error if less than this share of the variables of those parts is found, by name and shape.
     """
 
@@ -71,7 +71,7 @@ class Init:
         loaded, left = _assign(chosen, source)
         wanted = loaded + len(left)
         report = f'{origin}: loaded {loaded} of {wanted} variables' + _listed(f', re-initialised {len(left)}: ', left)
-        if foreign:  # Arrays without a variable: the weights are those of another network, or of another normalisation.
+        if foreign:  # Arrays without a variable: the weights belong to another network, or to another normalisation.
             names = {f'{part}/{variable.path}' for part, layer in chosen.items() for variable in layer.variables}
             more = [name for name in source if name not in names]
             report += _listed(f'; no variables for {len(more)} arrays of the file: ', more)
@@ -86,7 +86,7 @@ class Init:
 
 
 def _assign(parts: Mapping[str, Any], source: Mapping[str, np.ndarray]) -> tuple[int, list[str]]:
-    """Sets the variables that the source has, by name and shape. Returns their number, and what the others lack."""
+    """Sets the variables that the source has, by name and shape. Returns their number, and why others were not set."""
     loaded, left = 0, []
     for part, layer in parts.items():
         for variable in layer.variables:

@@ -1,4 +1,4 @@
-"""The devices of this machine, and how batches come to them."""
+"""The devices of this machine, and the distribution of batches to them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from seg.structures import Input
 
 
 def batches(source: Input, strategy: tf.distribute.Strategy, start: int = 0) -> Iterator[Any]:
-    """Iterates over an input's batches from step `start` on, each cut into one piece per replica.
+    """Iterates over an input's batches from step `start` on, each divided into one piece per replica.
 
-    A single CPU device reads the data set as it is: handing batches over between devices costs threads and a copy, and
-    one of those threads (the tuner, which cannot be switched off there) holds up the process' end by up to a minute.
+    A single CPU device reads the data set directly: transfer between devices costs threads and a copy, and one of those
+    threads (the tuner, which cannot be switched off) delays the end of the process by up to a minute.
     """
     if strategy.num_replicas_in_sync == 1 and 'CPU' in strategy.extended.worker_devices[0]:
         return iter(source.make(start))
@@ -28,9 +28,9 @@ def batches(source: Input, strategy: tf.distribute.Strategy, start: int = 0) -> 
 
 
 def replica(strategy: tf.distribute.Strategy) -> AbstractContextManager[None]:
-    """Around the code that one replica runs in a step: says how many there are, and how to sum over them."""
+    """Context of the code of one replica in a step: sets the number of replicas, and the sum over them."""
     count = strategy.num_replicas_in_sync
-    # No reduction in a graph for one replica: XLA then compiles it.
+    # For one replica the graph has no reduction, so that XLA compiles it.
     return replicas.running(count, _sum if count > 1 else lambda tensors: tensors)
 
 
@@ -39,7 +39,7 @@ def _sum(tensors: Any) -> Any:
 
 
 def names() -> list[str]:
-    """Of all physical devices. The first call starts TensorFlow."""
+    """Names of all physical devices. The first call starts TensorFlow."""
     return [_name(device) for device in tf.config.list_physical_devices()]
 
 
@@ -77,22 +77,22 @@ def strategy(name: str, count: int | None, gpus) -> tf.distribute.Strategy:
 
 @functools.cache
 def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
-    """The one strategy of this process on these devices: a second one would number its collective operations like the
-    first, and TensorFlow would mix them up."""
+    """Returns the only strategy of this process on these devices. A second one would number its collective operations
+    like the first, and TensorFlow would confuse them."""
     return tf.distribute.MirroredStrategy(devices)
 
 
 def _logical_cpus(count: int) -> int:
-    """Splits the CPU into `count` logical devices, unless that was done before in this process."""
+    """Splits the CPU into `count` logical devices, unless this process has done so before."""
     cpu = tf.config.list_physical_devices('CPU')[0]
     try:
         configured = tf.config.get_logical_device_configuration(cpu) or ()
         if len(configured) < count:
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-            # A collective operation holds its thread until all devices take part; with a thread per core they starve.
+            # A collective operation blocks its thread until all devices take part; a thread per core would deadlock.
             tf.config.threading.set_inter_op_parallelism_threads(max(8, 4 * count))
         available = len(tf.config.list_logical_devices('CPU'))
-    except RuntimeError:  # TensorFlow is initialised: what it has stays.
+    except RuntimeError:  # TensorFlow is initialised: its devices cannot change.
         available = len(tf.config.list_logical_devices('CPU'))
     if available < count:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The engine as such: one `tf.distribute` strategy, and what runs on it."""
+"""The engine: one `tf.distribute` strategy, and the trainer, evaluator and predictor on it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from seg.structures import WHOLE, Input, Share
 def set_up(
     strategy: str = 'auto', precision: str = 'auto', jit: str = 'auto', deterministic: bool = False
 ) -> TensorFlowEngine:
-    """As `seg.engine.set_up`."""
+    """See `seg.engine.set_up`."""
     gpus = tf.config.list_physical_devices('GPU')
     name, _, count = strategy.partition(':')
     if name not in ('auto', 'one', 'mirrored') or (
@@ -67,7 +67,7 @@ def set_up(
 
 
 def start() -> tuple[dict[str, str], list[str]]:
-    """Starts TensorFlow. Returns what this engine stands on, and the names of all devices."""
+    """Starts TensorFlow. Returns the versions of this engine's libraries, and the names of all devices."""
     return {'tensorflow': tf.__version__, 'onednn': 'on' if devices.has_onednn() else 'off'}, devices.names()
 
 

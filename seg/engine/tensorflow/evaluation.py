@@ -1,4 +1,4 @@
-"""Evaluation batch by batch: sums over the devices, and what else stays on them until the host asks."""
+"""Evaluation batch by batch: sums over the devices; single examples stay on them until the host requests them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from seg.structures import Input, LossTerm
 
 
 class _OfReplica(NamedTuple):
-    """What one replica makes of its piece of a batch.
+    """The results of one replica for its piece of a batch.
 
     Attributes:
       sums: one dict for each `SumMetric`.
       losses: total and weight of each loss, over the images that count.
       rows: one dict for each `RowMetric`.
-      predictions: by name; empty unless images are to be drawn.
-      scores: [b]; None likewise.
+      predictions: by name; empty if no images are drawn.
+      scores: [b]; None if no images are drawn.
     """
 
     sums: list[dict[str, Any]]
@@ -33,7 +33,7 @@ class _OfReplica(NamedTuple):
 
 
 class Evaluation:
-    """A task's inference and its metrics' device halves as graphs, which are traced once and kept."""
+    """Graphs of a task's inference and of its metrics' device code, traced once."""
 
     def __init__(
         self,
@@ -88,14 +88,14 @@ class Evaluation:
         )
 
     def _joined(self, value) -> np.ndarray:
-        """The rows of all replicas, on the host."""
+        """Copies the rows of all replicas to the host."""
         return np.concatenate([part.numpy() for part in self._strategy.experimental_local_results(value)])
 
     def _example(self, batch, predictions, place: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         return self._one(batch, place), self._one(predictions, place)
 
     def _one(self, values: dict[str, Any], place: int) -> dict[str, np.ndarray]:
-        """A single row on the host; the others stay on the device."""
+        """Copies a single row to the host."""
         found = {}
         for key, value in values.items():
             parts = self._strategy.experimental_local_results(value)

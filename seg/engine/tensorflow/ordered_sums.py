@@ -1,4 +1,4 @@
-"""Gradients of one tensor from several places, added in one order."""
+"""Adds the gradients of a tensor with several uses in a fixed order."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tensorflow.python.eager import backprop
 
 
 def use() -> None:
-    """Lets all gradient tapes of this process add in the order of the uses.
+    """Makes all gradient tapes of this process add in the order of the uses.
 
-    Their `AddN` writes over whichever of its inputs nobody reads any more, and starts from that one: with three inputs
-    or more, which bits come out depends on threads, in TensorFlow's op determinism, too. (In Mask R-CNN the finest map
-    goes to the RPN, the box head and the mask head: on a busy CPU one gradient in twenty differed.) A chain of sums
-    is no way out, because Grappler makes one `AddN` of it.
+    Their `AddN` overwrites one of its inputs that is no longer read, and starts from it. With three inputs or more, the
+    bits of the result depend on threads, also with TensorFlow's op determinism. (In Mask R-CNN the finest map goes to
+    the RPN, the box head and the mask head: on a busy CPU one gradient in twenty differed.) A chain of sums does not
+    help, because Grappler turns it into one `AddN`.
     """
     pywrap_tfe.TFE_Py_RegisterVSpace(backprop._default_vspace._replace(aggregate_fn=_in_order))
 

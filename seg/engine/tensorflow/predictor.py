@@ -1,4 +1,4 @@
-"""Prediction on batches that the host makes."""
+"""Prediction on batches made by the host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seg.engine import base
 
 
 class Predictor(base.Predictor):
-    """A task's `predict` with the model's weights of now, over batches of one shape: a graph that is traced once."""
+    """A task's `predict` with the current weights, on batches of one shape: a graph that is traced once."""
 
     def __init__(self, task, checkpoint: str, strategy: tf.distribute.Strategy, jit_compile: bool):
         self.checkpoint = checkpoint
@@ -39,10 +39,10 @@ class Predictor(base.Predictor):
 
 
 def with_constants(task) -> Callable[[Any], Any]:
-    """Returns the task's `predict` with the weights of now as constants, for a graph of the CPU.
+    """Returns the task's `predict` with the current weights as constants, for a graph on the CPU.
 
-    TensorFlow then folds normalisations and casts into the kernels once, and lets oneDNN bring them into its own order
-    once. With variables, the kernels of oneDNN that read them as they are take two to three times as long.
+    TensorFlow then folds normalisations and casts into the kernels once, and oneDNN reorders them once. With variables,
+    oneDNN's code for kernels in their own order takes two to three times as long.
     """
     variables = [variable for part in task.checkpoint_items.values() for variable in part.variables]
     values = [variable.numpy() for variable in variables]

@@ -1,4 +1,4 @@
-"""The variables of a run under names of their own, their moving averages, and their way to and from the host."""
+"""The variables of a run by name, their moving averages, and copies to and from the host."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class State:
     """Everything that a checkpoint holds: model, optimizer (with the step) and moving averages.
 
     Names are `model/<part>/<variable path>`, `ema/…` likewise, and `optimizer/<position>`, or
-    `optimizer/<slots>/<position>` for an optimizer that names the kind of its `slots`. They depend on the names of the
-    layers alone, not on the order in which objects were made.
+    `optimizer/<slots>/<position>` for an optimizer that names the kind of its `slots`. They depend only on the
+    names of the layers, not on the order in which objects were made.
     """
 
     def __init__(self, parts: Mapping[str, object], optimizer, strategy: tf.distribute.Strategy, ema: bool):
@@ -25,7 +25,7 @@ class State:
         Args:
           parts: the model's Keras layers by name.
           optimizer: a built Keras optimizer.
-          strategy: in whose scope all of them were made.
+          strategy: the strategy in whose scope all of them were made.
           ema: whether moving averages are kept.
         """
         self._strategy = strategy
@@ -37,12 +37,12 @@ class State:
             with strategy.scope():
                 for name, variable in self.model.items():
                     if variable.dtype.is_floating:
-                        # No aggregation: every replica keeps the average of its own, equal, copy.
+                        # No aggregation: every replica averages its own copy, and all copies are equal.
                         self.ema[name] = tf.Variable(variable.read_value(), trainable=False, name=f'ema/{name}')
         self._swap = tf.function(self._swap_step)
 
     def all(self) -> dict[str, tf.Variable]:
-        """Every variable by its name in the checkpoint."""
+        """Returns all variables by their names in checkpoints."""
         folder = self._optimizer_folder()
         optimizer = {f'{folder}/{i:04d}': v.value for i, v in enumerate(self.optimizer.variables)}
         model = {f'model/{name}': v for name, v in self.model.items()}
@@ -53,7 +53,7 @@ class State:
         return f'optimizer/{slots}' if slots else 'optimizer'
 
     def _converted(self, tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Takes the state of Keras' optimizer over where ours counts in another way."""
+        """Converts the state of Keras' optimizer if ours has another kind of state."""
         old = [f'optimizer/{i:04d}' for i in range(len(self.optimizer.variables))]
         if self._optimizer_folder() == 'optimizer' or not tensors.keys() >= set(old):
             return tensors
@@ -62,14 +62,14 @@ class State:
         return {**{name: value for name, value in tensors.items() if name not in old}, **new}
 
     def to_host(self) -> dict[str, np.ndarray]:
-        """Copies every variable to the host."""
+        """Copies all variables to the host."""
         return {name: _first(variable).numpy() for name, variable in self.all().items()}
 
     def from_host(self, tensors: Mapping[str, np.ndarray], place: str) -> None:
-        """Sets every variable on every replica. Of Keras' SGD, the velocity is converted, see `seg.optimizers.sgd`.
+        """Sets all variables on all replicas. The velocity of Keras' SGD is converted, see `seg.optimizers.sgd`.
 
         Raises:
-          UserError: if a name is missing or too many, or a shape differs.
+          UserError: if a name is missing or unknown, or a shape differs.
         """
         variables = self.all()
         tensors = self._converted(tensors)
@@ -92,7 +92,7 @@ class State:
             variable.assign(tf.cast(tensors[name], variable.dtype))
 
     def update_ema(self, decay: float, step: tf.Tensor) -> None:
-        """Moves the averages towards the variables. Runs on each replica, on its own copies."""
+        """Updates the averages. Runs on each replica, on its own copies."""
         for name, average in self.ema.items():
             variable = self.model[name]
             count = tf.cast(step, average.dtype)
@@ -101,7 +101,7 @@ class State:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights (where averages are kept)."""
+        """Context in which the model has the averaged weights, if averages are kept."""
         if self.ema:
             self._swap()
         try:

@@ -1,4 +1,4 @@
-"""`iterations_per_loop` training steps in one call to the device."""
+"""Runs `iterations_per_loop` training steps in one call to the device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seg.engine.tensorflow.devices import batches
 from seg.engine.tensorflow.train_step import TrainStep
 from seg.structures import Input
 
-# What is kept of every step.
+# Results of every step, and their types.
 _DTYPES = {
     'losses': tf.float64,
     'counts': tf.float64,
@@ -27,7 +27,7 @@ _DTYPES = {
 
 
 class TrainLoop:
-    """Runs training steps on the device, with input from a fixed position on."""
+    """Runs training steps on the device, with input from a given position on."""
 
     def __init__(
         self,
@@ -40,16 +40,16 @@ class TrainLoop:
         jit_compile: bool,
         clock: bool,
     ):
-        """Makes the graph ready for tracing.
+        """Prepares the graph for tracing.
 
         Args:
           step: one training step.
           source: training data.
-          start: steps that were taken before.
+          start: number of steps taken before.
           traced: is called within the first loop, between the tracing and the first step.
-          strategy: on whose devices.
+          strategy: strategy of the devices.
           jit_compile: whether XLA compiles the step.
-          clock: whether to measure the wait for data: op determinism knows no clock.
+          clock: whether to measure the wait for data; op determinism allows no clock.
         """
         self._strategy = strategy
         self._clock = tf.timestamp if clock else lambda: tf.constant(np.nan, tf.float64)
@@ -60,7 +60,7 @@ class TrainLoop:
 
     def __call__(self, num_steps: int) -> LoopResult:
         """Runs `num_steps` steps and waits for them."""
-        # A tensor, so that a shorter last loop is no new graph.
+        # A tensor, so that a shorter last loop needs no new graph.
         values = self._run(tf.constant(num_steps))
         losses, counts = values.pop('losses'), values.pop('counts')
         return LoopResult(
@@ -72,13 +72,13 @@ class TrainLoop:
         )
 
     def _steps(self, replica_step, num_steps: tf.Tensor) -> dict[str, Any]:
-        """A while loop over steps, one at a time: the wait for data would else be hidden in the step before.
+        """A while loop over steps, one at a time: otherwise the wait for data would be hidden in the step before.
 
         Returns:
-          By the names of `_DTYPES`, with a leading [n]; the losses and the counts are dicts by name.
+          Values by the names of `_DTYPES`, with a leading [n]; the losses and the counts are dicts by name.
         """
         arrays = {name: tf.TensorArray(dtype, num_steps, infer_shape=False) for name, dtype in _DTYPES.items()}
-        names: dict[str, list[str]] = {}  # Known once the body is traced, which is within this very trace.
+        names: dict[str, list[str]] = {}  # Filled when the body is traced, which happens in this trace.
 
         def body(i, arrays):
             values, names['losses'], names['counts'] = self._one_step(replica_step)
@@ -117,5 +117,5 @@ class TrainLoop:
 
 
 def _columns(values: dict[str, tf.Tensor], length: int) -> np.ndarray:
-    """[n, number of values]."""
+    """Returns the values as columns, [n, number of values]."""
     return np.stack([value.numpy() for value in values.values()], 1) if values else np.zeros((length, 0))

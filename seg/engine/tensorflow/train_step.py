@@ -16,12 +16,12 @@ from seg.optimizers.decay import decays
 
 
 class StepResult(NamedTuple):
-    """What a step reports. Scalars are the same on every replica.
+    """The results of a step. Scalars are equal on all replicas.
 
     Attributes:
-      losses: by name, float, each loss term over the global batch, and at the end the L2 penalty if there is one.
-      counts: by name, float, what the task and its losses count, summed over the images of all replicas.
-      totals: [b, T] float, each image's share of the loss terms, of this replica's images.
+      losses: by name, float, each loss term over the global batch; the last is the L2 penalty if there is one.
+      counts: by name, float, the counts of the task and its losses, summed over the images of all replicas.
+      totals: [b, T] float, the contribution of each image of this replica to the loss terms.
       index: [b] int32, the images' positions in the data set.
       weight: [b] float32, 0 for images that could not be read.
       gradient_norm: float, over all variables, before clipping.
@@ -40,9 +40,8 @@ class StepResult(NamedTuple):
 class TrainStep:
     """Builds the optimizer for a task's variables and runs steps on them.
 
-    Gradients are summed over the replicas before anything looks at them, then: L2 penalty, norm, clipping, one update
-    (scaled where a part has a rate of its own), averages. 1 and n replicas so take the same step on the same global
-    batch.
+    Gradients are first summed over the replicas. Then follow L2 penalty, norm, clipping, one update (scaled for parts
+    with their own rate) and averages. 1 and n replicas thus take the same step on the same global batch.
     """
 
     def __init__(
@@ -68,12 +67,12 @@ class TrainStep:
             if optimizer.weight_decay is not None:
                 optimizer.exclude_from_weight_decay(var_list=[v for v in variables if not decays(v)])
             optimizer.build(variables)
-        # Keras would sum the gradients over the replicas once more inside `apply`: they are summed already.
+        # Keras would sum the gradients over the replicas again inside `apply`.
         optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
         self.state = State(task.checkpoint_items, optimizer, strategy, settings.ema_decay is not None)
 
     def __call__(self, batch: dict[str, tf.Tensor]) -> StepResult:
-        """Takes one step on this replica's share of the batch. Called in replica context."""
+        """Takes one step on this replica's piece of the batch. Called in replica context."""
         with replica(self._strategy):
             return self._step(batch)
 
@@ -84,7 +83,7 @@ class TrainStep:
         with tf.GradientTape() as tape:
             terms = self._task.loss_terms(batch, tf.cast(step, tf.int32))
             example = tf.cast(batch['weight'], next(iter(terms.values())).total.dtype)
-            # The blanks that stand in for unreadable images have finite losses; here they lose their weight.
+            # Blank images replace unreadable ones. Their losses are finite; here they get weight 0.
             totals = tf.stack([tf.where(example > 0, term.total, 0) for term in terms.values()], -1)
             weights = tf.stack([tf.where(example > 0, term.weight, 0) for term in terms.values()], -1)
             weight = sum_over_replicas(tf.stop_gradient(tf.reduce_sum(weights, 0)))
@@ -100,7 +99,7 @@ class TrainStep:
         for term in terms.values():
             counts |= term.counts
         watched = [tf.reduce_sum(tf.where(example > 0, tf.cast(value, losses.dtype), 0)) for value in counts.values()]
-        # One reduction for everything that the replicas have to agree on.
+        # One reduction for all values that are summed over the replicas.
         *gradients, sums = sum_over_replicas([*gradients, tf.concat([losses, watched], 0) if watched else losses])
         sums = tf.unstack(sums)
         losses = dict(zip(terms, sums[: len(terms)], strict=True))

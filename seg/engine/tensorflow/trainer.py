@@ -1,4 +1,4 @@
-"""A training: its state, and its steps in loops."""
+"""The trainer: its state, and its steps in loops."""
 
 from __future__ import annotations
 
