@@ -1,1 +1,1 @@
-"""`--mode=predict`: pictures in, class maps, overlays and a record of each out."""
+"""`--mode=predict`: from images to class maps or detections, overlays, and a record of each image."""

@@ -1,8 +1,8 @@
-"""Pictures of any size on a canvas of one size, and the way back for class maps: at the pictures' own size.
+"""Places images of any size on a canvas of one size, and returns class maps at the images' own size.
 
-A picture that fits lies on the canvas as it is. A larger one is shrunk onto it, and the class probabilities are scaled
-back; or it is cut into overlapping windows at its own scale, whose probabilities are averaged. On the way back nothing
-ever holds the probabilities of a whole large picture: they pass in bands of rows.
+An image that fits is placed on the canvas unscaled. A larger one is scaled down to fit, and the class probabilities are
+scaled back; or it is cut into overlapping windows at its own scale, whose probabilities are averaged. The probabilities
+of a whole large image are never in memory: they are computed in bands of rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image
 
 from seg.ops.sizes import fitted_size
 
-# Bytes of probabilities at a time: about what a core's cache holds.
+# Bytes of probabilities at a time: about the cache of a core.
 _BAND_BYTES = 4 * 2**20
 
 Size = tuple[int, int]
@@ -28,7 +28,7 @@ class Band(NamedTuple):
       top: the first row.
       classes: [rows, W] integer class ids.
       confidence: [rows, W] float, the probability of that class.
-      probabilities: [rows, W, K] float32, or None where nobody asked for them.
+      probabilities: [rows, W, K] float32, or None if they are not requested.
     """
 
     top: int
@@ -38,13 +38,13 @@ class Band(NamedTuple):
 
 
 class Plan(Protocol):
-    """How one picture goes over the canvas.
+    """How one image is placed on the canvas.
 
     Attributes:
-      scale: of the picture on the canvas, against its own.
-      windows: how many canvases it takes.
-      keys: which of the model's outputs it needs, such as `probabilities`.
-      maps: whether these are maps of the canvas, of which the part under the picture is wanted.
+      scale: factor from the image's own scale to its scale on the canvas.
+      windows: number of canvases.
+      keys: outputs of the model that it needs, such as `probabilities`.
+      maps: whether these are maps of the canvas; then only the part with the image is used.
     """
 
     scale: float
@@ -56,21 +56,21 @@ class Plan(Protocol):
         """Pixels of one window, uint8 [h, w, 3], no larger than the canvas."""
 
     def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Any:
-        """What was predicted at the picture's own size, from the outputs for its windows in their order.
+        """Returns the prediction at the image's own size, from the outputs for its windows in their order.
 
-        For class maps an iterator of `Band`, top to bottom.
+        For class maps it is an iterator of `Band`, top to bottom.
         """
 
 
 def plan(picture: np.ndarray, canvas: Size, large: str, overlap: float, probabilities: bool) -> Plan:
-    """Decides how a picture goes over the canvas to become a class map.
+    """Plans how an image is placed on the canvas for a class map.
 
     Args:
       picture: uint8 [H, W, 3].
       canvas: (height, width).
-      large: `shrink` or `tile`, for pictures that do not fit.
-      overlap: of neighbouring windows, as a share of the window.
-      probabilities: whether bands have to carry them.
+      large: `shrink` or `tile`, for images that do not fit.
+      overlap: overlap of neighbouring windows, as a fraction of the window.
+      probabilities: whether bands must have them.
     """
     height, width = picture.shape[:2]
     if height <= canvas[0] and width <= canvas[1]:
@@ -79,23 +79,23 @@ def plan(picture: np.ndarray, canvas: Size, large: str, overlap: float, probabil
 
 
 def fitted(picture: np.ndarray, canvas: Size) -> tuple[np.ndarray, float]:
-    """Scales a picture, up or down, so that it fills a canvas as far as its shape allows. Returns it and the scale."""
+    """Scales an image, up or down, to the largest size that fits a canvas. Returns it and the scale."""
     size = picture.shape[:2]
     scale = min(side / own for side, own in zip(canvas, size, strict=True))
     height, width = fitted_size(size, canvas)
-    # Pillow's bilinear filter widens with the reduction, so that every pixel of the picture counts.
+    # Pillow's bilinear filter widens with the reduction, so that every pixel of the image counts.
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)), scale
 
 
 class OneCanvas:
-    """A picture on one canvas, as it is or scaled to fit; its prediction is that of the canvas.
+    """An image on one canvas, unscaled or scaled to fit; its prediction is the output for the canvas.
 
     Args:
       picture: uint8 [H, W, 3].
       canvas: (height, width).
-      keys: of the model's outputs: see `Plan`.
-      maps: whether these are maps of the canvas: see `Plan`.
-      fills: whether a picture that is smaller than the canvas is scaled up.
+      keys: outputs of the model, see `Plan`.
+      maps: whether these are maps of the canvas, see `Plan`.
+      fills: whether an image smaller than the canvas is scaled up.
     """
 
     windows = 1
@@ -115,7 +115,7 @@ class OneCanvas:
 
 
 class Whole:
-    """A picture that fits."""
+    """An image that fits."""
 
     scale, windows, maps = 1.0, 1, True
 
@@ -135,7 +135,7 @@ class Whole:
 
 
 class Shrunk:
-    """A picture scaled down to fit, with antialiasing."""
+    """An image scaled down to fit, with antialiasing."""
 
     windows, keys, maps = 1, ('probabilities',), True
 
@@ -152,11 +152,11 @@ class Shrunk:
 
 
 class Tiled:
-    """Overlapping windows at the picture's own scale, evenly spread, row by row.
+    """Overlapping windows at the image's own scale, evenly spread, row by row.
 
-    The weight of a window's prediction falls linearly from its centre to its border, where it knows little of what is
-    beyond. Weights are products of one factor per axis, so those of all windows over a pixel are made to sum to one in
-    advance, and only the rows of one row of windows are ever held.
+    The weight of a window's prediction falls linearly from its centre to its border, where the model sees little of the
+    surroundings. Weights are products of one factor per axis. So they are normalised in advance, to a sum of one over
+    all windows of a pixel, and only the rows of one row of windows are in memory.
     """
 
     scale, keys, maps = 1.0, ('probabilities',), True
@@ -196,10 +196,10 @@ class _Axis:
     """Windows along one axis.
 
     Attributes:
-      length: of the picture.
-      side: of a window.
-      starts: of the windows.
-      weights: [side] float32 per window; over every pixel they sum to one.
+      length: of the image, in pixels.
+      side: of a window, in pixels.
+      starts: first pixels of the windows.
+      weights: [side] float32 per window; their sum over all windows of a pixel is one.
     """
 
     def __init__(self, length: int, side: int, overlap: float):
@@ -215,7 +215,7 @@ class _Axis:
 
 
 def decided(top: int, probabilities: np.ndarray) -> Band:
-    """The band of given probabilities, [rows, W, K]."""
+    """Returns the band of given probabilities, [rows, W, K]."""
     classes = probabilities.argmax(-1)
     confidence = np.take_along_axis(probabilities, classes[..., None], -1)[..., 0]
     return Band(top, classes, confidence, probabilities)
@@ -224,13 +224,13 @@ def decided(top: int, probabilities: np.ndarray) -> Band:
 def upscaled(values: np.ndarray, size: Size, rows: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """Scales maps bilinearly, in bands of rows.
 
-    Output pixel p reads the input at (p + 1/2) * in / out - 1/2, within its ends: the picture was shrunk with its outer
-    edges kept, and so they have to meet again.
+    Output pixel p reads the input at (p + 1/2) * in / out - 1/2, clipped to its ends. This inverts the reduction of the
+    image, which also aligns the outer edges.
 
     Args:
       values: [h, w, K] float32.
       size: (height, width) of the result.
-      rows: of a band; None for as many as a cache holds.
+      rows: of a band; None for as many as fit in a cache.
 
     Yields:
       (first row, [rows, width, K] float32), top to bottom. The numbers do not depend on `rows`.
@@ -245,14 +245,14 @@ def upscaled(values: np.ndarray, size: Size, rows: int | None = None) -> Iterato
 
 
 def _neighbours(length: int, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two inputs next to where each output reads, and how far it is from the first to the second."""
+    """For each output, returns its two neighbouring inputs and its fraction of the way between them."""
     source = np.clip((np.arange(out) + 0.5) * (length / out) - 0.5, 0, length - 1)
     first = source.astype(np.intp)
     return first, np.minimum(first + 1, length - 1), (source - first).astype(np.float32)
 
 
 def _between(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """first + share * (second - first), in the memory of `second`."""
+    """Computes first + share * (second - first) in the memory of `second`."""
     second -= first
     second *= share
     second += first

@@ -1,4 +1,4 @@
-"""Pictures on their way through the pipeline, and the memory that they share."""
+"""Images in the pipeline, and the memory that they share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from seg.prediction.canvas import Plan
 from seg.prediction.sources import Source
 
-PATIENCE = 0.1  # Seconds between two looks at whether to go on waiting.
+PATIENCE = 0.1  # Seconds between two checks whether to go on waiting.
 
 
 class StoppedError(Exception):
@@ -22,30 +22,30 @@ class StoppedError(Exception):
 
 
 class Job:
-    """One picture on its way."""
+    """One image in the pipeline."""
 
     def __init__(self, source: Source):
         self.source = source
-        self.prepared: Future = Future()  # Gives the picture and its plan.
-        self.done: Future = Future()  # Gives its part of the record.
+        self.prepared: Future = Future()  # Its result is the image and its plan.
+        self.done: Future = Future()  # Its result is the prediction's part of the record.
         self.pixels: np.ndarray | None = None
         self.plan: Plan | None = None
         self.shape: dict[str, Any] = {}
-        self.expected = 0  # Windows whose predictions have not been handed over.
+        self.expected = 0  # Windows without a prediction yet.
         self._results: queue.Queue = queue.Queue(maxsize=4)
 
     def hand_over(self, result: dict[str, np.ndarray]) -> None:
-        """Waits for room, unless nobody will want the result any more."""
+        """Puts a result into the queue. Waits for space while the result is needed."""
         self.expected -= 1
         while not self.done.done():
             with contextlib.suppress(queue.Full):
                 return self._results.put(result, timeout=PATIENCE)
 
     def results(self, stopped: threading.Event) -> Iterator[dict[str, np.ndarray]]:
-        """The predictions of its windows, in their order.
+        """Yields the predictions of its windows, in their order.
 
         Raises:
-          StoppedError: if `stopped` is set while one is waited for.
+          StoppedError: if `stopped` is set while it waits.
         """
         while not stopped.is_set():
             with contextlib.suppress(queue.Empty):
@@ -54,10 +54,10 @@ class Job:
 
 
 class Memory:
-    """Counts what pictures in work take. One thread takes, so they come in in their order.
+    """Counts the memory of images in progress. Only one thread takes memory, so images enter in their order.
 
     Attributes:
-      is_short: whether somebody waits for some.
+      is_short: whether a thread waits for memory.
     """
 
     def __init__(self, limit: float):
@@ -66,7 +66,7 @@ class Memory:
         self.is_short = False
 
     def take(self, amount: int, stopped: threading.Event) -> None:
-        """Waits until there is room, or nothing else.
+        """Waits until there is enough memory, or no other image in progress.
 
         Raises:
           StoppedError: if `stopped` is set meanwhile.
@@ -81,7 +81,7 @@ class Memory:
             self._used += amount
 
     def give(self, amount: int) -> None:
-        """Gives back what was taken."""
+        """Returns memory that was taken."""
         with self._changed:
             self._used -= amount
             self._changed.notify_all()

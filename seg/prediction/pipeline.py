@@ -1,8 +1,8 @@
 """From sources to files: decoding ahead, batches on the device, writing behind; all of it in bounded memory.
 
-One thread asks for the sizes of the pictures, in order, and lets in as many as the memory holds. A few threads decode
-and shrink them. The caller's thread fills batches and runs the device. A few more threads put the predictions together,
-encode and write. The lines of `predictions.jsonl` are written by the caller's thread, in the order of the sources.
+One thread reads the sizes of the images, in order, and admits as many as fit in the memory. A few threads decode them
+and scale them down. The caller's thread fills batches and runs the device. A few more threads assemble the predictions,
+encode and write them. The caller's thread writes the lines of `predictions.jsonl`, in the order of the sources.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _BYTES_PER_PIXEL = 7  # RGB, and Pillow's own copy of it while it decodes.
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """One line about what `predict` returned."""
+    """Describes the result of `predict` in one line."""
     failed = [f'{file}: {reason}' for file, reason in results['failed'].items()]
     text = f'{results["segmented"]} of {results["pictures"]} pictures segmented'
     if not failed:
@@ -54,24 +54,24 @@ def predict(
     batch_size: int,
     settings: Predict,
 ) -> dict[str, Any]:
-    """Predicts pictures and writes what they give.
+    """Predicts images and writes the outputs.
 
     Args:
-      sources: the pictures.
+      sources: the images.
       predictor: the model.
-      outputs: where to, and how pictures of this kind of task go over the canvas and back.
+      outputs: the output folder, and how the task places images on the canvas.
       size: (height, width) of the canvas.
-      batch_size: global; at most so many images on the device at a time.
+      batch_size: global; at most this many images are on the device at a time.
       settings: of the mode.
 
     Returns:
       `pictures` and `segmented` (numbers), `failed` (reasons by file), `seconds`, `output` and `checkpoint`.
 
     Raises:
-      UserError: if the outputs cannot be written (any more).
+      UserError: if the outputs cannot be written.
     """
     start = time.perf_counter()
-    if outputs.one_canvas:  # A few pictures do not wait for a large batch.
+    if outputs.one_canvas:  # A few images do not wait for a large batch.
         batch_size = min(batch_size, -(-len(sources) // predictor.replicas) * predictor.replicas)
     with reading.limited(settings.max_megapixels), outputs:
         run = _Run(sources, predictor, outputs, size, batch_size, settings)
@@ -127,10 +127,10 @@ class _Run:
         for pool in (self._doorman, self._readers, self._writers):
             pool.shutdown(cancel_futures=True)
 
-    # ---- In the threads ----------------------------------------------------------------------------------------------
+    # ---- In the worker threads ---------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Lets the pictures in, in their order."""
+        """Admits the images in their order."""
         for source in self._sources:
             job = Job(source)
             try:
@@ -147,7 +147,7 @@ class _Run:
                     break
 
     def _bytes(self, height: int, width: int) -> int:
-        """About what a picture takes from its decoding to its files."""
+        """Estimates the memory of an image from its decoding to its files."""
         return height * width * _BYTES_PER_PIXEL + self._outputs.prediction_bytes((height, width), self._size)
 
     def _prepare(self, job: Job) -> tuple[np.ndarray, canvas.Plan]:
@@ -162,7 +162,7 @@ class _Run:
             try:
                 prediction = job.plan.prediction(job.results(self._stopped))
                 found = self._outputs.picture(job.source, job.pixels, prediction)
-            finally:  # Before `done` is told, which lets the next picture in.
+            finally:  # Before `done` has a result, which admits the next image.
                 job.pixels = job.plan = None
         except MemoryError:
             job.done.set_exception(reading.PictureError('not enough memory to put its prediction together'))
@@ -178,7 +178,7 @@ class _Run:
             with contextlib.suppress(queue.Empty):
                 return self._admitted.get(timeout=PATIENCE)
             if admission.done():
-                admission.result()  # Raises, for it ends after the last job only if nothing went wrong.
+                admission.result()  # Raises: without an error it ends only after the last job.
             if self._memory.is_short:
                 self._flush()
             self._settle(self._most)
@@ -201,12 +201,12 @@ class _Run:
                 self._launch()
 
     def _flush(self) -> None:
-        """Runs what is there, though it may be less than a batch."""
+        """Runs the images at hand, even if they are less than a batch."""
         self._launch()
         self._collect()
 
     def _launch(self) -> None:
-        """Sends a batch to the device, then collects the one before it."""
+        """Sends a batch to the device, then collects the previous one."""
         views, self._batch = self._batch, []
         if not views:
             return
@@ -214,17 +214,17 @@ class _Run:
         image[:] = PAD_PIXEL
         sizes = np.ones((self._batch_size, 2), np.int32)
         for i, (job, number) in enumerate(views):
-            if plan := job.plan:  # Else it has failed since.
+            if plan := job.plan:  # Otherwise it has failed since.
                 pixels = plan.window(number)
                 sizes[i] = pixels.shape[:2]
                 image[i, : sizes[i, 0], : sizes[i, 1]] = pixels
         launched = (views, sizes, self._predictor({'image': image, 'size': sizes}))
         self._collect()
         self._launched = launched
-        self._record()  # A picture of many windows takes a while.
+        self._record()  # An image of many windows takes a while.
 
     def _collect(self) -> None:
-        """Hands the predictions of the last batch to whoever puts them together."""
+        """Passes the predictions of the last batch to the threads that assemble them."""
         if self._launched is None:
             return
         (views, sizes, predictions), self._launched = self._launched, None
@@ -235,7 +235,7 @@ class _Run:
             job.hand_over({key: predictions.get(key, i, size) for key in keys})
 
     def _settle(self, most: int) -> None:
-        """Waits until no more than `most` pictures are in work."""
+        """Waits until at most `most` images are in progress."""
         self._record()
         while len(self._jobs) > most:
             oldest = self._jobs[0]
@@ -246,7 +246,7 @@ class _Run:
             self._record()
 
     def _record(self) -> None:
-        """Writes the lines of the pictures that are done, in their order."""
+        """Writes the lines of the finished images, in their order."""
         while self._jobs and self._jobs[0].done.done():
             job = self._jobs.popleft()
             record = {'file': job.source.file, 'output': job.source.name, **job.shape}

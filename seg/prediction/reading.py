@@ -1,4 +1,4 @@
-"""Picture files of any kind -> upright RGB arrays, or the reason why not."""
+"""Reads image files of many formats as upright RGB arrays, or gives the reason for a failure."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageOps
 
-# No others: Pillow hands EPS files to another program, which is nothing to do to pictures of unknown origin.
+# No others: Pillow passes EPS files to another program, which is unsafe for images of unknown origin.
 _FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')
 
 
 class PictureError(Exception):
-    """Why one picture has no prediction, in a few words. The others go on."""
+    """The reason why one image has no prediction, in a few words. The others continue."""
 
 
 @contextlib.contextmanager
 def limited(max_megapixels: float) -> Iterator[None]:
-    """Within, pictures of more pixels are refused, and Pillow keeps its warnings to itself."""
+    """Context in which images with more pixels are refused, without warnings by Pillow."""
     before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', module='PIL')
         warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
-        # Pillow warns from this number on, and refuses from twice as many.
+        # Pillow warns above this number, and refuses above twice as many.
         Image.MAX_IMAGE_PIXELS = max(1, int(max_megapixels * 1e6 / 2))
         try:
             yield
@@ -34,7 +34,7 @@ def limited(max_megapixels: float) -> Iterator[None]:
 
 
 def read_size(path: str) -> tuple[int, int]:
-    """(height, width) of a picture as it is stored, from its header.
+    """Reads (height, width) of an image, as stored, from its header.
 
     Raises:
       PictureError: if the header cannot be read.
@@ -44,23 +44,23 @@ def read_size(path: str) -> tuple[int, int]:
 
 
 def read_picture(path: str) -> np.ndarray:
-    """Reads a picture as a person sees it.
+    """Reads an image as upright RGB.
 
-    Turned as its EXIF orientation says. Greys are repeated over the channels, those of 16 bits divided by 257; CMYK and
-    palettes become RGB; alpha is dropped, as it is in training. Of several frames the first one counts.
+    It is rotated by its EXIF orientation. Greyscale is repeated over the channels, after a division by 257 if it has 16
+    bits. CMYK and palettes become RGB. Alpha is dropped, as in training. Only the first frame is read.
 
     Args:
-      path: of a JPEG, PNG, BMP, TIFF, WebP, GIF or PNM file.
+      path: path of a JPEG, PNG, BMP, TIFF, WebP, GIF or PNM file.
 
     Returns:
       uint8 [H, W, 3], RGB.
 
     Raises:
-      PictureError: if the file cannot be read, is damaged or cut off, or has more pixels than are allowed.
+      PictureError: if the file cannot be read, is damaged or truncated, or has too many pixels.
     """
     with _reasons(path), _opened(path) as image:
         image.load()
-        with contextlib.suppress(Exception):  # Damaged EXIF does not hurt the picture.
+        with contextlib.suppress(Exception):  # Damaged EXIF data is ignored.
             ImageOps.exif_transpose(image, in_place=True)
         return _rgb(image)
 
@@ -85,7 +85,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 @contextlib.contextmanager
 def _reasons(path: str) -> Iterator[None]:
-    """Turns whatever goes wrong with a file into a `PictureError`."""
+    """Turns any error of a file into a `PictureError`."""
     try:
         yield
     except PictureError:
@@ -104,7 +104,7 @@ def _reasons(path: str) -> Iterator[None]:
         ) from None
     except MemoryError:
         raise PictureError('not enough memory to read it') from None
-    except Exception as error:  # Pillow's decoders raise nearly everything on damaged files.
+    except Exception as error:  # Pillow's decoders raise many kinds of exceptions on damaged files.
         text = getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
         if 'truncat' in text.lower():
             raise PictureError('the file is cut off') from None

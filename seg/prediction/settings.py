@@ -1,4 +1,4 @@
-"""What gin settles of `--mode=predict`."""
+"""The gin settings of `--mode=predict`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from seg.number_checks import check_number
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict:
-    """What `--mode=predict` does with pictures.
+    """Treatment of images in `--mode=predict`.
 
     Attributes:
-      large_pictures: what becomes of pictures larger than the canvas, which is as large as the largest training image.
-        'shrink': scaled down to fit, and the prediction scaled back up; objects are seen whole. 'tile': cut into
-        overlapping windows at their own scale; small things are seen, but no window sees the whole. For class maps
-        only.
-      tile_overlap: of neighbouring windows, as a share of the window, from 0 to 0.9.
-      opacity: of the colours of classes and objects in overlays, from 0 to 1.
-      min_score: objects of a lower score are not drawn; `detections.json` and the lines have all of them. From 0 to 1.
-      max_megapixels: larger pictures are refused: their file may be a decompression bomb.
-      memory_mb: pictures that take about this much memory are in work at a time, and at least one.
+      large_pictures: treatment of images larger than the canvas, which is as large as the largest training image.
+        'shrink': scaled down to fit, and the prediction scaled back up; the model sees the whole image. 'tile', for
+        class maps only: cut into overlapping windows at the image's scale; the model sees small details, but no window
+        shows the whole image.
+      tile_overlap: overlap of neighbouring windows, as a fraction of the window, from 0 to 0.9.
+      opacity: of the colours of classes and instances in overlays, from 0 to 1.
+      min_score: instances with a lower score are not drawn; `detections.json` and the lines have all. From 0 to 1.
+      max_megapixels: larger images are refused, because their file may be a decompression bomb.
+      memory_mb: memory of the images in progress at a time, about; at least one image is in progress.
     """
 
     large_pictures: str = 'shrink'

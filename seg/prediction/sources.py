@@ -1,4 +1,4 @@
-"""Which pictures on disk are predicted, and under which names: files, folders, globs."""
+"""Finds the images on disk to predict (files, folders, globs), and names their outputs."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from seg.prediction import reading
 EXTENSIONS = ('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff')
 EXTENSIONS += ('.webp',)
 
-# What is written for a picture called `name`, after that name.
+# Endings of the outputs for an image, after its name.
 CLASS_MAP, OVERLAY, PROBABILITIES = '.png', '.overlay.jpg', '.npz'
-# Of all pictures; no output of a picture ends like these.
+# Outputs for all images; no output of a single image ends like these.
 LEGEND, DETECTIONS = 'legend.jpg', 'detections.json'
 
 
 class Source(NamedTuple):
-    """A picture that is to be predicted.
+    """An image to predict.
 
     Attributes:
-      file: what people know it by: its path as it was found, or its name in the data set.
-      name: what its outputs are called, relative to the output folder and without an ending.
-      size: returns (height, width) at little cost, as it is stored; or an upper bound.
-      load: returns the picture, uint8 [H, W, 3]. Both raise `reading.PictureError`.
-      id: by which results name the picture: that of the data set's own files, or else its place from 1 on.
+      file: its path as found, or its name in the data set.
+      name: name of its outputs, relative to the output folder and without an ending.
+      size: returns (height, width) as stored, or an upper bound, at little cost.
+      load: returns the image, uint8 [H, W, 3]. Both raise `reading.PictureError`.
+      id: image id in the results: the id in the data set's own files, or otherwise the position, from 1.
     """
 
     file: str
@@ -41,21 +41,21 @@ class Source(NamedTuple):
 
 
 def from_files(inputs: str | Sequence[str], output: str) -> list[Source]:
-    """Finds pictures on disk, each once, sorted within each input.
+    """Finds images on disk, each once, sorted within each input.
 
     Args:
-      inputs: paths of files, folders (searched with all their subfolders, for pictures by extension) and globs (`**`
-        for any number of folders). Several may stand in one string, separated by commas; a comma within the name of
-        something that exists separates nothing. Hidden files are left out, unless they are named.
-      output: the output folder, in which nothing is looked for.
+      inputs: paths of files, folders (searched with all their subfolders, for image extensions) and globs (`**` for any
+        number of folders). A string may hold several, separated by commas; a comma within the name of an existing file
+        separates nothing. Hidden files are ignored unless they are named.
+      output: the output folder, which is not searched.
 
     Returns:
-      The pictures. Their names are their paths relative to the deepest folder that holds all inputs, without the
-      extension where that is clear. (The place of a folder is itself, that of a glob is what comes before its first
-      wildcard, that of a file is its folder.)
+      The images. Their names are their paths relative to the deepest folder that holds all inputs, without the
+      extension if the names stay distinct. (For a folder this is the folder itself, for a glob the part before its
+      first wildcard, for a file its folder.)
 
     Raises:
-      UserError: if an input finds nothing, or an output would overwrite a picture.
+      UserError: if an input finds nothing, or an output would overwrite an image.
     """
     searches = [
         _Search(os.path.expanduser(pattern), os.path.realpath(output))
@@ -120,7 +120,7 @@ class _Search:
 
     def _glob(self) -> Iterator[str]:
         extension = os.path.splitext(self._pattern)[1]
-        any_file = extension and not _is_glob(extension)  # `*.heic`: asked for, hence to be told what is wrong.
+        any_file = extension and not _is_glob(extension)  # `*.heic` asks for these files: report faults.
         inside = self._output + os.sep
         for path in glob.iglob(self._pattern, recursive=True):
             if (any_file or _is_picture(path)) and os.path.isfile(path):
@@ -144,7 +144,7 @@ def _exists(pattern: str) -> bool:
 
 
 def _split(value: str) -> Iterator[str]:
-    """Cuts at commas, but not within the name of something that exists."""
+    """Splits at commas, but not within the name of an existing file or folder."""
     if _exists(value):
         yield value
         return
@@ -158,18 +158,18 @@ def _split(value: str) -> Iterator[str]:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Paths without their extensions; with them where two names would be the same, as those of a.jpg and a.png."""
+    """Paths without their extensions; with them if two names would be equal, such as those of a.jpg and a.png."""
     names = [os.path.splitext(path)[0] for path in paths]
     while True:
         counts = Counter(names)
         longer = [path if counts[name] > 1 else name for name, path in zip(names, paths, strict=True)]
         if longer == names:
             return names
-        names = longer  # Now one of them may be called as another picture is without its extension.
+        names = longer  # A longer name may equal another image's name without its extension.
 
 
 def _check_overwriting(files: dict[str, str], names: Sequence[str], output: str) -> None:
-    """Compares places with links on the way followed, but not the last one: that would be replaced itself."""
+    """Compares paths with their folders' links resolved, but not a link at the end, which would be replaced itself."""
     places = {_place(path): file for path, file in files.items()}
     outputs = (name + ending for name in names for ending in (CLASS_MAP, OVERLAY, PROBABILITIES))
     for path in (_place(os.path.join(output, written)) for written in (LEGEND, DETECTIONS, *outputs)):
