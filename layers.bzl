@@ -1,13 +1,13 @@
 """The layer table: what each module or folder of seg/ may import from seg/, besides itself.
 
 BUILD makes its targets from this table, tests/test_layers.py compares the imports with it, and tests/test_build.py
-compares it with the table of docs/design.md. A room stands below all that it may import.
+compares it with the table of docs/design.md. A row comes after the rows of all that it may import.
 """
 
-# Below the parts: every part and most rooms above may import these.
+# Below the parts: every part and most packages above may import these.
 BASE = ["errors", "files", "structures", "number_checks", "ops", "layers"]
 
-# One folder for each kind of plugin. Two kinds meet through the registry alone.
+# One folder for each kind of plugin. Kinds reach each other through the registry only.
 PARTS = ["augments", "backbones", "datasets", "decoders", "heads", "losses", "metrics", "optimizers", "schedules"]
 
 LAYERS = {
@@ -33,13 +33,13 @@ LAYERS = {
     "optimizers": BASE + ["registry"],
     "schedules": BASE + ["registry"],
     "datasets": BASE + ["registry", "drawing", "masks"],
-    # The form of masks in an example is the data sets'.
+    # Data sets define the form of masks in an example.
     "augments": BASE + ["registry", "masks", "datasets"],
     "metrics": BASE + ["registry", "drawing", "masks"],
     "models": BASE + ["registry", "backbones", "decoders", "heads"],
     "weights": BASE + ["registry", "run"],
     "inputs": BASE + ["registry", "masks", "augments", "datasets"],
-    # The engine's step shares the optimizers' rule for which variables decay.
+    # The engine's step uses the optimizers' rule for variables that decay.
     "engine": BASE + ["optimizers"],
     "executor": BASE + ["run", "engine", "metrics", "weights"],
     "prediction": BASE + ["run", "drawing", "masks", "engine", "executor"],
@@ -47,7 +47,7 @@ LAYERS = {
     "report": ["errors", "files", "structures", "run", "drawing", "datasets"],
 }
 
-# Where the parts of a run meet: everything above.
+# These build a run, and may import everything above.
 LAYERS["experiment"] = list(LAYERS)
 LAYERS["modes"] = list(LAYERS)
 LAYERS["seg_main"] = list(LAYERS)
