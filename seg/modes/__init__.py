@@ -1,4 +1,4 @@
-"""Modes: what `--mode` runs, and the same from Python. Importing this loads neither TensorFlow nor Keras nor gin."""
+"""Runs modes from the command line and from Python. Importing this loads neither TensorFlow nor Keras nor gin."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def find(name: str) -> type[Mode]:
     known = table()
     if name in known:
         return known[name]
-    from seg import registry  # Imports gin, which a report does without.
+    from seg import registry  # Imports gin, which a report does not need.
 
     words = {word: mode.name for mode in known.values() for word in (mode.name, *mode.aliases)}
     hints = ''.join(f' Did you mean {words[near]}?' for near in registry.near_misses(name, words)[:1])
@@ -78,7 +78,7 @@ def run(
     command: Sequence[str] = (),
     **flags: Any,
 ) -> dict[str, Any] | None:
-    """Does what the command line does, for notebooks and scripts.
+    """Does the same as the command line, for notebooks and scripts.
 
     Args:
       gin_files: gin files, later ones override earlier ones. May be empty for a mode that trains nothing, which then
@@ -89,7 +89,7 @@ def run(
       gin_params: single bindings, such as `TRAIN_STEPS=200`.
       plugin_specs: modules or files with parts of your own, as `--plugins` takes them.
       engine: from `seg.engine.set_up`; None for `auto` in everything.
-      command: the command line that asks for this; a training keeps it in `run.json`.
+      command: the command line of this call; a training stores it in `run.json`.
       **flags: the mode's own flags, such as `fresh=True`, `checkpoint='best'`, `input=['photos']`: `seg_main --help`
         lists them by mode.
 
@@ -175,7 +175,7 @@ def _call(
     validate: bool = False,
     command: Sequence[str] = (),
 ) -> Any:
-    """An instance of the mode, after its flags are checked."""
+    """Checks the flags and returns an instance of the mode."""
     chosen = find(mode)
     known = {flag.name for other in table().values() for flag in other.flags}
     if strange := sorted(set(flags) - known):

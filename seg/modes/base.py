@@ -42,13 +42,13 @@ class Flag(NamedTuple):
     elsewhere: str = ''
 
     def spelled(self, value: Any) -> str:
-        """The flag as it is typed, with a value, or the values of a list."""
+        """The flag as written on the command line, with a value, or the values of a list."""
         if value is True:
             return f'--{self.name}'
         return f'--{self.name}={",".join(map(str, value)) if isinstance(value, list | tuple) else value}'
 
 
-# What all modes take that build an experiment.
+# Flags of all modes that build an experiment.
 SETTINGS = (
     Flag('gin_file', flags.DEFINE_multi_string, [], 'Gin file with settings; may be given more than once.'),
     Flag(
@@ -69,7 +69,7 @@ SETTINGS = (
     Flag('deterministic', flags.DEFINE_bool, False, 'Gives bit-identical results in every run; somewhat slower.'),
     Flag('validate', flags.DEFINE_bool, False, 'Builds everything, checks data and settings, and runs nothing.'),
 )
-# What several modes take.
+# Flags of several modes.
 FRESH = Flag(
     'fresh',
     flags.DEFINE_bool,
@@ -91,7 +91,7 @@ _OF_TRAININGS = ('optimizers.*', 'schedules.*', 'OptimizerStep.*', 'augments.*',
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Call:
-    """What one call of a mode is given.
+    """The arguments of one call of a mode.
 
     Attributes:
       model_dir: the run's directory; None for the mode's default.
@@ -119,7 +119,7 @@ class Mode:
       name: the value of `--mode`.
       aliases: other words for it, which an error message answers with the name.
       flags: what this mode takes besides `--mode` and `--model_dir`.
-      common_flags: what it takes together with most other modes.
+      common_flags: flags that it shares with most other modes.
       trains: whether it trains. A signal then ends it with a checkpoint and status 0.
     """
 
@@ -142,7 +142,7 @@ class Mode:
 
     @classmethod
     def failure(cls, results: dict[str, Any] | None) -> str | None:
-        """What failed in a run that finished: the command line prints it and exits with status 1. None for nothing."""
+        """The failure of a run that finished: the command line prints it and exits with status 1. None without one."""
         return None
 
     @classmethod
@@ -152,10 +152,10 @@ class Mode:
 
     @classmethod
     def directory(cls, gin_files: Sequence[str], model_dir: str | None) -> str:
-        """The run's directory: `model_dir` if it is given, else one named after the last gin file."""
+        """The run's directory: `model_dir` if it is given, otherwise one named after the last gin file."""
         if model_dir is not None:
             return os.path.expanduser(model_dir)
-        # A gin file of an experiment is called run.gin, and its folder has the name.
+        # If the gin file is called run.gin, its folder has the experiment's name.
         folder, name = os.path.split(os.path.splitext(gin_files[-1])[0])
         return os.path.join('runs', os.path.basename(folder) if name == 'run' and folder else name)
 
@@ -166,7 +166,7 @@ class ExperimentMode(Mode):
     In this order: `load_settings`, `build`, `prepare`; then `execute`, or for `--validate` `check_weights`.
 
     Attributes:
-      needs_train_data: whether the training data are read. Without them, classes are those of the run in model_dir.
+      needs_train_data: whether the training data are read. Otherwise the classes are those of the run in model_dir.
       needs_eval_data: whether the evaluation data are read.
       settings_type: a dataclass; gin binds its fields as `<name>.<field>`. None for no settings.
       scope: the gin scope in which everything is built: bindings `<scope>/…` hold in this mode only. Empty for none.
@@ -200,7 +200,7 @@ class ExperimentMode(Mode):
         self.settings: Any = None
 
     def prepare(self) -> None:
-        """Refuses what cannot run, or would mean nothing. Nothing on disk changes.
+        """Refuses settings that cannot run or have no meaning. Nothing on disk changes.
 
         Raises:
           UserError: for the first thing that is wrong.
@@ -218,7 +218,7 @@ class ExperimentMode(Mode):
             return self.execute()
 
     def validate(self) -> str:
-        """Checks all that `run` checks before it begins. Returns what was found, in a line."""
+        """Makes all checks of `run` before it begins. Returns the result in a line."""
         from seg.run import settings
 
         with self.ready(keep=False):
@@ -229,7 +229,7 @@ class ExperimentMode(Mode):
 
     @contextlib.contextmanager
     def ready(self, keep: bool = True) -> Iterator[None]:
-        """Builds and checks everything; within, the mode may begin.
+        """Context that builds and checks everything; inside it the mode may begin.
 
         Args:
           keep: whether a directory that this makes stays.
@@ -268,13 +268,13 @@ class ExperimentMode(Mode):
         return self.directory(gin_files, call.model_dir)
 
     def needs(self) -> Needs:
-        """What this call needs built."""
+        """Returns what to build for this call."""
         from seg.experiment import Needs
 
         return Needs(trains=self.trains, train_data=self.needs_train_data, eval_data=self.needs_eval_data)
 
     def build(self) -> Experiment:
-        """Builds everything that the mode needs, and refuses settings that nothing read.
+        """Builds everything that the mode needs, and refuses unused bindings.
 
         Raises:
           UserError: for mistakes in the settings or the data.
@@ -297,7 +297,7 @@ class ExperimentMode(Mode):
         return config.injected(self.name)() if self.settings_type else None
 
     def check_experiment(self) -> None:
-        """Refuses flags and settings of the mode that do not fit what was built."""
+        """Refuses flags and settings of the mode that do not fit the experiment."""
 
     def idle_bindings(self, needs: Needs) -> list[str]:
         """Globs of the bindings that this call does not read, besides those of parts that it does not build."""

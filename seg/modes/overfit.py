@@ -1,4 +1,4 @@
-"""`--mode=overfit`: can the model learn a few images by heart?"""
+"""`--mode=overfit`: checks that the model can learn a few images by heart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OverfitSettings:
-    """What `--mode=overfit` does: a model that cannot learn a few images by heart will learn nothing else.
+    """Settings of `--mode=overfit`: a model that cannot overfit a few images cannot learn from more of them.
 
     Attributes:
       num_images: the first images of the training split; also the batch size.

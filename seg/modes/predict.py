@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Predict(ExperimentMode):
-    """Predicts images, files or those of the evaluation data, and writes what is found in each."""
+    """Predicts images from files or the evaluation data, and writes the outputs of each."""
 
     name = 'predict'
     aliases = ('prediction', 'inference', 'infer', 'segment')
@@ -55,7 +55,7 @@ class Predict(ExperimentMode):
 
         super().__init__(call)
         inputs, self._output = call.flags['input'], call.flags['output']
-        self._images = None  # Those of the evaluation data.
+        self._images = None  # None stands for the images of the evaluation data.
         if self._output is not None:
             self._output = os.path.expanduser(self._output)
         if inputs:
@@ -66,7 +66,7 @@ class Predict(ExperimentMode):
         return dataclasses.replace(super().needs(), eval_data=self._images is None)
 
     def check_experiment(self) -> None:
-        self._writer()  # Refuses what makes no sense for the task, and writes nothing yet.
+        self._writer()  # Refuses settings that do not fit the task, and writes nothing yet.
 
     def check_weights(self) -> None:
         self.experiment.executor.predictor(self.call.flags['checkpoint'])

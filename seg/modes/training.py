@@ -1,4 +1,4 @@
-"""What the modes that train have in common: the lock on the run's directory, the checks, the record of the settings."""
+"""Common code of the modes that train: the lock on the run's directory, the checks, the record of the settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Training(ExperimentMode):
         return dataclasses.replace(super().needs(), fresh=self.fresh)
 
     def read_settings(self) -> Any:
-        """Reads the settings of all modes that train: `operative_config.gin` and `run.json` tell of each."""
+        """Reads the settings of all modes that train: `operative_config.gin` and `run.json` contain them."""
         from seg import config, modes
 
         types = {mode.name: mode.settings_type for mode in modes.table().values() if mode.trains}
@@ -62,7 +62,7 @@ class Training(ExperimentMode):
         self._inputs = self.inputs()
         if evaluated is not None:
             task.self_test(evaluated)
-        if not continues:  # A run that continues takes the weights of its checkpoint.
+        if not continues:  # A resumed run has the weights of its checkpoint.
             experiment.init.apply(task.checkpoint_items)
         executor.build_trainer()
 
@@ -80,7 +80,7 @@ class Training(ExperimentMode):
 
         with self.ready():
             experiment = self.experiment
-            # Not before the new settings have proved sound, and the weights to start from are there.
+            # Only after the new settings are checked, and the initial weights are found.
             with together(self.engine):
                 if self.engine.chief:
                     if self.fresh:
@@ -97,7 +97,7 @@ class Training(ExperimentMode):
         return results
 
     def _write_settings(self) -> None:
-        """Writes the settings, and what later modes need to know of the training data."""
+        """Writes the settings, and the facts about the training data for later modes."""
         from seg import engine
         from seg.run import dataset_info, settings
 

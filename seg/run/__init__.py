@@ -1,1 +1,1 @@
-"""The files of a run: one owner of their paths, which writes and reads them."""
+"""The files of a run: this package has all their paths, and writes and reads them."""

@@ -1,4 +1,4 @@
-"""`dataset_info.json` in a run's directory: what evaluation and prediction need to know about the training data."""
+"""`dataset_info.json` in a run's directory: facts about the training data for evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seg.run.folder import RunFolder
 from seg.structures import ClassHistogram, DatasetInfo
 
 _REMEDY = 'Remove the file; the same training command writes it again when it starts.'
-_MOST_PIXELS = 2**30  # Of `max_size`: no memory holds a larger canvas.
+_MOST_PIXELS = 2**30  # Limit of `max_size`: a larger canvas fits in no memory.
 
 
 def write(folder: RunFolder, info: DatasetInfo, histogram: ClassHistogram | None) -> None:
@@ -35,7 +35,7 @@ def read(folder: RunFolder) -> DatasetInfo:
 
 
 def read_class_histogram(folder: RunFolder, info: DatasetInfo) -> ClassHistogram | None:
-    """Reads the pixels per class that the run counted at its start; None if it did not, or of other data.
+    """Reads the pixels per class that the run counted at its start; None if it did not, or for other data.
 
     Raises:
       UserError: if the file is damaged.
@@ -54,7 +54,7 @@ def read_class_histogram(folder: RunFolder, info: DatasetInfo) -> ClassHistogram
 
 
 def read_known(folder: RunFolder) -> dict[str, Any]:
-    """Reads the JSON values that are valid, and leaves out the others; empty if there is no file.
+    """Reads the valid JSON values, and omits the others; empty if there is no file.
 
     Raises:
       UserError: if it holds no JSON object.

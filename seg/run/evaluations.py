@@ -1,4 +1,4 @@
-"""An evaluation, read from the records of a run, and which of several is the best."""
+"""Evaluations read from the records of a run, and the choice of the best one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seg.run.folder import RunFolder
 from seg.run.values import Values, finite, number, text, texts, whole
 from seg.structures import RECORD_KEYS
 
-# Kinds of details that the metrics of this package have. Records of older runs do not name their files.
+# Kinds of details of this package's metrics. Records of older runs do not name their files.
 KNOWN_DETAILS = ('confusion', 'instances')
 
 

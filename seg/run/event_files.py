@@ -22,7 +22,7 @@ _TAIL = 4
 
 
 class Start(NamedTuple):
-    """A process that began to write: the step that it went on from, and when (seconds since 1970)."""
+    """The start of a process: the step from which it resumed, and the time (seconds since 1970)."""
 
     step: int
     time: float
@@ -37,7 +37,7 @@ class StoredFigure(NamedTuple):
     offset: int
 
     def read(self) -> bytes:
-        """The encoded image; empty if it cannot be read any more."""
+        """Reads the encoded image; empty if it can no longer be read."""
         for _, event in _events(self.path, self.offset):
             for value in event.summary.value:
                 if value.tag == self.tag:
@@ -47,7 +47,7 @@ class StoredFigure(NamedTuple):
 
 
 def figures(folder: str) -> list[StoredFigure]:
-    """The newest figure of every tag in the event files of a folder, by tag as they come.
+    """Finds the newest figure of every tag in the event files of a folder, by tag in the order of the files.
 
     What a run wrote after the step that it was resumed from does not count. Of tags that belong together
     (`worst/1`, `worst/2`, …) only those of the newest step are listed.
@@ -98,13 +98,13 @@ def _is_start(event: event_pb2.Event) -> bool:
 
 
 def _files(folder: str) -> list[str]:
-    """Event files, oldest first: their names hold the time, and the files of a process are numbered."""
+    """Event files, oldest first: their names contain the time, and the files of a process are numbered."""
     found = glob.glob(os.path.join(glob.escape(folder), '*events.out.tfevents.*'))
     return sorted(found, key=lambda path: [int(digits) for digits in re.findall(r'\d+', os.path.basename(path))])
 
 
 def _events(path: str, offset: int = 0) -> Iterator[tuple[int, event_pb2.Event]]:
-    """Yields (offset, event) of each whole record from `offset` on; ends at one that is cut or damaged.
+    """Yields (offset, event) of each complete record from `offset` on; ends at a truncated or damaged one.
 
     The checksum of the data is not verified: PNG and JPEG decoders find damage themselves.
     """
@@ -132,5 +132,5 @@ def _events(path: str, offset: int = 0) -> Iterator[tuple[int, event_pb2.Event]]
 def _parsed(data: bytes) -> event_pb2.Event | None:
     try:
         return event_pb2.Event.FromString(data)
-    except Exception:  # Protobuf's error for damaged data is no kind of a built-in one.
+    except Exception:  # Protobuf's error for damaged data derives from no specific built-in one.
         return None

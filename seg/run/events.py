@@ -18,7 +18,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from seg.files import writing
 from seg.structures import Picture
 
-_numbers = itertools.count()  # Two event files of one second want two names.
+_numbers = itertools.count()  # Two event files of the same second need different names.
 
 
 class Events:
@@ -32,7 +32,7 @@ class Events:
 
         Args:
           folder: made if need be.
-          start: the step that the run goes on from; TensorBoard forgets what an earlier file says of later ones.
+          start: the step from which the run resumes; TensorBoard drops later steps of earlier files.
         """
         name = f'events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}'
         self._path = os.path.join(folder, name)
@@ -53,7 +53,7 @@ class Events:
         self._add(step, text_pb(tag, markdown))
 
     def pictures(self, step: int, pictures: Iterable[Picture]) -> None:
-        """Adds pictures: photographs as JPEG with full colour resolution, so that labels stay sharp; others as PNG."""
+        """Adds figures: with images as JPEG at full colour resolution, so that labels stay sharp; others as PNG."""
         for tag, pixels, photo in pictures:
             buffer = io.BytesIO()
             settings = {'quality': 90, 'subsampling': 0} if photo else {}

@@ -1,4 +1,4 @@
-"""A `model_dir`: every path in it, its checkpoints, and what `--fresh` removes."""
+"""A `model_dir`: all its paths, its checkpoints, and the removal of a run by `--fresh`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from absl import logging
 
 _CHECKPOINT = re.compile(r'ckpt-(\d+)\.safetensors')
-_DAMAGED = '.damaged'  # The ending of checkpoints that were set aside.
+_DAMAGED = '.damaged'  # The ending of damaged checkpoints that were set aside.
 
 
 class RunFolder:
@@ -62,7 +62,7 @@ class RunFolder:
 
         Args:
           split: name of the data, such as `voc_layout/val`; its last part counts.
-          step: of the weights, with a mark behind it for other settings than those of the training.
+          step: step of the weights, followed by a mark for settings other than the training's.
           kind: of the details, such as `confusion`; empty for the scores.
         """
         return os.path.join(self.eval, f'{kind}{kind and "-"}{split_of(split)}-{step}.json')
@@ -99,7 +99,7 @@ class RunFolder:
         return glob.glob(os.path.join(glob.escape(self.path), f'ckpt-*.safetensors{_DAMAGED}'))
 
     def has_checkpoint(self) -> bool:
-        """Whether a run has saved something here, even if it is damaged by now."""
+        """Whether a run has saved a checkpoint here, damaged or not."""
         return bool(self.checkpoint_steps() or self.damaged_checkpoints())
 
     def best_checkpoint(self, step: int) -> str:
@@ -109,14 +109,14 @@ class RunFolder:
         """Steps of the checkpoints under `best/`; there is more than one only after a kill."""
         return _steps(self.best)
 
-    # ---- The whole ---------------------------------------------------------------------------------------------------
+    # ---- The whole folder --------------------------------------------------------------------------------------------
 
     def holds_run(self) -> bool:
         """Whether a run has left its settings or scores here."""
         return any(os.path.isfile(path) for path in (self.run, self.metrics, self.results))
 
     def clear(self) -> None:
-        """Removes what a run writes, its half-written files too, and nothing else; the lock stays."""
+        """Removes the files of a run, including temporary ones, and nothing else; the lock remains."""
         paths = {
             *(self.config, self.operative_config, self.run, self.dataset_info, self.model_info, self.metrics),
             *(self.results, self.error_log, self.report, self.train, self.eval, self.best, self._predictions),

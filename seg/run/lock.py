@@ -29,7 +29,7 @@ def locked(folder: RunFolder, keep: bool = True) -> Iterator[None]:
     try:
         try:
             os.makedirs(folder.path, exist_ok=True)
-            lock = open(path, 'ab+', buffering=0)  # Held open for as long as the lock.
+            lock = open(path, 'ab+', buffering=0)  # Stays open while the lock is held.
         except OSError as error:
             raise _unwritable(folder.path, error) from None
         with lock:

@@ -17,7 +17,7 @@ _KINDS = ['train', 'eval']
 
 
 class Log(NamedTuple):
-    """The whole lines of the file in their order, and how many are damaged."""
+    """The valid lines of the file in their order, and the number of damaged ones."""
 
     lines: list[dict[str, Any]]
     damaged: int
@@ -67,7 +67,7 @@ class MetricsLog:
         write_text(self._path, ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in kept))
 
     def _lines(self) -> list[tuple[dict[str, Any] | None, bytes]]:
-        """Each line's content, None if it is damaged, and the line as it stands in the file."""
+        """Yields the content of each line, None if it is damaged, and the line in the file."""
         if not os.path.exists(self._path):
             return []
         return [(_parsed(text), text) for text in read_bytes(self._path).splitlines(keepends=True) if text.strip()]

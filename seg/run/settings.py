@@ -1,4 +1,4 @@
-"""The settings of a run: stored in its folder, and compared when the run goes on or is evaluated."""
+"""The settings of a run: stored in its folder, and compared when the run is resumed or evaluated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seg.files import write_text
 from seg.run import run_json
 from seg.run.folder import RunFolder
 
-# Settings that may differ when a run goes on; parts name theirs when they register.
+# Settings that may differ when a run is resumed; parts name theirs at registration.
 _FREE = (
     'RunConfig.eval_batch_size',
     'RunConfig.iterations_per_loop',
@@ -30,7 +30,7 @@ _FREE = (
 
 
 def check(folder: RunFolder) -> None:
-    """Refuses to go on with a run under other training settings.
+    """Refuses to resume a run with other training settings.
 
     Call it once everything is built: only then is it known which settings are used.
 

@@ -14,7 +14,7 @@ def number(value: Any) -> float | None:
         return None
     try:
         return float(value) if math.isfinite(value) else None
-    except OverflowError:  # An int beyond every float.
+    except OverflowError:  # An int larger than any float.
         return None
 
 
