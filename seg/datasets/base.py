@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from seg.datasets import checking
 from seg.errors import UserError, shown
 from seg.masks import ragged
 from seg.structures import Annotations, ClassHistogram, DatasetInfo
@@ -151,10 +152,14 @@ class Dataset:
           index: 0 to `info.num_examples` - 1.
 
         Raises:
-          UserError: if `load` returns no instances.
-          tf.errors.OpError: if the example cannot be read.
+          UserError: if `load` returns no instances, or fails.
         """
-        example = self.__instances(tf.constant(index, tf.int64))
+        try:
+            example = self.__instances(tf.constant(index, tf.int64))
+        except tf.errors.OpError as error:
+            raise UserError(
+                f'{self.info.name}, image {shown(self.image_name(index))}: load failed: {checking.reason(error)}.'
+            ) from error
         if lacking := [key for key in TARGETS['instances'] if key not in example]:
             raise _missing(self, 'annotations(index)', f'Scores of instances need it, or {", ".join(lacking)} of load')
         height, width = example['size'].numpy().tolist()

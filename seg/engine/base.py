@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from seg.engine.optimizer_step import OptimizerStep
+from seg.errors import UserError, shown
 from seg.structures import Input, LossTerm, Share
 
 HostBatch = Mapping[str, np.ndarray]
@@ -196,3 +197,17 @@ class Engine(Protocol):
     def describe(self) -> dict[str, Any]:
         """Returns `precision`, `strategy`, `replicas`, `jit_compile` and `deterministic`, for `run.json`."""
         ...
+
+
+def checked_terms(task, terms: Any) -> dict[str, LossTerm]:
+    """Returns what `loss_terms` of a task has returned.
+
+    Raises:
+      UserError: if that is no dict of `LossTerm`s by name.
+    """
+    if isinstance(terms, Mapping) and terms and all(isinstance(term, LossTerm) for term in terms.values()):
+        return dict(terms)
+    own = f'{type(task).__module__}.{type(task).__name__}'
+    raise UserError(
+        f'{own}.loss_terms returned {shown(terms)}; expected a dict of LossTerm by name, with one at least.'
+    )

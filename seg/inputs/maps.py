@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from seg.errors import UserError
 from seg.inputs.images import padded_image
 from seg.inputs.rows import Example, Rows, Size
 from seg.structures import PAD_PIXEL
@@ -26,6 +27,11 @@ class MapRows(Rows):
         self.blank = {'image': PAD_PIXEL, key: fill, 'size': 1}
 
     def begin(self, example: Example) -> Example:
+        if self._key not in example:
+            raise UserError(
+                f'load of the data set returned {", ".join(sorted(example))}; expected {self._key!r} [H, W], too, since the '
+                f'task learns from {self.target!r}.'
+            )
         image = tf.cast(example['image'], keras.config.floatx())
         return {'image': image, self._key: example[self._key], 'size': tf.shape(image)[:2]}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags, logging
 
 from seg.modes.base import CHECKPOINT, Call, ExperimentMode, Flag
-from seg.prediction.settings import Predict as PredictSettings
+from seg.prediction.settings import PredictSettings
 
 if TYPE_CHECKING:
     from seg.experiment import Needs

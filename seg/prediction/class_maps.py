@@ -14,7 +14,7 @@ from seg.errors import UserError
 from seg.prediction import canvas as canvas_module
 from seg.prediction.canvas import Band, Plan, Size
 from seg.prediction.outputs import Outputs, encoded
-from seg.prediction.settings import Predict
+from seg.prediction.settings import PredictSettings
 from seg.prediction.sources import CLASS_MAP, OVERLAY, PROBABILITIES, Source
 from seg.structures import DatasetInfo
 
@@ -25,7 +25,12 @@ class ClassMaps(Outputs):
     """Writes class map, overlay and, on request, probabilities of each image."""
 
     def __init__(
-        self, folder: str, info: DatasetInfo, colors: Sequence[drawing.Color], settings: Predict, probabilities: bool
+        self,
+        folder: str,
+        info: DatasetInfo,
+        colors: Sequence[drawing.Color],
+        settings: PredictSettings,
+        probabilities: bool,
     ):
         """Takes what all images have in common.
 

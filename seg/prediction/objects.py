@@ -16,7 +16,7 @@ from seg.drawing.instances import overlay
 from seg.masks import paste
 from seg.prediction.canvas import OneCanvas, Plan, Size
 from seg.prediction.outputs import Outputs
-from seg.prediction.settings import Predict
+from seg.prediction.settings import PredictSettings
 from seg.prediction.sources import DETECTIONS, OVERLAY, Source
 from seg.structures import DatasetInfo, Detections
 
@@ -36,7 +36,7 @@ class Objects(Outputs):
         folder: str,
         info: DatasetInfo,
         colors: Sequence[drawing.Color],
-        settings: Predict,
+        settings: PredictSettings,
         fits_canvas: bool,
     ):
         """Takes what all images have in common.

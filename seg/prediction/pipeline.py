@@ -27,7 +27,7 @@ from seg.executor.progress import Progress
 from seg.prediction import canvas, reading
 from seg.prediction.jobs import PATIENCE, Job, Memory
 from seg.prediction.outputs import Outputs
-from seg.prediction.settings import Predict
+from seg.prediction.settings import PredictSettings
 from seg.prediction.sources import Source
 from seg.structures import PAD_PIXEL
 
@@ -52,7 +52,7 @@ def predict(
     *,
     size: canvas.Size,
     batch_size: int,
-    settings: Predict,
+    settings: PredictSettings,
 ) -> dict[str, Any]:
     """Predicts images and writes the outputs.
 

@@ -9,7 +9,7 @@ from seg.number_checks import check_number
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict:
+class PredictSettings:
     """Treatment of images in `--mode=predict`.
 
     Attributes:

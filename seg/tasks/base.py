@@ -19,7 +19,7 @@ from seg.structures import Annotations, DatasetInfo, Input, LossTerm
 if TYPE_CHECKING:
     from seg.inputs.images import ImageInputs
     from seg.prediction.outputs import Outputs
-    from seg.prediction.settings import Predict
+    from seg.prediction.settings import PredictSettings
 
 Batch = Mapping[str, Any]
 
@@ -166,7 +166,7 @@ class Task:
         """  # fmt: skip
 
     @abstractmethod
-    def writer(self, folder: str, info: DatasetInfo, settings: Predict, probabilities: bool) -> Outputs:
+    def writer(self, folder: str, info: DatasetInfo, settings: PredictSettings, probabilities: bool) -> Outputs:
         """What writes the predictions of images; nothing is written before it is entered as a context.
 
         Args:

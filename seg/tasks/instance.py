@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,7 +20,7 @@ from seg.metrics.base import RowMetric
 from seg.number_checks import check_counts
 from seg.ops.boxes import iou
 from seg.prediction.objects import Objects as ObjectFiles
-from seg.prediction.settings import Predict
+from seg.prediction.settings import PredictSettings
 from seg.registry import models, tasks
 from seg.structures import Annotations, DatasetInfo, LossTerm
 from seg.tasks.base import Batch, Task
@@ -199,8 +200,15 @@ class Instance(Task):
         """
         for metric in self.metrics():
             if isinstance(metric, RowMetric):
-                truths = (dataset.annotations(index) for index in range(dataset.info.num_examples))
-                metric.self_test(t for t in truths if len(t.classes) - np.sum(t.is_crowd) <= self._max_objects)
+                metric.self_test(self._truths(dataset))
+
+    def _truths(self, dataset) -> Iterator[Annotations]:
+        """Annotations of the images whose instances all fit into a batch. Images that cannot be read are left out."""
+        for index in range(dataset.info.num_examples):
+            with contextlib.suppress(UserError):
+                truth = dataset.annotations(index)
+                if len(truth.classes) - np.sum(truth.is_crowd) <= self._max_objects:
+                    yield truth
 
     def advice(self, counts: Mapping[str, float]) -> str | None:
         """Objects that find no place or no anchor, and images without objects; each thing is told once."""
@@ -250,7 +258,7 @@ class Instance(Task):
             colors=self._colors,
         )
 
-    def writer(self, folder: str, info: DatasetInfo, settings: Predict, probabilities: bool) -> ObjectFiles:
+    def writer(self, folder: str, info: DatasetInfo, settings: PredictSettings, probabilities: bool) -> ObjectFiles:
         """Overlays and `detections.json`."""
         for asked, flag in (
             (probabilities, '--probabilities'),

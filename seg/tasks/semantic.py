@@ -19,7 +19,7 @@ from seg.ops import dispatch
 from seg.ops.resize import resize_pictures
 from seg.ops.sizes import rounded
 from seg.prediction.class_maps import ClassMaps
-from seg.prediction.settings import Predict
+from seg.prediction.settings import PredictSettings
 from seg.registry import models, tasks
 from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, LossTerm
 from seg.tasks.base import Batch, Task
@@ -207,7 +207,7 @@ class Semantic(Task):
             ignore_label=self._info.ignore_label,
         )
 
-    def writer(self, folder: str, info: DatasetInfo, settings: Predict, probabilities: bool) -> ClassMaps:
+    def writer(self, folder: str, info: DatasetInfo, settings: PredictSettings, probabilities: bool) -> ClassMaps:
         """Class maps and overlays, and the probabilities on request."""
         return ClassMaps(folder, info, self._colors, settings, probabilities)
 

@@ -11,10 +11,12 @@ import threading
 import numpy as np
 import pytest
 
+from seg.engine.base import checked_terms
 from seg.errors import UserError
 from seg.executor import stopping
 from seg.executor.checkpoints import Checkpoints
 from seg.run.folder import RunFolder
+from seg.structures import LossTerm
 from tests.engine import toy
 
 
@@ -155,3 +157,13 @@ def test_an_early_stop_is_agreed_upon(tmp_path):
         return made.train_and_evaluate(*data, stop=lambda evaluation: index == 1)
 
     assert [results['step'] for results in on_two_processes(work)] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ('terms', 'found'), [(3.5, '3.5'), ({}, '{}'), ({'loss': 0.25}, '0.25'), ([LossTerm(1, 1)], 'LossTerm')]
+)
+def test_losses_of_a_task_are_terms_by_name(terms, found):
+    assert checked_terms(None, {'loss': LossTerm(1, 1)}) == {'loss': LossTerm(1, 1)}
+    with pytest.raises(UserError, match='loss_terms returned') as caught:
+        checked_terms(object(), terms)
+    assert found in str(caught.value)

@@ -27,7 +27,7 @@ from seg.errors import UserError
 from seg.prediction import data_set, pipeline
 from seg.prediction.class_maps import ClassMaps
 from seg.prediction.objects import Fitted, Objects
-from seg.prediction.settings import Predict
+from seg.prediction.settings import PredictSettings
 from seg.tasks.instance import Instance
 from seg.tasks.semantic import Semantic
 from tests.prediction import fakes
@@ -77,13 +77,13 @@ def colored(height, width, channel):
 
 
 def objects(folder, fits=False, info=INFO, **settings):
-    return Objects(str(folder), info, fakes.COLORS, Predict(**settings), fits)
+    return Objects(str(folder), info, fakes.COLORS, PredictSettings(**settings), fits)
 
 
 def run(pictures, made, predictor=None, **settings):
     sources = [fakes.source(name, picture)._replace(id=i) for i, (name, picture) in enumerate(pictures.items(), 1)]
     return pipeline.predict(
-        sources, predictor or Predictor(), made, size=CANVAS, batch_size=4, settings=Predict(**settings)
+        sources, predictor or Predictor(), made, size=CANVAS, batch_size=4, settings=PredictSettings(**settings)
     )
 
 
@@ -286,12 +286,12 @@ import sys
 import numpy as np
 from pycocotools import mask
 from seg.prediction.objects import Objects
-from seg.prediction.settings import Predict
+from seg.prediction.settings import PredictSettings
 from seg.structures import Detections
 from tests.prediction import fakes
 masks = [mask.encode(np.ones((60, 90), np.uint8, order='F'))]
 found = Detections(np.float32([[0, 0, 60, 90]]), np.float32([0.9]), np.int32([0]), masks)
-with Objects(sys.argv[1], fakes.INFO, fakes.COLORS, Predict(), False) as made:
+with Objects(sys.argv[1], fakes.INFO, fakes.COLORS, PredictSettings(), False) as made:
     print('writing', flush=True)
     for i in range(10000):
         made.line(made.picture(fakes.source(f'{i % 7}', None), fakes.noise(60, 90), found))
@@ -321,9 +321,9 @@ def writer(task, folder, settings, probabilities=False, **more):
 
 
 def test_outputs_of_a_task(tmp_path):
-    made = writer(Instance, tmp_path, Predict(), _fits_canvas=True)
+    made = writer(Instance, tmp_path, PredictSettings(), _fits_canvas=True)
     assert isinstance(made, Objects) and made.plan(colored(10, 10, 0), CANVAS).scale == 6.4
-    assert isinstance(writer(Semantic, tmp_path, Predict(), True), ClassMaps)
+    assert isinstance(writer(Semantic, tmp_path, PredictSettings(), True), ClassMaps)
 
 
 @pytest.mark.parametrize(
@@ -332,9 +332,9 @@ def test_outputs_of_a_task(tmp_path):
 )
 def test_what_is_for_class_maps_only(tmp_path, settings, probabilities, named):
     with pytest.raises(UserError) as caught:
-        writer(Instance, tmp_path, Predict(**settings), probabilities)
+        writer(Instance, tmp_path, PredictSettings(**settings), probabilities)
     assert str(caught.value).startswith(named) and 'finds objects' in str(caught.value)
-    writer(Semantic, tmp_path, Predict(**settings), probabilities)
+    writer(Semantic, tmp_path, PredictSettings(**settings), probabilities)
 
 
 def test_numbers_of_the_pictures_of_a_data_set():

@@ -20,14 +20,14 @@ from seg.errors import UserError
 from seg.prediction import reading
 from seg.prediction.canvas import decided
 from seg.prediction.class_maps import ClassMaps
-from seg.prediction.settings import Predict
+from seg.prediction.settings import PredictSettings
 from tests.prediction import fakes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def outputs(folder, info=fakes.INFO, probabilities=False, opacity=0.5):
-    return ClassMaps(str(folder), info, fakes.COLORS, Predict(opacity=opacity), probabilities)
+    return ClassMaps(str(folder), info, fakes.COLORS, PredictSettings(opacity=opacity), probabilities)
 
 
 def bands(picture, rows=5):
@@ -78,7 +78,7 @@ def test_a_class_map_of_256_classes(tmp_path):
     info = dataclasses.replace(fakes.INFO, class_names=names)
     colors = [(i, i, i) for i in range(256)]
     probabilities = np.eye(256, dtype=np.float32)[None]
-    with ClassMaps(str(tmp_path), info, colors, Predict(), False) as made:
+    with ClassMaps(str(tmp_path), info, colors, PredictSettings(), False) as made:
         made.picture(fakes.source('a', None), fakes.noise(1, 256), [decided(0, probabilities)])
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'a.png')), [np.arange(256)])
     with pytest.raises(UserError, match='257 classes'):
@@ -251,10 +251,10 @@ import sys
 import numpy as np
 from seg.prediction.canvas import decided
 from seg.prediction.class_maps import ClassMaps
-from seg.prediction.settings import Predict
+from seg.prediction.settings import PredictSettings
 from tests.prediction import fakes
 picture = fakes.noise(400, 400)
-with ClassMaps(sys.argv[1], fakes.INFO, fakes.COLORS, Predict(), True) as made:
+with ClassMaps(sys.argv[1], fakes.INFO, fakes.COLORS, PredictSettings(), True) as made:
     print('writing', flush=True)
     for i in range(10000):
         made.picture(fakes.source(f'{i % 7}', None), picture.copy(), [decided(0, fakes.colours(picture))])

@@ -14,7 +14,7 @@ from PIL import Image
 from seg.errors import UserError
 from seg.prediction import pipeline, reading, sources
 from seg.prediction.class_maps import ClassMaps
-from seg.prediction.settings import Predict
+from seg.prediction.settings import PredictSettings
 from tests.prediction import fakes
 
 CANVAS = (32, 48)
@@ -26,7 +26,7 @@ def predict(tmp_path):
 
     def predict(pictures, predictor=None, batch_size=4, probabilities=False, outputs=None, **settings):
         before = set(threading.enumerate())
-        chosen = Predict(**settings)
+        chosen = PredictSettings(**settings)
         made = outputs or ClassMaps(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, chosen, probabilities)
         found = []
 
@@ -230,7 +230,7 @@ def test_as_many_pictures_as_the_memory_holds(predict, tmp_path):
 
     def run(memory):
         inside[0], most[:] = 0, [0]
-        made = Slow(str(tmp_path), fakes.INFO, fakes.COLORS, Predict(), False)
+        made = Slow(str(tmp_path), fakes.INFO, fakes.COLORS, PredictSettings(), False)
         pictures = [sources.Source(f'{i}', f'{i}', lambda: (100, 100), enter) for i in range(30)]
         predict(pictures, outputs=made, memory_mb=memory)
         return max(most)
@@ -274,7 +274,7 @@ def test_a_picture_that_fails_while_it_is_written(predict, tmp_path, large):
             return super().picture(source, pixels, bands)
 
     pictures = as_sources({f'{i}': fakes.noise(300, 70, i) for i in range(4)})
-    made = Picky(str(tmp_path), fakes.INFO, fakes.COLORS, Predict(large_pictures=large), False)
+    made = Picky(str(tmp_path), fakes.INFO, fakes.COLORS, PredictSettings(large_pictures=large), False)
     assert predict(pictures, outputs=made, large_pictures=large)['failed'] == {'1.jpg': 'its name is not liked'}
 
 
@@ -288,7 +288,7 @@ def test_an_output_that_cannot_be_written_ends_it(predict, lines, tmp_path, larg
                 raise UserError('The disk is full.')
             return super().picture(source, pixels, bands)
 
-    made = Full(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, Predict(large_pictures=large), False)
+    made = Full(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, PredictSettings(large_pictures=large), False)
     with pytest.raises(UserError, match='^The disk is full. 7 of 23 pictures are done.$'):
         predict(as_sources(mixed()), outputs=made, large_pictures=large)
     assert len(lines()) == 7 and not list((tmp_path / 'out').glob('.partial*'))
@@ -310,7 +310,7 @@ def test_a_bug_ends_it(predict, tmp_path, where):
         predict(
             pictures,
             fakes.Predictor(bug) if where == 'model' else None,
-            outputs=Buggy(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, Predict(), False),
+            outputs=Buggy(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, PredictSettings(), False),
         )
 
 
@@ -342,4 +342,4 @@ def test_no_pictures_at_all(predict, lines):
 )
 def test_bad_settings(setting, value):
     with pytest.raises(UserError, match=re.escape(f'predict.{setting} = {value!r}: expected')):
-        Predict(**{setting: value})
+        PredictSettings(**{setting: value})

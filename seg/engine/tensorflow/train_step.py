@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from seg.engine.base import checked_terms
 from seg.engine.optimizer_step import OptimizerStep
 from seg.engine.tensorflow.devices import replica
 from seg.engine.tensorflow.state import State
@@ -81,7 +82,7 @@ class TrainStep:
         variables = self.state.trainable
         step = tf.identity(optimizer.iterations.value)
         with tf.GradientTape() as tape:
-            terms = self._task.loss_terms(batch, tf.cast(step, tf.int32))
+            terms = checked_terms(self._task, self._task.loss_terms(batch, tf.cast(step, tf.int32)))
             example = tf.cast(batch['weight'], next(iter(terms.values())).total.dtype)
             # Blank images replace unreadable ones. Their losses are finite; here they get weight 0.
             totals = tf.stack([tf.where(example > 0, term.total, 0) for term in terms.values()], -1)
