@@ -29,8 +29,8 @@ class MapRows(Rows):
     def begin(self, example: Example) -> Example:
         if self._key not in example:
             raise UserError(
-                f'load of the data set returned {", ".join(sorted(example))}; expected {self._key!r} [H, W], too, since the '
-                f'task learns from {self.target!r}.'
+                f'load of the data set returned {", ".join(sorted(example))}; expected {self._key!r} [H, W], too: the '
+                f'target of the task is {self.target!r}.'
             )
         image = tf.cast(example['image'], keras.config.floatx())
         return {'image': image, self._key: example[self._key], 'size': tf.shape(image)[:2]}
