@@ -1,1 +1,1 @@
-"""Losses of semantic segmentation: per image, un-normalised, pixels with the ignore label left out."""
+"""Losses: per image and un-normalised; pixels with the ignore label do not count."""

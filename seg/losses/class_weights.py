@@ -1,4 +1,4 @@
-"""Class weights: given by hand, or from the pixel counts of the data set."""
+"""Class weights: set by the user, or computed from the pixel counts of the data set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seg.errors import UserError
 from seg.number_checks import check_number
 from seg.structures import ClassHistogram
 
-# For a class without a single labelled pixel there is nothing to balance.
+# Weight of a class without a labelled pixel, for which there is nothing to balance.
 ABSENT_CLASS_WEIGHT = 1.0
 
 
@@ -30,7 +30,7 @@ def resolve(
       setting: None, 'auto', or one number per class.
       slot: name of the loss, for messages.
       num_classes: number of classes.
-      class_histogram: gives the pixel counts; called for 'auto' only, since counting reads the whole data set.
+      class_histogram: returns the pixel counts; called for 'auto' only, because counting reads the whole data set.
       cap: largest weight that 'auto' gives.
 
     Returns:
@@ -77,7 +77,7 @@ def median_frequency(histogram: ClassHistogram, cap: float, slot: str = 'class_w
     """Median frequency balancing (Eigen and Fergus 2015, section 6.3.2).
 
     `freq[c]` = pixels of class c / labelled pixels of the images that contain c; `weight[c]` = median of all `freq` /
-    `freq[c]`, at most `cap`. A class without pixels stays out of the median and has the weight 1.
+    `freq[c]`, at most `cap`. A class without pixels is excluded from the median and has the weight 1.
 
     Raises:
       UserError: if no pixel of the data set is labelled.
@@ -92,7 +92,7 @@ def median_frequency(histogram: ClassHistogram, cap: float, slot: str = 'class_w
 
 
 def table(histogram: ClassHistogram, weights: np.ndarray, cap: float, slot: str) -> str:
-    """The weights beside the counts that they come from, one line per class."""
+    """Returns a table of the weights and the pixel counts, one line per class."""
     pixels = np.asarray(histogram.pixels, np.int64)
     frequencies = _frequencies(histogram)
     lines = [

@@ -20,9 +20,9 @@ def dice(*, num_classes: int, ignore_label: int, weight: float = 1.0) -> Callabl
 
         loss = mean over the classes c with a pixel in g of  1 - 2 * sum_i p[i,c] g[i,c] / sum_i (p[i,c]^2 + g[i,c])
 
-    (g^2 = g). A class that the image lacks is left out: its Dice is 0 whatever is predicted, and what is predicted of
-    it by mistake is missing from the classes that are there. The loss is divided by the number of images with a
-    labelled pixel; an image without one has total 0 and weight 0.
+    (g^2 = g). A class that the image does not contain is excluded: its Dice is always 0, and false predictions of it
+    already lower the classes that the image contains. The loss is divided by the number of images with a labelled
+    pixel; an image without one has total 0 and weight 0.
 
     Paper: Milletari et al. 2016, 'V-Net' (squares in the divisor); several classes with equal weight, unlike the
     volume weights of Sudre et al. 2017.
@@ -36,7 +36,7 @@ def dice(*, num_classes: int, ignore_label: int, weight: float = 1.0) -> Callabl
       loss(outputs, batch, step) -> LossTerm, of `outputs['logits']` [B, H, W, K] and `batch['label']` int [B, H, W].
 
     Raises:
-      UserError: if `weight` is no number of at least 0.
+      UserError: if `weight` is not a number of at least 0.
     """
     coefficient = check_number('losses.dice.weight', weight, 0.0)
 
@@ -51,7 +51,7 @@ def dice(*, num_classes: int, ignore_label: int, weight: float = 1.0) -> Callabl
         present = ops.cast(truth_size > 0, dtype)
         overlap = ops.sum(scores * truth, axis=1)
         size = ops.sum(scores * scores, axis=1) + truth_size
-        # For a class that is present `size` is 1 at least; the others are masked out.
+        # For a class that is present `size` is at least 1; the others are masked out.
         losses_ = present * (1.0 - 2.0 * overlap / ops.maximum(size, 1.0))
         total = ops.sum(losses_, axis=-1) / ops.maximum(ops.sum(present, axis=-1), 1.0)
         return pixels.term(total, ops.minimum(pixels.count, 1.0), coefficient)

@@ -24,7 +24,7 @@ def focal(
     class_weights: str | tuple[float, ...] | None = None,
     class_weight_cap: float = 10.0,
 ) -> Callable[..., LossTerm]:
-    """Focal loss over the softmax: easy pixels count little.
+    """Focal loss over the softmax: easy pixels have little weight.
 
     A pixel's loss is `w[y] * (1 - p[y]) ** gamma * -log p[y]`, and the sum is divided by the sum of `w[y]` over the
     labelled pixels, so that `gamma = 0` is softmax_cross_entropy. The class weights w are the paper's alpha, one per
@@ -38,7 +38,7 @@ def focal(
       ignore_label: supplied.
       class_histogram: supplied; counts the training set's pixels.
       weight: coefficient of this loss in the sum of losses.
-      gamma: how strongly easy pixels are faded out, 0 or more.
+      gamma: exponent that reduces the weight of easy pixels, 0 or more.
       class_weights: None; one number per class; or 'auto' (see softmax_cross_entropy).
       class_weight_cap: largest weight that 'auto' gives.
 
@@ -59,7 +59,7 @@ def focal(
         del step
         pixels = pixels_lib.read(outputs, batch, num_classes=num_classes, ignore_label=ignore_label)
         cross_entropy, target_weights = pixels_lib.cross_entropy(pixels, weights)
-        # 1 - p, accurate for p near 1. The floor keeps the gradient of the power finite for gamma < 1, where p is 1.
+        # 1 - p, accurate for p near 1. The floor keeps the gradient of the power finite for gamma < 1 and p = 1.
         miss = ops.maximum(-ops.expm1(-cross_entropy), 1e-30)
         losses_ = target_weights * cross_entropy
         if gamma:

@@ -16,9 +16,9 @@ from seg.structures import LossTerm
 def lovasz_softmax(*, num_classes: int, ignore_label: int, weight: float = 1.0) -> Callable[..., LossTerm]:
     """Lovász-softmax loss per image: a convex surrogate of 1 - IoU, the mean over the classes present.
 
-    For a class c the error of a labelled pixel is `1 - p[c]` where c is the truth and `p[c]` elsewhere. With the errors
-    m in falling order and J(i) = 1 - IoU when the i pixels with the largest errors are the wrong ones, the loss of the
-    class is `sum over i of m[i] * (J(i) - J(i - 1))`. For hard predictions that is 1 - IoU itself. An image's loss is
+    For a class c the error of a labelled pixel is `1 - p[c]` if c is its true class, otherwise `p[c]`. With the errors
+    m in decreasing order and J(i) = 1 - IoU if the i pixels with the largest errors are wrong, the loss of the class
+    is `sum over i of m[i] * (J(i) - J(i - 1))`. For hard predictions that is 1 - IoU itself. An image's loss is
     the mean over the classes that it contains; it is divided by the number of images with a labelled pixel, and an
     image without one has total 0 and weight 0.
 
@@ -36,7 +36,7 @@ def lovasz_softmax(*, num_classes: int, ignore_label: int, weight: float = 1.0) 
       loss(outputs, batch, step) -> LossTerm, of `outputs['logits']` [B, H, W, K] and `batch['label']` int [B, H, W].
 
     Raises:
-      UserError: if `weight` is no number of at least 0.
+      UserError: if `weight` is not a number of at least 0.
     """
     coefficient = check_number('losses.lovasz_softmax.weight', weight, 0.0)
 
@@ -49,12 +49,12 @@ def lovasz_softmax(*, num_classes: int, ignore_label: int, weight: float = 1.0) 
         valid = pixels.valid[:, None, :]
 
         errors = ops.where(valid, truth + scores * (1.0 - 2.0 * truth), ops.cast(0.0, dtype))  # [B, K, N]
-        # Errors are never negative: ignored pixels go last, where their error of 0 adds nothing.
+        # Errors are never negative: ignored pixels come last, where their error of 0 adds nothing.
         order = ops.argsort(ops.where(valid, -ops.stop_gradient(errors), ops.cast(1.0, dtype)), axis=-1)
         errors = ops.take_along_axis(errors, order, axis=-1)
         truth = ops.take_along_axis(ops.cast(truth, 'int32'), order, axis=-1)
 
-        # Integers, and the steps of J in closed form: differences of J itself lose half the digits of float32.
+        # Integers, and the differences of J in closed form: subtraction of J itself loses half the digits of float32.
         truth_size = ops.sum(truth, axis=-1, keepdims=True)
         overlap = truth_size - ops.cumsum(truth, axis=-1)
         union = truth_size + ops.cumsum(1 - truth, axis=-1)

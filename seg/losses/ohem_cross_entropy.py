@@ -27,21 +27,21 @@ def ohem_cross_entropy(
 ) -> Callable[..., LossTerm]:
     """Softmax cross-entropy of the hardest pixels of each image (online hard example mining).
 
-    Of an image with n labelled pixels the `k = round(fraction * n)` (one at least) with the largest loss count, and the
-    divisor is k: the mean over all kept pixels of the batch. `fraction` falls linearly from 1 at step 0 to
-    `hard_fraction` at step `anneal_steps`. Class weights multiply a pixel's loss before the choice. Pixels that tie
-    for the last places share them, so that the gradient depends on no order. An image without a labelled pixel has
-    total 0 and weight 0.
+    Of an image with n labelled pixels, the `k = round(fraction * n)` (at least one) with the largest loss count, and
+    the divisor is k: the loss is the mean over all kept pixels of the batch. `fraction` falls linearly from 1 at step 0
+    to `hard_fraction` at step `anneal_steps`. Class weights multiply a pixel's loss before the choice. Pixels that tie
+    for the last places share them, so that the gradient does not depend on an order. An image without a labelled pixel
+    has total 0 and weight 0.
 
     Paper: Shrivastava et al. 2016, 'Training region-based object detectors with online hard example mining'; per pixel
-    in the manner of the DeepLab recipes' top-k loss, but chosen within each image.
+    as in the DeepLab recipes' top-k loss, but chosen within each image.
 
     Args:
       num_classes: supplied.
       ignore_label: supplied.
       class_histogram: supplied; counts the training set's pixels.
       weight: coefficient of this loss in the sum of losses.
-      hard_fraction: share of the labelled pixels that is kept, in (0, 1].
+      hard_fraction: fraction of the labelled pixels to keep, in (0, 1].
       anneal_steps: steps from keeping all pixels to keeping `hard_fraction`; 0 keeps `hard_fraction` from the start.
       class_weights: None; one number per class; or 'auto' (see softmax_cross_entropy).
       class_weight_cap: largest weight that 'auto' gives.

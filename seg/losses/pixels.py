@@ -1,4 +1,4 @@
-"""What every pixel loss does first: which pixels count, and in which precision."""
+"""The first step of every pixel loss: selects the pixels that count, and the precision."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ class Pixels(NamedTuple):
       valid: [B, N] bool, False for ignored pixels.
       count: [B] float, number of valid pixels.
       poison: [B] float, 0; NaN for an image with a label that is neither a class nor the ignore label. Added to the
-        total, so that the executor's finite check stops at such an image and names it: inside a compiled step nothing
-        can be raised.
+        total, so that the executor's finite check stops at such an image and names it; a compiled step cannot raise.
     """
 
     logits: Any
@@ -36,7 +35,7 @@ class Pixels(NamedTuple):
         return ops.one_hot(ops.where(self.valid, self.target, -1), num_classes, dtype=self.logits.dtype)
 
     def term(self, total, divisor, coefficient: float) -> LossTerm:
-        """The LossTerm of [B] totals and what they are to be divided by."""
+        """Returns the LossTerm of [B] totals and their divisors."""
         return LossTerm(total=coefficient * total + self.poison, weight=divisor)
 
 
@@ -44,13 +43,13 @@ def read(outputs, batch, *, num_classes: int, ignore_label: int) -> Pixels:
     """Flattens a batch and finds the pixels that count.
 
     Args:
-      outputs: of the model: `logits` [B, H, W, K] of any float type, K = num_classes.
+      outputs: outputs of the model: `logits` [B, H, W, K] of any float type, K = num_classes.
       batch: `label` [B, H, W] integer.
       num_classes: number of classes.
       ignore_label: label value of pixels that count nowhere.
 
     Raises:
-      ValueError: if the shapes do not belong together.
+      ValueError: if the shapes do not fit together.
     """
     logits, labels = outputs['logits'], batch['label']
     if len(logits.shape) != 4 or logits.shape[-1] != num_classes or tuple(labels.shape) != tuple(logits.shape[:3]):
@@ -77,13 +76,13 @@ def read(outputs, batch, *, num_classes: int, ignore_label: int) -> Pixels:
 
 
 def cross_entropy(pixels: Pixels, class_weights: np.ndarray | None = None) -> tuple[Any, Any]:
-    """Cross-entropy of each pixel and the weight of its class.
+    """Returns the cross-entropy of each pixel and the weight of its class.
 
     Returns:
       `-log p[y]`, not yet weighted, and `w[y]` (1 without class weights); both [B, N] and 0 where a pixel does not
       count.
     """
-    # One-hot times log-softmax: twice as fast on the CPU as the fused sparse kernel, and free of gathers on TPU.
+    # One-hot times log-softmax: twice as fast on the CPU as the fused sparse kernel, and without gathers on TPU.
     loss = -ops.sum(pixels.one_hot() * ops.log_softmax(pixels.logits, axis=-1), axis=-1)
     return loss, target_weights(pixels, class_weights)
 

@@ -1,4 +1,4 @@
-"""What the losses of boxes and masks share."""
+"""Functions that the losses of boxes and masks share."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from keras import ops
 
 
 def exact(x: Any) -> Any:
-    """Returns `x` in float32 at least; float64 stays what it is."""
+    """Returns `x` in float32, or in float64 if it has that type."""
     return ops.cast(x, keras.backend.result_type(keras.backend.standardize_dtype(x.dtype), 'float32'))
 
 
 def sigmoid_cross_entropy(logits: Any, targets: Any) -> Any:
-    """Cross-entropy of the probability sigmoid(logits) against targets 0..1, of any one shape.
+    """Cross-entropy of the probability sigmoid(logits) against targets 0..1 of the same shape.
 
-    Its gradient is sigmoid(logits) - targets, also where a logit is exactly 0: softplus is smooth there, unlike the
-    relu and abs of the form `relu(x) - x t + log1p(exp(-|x|))`.
+    Its gradient is sigmoid(logits) - targets, even if a logit is exactly 0: softplus is smooth there, unlike relu and
+    abs in the form `relu(x) - x t + log1p(exp(-|x|))`.
     """
     return targets * ops.softplus(-logits) + (1 - targets) * ops.softplus(logits)
 
@@ -29,11 +29,11 @@ def smooth_l1(difference: Any, beta: float) -> Any:
 
 
 def of_class(values: Any, classes: Any) -> Any:
-    """Takes the channel of each region's class.
+    """Selects the channel of each ROI's class.
 
     Args:
       values: [B, R, ..., C]; C = K, or 1 for all classes together.
-      classes: int32 [B, R], 1 to K; elsewhere, any finite value may come out.
+      classes: int32 [B, R], 1 to K; for other values the result is any finite number.
 
     Returns:
       [B, R, ...].

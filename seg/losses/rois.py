@@ -1,4 +1,4 @@
-"""Losses of regions: their class, their box, their mask."""
+"""Losses of ROIs: class, box and mask."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seg.structures import LossTerm
 
 @losses.register('box_class', target='instances')
 def box_class(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTerm]:
-    """Softmax cross-entropy of the sampled regions' classes, over their number.
+    """Softmax cross-entropy of the sampled ROIs' classes, divided by their number.
 
     Args:
       num_classes: supplied.
@@ -23,8 +23,8 @@ def box_class(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTer
 
     Returns:
       loss(outputs, batch, step) -> LossTerm, where `outputs['boxes']` has for each box head `class_logits`
-      [B, R, K + 1], `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places, the same ones for each
-      head) and the scalar `weight` with which its loss is added. It counts `rois_positive` and `rois_negative` of the
+      [B, R, K + 1], `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty rows, which are equal for all
+      heads) and the scalar `weight` of its loss. It counts `rois_positive` and `rois_negative` of the
       first head.
 
     Raises:
@@ -37,7 +37,7 @@ def box_class(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTer
         total = 0
         for stage in outputs['boxes']:
             surprise = -ops.log_softmax(regions.exact(stage['class_logits']), axis=-1)
-            # All zero where a place is empty.
+            # All zero in empty rows.
             chosen = ops.one_hot(stage['classes'], num_classes + 1, dtype=surprise.dtype)
             total = total + _weight(stage, surprise) * ops.sum(chosen * surprise, axis=(1, 2))
         classes = outputs['boxes'][0]['classes']
@@ -52,20 +52,20 @@ def box_class(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTer
 
 @losses.register('box_regression', target='instances')
 def box_regression(*, weight: float = 1.0, beta: float = 1.0) -> Callable[..., LossTerm]:
-    """Smooth L1 of the positive regions' box codes, over the number of all sampled regions.
+    """Smooth L1 of the positive ROIs' box codes, divided by the number of all sampled ROIs.
 
     Girshick, "Fast R-CNN", ICCV 2015, with its beta of 1, which the Cloud TPU, Detectron and mmdetection recipes of
     Mask and Cascade R-CNN have. torchvision trains with 1/9 and detectron2 with 0 (plain L1, which has a kink at 0):
-    to go on from weights of theirs, a small beta keeps the pull on small errors that they were trained with.
+    to fine-tune their weights, a small beta keeps their larger gradients of small errors.
 
     Args:
       weight: coefficient of this loss in the sum of losses.
-      beta: difference at which the square goes over into a line; see `seg.losses.regions.smooth_l1`.
+      beta: difference at which the square turns into a line; see `seg.losses.regions.smooth_l1`.
 
     Returns:
       loss(outputs, batch, step) -> LossTerm, where `outputs['boxes']` has for each box head `deltas` [B, R, C, 4],
-      C = K or 1, `targets` [B, R, 4], `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty places, the
-      same ones for each head) and the scalar `weight` with which its loss is added.
+      C = K or 1, `targets` [B, R, 4], `classes` int32 [B, R] (0 for background, class + 1, or -1 for empty rows,
+      which are equal for all heads) and the scalar `weight` of its loss.
 
     Raises:
       UserError: if a setting is out of range.
@@ -90,15 +90,15 @@ def box_regression(*, weight: float = 1.0, beta: float = 1.0) -> Callable[..., L
 
 @losses.register('mask', target='instances')
 def mask(*, weight: float = 1.0) -> Callable[..., LossTerm]:
-    """Sigmoid cross-entropy of the positive regions' masks: the mean over pixels and regions.
+    """Sigmoid cross-entropy of the positive ROIs' masks: the mean over pixels and ROIs.
 
     Args:
       weight: coefficient of this loss in the sum of losses.
 
     Returns:
-      loss(outputs, batch, step) -> LossTerm, where `outputs['masks']` has `logits` [B, P, m, m, C], of all classes or
-      of the true one alone (C = K or 1), `targets` [B, P, m, m] in {0, 1}, and `classes` int32 [B, P], class + 1, or
-      -1 for empty places.
+      loss(outputs, batch, step) -> LossTerm, where `outputs['masks']` has `logits` [B, P, m, m, C], of all classes
+      or of the true one only (C = K or 1), `targets` [B, P, m, m] in {0, 1}, and `classes` int32 [B, P], class + 1, or
+      -1 for empty rows.
 
     Raises:
       UserError: if the weight is out of range.

@@ -14,19 +14,19 @@ from seg.structures import LossTerm
 
 @losses.register('rpn_score', target='instances')
 def rpn_score(*, weight: float = 1.0) -> Callable[..., LossTerm]:
-    """Sigmoid cross-entropy of the sampled anchors, over their number.
+    """Sigmoid cross-entropy of the sampled anchors, divided by their number.
 
-    Where an image has fewer anchors to sample than were asked for, the divisor is those that there are, as in Detectron
-    and torchvision; detectron2 and the Cloud TPU recipe always divide by the number asked for. A canvas of the recipes
-    has more than enough, so that both are the same number there.
+    The divisor is the number of anchors in the sample, as in Detectron and torchvision; detectron2 and the Cloud TPU
+    recipe always divide by `heads.rpn.sampled`. A canvas of the recipes has enough anchors, so that both numbers are
+    equal there.
 
     Args:
       weight: coefficient of this loss in the sum of losses.
 
     Returns:
       loss(outputs, batch, step) -> LossTerm, where `outputs['rpn']` has `logits` [B, A], `labels` int32 [B, A] (1, 0,
-      or -1 for anchors that do not count) and `matched` int32 [B]. It counts `anchors_positive`, `anchors_negative` (of
-      those sampled), and `anchors_matched` (that overlap an object as much as is asked for; of all).
+      or -1 for anchors that do not count) and `matched` int32 [B]. It counts `anchors_positive` and `anchors_negative`
+      in the sample, and `anchors_matched`, the number of all anchors that reach the RPN's `positive_iou`.
 
     Raises:
       UserError: if the weight is out of range.
@@ -52,11 +52,11 @@ def rpn_score(*, weight: float = 1.0) -> Callable[..., LossTerm]:
 
 @losses.register('rpn_box', target='instances')
 def rpn_box(*, weight: float = 1.0, beta: float = 1 / 9) -> Callable[..., LossTerm]:
-    """Smooth L1 of the positive sampled anchors' codes, over the number of sampled anchors.
+    """Smooth L1 of the positive sampled anchors' codes, divided by the number of sampled anchors.
 
     Args:
       weight: coefficient of this loss in the sum of losses.
-      beta: difference at which the square goes over into a line; see `seg.losses.regions.smooth_l1`.
+      beta: difference at which the square turns into a line; see `seg.losses.regions.smooth_l1`.
 
     Returns:
       loss(outputs, batch, step) -> LossTerm, where `outputs['rpn']` has `deltas` and `targets` [B, A, 4], and `labels`

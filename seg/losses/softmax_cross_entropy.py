@@ -41,7 +41,7 @@ def softmax_cross_entropy(
       class_weights: None; one number per class; or 'auto', median frequency balancing (Eigen and Fergus 2015) from the
         training set's pixel counts, printed as a table before training.
       class_weight_cap: largest weight that 'auto' gives.
-      label_smoothing: share of the target that is spread evenly over all classes, in [0, 1) (Szegedy et al. 2016).
+      label_smoothing: fraction of the target that is spread evenly over all classes, in [0, 1) (Szegedy et al. 2016).
 
     Returns:
       loss(outputs, batch, step) -> LossTerm, of `outputs['logits']` [B, H, W, K] and `batch['label']` int [B, H, W].

@@ -1,7 +1,7 @@
-"""What a metric is: `SumMetric` or `RowMetric`.
+"""The contract of metrics: `SumMetric` or `RowMetric`.
 
-Most metrics are sums: what one batch adds is computed on the device and summed over all replicas, so that little comes
-to the host. A metric that has to compare image by image takes a row per image instead.
+Most metrics are sums: the device computes the sums of one batch over all replicas, so that little is copied to the
+host. A metric that must compare image by image takes a row per image instead.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from seg.structures import Annotations, Picture
 
 
 class Metric:
-    """The host's half, which both kinds share. Subclass `SumMetric` or `RowMetric`."""
+    """The host half, which both kinds share. Subclass `SumMetric` or `RowMetric`."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -35,7 +35,7 @@ class Metric:
         """
 
     def higher_is_better(self, name: str) -> bool:
-        """Whether a higher value of one of `names()` is better; where it is lower, the lowest picks `best/`."""
+        """Whether a higher value of one of `names()` is better; if not, the lowest value decides `best/`."""
         return True
 
     def pictures(self) -> list[Picture]:
@@ -52,10 +52,10 @@ class SumMetric(Metric):
 
     @abstractmethod
     def update(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, Any]:
-        """Sums over the images of one replica's batch, on the device. Pure; `keras.ops` only; static shapes.
+        """Computes sums over the images of one replica's batch, on the device. Pure; `keras.ops` only; static shapes.
 
         Args:
-          batch: as the task's inputs make it; images with `batch['weight']` [B] of 0 do not count.
+          batch: a batch of the task's inputs; images with `batch['weight']` [B] of 0 do not count.
           predictions: of the task's `evaluate_batch`.
 
         Returns:
@@ -64,7 +64,7 @@ class SumMetric(Metric):
 
     @abstractmethod
     def add(self, sums: Mapping[str, np.ndarray]) -> None:
-        """Adds what `update` returned, summed over all replicas, on the host.
+        """Adds the result of `update`, summed over all replicas, on the host.
 
         Raises:
           UserError: if the values cannot be right.
@@ -76,10 +76,10 @@ class RowMetric(Metric):
 
     @abstractmethod
     def rows(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, Any]:
-        """What the host needs of each image, on the device. Pure; `keras.ops` only; static shapes.
+        """Computes the values of each image that the host needs, on the device. Pure; `keras.ops` only; static shapes.
 
         Args:
-          batch: as the task's inputs make it.
+          batch: a batch of the task's inputs.
           predictions: of the task's `evaluate_batch`.
 
         Returns:
@@ -91,15 +91,15 @@ class RowMetric(Metric):
         """Adds images, on the host.
 
         Args:
-          rows: what `rows` returned, of the images that count.
-          truth: of the same images, what the input's `truth` returns; None where the input has none.
+          rows: the result of `rows`, for the images that count.
+          truth: for the same images, the result of the input's `truth`; None if the input has none.
 
         Raises:
           UserError: if the values cannot be right.
         """
 
     def self_test(self, truths: Iterable[Annotations]) -> None:
-        """Scores the truth of some images as if it were predicted, before a training.
+        """Scores the ground truth of some images as if it were predicted, before a training.
 
         Raises:
           UserError: unless that gives perfect scores.
@@ -107,7 +107,7 @@ class RowMetric(Metric):
 
 
 def higher_is_better(metrics: Iterable[Metric], name: str) -> bool:
-    """Whether a higher value of an evaluation's score is better: not of a loss; of the others their metric tells."""
+    """Whether a higher value of an evaluation's score is better: False for a loss; the metric decides for others."""
     if name == 'loss' or name.startswith('loss/'):
         return False
     return next((metric.higher_is_better(name) for metric in metrics if name in metric.names()), True)

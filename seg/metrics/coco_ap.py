@@ -21,9 +21,9 @@ from seg.number_checks import check_whole
 from seg.registry import metrics
 from seg.structures import Annotations, Detections, Picture
 
-# What a probability of 1 is in the masks that come to the host: they are uint16.
+# The value of probability 1 in the masks that are copied to the host as uint16.
 MASK_STEPS = 65535
-_BINS = 20  # Of the score histogram.
+_BINS = 20  # Bins of the score histogram.
 _CURVES = (0.5, 0.75)  # IoU thresholds of the precision-recall curves.
 
 
@@ -31,16 +31,16 @@ _CURVES = (0.5, 0.75)  # IoU thresholds of the precision-recall curves.
 class CocoAP(RowMetric):
     """COCO's AP and AR of boxes and masks, and precision, recall and F1 at the best score threshold.
 
-    A detection counts in a class and a picture as one of the `max_detections` with the highest scores. Masks are pasted
-    into the picture at its own size, at probability .5, and kept as run lengths. The scores are those of
-    faster-coco-eval, which are pycocotools' to rounding; the areas small, medium and large are up to 32 x 32 pixels, up
-    to 96 x 96, and above, of the object as the data set states them.
+    Only the `max_detections` detections with the highest scores of a class and image count. Masks are pasted into the
+    image at its own size, at probability .5, and kept as run lengths. The scores are computed by faster-coco-eval and
+    equal pycocotools' to rounding. The areas small, medium and large are up to 32 x 32 pixels, up to 96 x 96, and
+    above, of the instance as stated by the data set.
 
     Args:
       num_classes: supplied; K.
       class_names: supplied; one per class.
-      max_detections: of a class in a picture that count; also the highest of the limits of average recall, which are 1,
-        10 and this one.
+      max_detections: number of detections per class and image that count; also the highest limit of average recall,
+        whose limits are 1, 10 and this one.
     """
 
     def __init__(self, *, num_classes: int, class_names: Sequence[str], max_detections: int = 100):
@@ -57,24 +57,24 @@ class CocoAP(RowMetric):
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all pictures."""
+        """Forgets all images."""
         self._truth: list[Annotations] = []
         self._found: list[Found] = []
         self._scored: _Scored | None = None
 
     def rows(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, Any]:
-        """Brings detections to the pictures' own size, on the device. Pure; shapes are static; compiles with XLA.
+        """Scales detections to the images' own size, on the device. Pure; shapes are static; compiles with XLA.
 
         Args:
-          batch: `size` int32 [B, 2], height and width of the picture on its canvas, and `native_size` int32 [B, 2], its
-            own.
+          batch: `size` int32 [B, 2], height and width of the image on its canvas, and `native_size` int32 [B, 2], its
+            own size.
           predictions: `boxes` [B, D, 4], y0, x0, y1, x1 in pixels of the canvas; `scores` [B, D]; `classes` int32
             [B, D], -1 for none; `masks` [B, D, m, m], probabilities over each box.
 
         Returns:
-          `boxes` float32, in pixels of the picture itself, `scores` float32, `classes` int32, and `masks` uint16,
-          probabilities times `MASK_STEPS`. Half the copy to the host that float32 takes, and a probability is off by
-          less than 0.00001. (With 8 bits one pixel in 2,000 of an object is decided otherwise.)
+          `boxes` float32, in pixels of the image itself, `scores` float32, `classes` int32, and `masks` uint16,
+          probabilities times `MASK_STEPS`. They take half the memory of float32, and the error of a probability is
+          below 0.00001. (With 8 bits one pixel in 2,000 of an instance is decided otherwise.)
         """
         scale = ops.cast(batch['native_size'], 'float32') / ops.cast(batch['size'], 'float32')
         return {
@@ -85,14 +85,14 @@ class CocoAP(RowMetric):
         }
 
     def add(self, rows: Mapping[str, np.ndarray], truth: Sequence[Annotations]) -> None:
-        """Adds pictures, on the host. Of each mask its run lengths are kept.
+        """Adds images, on the host, and keeps the run lengths of each mask.
 
         Args:
-          rows: as `rows` returns them, of pictures.
-          truth: of the same pictures.
+          rows: result of `rows` for some images.
+          truth: annotations of the same images.
 
         Raises:
-          UserError: if a class is none of the data set's, or a score or a box no finite number. Nothing of that picture
+          UserError: if a class is not one of the data set's, or a score or a box is not finite. Nothing of that image
             is added then.
         """
         for i, objects in enumerate(truth):
@@ -120,43 +120,42 @@ class CocoAP(RowMetric):
             stray = ids[(ids < 0) | (ids >= self.num_classes)]
             if len(stray):
                 raise UserError(
-                    f'metrics.coco_ap: {len(stray)} {whose} class(es) of picture {len(self._truth)} of this evaluation '
+                    f'metrics.coco_ap: {len(stray)} {whose} class(es) of image {len(self._truth)} of this evaluation '
                     f'are none of 0 to {self.num_classes - 1}, such as {stray[0]}. {advice}'
                 )
         bad = ~(np.isfinite(scores) & np.isfinite(boxes).all(axis=1))
         if bad.any():
             raise UserError(
-                f'metrics.coco_ap: {bad.sum()} detection(s) of picture {len(self._truth)} of this evaluation have a '
-                'score or a box that is no finite number. The weights are most likely no finite numbers either: lower '
-                'the learning rate, or clip the gradient.'
+                f'metrics.coco_ap: {bad.sum()} detection(s) of image {len(self._truth)} of this evaluation have a '
+                'score or a box that is not finite. The weights are most likely not finite either: lower the learning '
+                'rate, or clip the gradient.'
             )
 
     def self_test(self, truths: Iterable[Annotations]) -> None:
-        """Scores the truth itself as predictions, on the way that predictions take: pasted, encoded, compared.
+        """Scores the ground truth as if it were predicted, with the same steps: pasting, encoding, comparison.
 
-        Takes the first two of these pictures whose objects all count: at least one that is no crowd, and at most
-        `max_detections`. Each mask is pasted from a map whose cells are its own pixels, so nothing may be lost. Leaves
-        what was added so far as it is.
+        It uses the first two images whose instances all count: at least one that is not a crowd, and at most
+        `max_detections`. Each mask is pasted from a map whose cells are its own pixels, so the result must be exact.
+        Images added so far are not affected.
 
         Args:
-          truths: of some pictures.
+          truths: annotations of some images.
 
         Raises:
-          UserError: if AP of boxes or of masks is not 1, or the objects cannot be as they are given; says what is
-            wrong.
+          UserError: if AP of boxes or of masks is not 1, or the annotations are invalid; the message names the fault.
         """
         fits = (t for t in truths if 0 < np.sum(~np.asarray(t.is_crowd, bool)) <= self.max_detections)
         fitting = list(islice(fits, 2))
         if not fitting:
             logging.warning(
-                'metrics.coco_ap: no picture has between 1 and %d objects, so the check that the truth scores 1.0 was '
-                'left out.',
+                'metrics.coco_ap: no image has between 1 and %d objects, so the check that the truth scores 1.0 was '
+                'skipped.',
                 self.max_detections,
             )
             return
         own = CocoAP(num_classes=self.num_classes, class_names=self.class_names, max_detections=self.max_detections)
         for number, truth in enumerate(fitting):
-            check_objects(truth, self.num_classes, f'metrics.coco_ap: picture {number} of the check')
+            check_objects(truth, self.num_classes, f'metrics.coco_ap: image {number} of the check')
             objects = np.flatnonzero(~np.asarray(truth.is_crowd, bool))
             boxes, classes = np.asarray(truth.boxes, np.float32)[objects], np.asarray(truth.classes, np.int32)[objects]
             patches = [paste.paste(*cut_out(truth.masks[i]), truth.height, truth.width) for i in objects]
@@ -165,15 +164,15 @@ class CocoAP(RowMetric):
         if lost:
             found = ', '.join(f'{kind} AP {ap:.4f}' for kind, ap in lost.items())
             raise UserError(
-                f'metrics.coco_ap: the truth of {len(fitting)} picture(s), scored as predictions, gives {found} where '
-                'it has to be 1. Look for objects without an area, or masks of another picture.'
+                f'metrics.coco_ap: the truth of {len(fitting)} image(s), scored as predictions, gives {found}; '
+                'expected 1. Look for objects without an area, or masks of another image.'
             )
         logging.info('Self-test: the objects of %d image(s) score an AP of 1.', len(fitting))
 
     # ---- Results -----------------------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
-        """What `result` may give."""
+        """All keys that `result` may have."""
         limits = [limit for limit in (1, 10) if limit < self.max_detections] + [self.max_detections]
         each = ['ap', 'ap50', 'ap75', *(f'ap_{area}' for area in AREAS), *(f'ar{limit}' for limit in limits)]
         each += [*(f'ar_{area}' for area in AREAS), *(f'ap/{name}' for name in self.class_names)]
@@ -181,21 +180,21 @@ class CocoAP(RowMetric):
         return [f'{kind}_{name}' for kind in ('box', 'mask') for name in each] + [*shared, 'detections']
 
     def result(self) -> dict[str, float]:
-        """The scores of all pictures added so far, as fractions.
+        """The scores of all images added so far, as fractions.
 
         Returns:
           `box_ap`, `box_ap50`, `box_ap75`: average precision over the IoU thresholds .5 to .95, at .5 and at .75; mean
-          over the classes that have objects. `box_ap_small`, `box_ap_medium`, `box_ap_large`: of objects of that size.
-          `box_ar1`, `box_ar10`, `box_ar<max_detections>`: average recall with so many detections.
+          over the classes that have instances. `box_ap_small`, `box_ap_medium`, `box_ap_large`: of that size.
+          `box_ar1`, `box_ar10`, `box_ar<max_detections>`: average recall with this number of detections.
           `box_ar_small`, `box_ar_medium`, `box_ar_large`. The same with `mask_`.
-          `box_ap/<class name>`, `mask_ap/<class name>`: AP of each class that has objects.
+          `box_ap/<class name>`, `mask_ap/<class name>`: AP of each class that has instances.
           `precision`, `recall`, `f1`, `threat_score`: at mask IoU .5 and the score threshold with the highest F1,
           `best_threshold`, all classes together. threat_score = right / (right + wrong + missed).
-          `max_detections`; `objects`, that are no crowd; `detections`, in all pictures.
-          What is a mean over no object, or the precision of no detection, has no key: JSON knows no NaN.
+          `max_detections`; `objects`, number of instances that are not crowds; `detections`, in all images.
+          A mean over no instance, or the precision of no detection, has no key, because JSON has no NaN.
 
         Raises:
-          UserError: if no object was there to be found.
+          UserError: if there was no instance to find.
         """
         scored = self._score()
         scores: dict[str, float | None] = {}
@@ -219,7 +218,7 @@ class CocoAP(RowMetric):
         return {name: score for name, score in scores.items() if score is not None}
 
     def details(self) -> dict[str, Any]:
-        """`instances`: a table of the classes, precision-recall curves and the histogram of the scores, as JSON."""
+        """`instances`: a table of the classes, precision-recall curves and the histogram of the scores, for JSON."""
         scored = self._score()
         right, wrong = self._histogram(scored.judged)
         return {
@@ -244,7 +243,7 @@ class CocoAP(RowMetric):
         }
 
     def pictures(self) -> list[Picture]:
-        """Charts of all pictures added so far: `precision_recall`, `class_ap` and `score_histogram`."""
+        """Charts of all images added so far: `precision_recall`, `class_ap` and `score_histogram`."""
         scored = self._score()
         lines = {(kind, iou): c.precisions(iou) for kind, c in scored.curves.items() for iou in _CURVES}
         aps = [
@@ -280,7 +279,7 @@ class CocoAP(RowMetric):
         return self._scored
 
     def _explain(self, scores: Mapping[str, float | None]) -> None:
-        """Says once which scores there are not, and why."""
+        """Logs once which scores are missing, and why."""
         absent = [area for area in AREAS if scores[f'mask_ap_{area}'] is None]
         if absent and absent != self._told:
             logging.info(
@@ -298,13 +297,13 @@ class CocoAP(RowMetric):
 
 
 class _Scored:
-    """All that the pictures of a metric give.
+    """The results of all images of a metric.
 
     Attributes:
       curves: of boxes and of masks.
-      judged: detections, by mask.
+      judged: detections, judged by mask.
       best: the best score threshold.
-      objects: [K] int64, that are no crowd, by class.
+      objects: [K] int64, number of instances that are not crowds, by class.
       crowds: [K] int64.
       detections: [K] int64.
     """
@@ -318,7 +317,7 @@ class _Scored:
         self.detections = np.bincount(predicted, minlength=num_classes)
         if not self.objects.any():
             raise UserError(
-                f'metrics.coco_ap: no object was evaluated, so there is no score. The {len(truth)} picture(s) hold '
+                f'metrics.coco_ap: no object was evaluated, so there is no score. The {len(truth)} image(s) hold '
                 f'{len(labels)} crowd(s) and nothing else.'
             )
         comparison = Comparison(truth, found, num_classes, max_detections)

@@ -11,14 +11,14 @@ from faster_coco_eval import COCO, COCOeval_faster
 from seg.structures import Annotations, Detections
 
 AREAS = ('small', 'medium', 'large')  # Up to 32 x 32 pixels, up to 96 x 96, and above.
-_ABSENT = -1.0  # What the engine gives for a mean over nothing.
+_ABSENT = -1.0  # The engine's value for a mean over nothing.
 
 
 class Found(NamedTuple):
-    """The detections of one picture.
+    """The detections of one image.
 
     Attributes:
-      detections: any order.
+      detections: in any order.
       areas: float64 [D], pixels of each mask.
     """
 
@@ -27,11 +27,11 @@ class Found(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """The detections and the objects of one class in one picture, as far as they were compared.
+    """The compared detections and instances of one class in one image.
 
     Attributes:
       label: the class.
-      scores: float64 [D], falling, at most as many as the limit.
+      scores: float64 [D], decreasing, at most as many as the limit.
       ious: float64 [D, G].
       crowd: bool [G].
     """
@@ -43,7 +43,7 @@ class Pair(NamedTuple):
 
 
 class Curves:
-    """What the engine found for boxes or for masks, by IoU threshold, class, area range and limit of detections."""
+    """The engine's results for boxes or for masks, by IoU threshold, class, area range and limit of detections."""
 
     def __init__(self, engine: COCOeval_faster):
         self._iou = np.asarray(engine.params.iouThrs)
@@ -55,17 +55,17 @@ class Curves:
         """Mean of the precision over 101 recalls, over the IoU thresholds .5 to .95 or at one, over classes or of one.
 
         Returns:
-          None where there is no object to find.
+          None if there is no instance to find.
         """
         return _mean(self._precision[self._at(iou), :, _one(label), self._area(area), -1])
 
     def ar(self, limit: int, *, area: str = 'all') -> float | None:
-        """Mean over IoU thresholds and classes of the highest recall with at most `limit` detections of a class in a
-        picture; None where there is no object to find."""
+        """Mean over IoU thresholds and classes of the highest recall with at most `limit` detections of a class in an
+        image; None if there is no instance to find."""
         return _mean(self._recall[:, :, self._area(area), self.limits.index(limit)])
 
     def precisions(self, iou: float) -> np.ndarray:
-        """[101] float64, precision at the recalls 0, 0.01, …, 1, mean over the classes that have objects."""
+        """[101] float64, precision at the recalls 0, 0.01, …, 1, mean over the classes that have instances."""
         curves = self._precision[self._at(iou), :, :, 0, -1][0]
         return curves[:, (curves > _ABSENT).all(axis=0)].mean(axis=1)
 
@@ -81,19 +81,19 @@ class Curves:
 
 
 class Comparison:
-    """The objects of some pictures, and what was found in them, ready for the engine.
+    """The instances and detections of some images, in the form that the engine needs.
 
-    All ids are made here and begin at 1: the engines of the COCO family take an object of id 0 for no match.
+    All ids are made here and begin at 1: engines of the COCO family treat an annotation with id 0 as unmatched.
     """
 
     def __init__(self, truth: Sequence[Annotations], found: Sequence[Found], num_classes: int, max_detections: int):
-        """Lays out the objects and detections.
+        """Converts the instances and detections.
 
         Args:
-          truth: of each picture.
-          found: in each picture.
+          truth: instances of each image.
+          found: detections of each image.
           num_classes: K.
-          max_detections: limit of the detections of a class in a picture that count, those of the highest scores.
+          max_detections: number of detections per class and image that count, those with the highest scores.
         """
         self._truth, self._found, self._num_classes = truth, found, num_classes
         self._limits = sorted({limit for limit in (1, 10) if limit < max_detections} | {max_detections})
@@ -101,11 +101,11 @@ class Comparison:
         self._objects = self._index(_objects(truth))
 
     def run(self, kind: str, pairs: bool = False) -> tuple[Curves, list[Pair]]:
-        """Compares.
+        """Compares detections with instances.
 
         Args:
           kind: 'box' or 'mask'.
-          pairs: whether to return what was compared, too.
+          pairs: whether to return the compared pairs, too.
         """
         engine = COCOeval_faster(
             self._objects,
@@ -130,7 +130,7 @@ class Comparison:
             labels, classes = np.asarray(truth.classes), np.asarray(found.detections.classes)
             scores, crowd = np.asarray(found.detections.scores, np.float64), np.asarray(truth.is_crowd, bool)
             for label in np.unique(classes):
-                # The order and the limit are the engine's.
+                # In the engine's order, with its limit.
                 falling = -np.sort(-scores[classes == label])[: self._limits[-1]]
                 here = crowd[labels == label]
                 ious = np.asarray(engine.ious[image, int(label) + 1], np.float64).reshape(len(falling), len(here))
@@ -149,7 +149,7 @@ def _objects(truth: Sequence[Annotations]) -> Iterator[dict[str, Any]]:
 
 
 def _detections(found: Sequence[Found], kind: str) -> Iterator[dict[str, Any]]:
-    """A detection's area tells whether it counts as wrong in an area range: of its box or its mask, as compared."""
+    """The area of a detection, of its box or its mask, decides whether it counts as wrong in an area range."""
     number = 0
     for image, (detections, areas) in enumerate(found, 1):
         boxes, scores, classes, masks = detections

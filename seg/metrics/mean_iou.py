@@ -14,8 +14,8 @@ from seg.metrics.base import SumMetric
 from seg.registry import metrics
 from seg.structures import Picture
 
-# Ids that are no class are counted by value, so that a message can name them: one bin below 0, one for each of
-# 0 to 255, one above.
+# Invalid class ids are counted by value, so that a message can name them: one bin below 0, one for each of 0 to 255,
+# one above.
 _STRAY_BINS = 258
 
 
@@ -23,12 +23,12 @@ _STRAY_BINS = 258
 class MeanIoU(SumMetric):
     """Mean IoU, IoU of each class and pixel accuracy, from an exact confusion matrix.
 
-    Only labelled pixels of real examples count: the label is not the ignore label, and the example's weight is not 0.
-    With `n[t, p]` of them of true class t and predicted as p,
-    `IoU[c] = n[c, c] / (sum_p n[c, p] + sum_t n[t, c] - n[c, c])`. A class that occurs
-    neither in the truth nor in the predictions has no IoU and stays out of the mean; a class that is predicted but
-    nowhere true has IoU 0 and is in it. The matrix is summed over the whole data set first, and is the same however the
-    images are split over batches and replicas.
+    Only labelled pixels of readable images count: their label is not the ignore label, and the image's weight is not 0.
+    With n[t, p] the number of pixels of true class t with prediction p,
+    `IoU[c] = n[c, c] / (sum_p n[c, p] + sum_t n[t, c] - n[c, c])`. A class that occurs neither in the ground truth nor
+    in the predictions has no IoU and is excluded from the mean; a class that is only predicted has IoU 0 and is
+    included. The matrix is summed over the whole data set first, and does not depend on the division into batches and
+    replicas.
 
     Attributes:
       confusion: [K, K] int64, pixels by (true class, predicted class), of all batches added so far.
@@ -63,8 +63,8 @@ class MeanIoU(SumMetric):
 
         Returns:
           `confusion` [K, K], `stray_labels` [258] and `stray_predictions` [258] (pixels whose id is no class, by value:
-          below 0, 0 to 255, above 255), all int32 and to be summed over replicas. Exact while the batches that are
-          summed before `add` hold fewer than 2^31 pixels (5,000 images of 640 x 640).
+          below 0, 0 to 255, above 255), all int32, for a sum over replicas. Exact while the batches that are summed
+          before `add` hold fewer than 2^31 pixels (5,000 images of 640 x 640).
         """
         k = self.num_classes
         labels = ops.cast(batch['label'], 'int32')
@@ -89,10 +89,10 @@ class MeanIoU(SumMetric):
         }
 
     def add(self, values: Mapping[str, np.ndarray]) -> None:
-        """Adds what `update` counted, summed over replicas, on the host.
+        """Adds the counts of `update`, summed over replicas, on the host.
 
         Raises:
-          UserError: if a label or a prediction was no class id. Nothing is added then.
+          UserError: if a label or a prediction is not a class id. Nothing is added then.
         """
         self._refuse_stray(
             values['stray_labels'],
@@ -116,7 +116,7 @@ class MeanIoU(SumMetric):
         raise UserError(f'metrics.mean_iou: {counts.sum():,} {problem}: {found}. {advice}')
 
     def names(self) -> list[str]:
-        """What `result` may give."""
+        """All keys that `result` may have."""
         names = ['miou', 'miou_classes', 'pixel_accuracy', 'mean_accuracy', 'pixels']
         if self._has_background:
             names.append('miou_without_background')
@@ -130,14 +130,14 @@ class MeanIoU(SumMetric):
         """The scores of all batches added so far, as fractions.
 
         Returns:
-          `miou`: mean IoU of the classes that occur in truth or prediction.
-          `miou_classes`: how many classes that mean is of.
-          `miou_without_background`: the same mean without class 0; only where class 0 is named 'background'.
-          `pixel_accuracy`: share of the labelled pixels that are right.
-          `mean_accuracy`: recall of a class, averaged over the classes that occur in the truth.
+          `miou`: mean IoU of the classes that occur in ground truth or prediction.
+          `miou_classes`: number of these classes.
+          `miou_without_background`: the same mean without class 0; only if class 0 is named 'background'.
+          `pixel_accuracy`: fraction of the labelled pixels that are right.
+          `mean_accuracy`: recall of a class, averaged over the classes that occur in the ground truth.
           `pixels`: labelled pixels counted.
-          `iou/<class name>`: IoU of each class that occurs in truth or prediction. Others have no such key: JSON
-          knows no NaN, and 0 or 1 would be made up.
+          `iou/<class name>`: IoU of each class that occurs in truth or prediction. Others have no key: JSON
+          has no NaN, and 0 or 1 would be wrong.
 
         Raises:
           UserError: if no labelled pixel was counted.

@@ -1,4 +1,4 @@
-"""Right, wrong and missed objects at one score threshold: what a user of the model gets. AP is over all thresholds."""
+"""Right, wrong and missed instances at one score threshold, the values for a user of the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seg.metrics.coco_evaluation import Pair
 
 
 class Judged(NamedTuple):
-    """All detections of all pictures and classes that count.
+    """All detections of all images and classes that count.
 
     Attributes:
       scores: float64 [D].
@@ -26,13 +26,13 @@ class Judged(NamedTuple):
 
 
 class OperatingPoint(NamedTuple):
-    """The score threshold with the highest F1, and what it gives.
+    """The score threshold with the highest F1, and its counts.
 
     Attributes:
       threshold: lowest score that counts; None without detections.
-      right: detections that are an object's.
-      wrong: detections that are none's.
-      missed: objects without a detection.
+      right: number of detections that match an instance.
+      wrong: number of detections that match none.
+      missed: number of instances without a detection.
     """
 
     threshold: float | None
@@ -58,7 +58,7 @@ class OperatingPoint(NamedTuple):
 
 
 def judge(pairs: Sequence[Pair]) -> Judged:
-    """Tells which detections are right, at IoU .5, each class by itself. Those that lie in a crowd are left out."""
+    """Decides which detections are right, at IoU .5, class by class. Those in a crowd region are excluded."""
     matched = [matching.match(pair.ious, pair.crowd) for pair in pairs]
     counts = [found != matching.CROWD for found in matched]
     scores = [pair.scores[c] for pair, c in zip(pairs, counts, strict=True)]
@@ -72,13 +72,13 @@ def judge(pairs: Sequence[Pair]) -> Judged:
 
 
 def best_point(judged: Judged, objects: int) -> OperatingPoint:
-    """The threshold with the highest F1 over all classes together; of several the highest.
+    """Finds the threshold with the highest F1 over all classes together; the highest one of several.
 
-    Detections of one score stand or fall together, so a threshold lies between two different scores only.
+    Detections with equal scores are kept or dropped together, so a threshold lies between two different scores.
 
     Args:
       judged: all detections.
-      objects: number of objects that are no crowd, at least 1.
+      objects: number of instances that are not crowds, at least 1.
     """
     order = np.argsort(-judged.scores, kind='stable')
     scores, right = judged.scores[order], np.cumsum(judged.right[order])

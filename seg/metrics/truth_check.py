@@ -1,4 +1,4 @@
-"""Whether the objects of a picture can be as a data set gives them."""
+"""Checks that the annotations of an image are valid."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from seg.errors import UserError
 from seg.masks.matching import paired_iou
 from seg.structures import Annotations
 
-# Half of the boxes have to fit their masks about so well. Boxes may be drawn by hand, or go on behind an occluder;
-# with rows and columns exchanged, or at another scale, hardly any fits.
+# Half of the boxes must reach this IoU with their masks. Boxes may be drawn by hand, or extend behind an occluder;
+# with rows and columns exchanged, or at another scale, hardly any box reaches it.
 _TYPICAL_IOU = 0.5
 
 
 def check_objects(truth: Annotations, num_classes: int, place: str) -> None:
-    """Checks classes, boxes, masks, and that boxes and masks belong together.
+    """Checks classes, boxes and masks, and that boxes and masks fit together.
 
     Args:
-      truth: objects of a picture.
+      truth: instances of an image.
       num_classes: K.
-      place: which picture, for messages.
+      place: name of the image, for messages.
 
     Raises:
-      UserError: with the first thing that is wrong.
+      UserError: about the first fault.
     """
     boxes, classes = np.asarray(truth.boxes, np.float64).reshape(-1, 4), np.asarray(truth.classes)
     lengths = {
@@ -44,8 +44,8 @@ def check_objects(truth: Annotations, num_classes: int, place: str) -> None:
             raise UserError(f'{place}, object {i}: its box (y0, x0, y1, x1) = {_listed(box)} has no area.')
         if list(mask['size']) != [truth.height, truth.width]:
             raise UserError(
-                f'{place}, object {i}: its mask is of a picture of {mask["size"][0]} x {mask["size"][1]} pixels; the '
-                f'picture has {truth.height} x {truth.width}.'
+                f'{place}, object {i}: its mask is of an image of {mask["size"][0]} x {mask["size"][1]} pixels; the '
+                f'image has {truth.height} x {truth.width}.'
             )
         if not coco_mask.area(mask):
             raise UserError(f'{place}, object {i}: its mask has no pixel.')
@@ -61,13 +61,13 @@ def check_objects(truth: Annotations, num_classes: int, place: str) -> None:
 
 
 def cut_out(mask: dict[str, Any]) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """The smallest rectangle that holds all pixels of a mask.
+    """Cuts out the smallest rectangle that contains all pixels of a mask.
 
     Args:
       mask: run lengths of at least one pixel.
 
     Returns:
-      (pixels, box): uint8 [h, w], and (y0, x0, y1, x1) of the rectangle in the picture.
+      (pixels, box): uint8 [h, w], and (y0, x0, y1, x1) of the rectangle in the image.
     """
     left, top, width, height = (int(side) for side in coco_mask.toBbox(mask))
     pixels = coco_mask.decode(mask)[top : top + height, left : left + width]

@@ -1,6 +1,6 @@
-"""What a task is: all that the executor, the engine, prediction and the modes ask of one.
+"""The contract of tasks: all members that the executor, the engine, prediction and the modes use.
 
-A task owns a model, its losses and its metrics, and knows what they mean. It runs on any engine: the methods under
+A task owns a model, its losses and its metrics, and their interpretation. It runs on any engine: the methods under
 "On the device" are pure, in `keras.ops`, and with static shapes, so that they can be traced. B is the number of images
 of one replica's batch.
 """
@@ -25,19 +25,19 @@ Batch = Mapping[str, Any]
 
 
 class Figure(Protocol):
-    """An image of an evaluation with its truth and its prediction, kept until the evaluation ends."""
+    """An image of an evaluation with ground truth and prediction, kept until the evaluation ends."""
 
     def draw(self) -> np.ndarray:
         """Pixels, uint8 [H, W, 3]."""
 
 
 class Task:
-    """Base of all tasks. What is abstract has no default; everything else may stay as it is.
+    """Base of all tasks. Abstract members have no default; all others may keep theirs.
 
     Attributes:
       checkpoint_items: Keras layers by name, whose variables are trained and saved.
-      class_names: of the data set, kept in checkpoints: a run goes on with the same ones only. Empty for a task without
-        classes.
+      class_names: names of the classes, stored in checkpoints: a run resumes only with the same ones. Empty for a task
+        without classes.
       inputs: makes the batches.
     """
 
@@ -49,12 +49,12 @@ class Task:
         metrics: Sequence[Metric],
         class_names: Sequence[str] = (),
     ):
-        """Takes what a subclass has built.
+        """Takes the parts that a subclass has built.
 
         Args:
           checkpoint_items: see the class; for a model of this package its `parts`.
           inputs: see the class.
-          metrics: that an evaluation fills, as `seg.tasks.references.build_metrics` makes them.
+          metrics: metrics of an evaluation, made by `seg.tasks.references.build_metrics`.
           class_names: see the class.
         """
         self.checkpoint_items = dict(checkpoint_items)
@@ -66,25 +66,25 @@ class Task:
 
     @abstractmethod
     def loss_terms(self, batch: Batch, step: Any) -> dict[str, LossTerm]:
-        """Losses of a training batch by name, in one order: they are added up, logged and checked for NaN by image.
+        """Losses of a training batch by name, in a fixed order: they are summed, logged and checked for NaN by image.
 
         Args:
-          batch: of `training_input`: what the task's inputs make, and `weight` float32 [B] (0 for an image that could
-            not be read; the engine leaves it out), `index` int32 [B], `seed` int32 [B, 2] for everything random.
-          step: int32 scalar, steps taken before.
+          batch: of `training_input`: the tensors of the task's inputs, and `weight` float32 [B] (0 for an unreadable
+            image, which the engine excludes), `index` int32 [B], `seed` int32 [B, 2] for all random numbers.
+          step: int32 scalar, number of steps taken before.
         """
 
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """What the model says of images, tensors [B, …] by name.
+        """Predictions for images, tensors [B, …] by name.
 
         Args:
           batch: `image` [B, H, W, 3] in Keras' floatx, RGB 0 to 255, padded at the bottom and the right; `size` int32
-            [B, 2], height and width of each image within.
+            [B, 2], height and width of each image within the padding.
         """
 
     def evaluate_batch(self, batch: Batch) -> tuple[dict[str, Any], dict[str, LossTerm]]:
-        """Predictions for the metrics, and losses for `loss` and `loss/…`; by default those of `predict`, and none.
+        """Predictions for the metrics, and losses for `loss` and `loss/…`; by default those of `predict`, no losses.
 
         Args:
           batch: of `evaluation_input`; `weight` is 0 for padding, too.
@@ -93,16 +93,16 @@ class Task:
 
     @abstractmethod
     def image_scores(self, batch: Batch, predictions: Mapping[str, Any]) -> Any:
-        """What the worst and the best images are picked by, float [B]: higher is better; NaN for neither."""
+        """Scores that select the worst and the best images, float [B]: higher is better; NaN excludes an image."""
 
     def counts(self, batch: Batch) -> dict[str, Any]:
-        """Numbers of a training batch to watch, [B] each, logged as `counts/…` like those of the losses; none here."""
+        """Counts of a training batch, [B] each, logged as `counts/…` like those of the losses; none by default."""
         return {}
 
     # ---- Input -------------------------------------------------------------------------------------------------------
 
     def training_input(self, dataset, batch_size: int) -> Input:
-        """Shuffled, augmented examples without end.
+        """An endless input of shuffled, augmented examples.
 
         Raises:
           UserError: if the augmented images have no common size, or are too few for the model's normalisation.
@@ -110,7 +110,7 @@ class Task:
         return self.inputs.training(dataset, batch_size)
 
     def evaluation_input(self, dataset, batch_size: int) -> Input:
-        """Every image once, on one canvas."""
+        """An input of every image once, on one canvas."""
         return self.inputs.evaluation(dataset, batch_size)
 
     def overfit_inputs(self, dataset, batch_size: int) -> tuple[Input, Input]:
@@ -124,24 +124,24 @@ class Task:
     # ---- Evaluation --------------------------------------------------------------------------------------------------
 
     def metrics(self) -> list[Metric]:
-        """The metrics that an evaluation fills."""
+        """The metrics of an evaluation."""
         return self._metrics
 
     def self_test(self, dataset) -> None:
-        """Looks, before a training, whether the truth of an evaluation's data set scores as perfect; nothing here.
+        """Checks before a training that the ground truth of the evaluation data scores as perfect; by default nothing.
 
         Raises:
           UserError: if it does not.
         """
 
-    # ---- For people --------------------------------------------------------------------------------------------------
+    # ---- Output for users --------------------------------------------------------------------------------------------
 
     def summary(self, metrics: Mapping[str, float]) -> str:
-        """One line for the log about the results of an evaluation; by default the first four."""
+        """One line about the results of an evaluation, for the log; by default the first four."""
         return ', '.join(f'{name} {value:.4g}' for name, value in list(metrics.items())[:4])
 
     def advice(self, counts: Mapping[str, float]) -> str | None:
-        """What the counts of some training steps suggest, for the log; None for nothing, which is the default.
+        """Advice based on the counts of some training steps, for the log; None, the default, for no advice.
 
         Args:
           counts: means per image, by name, of `counts` and of the losses.
@@ -156,25 +156,25 @@ class Task:
         name: str,
         truth: Annotations | None,
     ) -> Figure:
-        """One image of an evaluation beside its truth and its prediction, to be drawn later; small, for it is kept.
+        """One image of an evaluation with ground truth and prediction, drawn later. It is kept, so it should be small.
 
         Args:
           example: the image's row of the batch, on the host.
-          prediction: its row of what `evaluate_batch` predicted.
-          name: of the image.
-          truth: what the input's `truth` returns for it; None where the truth is in the batch.
+          prediction: its row of the predictions of `evaluate_batch`.
+          name: name of the image.
+          truth: the result of the input's `truth` for it; None if the ground truth is in the batch.
         """  # fmt: skip
 
     @abstractmethod
     def writer(self, folder: str, info: DatasetInfo, settings: PredictSettings, probabilities: bool) -> Outputs:
-        """What writes the predictions of images; nothing is written before it is entered as a context.
+        """Returns a writer of predictions; nothing is written before it is entered as a context.
 
         Args:
-          folder: to write to.
+          folder: the output folder.
           info: of the training data.
           settings: of `--mode=predict`.
-          probabilities: whether `--probabilities` asks for the probability of every class.
+          probabilities: whether to write the probability of every class (`--probabilities`).
 
         Raises:
-          UserError: for what makes no sense for this task.
+          UserError: for a setting that does not fit this task.
         """

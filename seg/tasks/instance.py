@@ -1,4 +1,4 @@
-"""Instance segmentation: a box, a class and a mask for every object."""
+"""Instance segmentation: a box, a class and a mask for every instance."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _TARGET = 'instances'
 
 _MODEL_INPUTS = ('image', 'size', 'seed', 'boxes', 'classes', 'masks')  # In training.
 _SHOWN = ('mask_ap', 'mask_ap50', 'box_ap', 'box_ap50')
-_CERTAIN = 0.5  # Detections of at least this score count where images are ranked.
+_CERTAIN = 0.5  # Detections of at least this score count when images are ranked.
 
 
 @tasks.register('instance', target=_TARGET, free=('metrics', 'eval_size'))
 class Instance(Task):
-    """Instance segmentation with any model that gives boxes, classes and masks."""
+    """Instance segmentation with any model that returns boxes, classes and masks."""
 
     def __init__(
         self,
@@ -55,16 +55,16 @@ class Instance(Task):
 
         Args:
           dataset_info: supplied by the experiment.
-          seed: supplied; of the order of the images, of all augmentation and of the sampling of anchors and ROIs.
+          seed: supplied; for the order of the images, all augmentation, and the sampling of anchors and ROIs.
           model: reference to a model.
           losses: references to losses; their sum is minimised.
           metrics: references to metrics.
           augments: references to augmentations of training examples, in this order. The last one gives all images
             one size, unless the data set does.
-          max_objects: places for objects in a training image; beyond it the smallest are left out. Evaluation counts
-            all objects.
-          mask_size: side of the square that each object's mask is kept in for training, over its box.
-          eval_size: (height, width) that pictures are scaled to fit, up or down, in evaluation and prediction; None for
+          max_objects: number of instances in a training image; beyond it the smallest are omitted. Evaluation counts
+            all instances.
+          mask_size: side of the square map of each instance's mask over its box, for training.
+          eval_size: (height, width) that images are scaled to fit, up or down, in evaluation and prediction; None for
             their own size.
         """
         check_counts('tasks.instance', max_objects=max_objects, mask_size=mask_size)
@@ -113,25 +113,25 @@ class Instance(Task):
         return {name: loss(outputs, batch, step) for name, loss in self._losses.items()}
 
     def counts(self, batch: Batch) -> dict[str, Any]:
-        """`objects` in places, and objects `left_out`."""
+        """The numbers of `objects` in the batch, and of those `left_out`."""
         return {'objects': ops.sum(ops.cast(batch['classes'] >= 0, 'int32'), 1), 'left_out': batch['left_out']}
 
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """What the model finds on images.
+        """Detects instances in images.
 
         An evaluation has no losses: they depend on randomly sampled anchors and ROIs, so two values cannot be compared.
 
         Returns:
-          `boxes` [B, D, 4] (y0, x0, y1, x1 in the canvas's pixels), `scores` [B, D], `classes` int32 [B, D] (-1 for an
-          empty place) and `masks` [B, D, m, m], probabilities over each box; by falling score.
+          `boxes` [B, D, 4] (y0, x0, y1, x1 in the canvas's pixels), `scores` [B, D], `classes` int32 [B, D] (-1 in an
+          empty row) and `masks` [B, D, m, m], probabilities over each box; by decreasing score.
         """
         return self._model({key: batch[key] for key in ('image', 'size')}, training=False)
 
     def image_scores(self, batch: Batch, predictions: dict[str, Any]) -> Any:
-        """What the worst and the best images are picked by, [B].
+        """Scores that select the worst and the best images, [B].
 
-        The F1 score of the boxes: an object is found, and a detection right, where one of the other has its class and
-        an IoU of at least 0.5. NaN for an image with neither objects nor detections.
+        The F1 score of the boxes: an instance and a detection match if they have the same class and an IoU of at least
+        0.5. NaN for an image with neither instances nor detections.
         """
         ious = iou(ops.cast(predictions['boxes'], batch['boxes'].dtype), batch['boxes'])
         certain = (predictions['scores'] >= _CERTAIN) & (predictions['classes'] >= 0)
@@ -145,7 +145,7 @@ class Instance(Task):
     # ---- Checks ------------------------------------------------------------------------------------------------------
 
     def _metric_trial(self) -> tuple:
-        """Batch and predictions without values."""
+        """Symbolic batch and predictions."""
         side, places = 2 * self._model.stride, (TRIAL_IMAGES, 10)
         batch = self._batch(TRIAL_IMAGES, (side, side))
         del batch['masks']
@@ -157,21 +157,21 @@ class Instance(Task):
         }
 
     def _loss_trial(self) -> tuple:
-        """The model's outputs in training, the batch and the step, without values."""
+        """The model's outputs in training, the batch and the step, as symbolic tensors."""
         side = 2 * self._model.output_stride
         batch = self._batch(TRIAL_IMAGES, (side, side))
         return self._outputs(batch), batch, keras.KerasTensor((), 'int32')
 
     def _check_statistics(self, size: tuple[int, int], batch_size: int) -> None:
-        """Lets a batch normalisation refuse a global batch of which it would get one value per channel (a UserError).
+        """Lets batch normalisation refuse a global batch with one value per channel (a UserError).
 
-        Only one image can be so little.
+        Only a batch of one image can be so small.
         """
         if batch_size == 1:
             self._outputs(self._batch(batch_size, size))
 
     def _batch(self, batch_size: int, size: tuple[int, int]) -> Batch:
-        """A training batch of images of a size, without values."""
+        """A symbolic training batch of images of a size."""
         objects = (batch_size, self._max_objects)
         return {
             'image': keras.KerasTensor((batch_size, *size, 3), keras.config.floatx()),
@@ -184,19 +184,19 @@ class Instance(Task):
         }
 
     def _outputs(self, batch: Batch) -> dict[str, Any]:
-        """The model's outputs in training as tensors without values, for a batch without values."""
+        """The model's outputs in training, as symbolic tensors, for a symbolic batch."""
         batch = {key: batch[key] for key in _MODEL_INPUTS}
         of_shape = lambda x: keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))  # noqa: E731
         return traced(lambda batch: keras.tree.map_structure(of_shape, self._model(batch, training=True)), batch)
 
-    # ---- For people --------------------------------------------------------------------------------------------------
+    # ---- Output for users --------------------------------------------------------------------------------------------
 
     def self_test(self, dataset) -> None:
-        """Scores the objects of two images as if they were detections, before any training.
+        """Scores the instances of two images as if they were detections, before a training.
 
         Raises:
-          UserError: unless that gives an AP of 1: then classes, boxes or masks get lost on their way, and no training
-            could be judged.
+          UserError: if that does not give an AP of 1: then classes, boxes or masks are lost, and no training could be
+            evaluated.
         """
         for metric in self.metrics():
             if isinstance(metric, RowMetric):
@@ -211,7 +211,7 @@ class Instance(Task):
                     yield truth
 
     def advice(self, counts: Mapping[str, float]) -> str | None:
-        """Objects that find no place or no anchor, and images without objects; each thing is told once."""
+        """Advice about instances without a row or an anchor, and images without instances; once each."""
         problems = {}
         if counts['left_out'] > 0:
             problems['left_out'] = (
@@ -247,7 +247,7 @@ class Instance(Task):
         return ', '.join(f'{name} {metrics[name]:.4f}' for name in _SHOWN if metrics.get(name) is not None)
 
     def figure(self, example, prediction, name: str, truth: Annotations) -> InstanceComparison:
-        """One image with its objects and what was found."""
+        """One image with its instances and the detections."""
         height, width = example['size']
         return InstanceComparison(
             name,

@@ -1,7 +1,6 @@
-"""A task's losses and metrics: built from the references in its settings, and held to their contract.
+"""Builds a task's losses and metrics from the references in its settings, and checks their contracts.
 
-Those that are not of this package are tried on tensors without values: what they return is compared with the contract
-before anything is trained.
+Those of plugins are called with symbolic tensors: their results are compared with the contract before a training.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from seg.structures import RECORD_KEYS, LossTerm
 from seg.tasks.traced import traced
 
 _PENALTY = 'l2'
-TRIAL_IMAGES = 2  # In the batch without values that losses and metrics are tried on.
+TRIAL_IMAGES = 2  # Images of the symbolic batch for the checks of losses and metrics.
 
 Loss = Callable[[Mapping[str, Any], Mapping[str, Any], Any], LossTerm]
 
@@ -30,17 +29,17 @@ Loss = Callable[[Mapping[str, Any], Mapping[str, Any], Any], LossTerm]
 def build_losses(
     references: Sequence[Any], slot: str, target: str, trial: Callable[[], tuple], **supplied: Any
 ) -> dict[str, Loss]:
-    """Builds a task's losses, by name; a second one of the same name gets a number.
+    """Builds a task's losses, by name; a second one with the same name gets a number.
 
     Args:
       references: references to losses.
       slot: the setting that holds them, for messages.
-      target: what the task learns from, such as 'label_map'.
+      target: target of the task, such as 'label_map'.
       trial: makes (outputs, batch, step), the arguments of a loss, as `keras.KerasTensor`s, for `TRIAL_IMAGES` images.
-      supplied: what losses may be supplied with.
+      supplied: arguments that losses may take.
 
     Raises:
-      UserError: if there is none, one is registered for another target, one gives no `LossTerm`, or one is called `l2`.
+      UserError: if there is none, or one has another target, returns no `LossTerm`, or is called `l2`.
     """
     losses: dict[str, Loss] = {}
     trial = functools.cache(trial)
@@ -73,14 +72,14 @@ def build_metrics(
     Args:
       references: references to metrics.
       slot: the setting that holds them, for messages.
-      target: what the task learns from.
+      target: target of the task.
       trial: makes (batch, predictions), the arguments of a metric on the device, as `keras.KerasTensor`s, for
         `TRIAL_IMAGES` images.
-      supplied: what metrics may be supplied with.
+      supplied: arguments that metrics may take.
 
     Raises:
-      UserError: if one is registered for another target, is neither a whole `SumMetric` nor a whole `RowMetric`, or has
-        the name of another score.
+      UserError: if one has another target, is neither a complete `SumMetric` nor a complete `RowMetric`, or uses the
+        name of another score.
     """
     metrics = []
     taken: dict[str, str] = {'loss': 'the sum of losses'} | dict.fromkeys(RECORD_KEYS, "an evaluation's record")
@@ -115,10 +114,10 @@ def _is_foreign(factory: Factory) -> bool:
 
 
 def _tried(factory: Factory, call: str, function: Callable[..., str], *arguments: Any) -> str:
-    """What `function` says of tensors without values.
+    """Returns the result of `function` for symbolic tensors.
 
     Raises:
-      UserError: if it fails on them; tells where in the plugin.
+      UserError: if it fails; the message names the line in the plugin.
     """
     try:
         return traced(function, *arguments)
@@ -136,7 +135,7 @@ def _tried(factory: Factory, call: str, function: Callable[..., str], *arguments
 
 
 def _term(term: Any) -> str:
-    """What is wrong with the result of a loss; empty if nothing is."""
+    """Describes the fault in the result of a loss; empty without one."""
     if not isinstance(term, LossTerm):
         return _kind_of(term)
     parts = {'total': term.total, 'weight': term.weight, **term.counts}
@@ -144,7 +143,7 @@ def _term(term: Any) -> str:
 
 
 def _values(values: Any, rows: bool) -> str:
-    """What is wrong with the result of a metric on the device; empty if nothing is."""
+    """Describes the fault in the result of a metric on the device; empty without one."""
     if not isinstance(values, Mapping):
         return _kind_of(values)
     return _wrong_shapes(values, lambda shape: not rows or shape[:1] == (TRIAL_IMAGES,))

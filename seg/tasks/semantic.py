@@ -31,7 +31,7 @@ _TARGET = 'label_map'
 
 @tasks.register('semantic', target=_TARGET, free=('metrics', 'eval_scales', 'eval_flip'))
 class Semantic(Task):
-    """Semantic segmentation with any model that gives logits for every pixel."""
+    """Semantic segmentation with any model that returns logits for every pixel."""
 
     def __init__(
         self,
@@ -51,16 +51,16 @@ class Semantic(Task):
 
         Args:
           dataset_info: supplied by the experiment.
-          class_histogram: supplied; pixels per class of the training data, made when a loss asks for it.
-          seed: supplied; of the order of the images and of all augmentation.
+          class_histogram: supplied; counts the pixels per class of the training data, if a loss calls it.
+          seed: supplied; for the order of the images and all augmentation.
           model: reference to a model.
           losses: references to losses; their sum is minimised.
           metrics: references to metrics.
           augments: references to augmentations of training examples, in this order. The last one gives all images
             one size, unless the data set does.
-          auxiliary_weight: of the losses on the model's auxiliary logits, where it has some.
+          auxiliary_weight: coefficient of the losses on the model's auxiliary logits, if it has any.
           eval_scales: image scales at evaluation; the class probabilities are averaged.
-          eval_flip: whether the mirrored image counts as well, at every scale.
+          eval_flip: whether to include the mirrored image at every scale.
         """
         if not eval_scales or min(eval_scales) <= 0:
             raise UserError(f'tasks.semantic.eval_scales = {eval_scales!r}: expected at least one positive scale.')
@@ -115,7 +115,7 @@ class Semantic(Task):
         return _decided(self._probabilities(batch, logits)), terms
 
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """What the model says of images, over all scales and flips.
+        """Predictions for images, averaged over all scales and flips.
 
         Returns:
           `classes` int32 [B, H, W], `confidence` [B, H, W], the probability of that class, and `probabilities`
@@ -125,7 +125,7 @@ class Semantic(Task):
         return _decided(mean) | {'probabilities': mean}
 
     def image_scores(self, batch: Batch, predictions: dict[str, Any]) -> Any:
-        """What the worst and the best images are picked by: mean IoU of each image, [B]; NaN if it has no label."""
+        """Scores that select the worst and the best images: mean IoU of each image, [B]; NaN without a label."""
         info = self._info
         return image_mean_iou(batch['label'], predictions['classes'], info.num_classes, info.ignore_label)
 
@@ -133,7 +133,7 @@ class Semantic(Task):
         return {name: loss(outputs, batch, step) for name, loss in self._losses.items()}
 
     def _probabilities(self, batch: Batch, logits) -> Any:
-        """Mean over the views; `logits` are those of the image as it is."""
+        """Mean over the views; `logits` are those of the original image."""
         views = [(scale, flip) for scale in self._scales for flip in ((False, True) if self._flip else (False,))]
         probabilities = [ops.softmax(logits if view == (1.0, False) else self._logits(batch, *view)) for view in views]
         return sum(probabilities[1:], probabilities[0]) / len(probabilities)
@@ -160,13 +160,13 @@ class Semantic(Task):
     # ---- Checks ------------------------------------------------------------------------------------------------------
 
     def _metric_trial(self) -> tuple:
-        """Batch and predictions without values."""
+        """Symbolic batch and predictions."""
         outputs, batch, _ = self._loss_trial()
         classes, confidence = batch['label'], keras.KerasTensor(batch['label'].shape, outputs['logits'].dtype)
         return batch, {'classes': classes, 'confidence': confidence}
 
     def _loss_trial(self) -> tuple:
-        """Outputs, batch and step without values."""
+        """Symbolic outputs, batch and step."""
         shape = (TRIAL_IMAGES, 16, 16)
         logits = keras.KerasTensor((*shape, self._info.num_classes), keras.config.floatx())
         batch = {
@@ -178,9 +178,9 @@ class Semantic(Task):
         return {'logits': logits}, batch, keras.KerasTensor((), 'int32')
 
     def _check_statistics(self, size: tuple[int, int], batch_size: int) -> None:
-        """Lets a batch normalisation refuse a global batch of which it would get one value per channel (a UserError).
+        """Lets batch normalisation refuse a global batch with one value per channel (a UserError).
 
-        Only one image can be so little: it goes through the model as a tensor without values.
+        Only a batch of one image can be so small; the check calls the model with a symbolic one.
         """
         if batch_size == 1:
             image = keras.KerasTensor((1, *size, 3), keras.config.floatx())
@@ -188,7 +188,7 @@ class Semantic(Task):
             batch = {'image': image, 'size': pair, 'seed': pair}
             traced(lambda batch: self._model(batch, training=True), batch)
 
-    # ---- For people --------------------------------------------------------------------------------------------------
+    # ---- Output for users --------------------------------------------------------------------------------------------
 
     def summary(self, metrics: Mapping[str, float]) -> str:
         shown = ['miou', 'pixel_accuracy', 'loss']
@@ -227,6 +227,6 @@ def _mirror(image: Any, size: Any) -> Any:
 
 
 def _inside(size: Any, canvas: tuple[int, int]) -> Any:
-    """Bool [B, H, W]: the pixels of the pictures on a canvas."""
+    """Bool [B, H, W]: the pixels of the images on a canvas."""
     rows, columns = (ops.arange(side, dtype='int32') < size[:, axis, None] for axis, side in enumerate(canvas))
     return rows[:, :, None] & columns[:, None, :]

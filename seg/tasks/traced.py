@@ -1,4 +1,4 @@
-"""A function is called on tensors without values, on any backend of Keras."""
+"""Calls a function with symbolic tensors, on any backend of Keras."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import keras
 
 
 def traced(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns what `function` returns for tensors of which only shapes and dtypes are known; computes nothing.
+    """Returns the result of `function` for symbolic tensors, which have only shapes and dtypes.
 
     Args:
-      function: what it assigns to variables is lost. Tensors that it returns are of no use: it has to return what is to
-        be known of them.
+      function: its assignments to variables are lost. Tensors in its result cannot be used: it must return facts about
+        them, such as shapes.
       arguments: `keras.KerasTensor`s of static shape, and dicts of them.
 
     Raises:
-      Exception: what `function` raises, as it is.
+      Exception: any exception of `function`, unchanged.
     """
     operation = _Traced(function)
     try:
@@ -25,7 +25,7 @@ def traced(function: Callable[..., Any], *arguments: Any) -> Any:
     except Exception:
         if operation.error is None:
             raise
-        raise operation.error from None  # Keras raises another one, with a message about `compute_output_spec`.
+        raise operation.error from None  # Keras would raise another one, with a message about `compute_output_spec`.
     return operation.returned
 
 

@@ -120,10 +120,10 @@ def test_no_detection_at_all():
 
 
 def test_no_object_at_all():
-    with pytest.raises(UserError, match='no object was evaluated.* 0 picture'):
+    with pytest.raises(UserError, match='no object was evaluated.* 0 image'):
         metric().result()
     truth, values = scenes.make(9, empty=range(6))
-    with pytest.raises(UserError, match='no object was evaluated.* 6 picture'):
+    with pytest.raises(UserError, match='no object was evaluated.* 6 image'):
         scored(truth, values).result()
     truth, values = scenes.make(9, crowds=1.0)
     with pytest.raises(UserError, match='hold [1-9][0-9]* crowd'):
@@ -213,7 +213,7 @@ def test_impossible_numbers_are_refused():
         return {**values, key: np.where(np.arange(values[key].shape[1]).reshape(-1, *[1] * (values[key].ndim - 2)) == 0,
                                         value, values[key])}  # fmt: skip
 
-    with pytest.raises(UserError, match='1 predicted class.* of picture 0 .*none of 0 to 3, such as 7'):
+    with pytest.raises(UserError, match='1 predicted class.* of image 0 .*none of 0 to 3, such as 7'):
         scored(truth, with_('classes', np.int32(7)))
     for key in ('scores', 'boxes'):
         with pytest.raises(UserError, match='no finite number'):
@@ -244,10 +244,10 @@ def test_truth_that_cannot_be_is_refused():
     flat = truth.boxes.copy()
     flat[0, 2] = flat[0, 0]
     for change, message in (
-        ({'classes': truth.classes + 4}, 'picture 0 of the check, object 0: its class .* is none of 0 to 3'),
+        ({'classes': truth.classes + 4}, 'image 0 of the check, object 0: its class .* is none of 0 to 3'),
         ({'boxes': flat}, 'object 0: its box .* has no area'),
         ({'masks': [empty, *truth.masks[1:]]}, 'object 0: its mask has no pixel'),
-        ({'height': height + 1}, f'mask is of a picture of {height} x {width}'),
+        ({'height': height + 1}, f'mask is of an image of {height} x {width}'),
         ({'boxes': truth.boxes[:, [1, 0, 3, 2]] + np.float32([0, 150, 0, 150])}, 'boxes and masks do not belong tog'),
         ({'area': truth.area[1:]}, 'different lengths'),
     ):
@@ -260,7 +260,7 @@ def test_truth_above_the_limit_is_not_checked(caplog):
     many = [t for t in truth if len(t.classes) > 1]
     with caplog.at_level(logging.WARNING, 'absl'):
         metric(max_detections=1).self_test(many)
-    assert 'no picture has between 1 and 1 objects' in caplog.text
+    assert 'no image has between 1 and 1 objects' in caplog.text
 
 
 def test_details_and_pictures():
