@@ -216,7 +216,7 @@ def test_impossible_numbers_are_refused():
     with pytest.raises(UserError, match='1 predicted class.* of image 0 .*none of 0 to 3, such as 7'):
         scored(truth, with_('classes', np.int32(7)))
     for key in ('scores', 'boxes'):
-        with pytest.raises(UserError, match='no finite number'):
+        with pytest.raises(UserError, match='score or a box that is not finite'):
             scored(truth, with_(key, np.float32(np.nan)))
     with pytest.raises(UserError, match='true class'):
         scored([t._replace(classes=t.classes + 4) for t in truth], values)

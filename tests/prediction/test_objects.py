@@ -362,7 +362,8 @@ def test_boxes_beyond_the_picture_are_cut_off():
 
 def test_the_page_about_it(tmp_path, monkeypatch):
     """Its Python runs, and the keys that it names are those that are written."""
-    text = (ROOT / 'docs' / 'predict.md').read_text(encoding='utf-8').partition('\n## Output of instance segmentation\n')[2]
+    page = (ROOT / 'docs' / 'predict.md').read_text(encoding='utf-8')
+    text = page.partition('\n## Output of instance segmentation\n')[2]
     monkeypatch.chdir(tmp_path)
     run({'a': colored(20, 30, 0), 'b': lambda: 'broken'}, objects(tmp_path / 'found'))
     names = {}
