@@ -1,23 +1,23 @@
-"""What an augment is, and helpers with which one function changes label maps and instances alike.
+"""The contract of augments, and helpers that change label maps and instances alike.
 
 An augment is a function `augment(example, seed)` that returns a changed copy of the example. It runs in the graph of
-the input pipeline. `seed`, int32 [2], is another one for every example, epoch and augment: all chance must come from
-it, by `tf.random.stateless_uniform` and the like, so that a run that goes on repeats nothing and misses nothing.
+the input pipeline. `seed`, int32 [2], differs for every example, epoch and augment: all random numbers must
+derive from it, by `tf.random.stateless_uniform` and the like, so that a resumed run repeats and misses no example.
 
-An example is a dict. `FIELDS` tells the keys: `image` and `size` for every task, then those of the task's target. Keys
+An example is a dict. `FIELDS` lists its keys: `image` and `size` for every task, then those of the task's target. Keys
 of a plugin's own target pass through with the dtype and the number of dimensions that they have. What an augment must
 keep:
-- every key, with its dtype and its dimensions. More keys may be added; nobody reads them after the last augment.
-- the valid part of the image, `size` pixels, stays at the top left. What lies below and right of it is padding:
+- every key, with its dtype and its dimensions. More keys may be added; they are not read after the last augment.
+- the valid part of the image, `size` pixels, stays at the top left. The area below and right of it is padding:
   `structures.PAD_PIXEL` in the image, the ignore label in `label`.
-- `label`, `boxes` and `view` move with the image. The helpers here see to that: `mirror`, `transpose` and `crop` for
-  the geometry, `change_colors` for all that leaves pixels in their places.
+- `label`, `boxes` and `view` move with the image. The helpers here do this: `mirror`, `transpose` and `crop` for
+  the geometry, `change_colors` for the values of pixels.
 - all keys of instances have the same N. `instances.choose` drops instances.
 
 The last augment of a task gives all images one static size (unless all images of the data set have one).
 
-Masks of instances are never moved. Each stays as the data set has it, in a frame of its own, and `view` tells where in
-that frame a point of the image lies: (y, x) in the image is `view[:, :2] @ (y, x) + view[:, 2]` in the frame.
+Masks of instances are never moved. Each keeps its own coordinates, the frame, and `view` maps the image to the frame: a
+point (y, x) of the image is at `view[:, :2] @ (y, x) + view[:, 2]` in the frame.
 Coordinates are continuous, the centre of the first pixel is at 0.5. A view may scale, mirror, shift and swap the axes,
 so that one of the two numbers in each row of `view[:, :2]` is 0.
 """
@@ -52,7 +52,7 @@ FIELDS = {
 
 
 def change_colors(example: Example, change: Callable[[tf.Tensor], tf.Tensor]) -> Example:
-    """Changes the colours of the valid part of an image; the padding stays as it is.
+    """Changes the colours of the valid part of an image; the padding does not change.
 
     Args:
       example: with any keys.
@@ -72,7 +72,7 @@ def mirror(example: Example, axis: int, when: bool | tf.Tensor = True) -> Exampl
     Args:
       example: with any target.
       axis: 0 swaps top and bottom, 1 left and right.
-      when: scalar bool, such as `draw < 0.5`; where it is False, the example stays as it is.
+      when: scalar bool, such as `draw < 0.5`; if it is False, the example does not change.
     """
     side = example['size'][axis]
     places = tf.range(tf.shape(example['image'])[axis])
@@ -93,7 +93,7 @@ def transpose(example: Example, when: bool | tf.Tensor = True) -> Example:
 
     Args:
       example: with any target. The static size of an image that is not square is lost.
-      when: scalar bool, such as `draw < 0.5`; where it is False, the example stays as it is.
+      when: scalar bool, such as `draw < 0.5`; if it is False, the example does not change.
     """
     swapped = tf.where(when, [1, 0], [0, 1])
     result = example | {'size': tf.gather(example['size'], swapped)}

@@ -58,7 +58,7 @@ class CopyPaste:
     """The augment made by `copy_paste`.
 
     Pasted instances keep their masks in the frame of their own image. An instance that is partly hidden gets a new mask
-    of what is left, in a frame that is the box it had: at no time is there more than one map of the image's size,
+    of the visible part, whose frame is its old box: at no time is there more than one map of the image's size,
     but for a short while a map of the box of one instance.
     """
 

@@ -1,6 +1,6 @@
 """Instances under augments: their boxes and views, which of them stay, and their masks in their boxes.
 
-`base` tells what a view is. An augment changes views and boxes; at the end `mask_crops` looks the masks up through the
+`base` defines views. An augment changes views and boxes; at the end `mask_crops` looks the masks up through the
 views.
 """
 
@@ -30,7 +30,7 @@ def begin(example: Example, dtype: str = 'float32') -> Example:
     return example | {
         'image': tf.cast(example['image'], dtype),
         'size': size,
-        'masks': example['masks'].with_row_splits_dtype(tf.int64),  # Of one kind, so that those of two can be joined.
+        'masks': example['masks'].with_row_splits_dtype(tf.int64),  # One dtype, so that two examples can be joined.
         'frame': tf.tile(size[None], [count, 1]),
         'view': tf.tile([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]], [count, 1, 1]),
     }
@@ -80,7 +80,7 @@ def mask_crops(masks: tf.RaggedTensor, frame: tf.Tensor, view: tf.Tensor, boxes:
       side: cells along each side of a box.
 
     Returns:
-      uint8 [N, side, side]: 255 on the instance, else 0.
+      uint8 [N, side, side]: 255 on the instance, 0 elsewhere.
     """
     centres = (tf.range(side, dtype=tf.float32) + 0.5) / side
     points = boxes[:, :2, None] + (boxes[:, 2:] - boxes[:, :2])[:, :, None] * centres  # [N, 2, side]

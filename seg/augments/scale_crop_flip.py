@@ -37,7 +37,7 @@ def scale_crop_flip(
       max_scale: greatest factor.
       scale_step: distance of the factors that are drawn, from `min_scale` on; 0 draws any factor in between.
       flip: whether every second image is mirrored, left to right.
-      fit: what a factor of 1 means: False for the image as it is stored, True for the scale at which it just fits
+      fit: meaning of a factor of 1: False for the image as stored, True for the scale at which it just fits
         into `size`.
 
     Raises:

@@ -38,7 +38,7 @@ class Field(NamedTuple):
 
 # What `Dataset.load` returns: these keys for every target, …
 IMAGE = {'image': Field(tf.uint8, '[H, W, 3]', 'RGB; any size up to info.max_size')}
-# … and these for each target of the built-in tasks. A task of a plugin may have a target and keys of its own.
+# … and these for each target of the built-in tasks. A task of a plugin may have its own target and keys.
 # K is the number of names in info.class_names.
 TARGETS = {
     'label_map': {
@@ -100,14 +100,14 @@ class Dataset:
         """Checks the files before a run, as far as the data set can. By default nothing is checked.
 
         Raises:
-          UserError: names the files that cannot be used, what is wrong with them, and what to do.
+          UserError: names the unusable files, their faults, and the remedy.
         """
 
     def class_histogram(self) -> ClassHistogram:
         """Pixels of each class, for losses with class weights; called when such a loss asks for it.
 
         By default all examples are loaded and counted (the first 200 of an endless data set): labelled pixels of a
-        label map, areas of instances. Examples that cannot be read are left out.
+        label map, areas of instances. Unreadable examples are skipped.
 
         Raises:
           UserError: if the examples have neither.
@@ -137,7 +137,7 @@ class Dataset:
         return index + 1
 
     def image_path(self, index: int) -> str | None:
-        """The file of an image; None where it has none of its own.
+        """The file of an image; None if it has no file of its own.
 
         With it, images of the evaluation data that are copies of training images are found by their bytes.
         """
@@ -183,7 +183,7 @@ class FirstExamples(Dataset):
     Args:
       dataset: the other one.
       count: so many of its examples.
-      slot: the setting that asks for them, for messages.
+      slot: the setting that needs them, for messages.
 
     Raises:
       UserError: if the data set has fewer.

@@ -76,7 +76,7 @@ def _checked(augment: Augment, name: str, fields: Mapping[str, Field]) -> Augmen
 
 
 def applied(example: Example, augments: Sequence[Augment], seed: tf.Tensor) -> Example:
-    """What all augments make of an example, each with a seed of its own."""
+    """Applies all augments to an example, each with its own seed."""
     for i, augment in enumerate(augments):
         example = augment(example, tf.random.experimental.stateless_fold_in(seed, i))
     return example
@@ -84,7 +84,7 @@ def applied(example: Example, augments: Sequence[Augment], seed: tf.Tensor) -> E
 
 @tf.autograph.experimental.do_not_convert
 def _check(example: Example, made: Any, name: str, fields: Mapping[str, Field]) -> None:
-    """Refuses what is no example with the keys, dtypes and dimensions that it had; values are not looked at.
+    """Refuses a result without the keys, dtypes and dimensions of the example; values are not checked.
 
     Raises:
       UserError: names the augment, the key, what it returned and what was expected.
@@ -115,7 +115,7 @@ def _check(example: Example, made: Any, name: str, fields: Mapping[str, Field]) 
 
 
 def _spec(value: Any) -> Any:
-    """The dtype and static shape of a tensor; anything else as it is."""
+    """The dtype and static shape of a tensor; other values unchanged."""
     try:
         return tf.type_spec_from_value(value)
     except TypeError:

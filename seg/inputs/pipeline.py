@@ -1,4 +1,4 @@
-"""Data sets -> batches, addressed by position: batch number n is the same whenever and wherever it is made.
+"""Batches from data sets, addressed by position: batch number n does not depend on when and where it is made.
 
 Position -> epoch and place -> seeded permutation of the epoch -> example -> stateless map. Nothing of the pipeline has
 to be saved, and a restart goes on with the very next image.
@@ -49,7 +49,7 @@ def training_input(
     Args:
       dataset: whose examples are shuffled.
       prepare: from a loaded example and its seed (int32 [2]) to tensors of static shapes.
-      blank: fill values of the example that stands in for an unreadable one; 0 for keys that are not named.
+      blank: fill values of the example that replaces an unreadable one; 0 for other keys.
       batch_size: global.
       seed: of the order and of every example's randomness.
       target: what the task learns from; None for examples without a contract.

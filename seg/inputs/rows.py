@@ -19,7 +19,7 @@ class Rows:
 
     Attributes:
       target: what the task learns from; the data set's contract for it is checked.
-      blank: fill values of the row that stands in for an unreadable example; 0 for keys that are not named.
+      blank: fill values of the row that replaces an unreadable example; 0 for other keys.
     """
 
     target: str

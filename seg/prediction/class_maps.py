@@ -18,7 +18,7 @@ from seg.prediction.settings import PredictSettings
 from seg.prediction.sources import CLASS_MAP, OVERLAY, PROBABILITIES, Source
 from seg.structures import DatasetInfo
 
-_BAND_ROWS = 64  # Of an overlay: blending takes many bytes a pixel.
+_BAND_ROWS = 64  # Rows of an overlay at a time: blending takes many bytes per pixel.
 
 
 class ClassMaps(Outputs):
@@ -32,7 +32,7 @@ class ClassMaps(Outputs):
         settings: PredictSettings,
         probabilities: bool,
     ):
-        """Takes what all images have in common.
+        """Takes the settings that all images share.
 
         Args:
           folder: see `Outputs`.
@@ -65,7 +65,7 @@ class ClassMaps(Outputs):
         info = self._info
         classes = np.empty(pixels.shape[:2], np.uint8)
         count, confidence = np.zeros(info.num_classes, np.int64), np.zeros(info.num_classes)
-        with contextlib.ExitStack() as files:  # Put into their places when all of them are whole.
+        with contextlib.ExitStack() as files:  # Moved into place when all of them are complete.
             keep = None
             if self._probabilities:
                 file = files.enter_context(self.file(source.name + PROBABILITIES))
@@ -103,7 +103,7 @@ class ClassMaps(Outputs):
 def _probability_file(
     file: IO[bytes], class_names: Sequence[str], size: tuple[int, int]
 ) -> Iterator[Callable[[Band], None]]:
-    """An `.npz` file that takes its rows band by band: `probabilities` float16 [H, W, K] and `class_names` [K]."""
+    """An `.npz` file that is written band by band: `probabilities` float16 [H, W, K] and `class_names` [K]."""
     header = {'descr': '<f2', 'fortran_order': False, 'shape': (*size, len(class_names))}
     with zipfile.ZipFile(file, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         with archive.open('probabilities.npy', 'w', force_zip64=True) as entry:
@@ -114,8 +114,8 @@ def _probability_file(
 
 
 def _half(band: Band) -> np.ndarray:
-    """The probabilities in float16. Where rounding made a class that comes before the winner its equal, the winner is
-    raised by one unit in the last place, so that the file's largest values name the same classes as the class map."""
+    """Returns the probabilities in float16. If rounding makes an earlier class equal to the predicted one, the latter
+    is raised by one unit in the last place, so that the file's largest values name the classes of the class map."""
     half = band.probabilities.astype('<f2')
     lost = half.argmax(-1) != band.classes
     rows, columns = np.nonzero(lost)

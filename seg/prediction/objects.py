@@ -20,15 +20,15 @@ from seg.prediction.settings import PredictSettings
 from seg.prediction.sources import DETECTIONS, OVERLAY, Source
 from seg.structures import DatasetInfo, Detections
 
-# Per pixel of the image, while an instance that fills it is pasted, encoded and drawn.
+# Bytes per pixel of the image while an instance that fills it is pasted, encoded and drawn.
 _BYTES_PER_PIXEL = 24
 
 
 class Objects(Outputs):
-    """Writes an overlay of each image, and one `detections.json` of all: a list in the format of COCO's results.
+    """Writes an overlay of each image, and one `detections.json` of all: a list in COCO's results format.
 
-    The list is written as it comes, and takes its place when the run ends well; before that there is none. So it
-    belongs to the `predictions.jsonl` beside it.
+    The list is written image by image, and appears when the run ends without an error. So it always belongs to the
+    `predictions.jsonl` beside it.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class Objects(Outputs):
         settings: PredictSettings,
         fits_canvas: bool,
     ):
-        """Takes what all images have in common.
+        """Takes the settings that all images share.
 
         Args:
           folder: see `Outputs`.
           info: see `Outputs`.
           colors: one (r, g, b) per class.
           settings: of the mode.
-          fits_canvas: whether pictures are always scaled to fill the canvas, not only where they are too large.
+          fits_canvas: whether all images are scaled to fill the canvas, not only those that are too large.
         """
         super().__init__(folder, info, [vivid(color) for color in colors])
         self._object_colors, self._settings, self._fits_canvas = colors, settings, fits_canvas
@@ -118,7 +118,7 @@ class Objects(Outputs):
         return {'count': len(ids), 'classes': classes}
 
     def _result(self, image_id: int | str, box, score, class_id, mask: dict[str, Any]) -> dict[str, Any]:
-        """A detection in the format of COCO's results."""
+        """A detection in COCO's results format."""
         ids = self._info.original_ids
         y0, x0, y1, x1 = (float(side) for side in box)
         return {
@@ -131,12 +131,12 @@ class Objects(Outputs):
 
 
 class Fitted(OneCanvas):
-    """An image on one canvas: as it is, or scaled to fit."""
+    """An image on one canvas: unscaled, or scaled to fit."""
 
     def __init__(self, picture: np.ndarray, canvas: Size, fills: bool):
         super().__init__(picture, canvas, ('boxes', 'scores', 'classes', 'masks'), maps=False, fills=fills)
         self._size = picture.shape[:2]
 
     def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Detections:
-        """The detections in the image's own pixels."""
+        """Returns the detections in the image's own pixels."""
         return paste.detections(next(results), self._pixels.shape[:2], self._size)

@@ -1,4 +1,4 @@
-"""The output folder: files that are there whole or not at all, a legend, and the lines of `predictions.jsonl`."""
+"""The output folder: atomically written files, a legend, and the lines of `predictions.jsonl`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from seg.prediction.reading import PictureError
 from seg.prediction.sources import LEGEND, Source
 from seg.structures import DatasetInfo
 
-_JPEG_LONGEST = 65500  # Pixels; more cannot be said in the format.
-_JPEG = {'quality': 90, 'subsampling': 0}  # Colours at full resolution: those of the classes have sharp edges.
+_JPEG_LONGEST = 65500  # Pixels; the format allows no more.
+_JPEG = {'quality': 90, 'subsampling': 0}  # Colours at full resolution: those of classes have sharp edges.
 
 
 class Outputs:
-    """Writes predictions to one folder; every file whole or not at all.
+    """Writes predictions to one folder; every file is written atomically.
 
     As a context it makes the folder, with a legend of the colours where there are classes, and in the end removes what
     is half written. A subclass for each kind of prediction says how an image is placed on the canvas (`plan`,
@@ -42,7 +42,7 @@ class Outputs:
     one_canvas = True
 
     def __init__(self, folder: str, info: DatasetInfo, colors: Sequence[drawing.Color] = ()):
-        """Takes what all images have in common.
+        """Takes the settings that all images share.
 
         Args:
           folder: for everything; what earlier runs left in it stays, unless it has the same name.
@@ -52,11 +52,11 @@ class Outputs:
         self.folder = folder
         self._info, self._colors = info, colors
         self._numbers = itertools.count()
-        # Half-written files live here; being in the folder, they can be moved into place without being copied.
+        # Temporary files are here, inside the output folder, so that they can be moved into place without a copy.
         self._scratch = os.path.join(folder, f'.partial-{socket.gethostname()}-{os.getpid()}')
         self._lines: IO[str] | None = None
-        self._may_replace = True  # What is there already.
-        self._own: set[str] = set()  # Written by this run, as far as that has to be known.
+        self._may_replace = True  # Whether existing files may be replaced.
+        self._own: set[str] = set()  # Files of this run, if their names are needed.
 
     def __enter__(self) -> Outputs:
         try:
@@ -65,11 +65,11 @@ class Outputs:
                 self._sweep()
                 os.mkdir(self._scratch)
                 lines = os.path.join(self.folder, 'predictions.jsonl')
-                # Files that no earlier run wrote may be anybody's, such as the labels of a data set.
+                # Files that no earlier run wrote may be user data, such as the label maps of a data set.
                 self._may_replace = os.path.lexists(lines)
                 if os.path.islink(lines):
-                    os.remove(lines)  # What it leads to stays.
-                # A name that is no text in the file system's encoding has half characters, which JSON can escape.
+                    os.remove(lines)  # The target of the link stays.
+                # A name that is invalid in the file system's encoding has lone surrogates, which JSON can escape.
                 self._lines = open(lines, 'w', encoding='utf-8', errors='backslashreplace')
             if self._info.class_names:
                 with self.file(LEGEND) as file:
@@ -118,19 +118,19 @@ class Outputs:
             self._lines.flush()
 
     def class_entry(self, class_id: int) -> dict[str, Any]:
-        """How a line names a class."""
+        """The entry of a class in a line."""
         entry = {'id': int(class_id), 'name': self._info.class_names[class_id]}
         if self._info.original_ids:
             entry['original_id'] = self._info.original_ids[class_id]
         return entry
 
     def write_overlay(self, file: IO[bytes], pixels: np.ndarray) -> None:
-        """Writes pixels, uint8 [H, W, 3], as a JPEG, shrunk where the format has no room for them."""
+        """Writes pixels, uint8 [H, W, 3], as a JPEG, scaled down if the format does not allow their size."""
         file.write(encoded(_drawable(pixels), 'JPEG', **_JPEG))
 
     @contextlib.contextmanager
     def file(self, name: str) -> Iterator[IO[bytes]]:
-        """A file in the folder that takes its place when the context ends well.
+        """A file in the folder that appears when the context ends without an error.
 
         Args:
           name: its path within the folder, such as `f'{source.name}.png'`.
@@ -155,7 +155,7 @@ class Outputs:
                 self._own.add(path)
 
     def _path_of(self, name: str) -> str:
-        """The one place where names from data sets and files become paths."""
+        """Makes a path from a name of a data set or file; no other code does."""
         path = os.path.join(self.folder, name)
         inside = os.path.realpath(self.folder)
         if '\0' in name or os.path.commonpath([inside, os.path.realpath(os.path.dirname(path))]) != inside:
@@ -163,7 +163,7 @@ class Outputs:
         if not self._may_replace and path not in self._own and os.path.lexists(path):
             with contextlib.suppress(
                 OSError
-            ):  # Else the next run would take these files for predictions of an earlier one.
+            ):  # Otherwise the next run would take these files for predictions of an earlier one.
                 os.remove(self._lines.name)
             raise UserError(
                 f'--output={self.folder}: {path} is there, and no earlier prediction wrote it. Choose another --output.'
@@ -181,7 +181,7 @@ class Outputs:
             ) from None
 
     def _sweep(self) -> None:
-        """Removes the temporary folders of processes of this machine that were killed."""
+        """Removes the temporary folders of killed processes of this machine."""
         prefix = f'.partial-{socket.gethostname()}-'
         for name in os.listdir(self.folder):
             process = name.removeprefix(prefix)
@@ -198,7 +198,7 @@ def _drawable(pixels: np.ndarray) -> Image.Image:
 
 
 def encoded(picture: Image.Image, file_format: str, **settings) -> bytes:
-    """An image as the bytes of a file."""
+    """Encodes an image as the bytes of a file."""
     buffer = io.BytesIO()
     picture.save(buffer, file_format, **settings)
     return buffer.getvalue()
