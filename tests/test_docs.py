@@ -106,6 +106,8 @@ def workplace(tmp_path, monkeypatch):
     modes.load_parts()  # Outside: the built-in ones stay.
     with registry.temporary():
         yield tmp_path
+    for name in [name for name in sys.modules if name.split('.')[0] == 'lab']:
+        del sys.modules[name]
 
 
 def test_python_page(workplace):
