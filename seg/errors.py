@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import traceback
 import unicodedata
 from typing import Any
 
@@ -51,3 +52,9 @@ def shown(value: Any, length: int = 60) -> str:
     if unicodedata.normalize('NFC', text) != text:  # A combining accent looks like an accented letter.
         text = ''.join(ascii(c)[1:-1] if unicodedata.combining(c) else c for c in text)
     return text if len(text) <= length else f'{text[: length - 1]}…'
+
+
+def line_of(error: BaseException, file: str) -> int | None:
+    """The last line of a source file that an error passed through; None if it passed through none."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return lines[-1] if lines else None

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -107,6 +108,9 @@ def main(argv: Sequence[str]) -> int:
         return _tell(str(error))
     except KeyboardInterrupt:
         return _tell('Interrupted.', 130)
+    except BrokenPipeError:  # The reader of a pipe, such as `head`, has seen enough.
+        sys.stdout = open(os.devnull, 'w', encoding='utf-8')
+        return 128 + signal.SIGPIPE
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _NOT_OURS:
             return _tell(

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from seg.errors import UserError
+from seg.errors import UserError, shown
 
 # ImageNet's mean pixel (RGB, 0..255). Padding has this value, which is about zero after a backbone's normalisation.
 PAD_PIXEL = (123.675, 116.28, 103.53)
@@ -55,6 +55,12 @@ class DatasetInfo:
     ignore_label: int = 255
     original_ids: tuple[int, ...] | None = None
     colors: tuple[tuple[int, int, int], ...] = ()
+
+    def __post_init__(self):
+        if isinstance(self.class_names, str):  # Its letters would be classes.
+            raise UserError(
+                f'{self.name}: class_names is {shown(self.class_names)}, expected a tuple of names. Is a comma missing?'
+            )
 
     @property
     def num_classes(self) -> int:

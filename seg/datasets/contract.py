@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,8 @@ import tensorflow as tf
 
 from seg.datasets import checking
 from seg.datasets.base import IMAGE, TARGETS, Dataset, Field
-from seg.errors import UserError, shown
+from seg.errors import UserError, line_of, shown
+from seg.registry import shown_path
 from seg.structures import Annotations, DatasetInfo
 
 _FIRST = 3  # So many examples are looked at before a run.
@@ -73,6 +75,16 @@ def verify(dataset: Any, target: str, slot: str) -> None:
         except tf.errors.OpError as error:  # A damaged file; it counts nowhere, and the run tells of it.
             failures.append(f'image {shown(name)}: {checking.reason(error)}')
             continue
+        except UserError:
+            raise
+        except Exception as error:
+            if type(dataset).__module__.startswith('seg.'):
+                raise
+            file = inspect.getsourcefile(type(dataset))
+            raise UserError(
+                f'{slot}: load of image {shown(name)} failed, {shown_path(file)}:{line_of(error, file)}: '
+                f'{type(error).__name__}: {str(error).strip()}'
+            ) from error
         if annotations is not None:
             _check_annotations(annotations, example, info, name)
     if len(failures) == count:

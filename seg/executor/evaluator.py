@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seg.engine.base import Engine
+from seg.errors import UserError
 from seg.executor import unread
 from seg.executor.gallery import Gallery
 from seg.executor.progress import Progress
@@ -90,7 +91,13 @@ class Evaluator:
         unread.report(source, 0, missing, stream)
         metrics = _losses(losses)
         for metric in self._metrics:
-            metrics |= metric.result()
+            result = metric.result()
+            if unlisted := sorted(set(result) - set(metric.names())):
+                raise UserError(
+                    f'{type(metric).__module__}.{type(metric).__name__}: result() has {", ".join(unlisted)}, which '
+                    'names() does not list. Expected no other names.'
+                )
+            metrics |= result
         timed, seconds = (examples - counted, end - first_done) if examples > counted else (examples, end - start)
         return Evaluation(
             metrics,

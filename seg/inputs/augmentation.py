@@ -11,8 +11,8 @@ import tensorflow as tf
 from seg.augments.base import FIELDS, Augment, Example
 from seg.datasets import checking
 from seg.datasets.base import Field
-from seg.errors import UserError, shown
-from seg.registry import Factory
+from seg.errors import UserError, line_of, shown
+from seg.registry import Entry, Factory, shown_path
 
 
 def build(factories: Sequence[Factory], slot: str, target: str, **supplied: Any) -> list[Augment]:
@@ -32,7 +32,7 @@ def build(factories: Sequence[Factory], slot: str, target: str, **supplied: Any)
         augment, name = factory(**supplied), f'{slot}[{i}]: {factory.entry.reference} ({factory.entry.place})'
         if not _takes_two(augment):
             raise UserError(f'{name} returned {shown(augment)}; expected a function augment(example, seed).')
-        augments.append(_checked(named(augment, name), name, FIELDS.get(target, {})))
+        augments.append(_checked(_named(augment, name, factory.entry), name, FIELDS.get(target, {})))
     return augments
 
 
@@ -44,26 +44,41 @@ def _takes_two(augment: Any) -> bool:
     return True
 
 
-def named(augment: Augment, name: str) -> Augment:
-    """An augment whose errors tell its name where it runs eagerly, or where a key is missing.
+def _named(augment: Augment, name: str, entry: Entry) -> Augment:
+    """An augment whose errors tell its name, and where in a plugin they arose.
 
-    In a graph nothing is computed yet: other errors there are bugs of the augment's code, and keep their traceback.
+    In a graph nothing is computed yet: errors of built-in augments there are bugs, and keep their traceback.
     """
+    foreign = not entry.builder.__module__.startswith('seg.')
 
     def run(example: Example, seed: tf.Tensor) -> Example:
         try:
-            return augment(example, seed)
+            return augment(dict(example), seed)
         except UserError:
             raise
-        except KeyError as error:
-            keys = ', '.join(sorted(example))
-            raise UserError(f'{name}: there is no key {error}; the example has {keys}.') from error
         except Exception as error:
-            if not tf.executing_eagerly():
-                raise
-            raise UserError(f'{name} failed: {checking.reason(error)}') from error
+            raise _failure(error, example, name, entry, foreign or tf.executing_eagerly()) from error
 
     return run
+
+
+@tf.autograph.experimental.do_not_convert
+def _failure(error: Exception, example: Example, name: str, entry: Entry, told: bool) -> Exception:
+    """The error of an augment as a message; as it is if it is not `told` and no key is missing."""
+    if isinstance(error, KeyError):
+        known = (
+            'the augment has removed it'
+            if error.args[0] in example
+            else f'the example has {", ".join(sorted(example))}'
+        )
+        return UserError(f'{name}: there is no key {error}; {known}.')
+    if not told:
+        return error
+    traced = getattr(error, 'ag_error_metadata', None)  # AutoGraph's record of the lines that it has converted.
+    lines = [frame.lineno for frame in traced.translated_stack if frame.filename == entry.file] if traced else []
+    line = line_of(error, entry.file) or next(iter(lines), None)
+    place = f', {shown_path(entry.file)}:{line}' if line else ''
+    return UserError(f'{name} failed{place}: {checking.reason(error)}')
 
 
 def _checked(augment: Augment, name: str, fields: Mapping[str, Field]) -> Augment:

@@ -6,13 +6,12 @@ Those of plugins are called with symbolic tensors: their results are compared wi
 from __future__ import annotations
 
 import functools
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras import ops
 
-from seg.errors import UserError, shown
+from seg.errors import UserError, line_of, shown
 from seg.metrics.base import Metric, RowMetric, SumMetric
 from seg.registry import Factory, shown_path
 from seg.registry import losses as loss_registry
@@ -87,7 +86,10 @@ def build_metrics(
     for factory in metric_registry.check_each(references, slot):
         factory.expect_target(target)
         metric = factory.make((SumMetric, RowMetric), **supplied)
-        for name in metric.names():
+        names = metric.names()
+        if isinstance(names, str):
+            raise factory.wrong(shown(names), 'a list of names', 'names()')
+        for name in names:
             if name in taken:
                 entry = factory.entry
                 raise UserError(
@@ -125,8 +127,8 @@ def _tried(factory: Factory, call: str, function: Callable[..., str], *arguments
         raise
     except Exception as error:
         entry = factory.entry
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == entry.file]
-        place = f'{shown_path(entry.file)}:{lines[-1]}' if lines else entry.place
+        line = line_of(error, entry.file)
+        place = f'{shown_path(entry.file)}:{line}' if line else entry.place
         text = str(error).strip().partition('\n')[0]
         raise UserError(
             f'{factory.slot}: {entry.reference} failed in {call}, {place}: {type(error).__name__}: {text}. '

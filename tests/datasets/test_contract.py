@@ -131,3 +131,20 @@ def test_images_that_cannot_be_loaded():
 
     contract.verify(Damaged(1), 'label_map', SLOT)
     refused(Damaged(9), 'label_map', r"none of the first 3 .*image 'image 0': .*cut off")
+
+
+def test_a_load_that_fails_tells_where():
+    class Broken(LabelMaps):
+        def load(self, index):
+            return {'image': tf.zeros([*SIZE, 3], tf.uint8), 'label': missing}  # noqa: F821
+
+    line = Broken.load.__code__.co_firstlineno + 1
+    with pytest.raises(UserError) as caught:
+        contract.verify(Broken(), 'label_map', SLOT)
+    parts = (SLOT, "'image 0'", f'tests/datasets/test_contract.py:{line}: NameError')
+    assert all(part in str(caught.value) for part in parts)
+
+
+def test_class_names_that_are_one_text():
+    with pytest.raises(UserError, match="mine/train: class_names is 'wide'"):
+        DatasetInfo('mine/train', ('wide'), 1, SIZE)

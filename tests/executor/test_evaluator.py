@@ -3,6 +3,7 @@
 import pytest
 
 from seg.engine.tensorflow.engine import TensorFlowEngine
+from seg.errors import UserError
 from seg.executor.evaluator import Evaluator
 from seg.metrics.base import RowMetric, SumMetric
 from seg.metrics.coco_ap import CocoAP
@@ -17,6 +18,9 @@ class Rows(RowMetric):
 
     def reset(self):
         self.found = []
+
+    def names(self):
+        return ['rows']
 
     def rows(self, batch, predictions):
         return {'index': batch['index'], 'scores': predictions['scores']}
@@ -51,6 +55,15 @@ def test_every_picture_that_counts_is_given_once_with_its_truth(made, batch_size
     assert 'loss' not in found.metrics, 'a task without losses has none'
 
 
+def test_a_score_that_the_metric_does_not_list(made):
+    class Hidden(Rows):
+        def names(self):
+            return ['pixels']
+
+    with pytest.raises(UserError, match='Hidden: .* rows, .*names()'):
+        evaluate(Hidden(), scenes.source(*made, 7))
+
+
 @pytest.mark.parametrize('jit', [False, True])
 def test_scores_are_those_of_the_metric_alone(made, jit):
     """Boxes come back from a canvas of half the size."""
@@ -69,6 +82,9 @@ def test_metrics_of_both_forms_side_by_side(made):
     truth, values = made
 
     class Sum(SumMetric):
+        def names(self):
+            return ['sum']
+
         def reset(self):
             self.sum = 0.0
 

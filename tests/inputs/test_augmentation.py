@@ -89,3 +89,35 @@ def test_a_key_that_the_target_does_not_have():
     (augment,) = made(mine)
     with pytest.raises(UserError, match=r"@augments.mine .*'label'; the example has area, boxes"):
         tf.data.Dataset.from_tensors(INSTANCES).map(lambda e: augment(e, tf.constant([0, 0])))
+
+
+def divides(example, seed):
+    return example | {'image': example['image'] * (1 // 0)}
+
+
+def asks(example, seed):
+    return example if example['image'][0, 0, 0] > 0 and bool(example['size'][0] > 0) else None
+
+
+def removes(example, seed):
+    del example['size']
+    return example | {'image': example['image'] * tf.cast(example['size'][0], tf.float32)}
+
+
+@pytest.mark.parametrize(
+    ('augment', 'found'),
+    [(divides, 'ZeroDivisionError'), (asks, 'bool'), (removes, "'size'; the augment has removed it")],
+)
+def test_an_augment_that_fails_tells_where(augment, found):
+    def mine():
+        """Mine."""
+        return augment
+
+    (function,) = made(mine, target='label_map')
+    with pytest.raises(UserError) as caught:
+        tf.data.Dataset.from_tensors(LABEL_MAP).map(lambda e: function(e, tf.constant([0, 0])))
+    text = str(caught.value)
+    assert 'tasks.mine.augments[0]: @augments.mine' in text and found in text
+    if augment is not removes:
+        line = augment.__code__.co_firstlineno + 1
+        assert f'failed, tests/inputs/test_augmentation.py:{line}: ' in text

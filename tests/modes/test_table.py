@@ -55,16 +55,34 @@ MODE = Count
 
 
 @pytest.fixture
-def toy(tmp_path, monkeypatch):
-    """A mode of its own: one file in a folder that stands for `seg/modes`."""
-    folder = tmp_path / 'more_modes'
+def add(tmp_path, monkeypatch):
+    """Adds a mode by one file, in a folder that stands for `seg/modes`."""
+    folder, added = tmp_path / 'more_modes', []
     folder.mkdir()
-    (folder / 'count.py').write_text(TOY)
     monkeypatch.setattr(modes, '__path__', [*modes.__path__, str(folder)])
     monkeypatch.chdir(tmp_path)
-    yield
-    sys.modules.pop('seg.modes.count', None)
-    del modes.count
+
+    def add(name, text):
+        (folder / f'{name}.py').write_text(text)
+        added.append(name)
+
+    yield add
+    for name in added:
+        sys.modules.pop(f'seg.modes.{name}', None)
+        delattr(modes, name)
+
+
+@pytest.fixture
+def toy(add):
+    add('count', TOY)
+
+
+def test_the_mode_of_the_page(add, capsys):
+    """docs/adding.md shows a mode that runs."""
+    page = (ROOT / 'docs' / 'adding.md').read_text(encoding='utf-8')
+    add('count_images', re.search(r'^```python\n(.*?)^```', page, re.MULTILINE | re.DOTALL)[1])
+    assert seg_main.main(['seg_main', '--gin_file=gin/deeplab_shapes.gin', '--mode=count_images']) == 0
+    assert json.loads(capsys.readouterr().out) == {'images': 128}
 
 
 def test_a_mode_is_one_file(toy, capsys, caplog):

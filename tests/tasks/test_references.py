@@ -185,6 +185,22 @@ def test_names_of_scores_are_taken_once(name, number, also):
     assert f'tasks.depth.metrics[{number - 1}]: @metrics.mine' in text and repr(name) in text and also in text
 
 
+def test_names_of_scores_are_a_list():
+    class Text(Sums):
+        def names(self):
+            return 'error'
+
+    with registry.temporary():
+
+        @metrics.register('mine')
+        def mine():
+            """Mine."""
+            return Text()
+
+        with pytest.raises(UserError, match=r"metrics\[0\]: @metrics.mine .*'error' from names\(\)"):
+            build_metrics([mine], 'tasks.depth.metrics', 'depth', lambda: ({}, {}))
+
+
 def test_a_task_that_is_none():
     class Part(Task):
         def __init__(self):
