@@ -8,6 +8,7 @@ from seg.engine import precision as precisions
 from seg.engine.tensorflow import devices
 from seg.engine.tensorflow.engine import TensorFlowEngine
 from seg.structures import Input
+from seg.tasks.semantic import Semantic
 
 SHAPES, INSTANCES = 'gin/deeplab_shapes.gin', 'gin/maskrcnn_shapes.gin'
 # The demos with all of their parts, small enough for a test.
@@ -97,7 +98,7 @@ def ragged_batch(task, dataset, precision: str = 'float64', size: int = 4) -> di
     batch = next(iter(source.make()))
     batch = {key: value.numpy() for key, value in batch.items()}
     assert batch['image'].dtype == precision
-    if task.target == 'label_map':
+    if isinstance(task, Semantic):
         batch['label'][1] = 255
     else:
         batch['classes'][1], batch['boxes'][1], batch['masks'][1] = -1, 0, 0
