@@ -238,7 +238,8 @@ def test_choice_of_detections(side):
     theirs = side.theirs
     probabilities = tf.nn.softmax(tf.constant(theirs['class_logits']))
     proposals, valid = tf.constant(theirs['proposals']), tf.constant(side.there('num_proposals'))
-    detect = tf.function(side.model.box_heads[0].detect)
+    head = side.model.box_heads[0]
+    detect = tf.function(lambda *given: head.detector.detect(*given[:4], head.code_weights, given[4]))
     found = detect(proposals, valid, probabilities, tf.constant(theirs['box_deltas']), side.batch['size'])
     np.testing.assert_array_equal(tf.reduce_sum(tf.cast(found['classes'] >= 0, tf.int32), 1), theirs['num_detections'])
     there = side.there('num_detections')

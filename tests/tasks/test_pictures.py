@@ -67,13 +67,13 @@ def drawn(task, monkeypatch):
     """The names and figures of the images that were kept for drawing, in order; pictures are one pixel of the index."""
     kept = []
 
-    def picture(example, prediction, name, truth, original=task.picture):
+    def picture(example, prediction, name, truth, original=task.figure):
         made = original(example, prediction, name, truth)
         kept.append((name, made.miou, made.wrong))
         made.draw = lambda: np.full((1, 1, 3), int(name.split()[1]), np.uint8)
         return made
 
-    monkeypatch.setattr(task, 'picture', picture)
+    monkeypatch.setattr(task, 'figure', picture)
     return kept
 
 
@@ -138,7 +138,7 @@ def test_no_pictures_at_all(made, task, monkeypatch):
         raise AssertionError('nothing is to be drawn')
 
     monkeypatch.setattr(task, 'image_scores', refuse)
-    monkeypatch.setattr(task, 'picture', refuse)
+    monkeypatch.setattr(task, 'figure', refuse)
     found = evaluate(made, 4, 0)
     assert found.pictures == [] and found.metrics['pixels'] == sum(h * w for h, w in SIZES) - 52 * 52 - 33 * 47
 
