@@ -1,7 +1,5 @@
 """Fixtures for all tests."""
 
-import ctypes
-import gc
 import os
 import sys
 
@@ -41,14 +39,3 @@ def _float32_afterwards():
         from seg.engine import precision
 
         precision.set_precision('float32')
-
-
-@pytest.fixture(autouse=True, scope='module')
-def _memory_afterwards():
-    """Returns a module's memory: traced graphs are cycles, which Python would collect much later, or never."""
-    yield
-    if 'keras' in sys.modules:
-        sys.modules['keras'].backend.clear_session()
-    gc.collect()
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).malloc_trim(0)  # The C library keeps freed memory otherwise.
