@@ -91,6 +91,11 @@ class Entry:
         return f'{shown_path(self.file)}:{self.line}'
 
     @property
+    def built_in(self) -> bool:
+        """Whether the part is of this package, not a plugin's."""
+        return self.builder.__module__.startswith('seg.')
+
+    @property
     def settable(self) -> tuple[str, ...]:
         """The parameters that gin may bind."""
         return tuple(name for name in self.signature.parameters if name not in self.supplied)

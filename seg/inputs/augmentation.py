@@ -49,7 +49,6 @@ def _named(augment: Augment, name: str, entry: Entry) -> Augment:
 
     In a graph nothing is computed yet: errors of built-in augments there are bugs, and keep their traceback.
     """
-    foreign = not entry.builder.__module__.startswith('seg.')
 
     def run(example: Example, seed: tf.Tensor) -> Example:
         try:
@@ -57,7 +56,7 @@ def _named(augment: Augment, name: str, entry: Entry) -> Augment:
         except UserError:
             raise
         except Exception as error:
-            raise _failure(error, example, name, entry, foreign or tf.executing_eagerly()) from error
+            raise _failure(error, example, name, entry, not entry.built_in or tf.executing_eagerly()) from error
 
     return run
 

@@ -21,7 +21,7 @@ class RunFolder:
       path: the folder itself, as it was given.
       config: the settings as given, from which the run can be started again.
       operative_config: every setting that was used, defaults included.
-      run: hardware, versions and settings; see `seg/run/records.py`.
+      run: hardware, versions and settings; see `seg/run/run_json.py`.
       dataset_info: what evaluation and prediction need to know about the training data.
       model_info: the variables with their shapes, as text.
       metrics: a line for each loop of training and each evaluation.

@@ -53,7 +53,7 @@ def build_losses(
             )
         if not callable(loss):
             raise factory.wrong(shown(loss), 'a function loss(outputs, batch, step)')
-        if _is_foreign(factory):
+        if not factory.entry.built_in:
             call = 'loss(outputs, batch, step)'
             if found := _tried(factory, call, lambda *given, loss=loss: _term(loss(*given)), *trial()):
                 raise factory.wrong(found, _EXPECTED_TERM, call)
@@ -97,7 +97,7 @@ def build_metrics(
                     f'{taken[name]} has, too. Each score needs a name of its own.'
                 )
             taken[name] = factory.slot
-        if _is_foreign(factory):
+        if not factory.entry.built_in:
             rows = isinstance(metric, RowMetric)
             call, compute = ('rows', metric.rows) if rows else ('update', metric.update)
             call = f'{call}(batch, predictions)'
@@ -109,10 +109,6 @@ def build_metrics(
 
 
 _EXPECTED_TERM = 'a LossTerm with total [B] and weight [B], one number for each of the B images'
-
-
-def _is_foreign(factory: Factory) -> bool:
-    return not factory.entry.builder.__module__.startswith('seg.')
 
 
 def _tried(factory: Factory, call: str, function: Callable[..., str], *arguments: Any) -> str:
