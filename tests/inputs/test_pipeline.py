@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seg import registry
 from seg.datasets.base import Dataset
 from seg.errors import UserError
 from seg.inputs import augmentation, pipeline
+from seg.registry import augments
 from seg.structures import WHOLE, DatasetInfo, Share
 
 SEED = 5
@@ -184,12 +186,19 @@ def failing(example, seed):
 
 
 def test_an_augmentation_that_fails_is_no_unreadable_file():
-    augment = augmentation.named(failing, 'augments[0]: @augments.failing')
+    with registry.temporary():
+
+        @augments.register('failing')
+        def builder():
+            """Fails for values above 16."""
+            return failing
+
+        (augment,) = augmentation.build(augments.check_each([builder], 'augments'), 'augments', 'numbers')
     source = pipeline.training_input(Numbers(10), lambda e, s: prepare(augment(e, s), s), {}, 10, SEED)
     (batch,) = read(source, 1)
     assert sorted(batch['index'][batch['weight'] == 0]) == [5, 6, 7, 8, 9]
     place = int(np.flatnonzero(batch['index'] == 7)[0])
-    with pytest.raises(UserError, match=r"(?s)numbers/train, image '7': augments\[0\]: @augments.failing failed.*49"):
+    with pytest.raises(UserError, match=r"(?s)numbers/train, image '7': augments\[0\]: @augments.failing .*failed.*49"):
         source.why_unread(place)
     with pytest.raises(UserError, match="(?s)numbers/train, image '7': preparing it failed: .*too large"):
         pipeline.training_input(Numbers(10), failing, {}, 10, SEED).why_unread(place)
