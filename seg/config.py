@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from seg import plugins, registry, unused_bindings
-from seg.errors import UserError
+from seg.errors import UserError, shown_path
 from seg.gin_files import Place, Source, find_file, read_text, syntax_hint
 
 import gin  # isort: skip  After the registry, which prepares it.
@@ -110,7 +110,7 @@ def _parse_file(name: str, place: str, stack: tuple[str, ...]) -> None:
     real = os.path.realpath(path)
     if real in stack:
         raise UserError(f'{place}: {name!r} includes itself: {" -> ".join([*stack, real])}')
-    _parse(Source(registry.shown_path(path), read_text(path, place), command_line=False), (*stack, real))
+    _parse(Source(shown_path(path), read_text(path, place), command_line=False), (*stack, real))
 
 
 def _parse(source: Source, stack: tuple[str, ...]) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import os
+import re
 import reprlib
 import traceback
 import unicodedata
+from collections.abc import Iterator
 from typing import Any
 
 _LONGEST = 8000  # Characters of a message: a screen or two.
@@ -54,7 +59,105 @@ def shown(value: Any, length: int = 60) -> str:
     return text if len(text) <= length else f'{text[: length - 1]}…'
 
 
+def shown_path(path: str | os.PathLike) -> str:
+    """Returns a path for messages: relative to the working directory if it lies within."""
+    path = os.path.abspath(path) if os.path.exists(path) else str(path)
+    inside = path.startswith(os.path.join(os.getcwd(), ''))
+    return os.path.relpath(path) if inside else path
+
+
+# ---- Exceptions of plugins -------------------------------------------------------------------------------------------
+
+# TensorFlow reports an exception of a function that `tf.numpy_function` or `tf.py_function` calls as an error of its
+# own, with the exception and its traceback in the text.
+_IN_TEXT = re.compile(r'(?s)(\w+): ((?:(?!Traceback \().)*)\nTraceback \(most recent call last\):\n')
+
+
+@contextlib.contextmanager
+def told(what: str, code: Any) -> Iterator[None]:
+    """Context around a call of a plugin's code: makes a `UserError` of its exceptions.
+
+    Exceptions of a built-in part are bugs of seg and pass unchanged, as every `UserError` does.
+
+    Args:
+      what: the setting, the part and the call, for the message.
+      code: the function that is called, or the class or the object whose method is called.
+
+    Raises:
+      UserError: see `failed`.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if built_in(code):
+            raise
+        raise failed(error, what, source_file(code)) from error
+
+
+def failed(error: BaseException, what: str, file: str | None, remedy: str = '') -> UserError:
+    """The message about an exception of a plugin's code: what failed, the line in the plugin's file, the exception.
+
+    Args:
+      error: the exception.
+      what: the setting, the part and the call.
+      file: source file of the plugin; None if unknown.
+      remedy: what to do, a sentence.
+    """
+    line = line_of(error, file) if file else None
+    place = f', {shown_path(file)}:{line}' if line else ''
+    return UserError(' '.join([f'{what} failed{place}: {reason(error)}.', remedy]).strip())
+
+
+def built_in(code: Any) -> bool:
+    """Whether a function, a class or an object is of this package, not of a plugin."""
+    return _owner(code).__module__.startswith('seg.')
+
+
+def source_file(code: Any) -> str | None:
+    """The source file of a function, a class or an object; None if it has none, as in a notebook."""
+    try:
+        return inspect.getsourcefile(_owner(code))
+    except (TypeError, OSError):
+        return None
+
+
+def _owner(code: Any) -> Any:
+    return code if inspect.isfunction(code) or inspect.isclass(code) else type(code)
+
+
 def line_of(error: BaseException, file: str) -> int | None:
-    """The last line of a source file that an error passed through; None if it passed through none."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    """The innermost line of a source file that an error passed through; None if it passed through none.
+
+    Lines in functions that AutoGraph has converted, or that TensorFlow has called, count as well.
+    """
+    in_text = re.findall(r'^ *File "(.*)", line (\d+), in ', str(error), re.MULTILINE)
+    lines = [int(line) for name, line in in_text if name == file]
+    if not lines and (converted := getattr(error, 'ag_error_metadata', None)):  # Innermost first.
+        lines = [frame.lineno for frame in reversed(converted.translated_stack) if frame.filename == file]
+    if not lines:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return lines[-1] if lines else None
+
+
+def python_error(error: BaseException) -> tuple[str, str] | None:
+    """Type and text of the exception of a Python function that TensorFlow has called; None for any other error."""
+    found = _IN_TEXT.search(str(error))
+    return (found[1], found[2]) if found else None
+
+
+def reason(error: BaseException) -> str:
+    """The reason of a failed operation or function, in a few words."""
+    if found := python_error(error):
+        name, text = found
+    elif type(error).__module__.startswith('tensorflow.'):
+        _, asserted, data = str(error).partition('Summarized data: ')  # Of an assertion that runs eagerly.
+        if asserted:
+            return ' '.join(data.split())[:200]
+        # TensorFlow's heading and the place in the graph come before the reason, the names of nodes around it.
+        lines = str(error).split('\n\t [[')[0].splitlines() or [type(error).__name__]
+        return lines[-1].split('}} ')[-1].split(' [Op:')[0][:200]
+    else:
+        name, text = type(error).__name__, str(error)
+    return f'{name}: {" ".join(text.split()):.200}'.rstrip(': .')

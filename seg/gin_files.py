@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from seg import files, registry
-from seg.errors import UserError
+from seg.errors import UserError, shown_path
 
 _SEG = pathlib.Path(__file__).resolve().parent
 # The library has the name of our folder `gin/`: next to an installed `seg` is its package, not our files.
@@ -64,7 +64,7 @@ def find_file(name: str, place: str, beside: str | None = None) -> pathlib.Path:
     folders = [(root, root / 'gin') for root in roots[1:] if (root / 'gin').resolve() != _GIN_LIBRARY]
     known = {str(file.relative_to(root)) for root, folder in folders for file in folder.glob('**/*.gin')}
     near_by += [roots[0] / os.path.dirname(os.path.expanduser(name))]
-    known |= {registry.shown_path(file) for folder in near_by for file in folder.glob('*.gin')}
+    known |= {shown_path(file) for folder in near_by for file in folder.glob('*.gin')}
     by_name = {os.path.basename(file): file for file in sorted(known)}
     near = registry.near_misses(name, known)
     near += [by_name[other] for other in registry.near_misses(os.path.basename(name), by_name)]

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Iterable
 
 from seg import files, registry
-from seg.errors import UserError
+from seg.errors import UserError, shown_path
 
 ENTRY_POINT_GROUP = 'seg.plugins'
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
@@ -123,9 +123,7 @@ def load_file(path: str, place: str, beside: str | None = None) -> str:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[name]
-            raise UserError(
-                f'{place}: the plugin {registry.shown_path(real)} failed on import.\n{_describe(error)}'
-            ) from error
+            raise UserError(f'{place}: the plugin {shown_path(real)} failed on import.\n{_describe(error)}') from error
     _files[real] = None
     return _record(f'include {real!r}')
 
@@ -146,7 +144,7 @@ def _describe(error: Exception) -> str:
     if isinstance(error, UserError):
         return f'  {error}'
     if isinstance(error, SyntaxError):
-        where = f' ({registry.shown_path(error.filename)}:{error.lineno})' if error.filename else ''
+        where = f' ({shown_path(error.filename)}:{error.lineno})' if error.filename else ''
         return f'  {type(error).__name__}: {error.msg}{where}'
     ours = (__file__, importlib.__file__, importlib.metadata.__file__)
     frames = [
@@ -156,9 +154,9 @@ def _describe(error: Exception) -> str:
     ]
     lines = [f'  {type(error).__name__}: {error}']
     if frames:
-        lines.append(f'  in {registry.shown_path(frames[0].filename)}:{frames[0].lineno}: {frames[0].line}')
+        lines.append(f'  in {shown_path(frames[0].filename)}:{frames[0].lineno}: {frames[0].line}')
     if len(frames) > 1:
-        lines.append(f'  raised in {registry.shown_path(frames[-1].filename)}:{frames[-1].lineno}: {frames[-1].line}')
+        lines.append(f'  raised in {shown_path(frames[-1].filename)}:{frames[-1].lineno}: {frames[-1].line}')
     return '\n'.join(lines)
 
 

@@ -30,7 +30,7 @@ from typing import Any
 
 import gin
 
-from seg.errors import UserError
+from seg.errors import UserError, failed, line_of, shown_path
 
 # Default of a parameter that gin must bind, like a parameter without a default.
 REQUIRED = gin.REQUIRED
@@ -229,7 +229,7 @@ class Factory:
 
         Raises:
           TypeError: if the kind does not know a supplied value (a mistake of the caller).
-          UserError: if a parameter without default is not bound, or the builder returns None.
+          UserError: if a parameter without default is not bound, or a plugin's builder fails or returns None.
         """
         if self.known is not None:
             if strange := sorted(set(supplied) - set(self.known)):
@@ -238,10 +238,14 @@ class Factory:
         with gin.config_scope(list(self.scope)):
             try:
                 built = self.configured(**supplied)
-            except (TypeError, RuntimeError) as error:
+            except UserError:
+                raise
+            except Exception as error:
                 missing = _missing_parameters(error, self.entry)
                 if not missing:
-                    raise
+                    if self.entry.built_in or line_of(error, self.entry.file) is None:
+                        raise
+                    raise self.failed(error, 'building it') from error
             else:
                 if built is None:
                     raise UserError(
@@ -289,6 +293,11 @@ class Factory:
                 f'{self.slot}: {entry.reference} ({entry.place}) is for the target {entry.target!r}, and this task '
                 f'learns from {target!r}.'
             )
+
+    def failed(self, error: Exception, call: str, remedy: str = '') -> UserError:
+        """The message that a `call` of a plugin's part raised an exception; `remedy` tells what to do."""
+        entry = self.entry
+        return failed(error, f'{self.slot}: {entry.reference} ({entry.place}): {call}', entry.file, remedy)
 
     def wrong(self, found: str, expected: str, call: str = '') -> UserError:
         """The message that a part, or a `call` of it, returned something else than was expected."""
@@ -470,13 +479,6 @@ def unknown(key: str) -> str:
     elif kind:
         lines.append(f'  Kinds: {", ".join(KINDS)}.')
     return '\n'.join([*lines, f'  {LOAD_MORE}'])
-
-
-def shown_path(path: str | os.PathLike) -> str:
-    """Returns a path for messages: relative to the working directory if it lies within."""
-    path = os.path.abspath(path) if os.path.exists(path) else str(path)
-    inside = path.startswith(os.path.join(os.getcwd(), ''))
-    return os.path.relpath(path) if inside else path
 
 
 @contextlib.contextmanager

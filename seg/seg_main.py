@@ -19,7 +19,7 @@ from logging import Formatter
 from absl import flags, logging
 
 from seg import modes
-from seg.errors import UnsavedError, UserError
+from seg.errors import UnsavedError, UserError, shown_path
 from seg.executor import stopping
 from seg.modes.base import SETTINGS, ExperimentMode, Flag, Mode
 from seg.run.folder import RunFolder
@@ -241,7 +241,20 @@ def _report_bug(argv: Sequence[str], values: flags.FlagValues, error: Exception)
     except (OSError, UserError, flags.Error):
         print(text, file=sys.stderr)
     summary = f'{type(error).__name__}: {error}'.splitlines()[0]
-    return _tell(f'{summary}\nThis is a bug of seg, or of a plugin, not of your settings. Traceback: {place}', 1)
+    plugin = _place_in_plugin(error)
+    blamed = f'It comes from the plugin at {plugin}.' if plugin else 'This is a bug of seg, not of your settings.'
+    return _tell(f'{summary}\n{blamed} Traceback: {place}', 1)
+
+
+def _place_in_plugin(error: Exception) -> str:
+    """The innermost line in a file of a plugin that an exception passed through; empty if there is none."""
+    if 'seg.registry' not in sys.modules:  # No plugin is loaded without it.
+        return ''
+    from seg import registry
+
+    files = {entry.file for entry in registry.ENTRIES.values() if not entry.built_in}
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    return f'{shown_path(frames[-1].filename)}:{frames[-1].lineno}' if frames else ''
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import gin
 import pytest
 
 from seg import plugins, registry
-from seg.errors import UserError
+from seg.errors import UserError, shown_path
 from seg.registry import KINDS, augments, backbones, decoders, losses, metrics, tasks
 
 
@@ -166,7 +166,7 @@ def test_wrong_references_name_slot_and_spelling():
     assert 'without ()' in message(backbones.check, object(), slot)
     said = message(backbones.check, plain, slot)
     assert said.startswith(slot) and '@decoders.plain' in said and 'belongs to decoders' in said
-    assert f'{registry.shown_path(__file__)}:' in said and 'Known backbones: tiny' in said
+    assert f'{shown_path(__file__)}:' in said and 'Known backbones: tiny' in said
     assert 'not registered' in message(backbones.check, lambda: 0, slot)
     assert 'Received None' in message(backbones.check, None, slot)
     assert "Received ['a']" in message(backbones.check, ['a'], slot)
@@ -206,7 +206,7 @@ def test_missing_parameters_name_the_binding():
         backbones.build(gin.get_configurable(deep), 'models.x.backbone')
 
 
-def test_errors_inside_a_builder_come_through_unchanged():
+def test_errors_inside_a_builder_tell_where():
     def helper(*, needed):
         pass
 
@@ -220,9 +220,12 @@ def test_errors_inside_a_builder_come_through_unchanged():
         """Refuses."""
         raise UserError('stride too small')
 
-    with pytest.raises(TypeError, match='helper') as caught:
-        backbones.build(gin.get_configurable(broken), 'slot', output_stride=8)
-    assert type(caught.value) is TypeError and "'broken'" in ''.join(caught.value.__notes__)
+    with pytest.raises(UserError) as caught:
+        backbones.build(gin.get_configurable(broken), 'models.x.backbone', output_stride=8)
+    line = broken.__code__.co_firstlineno + 3
+    parts = ('models.x.backbone: @backbones.broken', f'{shown_path(__file__)}:{line}: TypeError', 'helper')
+    assert all(part in str(caught.value) for part in parts)
+    assert "'broken'" in ''.join(caught.value.__cause__.__notes__)
     assert message(backbones.build, gin.get_configurable(refusing), 'slot', output_stride=8) == 'stride too small'
 
 
@@ -232,9 +235,9 @@ def test_causes_survive_gin():
         """Raises with a cause."""
         raise ValueError('outer') from KeyError('inner')
 
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         backbones.build(gin.get_configurable(caused), 'slot', output_stride=8)
-    assert isinstance(caught.value.__cause__, KeyError)
+    assert isinstance(caught.value.__cause__, ValueError) and isinstance(caught.value.__cause__.__cause__, KeyError)
 
 
 def test_duplicates_name_both_places():
@@ -244,7 +247,7 @@ def test_duplicates_name_both_places():
         """Another."""
 
     said = message(backbones.register('tiny'), other)
-    assert said.count(registry.shown_path(__file__)) == 2 and 'taken by tiny' in said
+    assert said.count(shown_path(__file__)) == 2 and 'taken by tiny' in said
     assert 'registered as' in message(backbones.register('second'), tiny)
 
 
@@ -317,7 +320,7 @@ def test_unknown_names_say_what_is_near_and_how_to_load_more():
     backbones.register('tiny_net')(tiny)
     said = message(backbones.get, 'tinynet')
     assert 'no backbone named' in said and 'Did you mean backbones.tiny_net?' in said
-    assert registry.shown_path(__file__) in said
+    assert shown_path(__file__) in said
     assert '--plugins' in said and 'import pkg.mod' in said and 'seg.plugins' in said
     assert 'backbones.tiny_net' in message(decoders.get, 'tiny_net')
     assert 'Did you mean backbones.tiny_net?' in registry.unknown('backbone.tiny_net')
@@ -336,7 +339,7 @@ def test_list_and_describe():
     assert plugins.list_text('heads').startswith('No heads')
     assert 'Did you mean' in message(plugins.list_text, 'backbones.tinynet')
     text = plugins.describe_text('@backbones.tiny_net')
-    assert registry.shown_path(__file__) in text and 'It has two layers.' in text
+    assert shown_path(__file__) in text and 'It has two layers.' in text
     assert "backbones.tiny_net.stem = 'conv7'    # may change when a run is resumed" in text
     assert 'Supplied by the framework: output_stride, norm.' in text
     assert '--gin_param="backbones.tiny_net.depth=2"' in text

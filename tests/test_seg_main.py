@@ -278,6 +278,24 @@ def test_a_bug_leaves_its_traceback_in_model_dir(call, tmp_path, monkeypatch, ar
     assert 'Traceback (most recent call last)' in log and 'in fail' in log and f'seg_main {args[0]}' in log
 
 
+def test_an_exception_in_a_plugin_tells_where(call, monkeypatch):
+    from seg import registry
+
+    def fail(*args, **kwargs):
+        raise RuntimeError('the wheel came off')
+
+    monkeypatch.setattr(modes, 'run', fail)
+    with registry.temporary():
+
+        @registry.losses.register('mine')
+        def mine():
+            """Mine."""
+
+        status, _, err = call(SHAPES)
+    line = fail.__code__.co_firstlineno + 1
+    assert status == 1 and 'the wheel came off' in err and f'test_seg_main.py:{line}' in err and 'bug of seg' not in err
+
+
 def test_a_bug_without_a_run_shows_its_traceback(call, tmp_path, monkeypatch):
     monkeypatch.setattr(modes, 'load_parts', lambda specs: 1 / 0)
     status, _, err = call('--list')

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from seg.datasets import checking
-from seg.errors import UserError, shown
+from seg.errors import UserError, failed, shown, source_file
 from seg.masks import ragged
 from seg.structures import Annotations, ClassHistogram, DatasetInfo
 
@@ -34,6 +33,11 @@ class Field(NamedTuple):
 
     def __str__(self) -> str:
         return f'{self.dtype.name} {self.shape}'
+
+    @property
+    def sides(self) -> list[int | None]:
+        """The dimensions of `shape`; None for letters."""
+        return [int(side) if side.isdigit() else None for side in self.shape.strip('[]').split(', ')]
 
 
 # What `Dataset.load` returns: these keys for every target, …
@@ -87,8 +91,8 @@ class Dataset:
           image may have none.
 
         Raises:
-          tf.errors.OpError: from within the graph, where a file cannot be read. Such an image has weight 0 in its
-            batch, and the log names it.
+          tf.errors.OpError, OSError, EOFError: if a file cannot be read. Such an image has weight 0 in its batch, and
+            the log names it. Any other exception ends the run.
         """
         raise _missing(self, 'load(index)', 'Every data set needs it')
 
@@ -157,9 +161,8 @@ class Dataset:
         try:
             example = self.__instances(tf.constant(index, tf.int64))
         except tf.errors.OpError as error:
-            raise UserError(
-                f'{self.info.name}, image {shown(self.image_name(index))}: load failed: {checking.reason(error)}.'
-            ) from error
+            where = f'{self.info.name}, image {shown(self.image_name(index))}'
+            raise failed(error, f'{where}: load', source_file(self)) from error
         if lacking := [key for key in TARGETS['instances'] if key not in example]:
             raise _missing(self, 'annotations(index)', f'Scores of instances need it, or {", ".join(lacking)} of load')
         height, width = example['size'].numpy().tolist()
@@ -178,7 +181,7 @@ class Dataset:
 
 
 class FirstExamples(Dataset):
-    """The first few examples of another data set.
+    """The first few examples of another data set, `whole`.
 
     Args:
       dataset: the other one.
@@ -194,22 +197,22 @@ class FirstExamples(Dataset):
         if known is not None and known < count:
             raise UserError(f'{slot} = {count}: {dataset.info.name} has {known} image(s). Expected at most {known}.')
         self.info = dataclasses.replace(dataset.info, num_examples=count)
-        self._whole = dataset
+        self.whole = dataset
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._whole.load(index)
+        return self.whole.load(index)
 
     def image_name(self, index: int) -> str:
-        return self._whole.image_name(index)
+        return self.whole.image_name(index)
 
     def image_id(self, index: int) -> int | str:
-        return self._whole.image_id(index)
+        return self.whole.image_id(index)
 
     def image_path(self, index: int) -> str | None:
-        return self._whole.image_path(index)
+        return self.whole.image_path(index)
 
     def annotations(self, index: int) -> Annotations:
-        return self._whole.annotations(index)
+        return self.whole.annotations(index)
 
 
 def instances(masks: tf.RaggedTensor, classes: tf.Tensor, height: int | tf.Tensor) -> dict[str, tf.Tensor]:

@@ -12,10 +12,11 @@ import tensorflow as tf
 from absl import logging
 
 from seg.datasets import image_files
-from seg.errors import UserError, shown
+from seg.errors import UserError, python_error, reason, shown
 
 SHOWN = 5  # So many offenders are named in one message.
 _LOG_SECONDS = 10.0
+_UNREADABLE = (OSError, EOFError, tf.errors.OpError)
 
 
 def in_threads(check: Callable[[int], Any], count: int, title: str) -> Iterator[Any]:
@@ -85,16 +86,15 @@ def holds(folder: str) -> str:
     return f'It holds {", ".join(map(shown, there[:12]))}{", …" if there[12:] else ""}' if there else 'It is empty'
 
 
-def reason(error: Exception) -> str:
-    """The reason of a failed operation or function, in a few words."""
-    if not isinstance(error, tf.errors.OpError):
-        return f'{type(error).__name__}: {error!s:.200}'
-    _, asserted, data = error.message.partition('Summarized data: ')  # Of an assertion that runs eagerly.
-    if asserted:
-        return ' '.join(data.split())[:200]
-    # TensorFlow's heading and the place in the graph come before the reason, the names of nodes around it.
-    lines = error.message.split('\n\t [[')[0].splitlines() or [type(error).__name__]
-    return lines[-1].split('}} ')[-1].split(' [Op:')[0][:200]
+def unreadable(error: Exception) -> bool:
+    """Whether an exception of `load` means that a file cannot be read; all others are mistakes in a data set's code."""
+    found = python_error(error)
+    if found is None:
+        return isinstance(error, _UNREADABLE)
+    kinds = list(_UNREADABLE)  # Of the exception, TensorFlow tells the name only.
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return found[0] in {kind.__name__ for kind in kinds}
 
 
 def damage(path: str, error: tf.errors.OpError, remedy: str) -> str:

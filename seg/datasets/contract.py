@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from seg.datasets import checking
-from seg.datasets.base import IMAGE, TARGETS, Dataset, Field
-from seg.errors import UserError, line_of, shown
-from seg.registry import shown_path
+from seg.datasets.base import IMAGE, TARGETS, Dataset, Field, FirstExamples
+from seg.errors import UserError, built_in, failed, reason, shown, source_file
 from seg.structures import Annotations, DatasetInfo
 
 _FIRST = 3  # So many examples are looked at before a run.
@@ -26,7 +24,13 @@ def asserted(example: Mapping[str, Any], info: DatasetInfo, target: str | None) 
     """The example, with an error in the graph for class ids that `check` refuses: the cheap part of it, for every step.
 
     A loss cannot raise in a compiled step, and some give finite values for ids that are no class.
+
+    Raises:
+      UserError: if the graph does not know the number of dimensions of a tensor.
     """
+    if target is not None:
+        for key, field in (IMAGE | TARGETS.get(target, {})).items():
+            _check_static(example[key], key, field, info)
     if target == 'label_map':
         label = example['label']
         ok = tf.reduce_all((label >= 0) & (label < info.num_classes) | (label == info.ignore_label))
@@ -37,6 +41,18 @@ def asserted(example: Mapping[str, Any], info: DatasetInfo, target: str | None) 
         return example
     with tf.control_dependencies([tf.debugging.Assert(ok, ['Class ids out of range.'])]):
         return {**example, 'image': tf.identity(example['image'])}
+
+
+@tf.autograph.experimental.do_not_convert
+def _check_static(value: Any, key: str, field: Field, info: DatasetInfo) -> None:
+    """Refuses a tensor whose shape the graph does not know, or knows to be wrong."""
+    if not isinstance(value, (tf.Tensor, tf.RaggedTensor)):
+        return  # An array, which has all of its shape.
+    if value.shape.rank is None or not value.shape.is_compatible_with(field.sides):
+        raise UserError(
+            f'{info.name}: in a graph, load returns {key} of shape {value.shape}; expected {field}. The results of '
+            f'tf.numpy_function and tf.py_function have no shape: tf.ensure_shape({key}, {field.sides}) sets it.'
+        )
 
 
 # ---- On the host -----------------------------------------------------------------------------------------------------
@@ -72,23 +88,36 @@ def verify(dataset: Any, target: str, slot: str) -> None:
                 example = dataset.load(tf.constant(index, tf.int64))
                 check(example, info, name, target)
                 annotations = dataset.annotations(index) if target == 'instances' else None
-        except tf.errors.OpError as error:  # A damaged file; it counts nowhere, and the run tells of it.
-            failures.append(f'image {shown(name)}: {checking.reason(error)}')
-            continue
         except UserError:
             raise
         except Exception as error:
-            if type(dataset).__module__.startswith('seg.'):
-                raise
-            file = inspect.getsourcefile(type(dataset))
-            raise UserError(
-                f'{slot}: load of image {shown(name)} failed, {shown_path(file)}:{line_of(error, file)}: '
-                f'{type(error).__name__}: {str(error).strip()}'
-            ) from error
+            if not checking.unreadable(error):
+                raise load_failed(dataset, f'{slot}: load of image {shown(name)}', error) from error
+            failures.append(f'image {shown(name)}: {reason(error)}')  # It counts nowhere, and the run names it.
+            continue
         if annotations is not None:
             _check_annotations(annotations, example, info, name)
     if len(failures) == count:
         raise UserError(f'{info.name}: none of the first {count} examples can be loaded. {failures[0]}.')
+
+
+def load_failed(dataset: Dataset, what: str, error: Exception) -> Exception:
+    """What to raise for an exception of `load` that does not mean that a file cannot be read.
+
+    Args:
+      dataset: the data set.
+      what: the data set, the image and the call.
+      error: the exception.
+
+    Returns:
+      A message with the line in the plugin's file; the exception itself from a built-in data set, and a `UserError`.
+    """
+    while isinstance(dataset, FirstExamples):
+        dataset = dataset.whole
+    if isinstance(error, UserError) or built_in(dataset):
+        return error
+    remedy = 'If a file cannot be read, raise an OSError: the image then counts nowhere, and the log names it.'
+    return failed(error, what, source_file(dataset), remedy)
 
 
 def _check_info(info: Any, target: str, slot: str) -> None:

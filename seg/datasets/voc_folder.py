@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from seg.datasets import checking
-from seg.errors import UserError, shown
+from seg.errors import UserError, reason, shown
 from seg.files import irregular
 
 IGNORE_LABEL = 255
@@ -50,7 +50,7 @@ def _read_lines(path: str) -> list[str]:
         with tf.io.gfile.GFile(path, 'rb') as file:
             return [line.strip() for line in re.split('\r\n|\n|\r', file.read().decode('utf-8-sig'))]
     except tf.errors.OpError as error:
-        raise UserError(f'{path!r} cannot be read: {checking.reason(error)}.') from error
+        raise UserError(f'{path!r} cannot be read: {reason(error)}.') from error
     except UnicodeDecodeError as error:
         raise UserError(
             f'{path}: expected a text file in UTF-8; byte {error.start} is not. Save it as UTF-8.'

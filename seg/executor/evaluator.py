@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from seg.engine.base import Engine
-from seg.errors import UserError
+from seg.errors import UserError, shown, told
 from seg.executor import unread
 from seg.executor.gallery import Gallery
 from seg.executor.progress import Progress
-from seg.metrics.base import RowMetric, SumMetric
+from seg.metrics.base import Metric, RowMetric, SumMetric
 from seg.structures import Input, LossTerm, Picture
 
 
@@ -57,7 +60,8 @@ class Evaluator:
           UserError: if no image could be read, or the data set's labels are invalid.
         """
         for metric in self._metrics:
-            metric.reset()
+            with _calling(metric, 'reset'):
+                metric.reset()
         losses: dict[str, LossTerm] = {}
         gallery = Gallery(num_pictures, source.num_examples)
         stream: list[int] = []  # Indices of all images, in the order of the input; -1 for padding.
@@ -67,7 +71,8 @@ class Evaluator:
         progress = Progress(f'evaluating {source.name}', source.num_examples, 'images')
         for number, batch in enumerate(self._batches(source, num_pictures > 0)):
             for metric, sums in zip(self._summing, batch.sums, strict=True):
-                metric.add(sums)
+                with _calling(metric, 'add'):
+                    metric.add(sums)
             losses = {name: _added(losses.get(name), term) for name, term in batch.losses.items()}
             real = batch.index >= 0
             missing += list(len(stream) + np.flatnonzero(real & (batch.weight == 0)))
@@ -77,7 +82,8 @@ class Evaluator:
             indices = [int(index) for index in batch.index[counting]]
             truth = [source.truth(index) if source.truth else None for index in indices]
             for metric, rows in zip(self._by_row, batch.rows, strict=True):
-                metric.add({key: value[counting] for key, value in rows.items()}, truth)
+                with _calling(metric, 'add'):
+                    metric.add({key: value[counting] for key, value in rows.items()}, truth)
             if num_pictures:
                 for n in gallery.choose(indices, batch.scores[counting]):
                     example, prediction = batch.example(counting[n])
@@ -91,11 +97,14 @@ class Evaluator:
         unread.report(source, 0, missing, stream)
         metrics = _losses(losses)
         for metric in self._metrics:
-            result = metric.result()
+            with _calling(metric, 'result'):
+                result = metric.result()
+            if not isinstance(result, Mapping) or not all(isinstance(value, Real) for value in result.values()):
+                raise UserError(f'{_named(metric)}: result() returned {shown(result)}; expected a dict of numbers.')
             if unlisted := sorted(set(result) - set(metric.names())):
                 raise UserError(
-                    f'{type(metric).__module__}.{type(metric).__name__}: result() has {", ".join(unlisted)}, which '
-                    'names() does not list. Expected no other names.'
+                    f'{_named(metric)}: result() has {", ".join(unlisted)}, which names() does not list. Expected no '
+                    'other names.'
                 )
             metrics |= result
         timed, seconds = (examples - counted, end - first_done) if examples > counted else (examples, end - start)
@@ -110,6 +119,15 @@ class Evaluator:
 
     def _charts(self) -> list[Picture]:
         return [picture for metric in self._metrics for picture in metric.pictures()]
+
+
+def _named(metric: Metric) -> str:
+    return f'{type(metric).__module__}.{type(metric).__name__}'
+
+
+def _calling(metric: Metric, method: str) -> contextlib.AbstractContextManager[None]:
+    """Context around a call of a metric on the host."""
+    return told(f'{_named(metric)}: {method}', metric)
 
 
 def _added(sums: LossTerm | None, term: LossTerm) -> LossTerm:

@@ -9,10 +9,11 @@ from typing import Any
 import tensorflow as tf
 
 from seg.augments.base import FIELDS, Augment, Example
-from seg.datasets import checking
 from seg.datasets.base import Field
-from seg.errors import UserError, line_of, shown
-from seg.registry import Entry, Factory, shown_path
+from seg.errors import UserError, shown
+from seg.registry import Factory
+
+_CALL = 'augment(example, seed)'
 
 
 def build(factories: Sequence[Factory], slot: str, target: str, **supplied: Any) -> list[Augment]:
@@ -28,11 +29,11 @@ def build(factories: Sequence[Factory], slot: str, target: str, **supplied: Any)
       UserError: if one is no function of an example and a seed.
     """
     augments = []
-    for i, factory in enumerate(factories):
-        augment, name = factory(**supplied), f'{slot}[{i}]: {factory.entry.reference} ({factory.entry.place})'
+    for factory in factories:
+        augment = factory(**supplied)
         if not _takes_two(augment):
-            raise UserError(f'{name} returned {shown(augment)}; expected a function augment(example, seed).')
-        augments.append(_checked(_named(augment, name, factory.entry), name, FIELDS.get(target, {})))
+            raise factory.wrong(shown(augment), f'a function {_CALL}')
+        augments.append(_checked(_telling(augment, factory), factory, FIELDS.get(target, {})))
     return augments
 
 
@@ -44,11 +45,8 @@ def _takes_two(augment: Any) -> bool:
     return True
 
 
-def _named(augment: Augment, name: str, entry: Entry) -> Augment:
-    """An augment whose errors tell its name, and where in a plugin they arose.
-
-    In a graph nothing is computed yet: errors of built-in augments there are bugs, and keep their traceback.
-    """
+def _telling(augment: Augment, factory: Factory) -> Augment:
+    """An augment whose exceptions become messages with its setting and, for a plugin, the line."""
 
     def run(example: Example, seed: tf.Tensor) -> Example:
         try:
@@ -56,34 +54,26 @@ def _named(augment: Augment, name: str, entry: Entry) -> Augment:
         except UserError:
             raise
         except Exception as error:
-            raise _failure(error, example, name, entry, not entry.built_in or tf.executing_eagerly()) from error
+            raise _failure(error, example, factory) from error
 
     return run
 
 
 @tf.autograph.experimental.do_not_convert
-def _failure(error: Exception, example: Example, name: str, entry: Entry, told: bool) -> Exception:
-    """The error of an augment as a message; as it is if it is not `told` and no key is missing."""
-    if isinstance(error, KeyError):
-        known = (
-            'the augment has removed it'
-            if error.args[0] in example
-            else f'the example has {", ".join(sorted(example))}'
-        )
-        return UserError(f'{name}: there is no key {error}; {known}.')
-    if not told:
-        return error
-    traced = getattr(error, 'ag_error_metadata', None)  # AutoGraph's record of the lines that it has converted.
-    lines = [frame.lineno for frame in traced.translated_stack if frame.filename == entry.file] if traced else []
-    line = line_of(error, entry.file) or next(iter(lines), None)
-    place = f', {shown_path(entry.file)}:{line}' if line else ''
-    return UserError(f'{name} failed{place}: {checking.reason(error)}')
+def _failure(error: Exception, example: Example, factory: Factory) -> Exception:
+    """The message about an exception of an augment; the exception itself if it is a bug of seg."""
+    if isinstance(error, KeyError):  # Also of a built-in augment: the example may be of another target.
+        removed = error.args and error.args[0] in example
+        known = 'The augment has removed it.' if removed else f'The example has {", ".join(sorted(example))}.'
+        return factory.failed(error, _CALL, known)
+    # In a graph nothing is computed: there, a built-in augment fails for a bug only.
+    return error if factory.entry.built_in and not tf.executing_eagerly() else factory.failed(error, _CALL)
 
 
-def _checked(augment: Augment, name: str, fields: Mapping[str, Field]) -> Augment:
+def _checked(augment: Augment, factory: Factory, fields: Mapping[str, Field]) -> Augment:
     def run(example: Example, seed: tf.Tensor) -> Example:
         made = augment(example, seed)
-        _check(example, made, name, fields)
+        _check(example, made, factory, fields)
         return made
 
     return run
@@ -97,24 +87,21 @@ def applied(example: Example, augments: Sequence[Augment], seed: tf.Tensor) -> E
 
 
 @tf.autograph.experimental.do_not_convert
-def _check(example: Example, made: Any, name: str, fields: Mapping[str, Field]) -> None:
+def _check(example: Example, made: Any, factory: Factory, fields: Mapping[str, Field]) -> None:
     """Refuses a result without the keys, dtypes and dimensions of the example; values are not checked.
 
     Raises:
       UserError: names the augment, the key, what it returned and what was expected.
     """
 
-    def refuse(found: str, expected: str) -> UserError:
-        return UserError(f'{name} returned {found}; expected {expected}.')
-
     whole = f'the example, a dict with {", ".join(example)}'
     if not isinstance(made, Mapping):
-        raise refuse(_kind_of(made), whole)
+        raise factory.wrong(_kind_of(made), whole)
     if lacking := [key for key in example if key not in made]:
-        raise refuse(f'a dict without {", ".join(lacking)}', whole)
+        raise factory.wrong(f'a dict without {", ".join(lacking)}', whole)
     for key, value in example.items():
         before, after, field = tf.type_spec_from_value(value), _spec(made[key]), fields.get(key)
-        fixed = _fixed(field.shape) if field else [None] * (before.shape.rank or 0)
+        fixed = field.sides if field else [None] * (before.shape.rank or 0)
         if (
             isinstance(after, tf.RaggedTensorSpec) != isinstance(before, tf.RaggedTensorSpec)
             or not isinstance(after, (tf.TensorSpec, tf.RaggedTensorSpec))
@@ -122,10 +109,10 @@ def _check(example: Example, made: Any, name: str, fields: Mapping[str, Field]) 
             or not after.shape.is_compatible_with(fixed)
         ):
             told = f' {field.shape}: {field.meaning}' if field else f' of {len(fixed)} dimensions, as it was'
-            raise refuse(f'{key} as {_kind_of(made[key])}', f'{key} {before.dtype.name}{told}')
+            raise factory.wrong(f'{key} as {_kind_of(made[key])}', f'{key} {before.dtype.name}{told}')
     if 'label' in fields and not made['label'].shape.is_compatible_with(made['image'].shape[:2]):
         image, label = made['image'].shape, made['label'].shape
-        raise refuse(f'an image {image} and a label {label}', 'a label [H, W] of an image [H, W, 3]')
+        raise factory.wrong(f'an image {image} and a label {label}', 'a label [H, W] of an image [H, W, 3]')
 
 
 def _spec(value: Any) -> Any:
@@ -134,11 +121,6 @@ def _spec(value: Any) -> Any:
         return tf.type_spec_from_value(value)
     except TypeError:
         return value
-
-
-def _fixed(shape: str) -> list[int | None]:
-    """Dimensions of a documented shape such as '[N, 4]': None for letters."""
-    return [int(side) if side.isdigit() else None for side in shape.strip('[]').split(', ')]
 
 
 def _kind_of(value: Any) -> str:

@@ -126,7 +126,8 @@ class ImageInputs:
         self.train_data = dataset
         # Not a constant, of which shapes that are drawn would be computed, and look static.
         seed = lambda i: tf.cast(tf.stack([i, i]), tf.int32)  # noqa: E731
-        examples = tf.data.Dataset.range(1).map(lambda i: self._augmented(dataset.load(i), seed(i)))
+        load = lambda i: pipeline.load(dataset, i, self._rows.target)  # noqa: E731
+        examples = tf.data.Dataset.range(1).map(lambda i: self._augmented(load(i), seed(i)))
         shape = examples.element_spec['image'].shape
         if not shape.is_fully_defined():
             raise UserError(

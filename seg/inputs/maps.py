@@ -32,6 +32,13 @@ class MapRows(Rows):
                 f'load of the data set returned {", ".join(sorted(example))}; expected {self._key!r} [H, W], too: the '
                 f'target of the task is {self.target!r}.'
             )
+        shape = example[self._key].shape
+        if shape.rank != 2:
+            raise UserError(
+                f'In a graph, load of the data set returned {self._key!r} of shape {shape}; expected [H, W]. The '
+                'results of tf.numpy_function and tf.py_function have no shape: '
+                f'tf.ensure_shape({self._key}, [None, None]) sets it.'
+            )
         image = tf.cast(example['image'], keras.config.floatx())
         return {'image': image, self._key: example[self._key], 'size': tf.shape(image)[:2]}
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from seg.datasets import checking, contract
 from seg.datasets.base import Dataset
-from seg.errors import UserError, shown
+from seg.errors import UserError, reason, shown
 from seg.inputs.rows import Example
 from seg.structures import WHOLE, Input, Share
 
@@ -32,8 +32,21 @@ def any_example(dataset: Dataset, seed: tf.Tensor, target: str | None = None) ->
 
 
 def load(dataset: Dataset, index: tf.Tensor, target: str | None) -> Example:
-    """A loaded example; class ids that the contract of data sets excludes are an error of the graph."""
-    return contract.asserted(dataset.load(index), dataset.info, target)
+    """A loaded example; class ids that the contract of data sets excludes are an error of the graph.
+
+    Raises:
+      UserError: if the `load` of a plugin cannot be part of a graph, or returns tensors of unknown shapes.
+    """
+    try:
+        example = dataset.load(index)
+    except Exception as error:
+        raise _failure(dataset, error) from error
+    return contract.asserted(example, dataset.info, target)
+
+
+@tf.autograph.experimental.do_not_convert
+def _failure(dataset: Dataset, error: Exception) -> Exception:
+    return contract.load_failed(dataset, f'{dataset.info.name}: load, called in a graph,', error)
 
 
 def training_input(
@@ -144,13 +157,16 @@ def _input(
         with tf.device('CPU:0'):
             try:
                 example = dataset.load(example_index)
-            except Exception as error:  # Whatever a plugin's `load` raises.
-                return checking.reason(error)
+            except Exception as error:
+                if checking.unreadable(error):
+                    return reason(error)
+                what = f'{dataset.info.name}, image {shown(name)}: load'
+                raise contract.load_failed(dataset, what, error) from error
             contract.check(example, dataset.info, name, target)
             try:
                 prepare(example, key_of(position))
             except Exception as error:
-                text = str(error) if isinstance(error, UserError) else f'preparing it failed: {checking.reason(error)}'
+                text = str(error) if isinstance(error, UserError) else f'preparing it failed: {reason(error)}'
                 raise UserError(f'{dataset.info.name}, image {shown(name)}: {text}') from error
         return 'it can be read now, but could not a moment ago'
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from keras import ops
 
-from seg.errors import UserError, line_of, shown
+from seg.errors import UserError, shown
 from seg.metrics.base import Metric, RowMetric, SumMetric
-from seg.registry import Factory, shown_path
+from seg.registry import Factory
 from seg.registry import losses as loss_registry
 from seg.registry import metrics as metric_registry
 from seg.structures import RECORD_KEYS, LossTerm
@@ -122,14 +122,7 @@ def _tried(factory: Factory, call: str, function: Callable[..., str], *arguments
     except UserError:
         raise
     except Exception as error:
-        entry = factory.entry
-        line = line_of(error, entry.file)
-        place = f'{shown_path(entry.file)}:{line}' if line else entry.place
-        text = str(error).strip().partition('\n')[0]
-        raise UserError(
-            f'{factory.slot}: {entry.reference} failed in {call}, {place}: {type(error).__name__}: {text}. '
-            f'docs/plugins.md tells what {entry.kind} are given.'
-        ) from error
+        raise factory.failed(error, call, f'docs/plugins.md tells what {factory.entry.kind} are given.') from error
 
 
 def _term(term: Any) -> str:

@@ -64,6 +64,39 @@ def test_a_score_that_the_metric_does_not_list(made):
         evaluate(Hidden(), scenes.source(*made, 7))
 
 
+class FailsInAdd(Rows):
+    def add(self, rows, truth):
+        return rows['boxes']
+
+
+class FailsInResult(Rows):
+    def result(self):
+        return {'rows': 1 / 0}
+
+
+class GivesNoNumber(Rows):
+    def result(self):
+        return {'rows': 'many'}
+
+
+@pytest.mark.parametrize(
+    ('metric', 'method', 'fault'),
+    [
+        (FailsInAdd, 'add', "KeyError: 'boxes'"),
+        (FailsInResult, 'result', 'ZeroDivisionError'),
+        (GivesNoNumber, 'result', "{'rows': 'many'}"),
+    ],
+)
+def test_a_metric_that_fails_on_the_host_tells_where(made, metric, method, fault):
+    with pytest.raises(UserError) as caught:
+        evaluate(metric(), scenes.source(*made, 7))
+    text = str(caught.value)
+    assert f'{metric.__name__}: {method}' in text and fault in text
+    if metric is not GivesNoNumber:
+        line = getattr(metric, method).__code__.co_firstlineno + 1
+        assert f'tests/executor/test_evaluator.py:{line}: ' in text
+
+
 @pytest.mark.parametrize('jit', [False, True])
 def test_scores_are_those_of_the_metric_alone(made, jit):
     """Boxes come back from a canvas of half the size."""

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from seg import registry
-from seg.datasets.base import Dataset
+from seg.datasets.base import Dataset, FirstExamples
 from seg.errors import UserError
 from seg.inputs import augmentation, pipeline
 from seg.registry import augments
@@ -223,6 +223,65 @@ def test_a_label_that_is_no_class_is_found_at_any_step():
     assert batch['weight'].tolist() == [1, 1, 0, 1]
     with pytest.raises(UserError, match=r"labels/train, image 'image 2': label holds 52 \(1 pixels\).* 0..1 "):
         source.why_unread(2)
+
+
+def asked(path, index):
+    """What a plugin's code may do with one of its files."""
+    if index == 1:
+        raise OSError(f'{path} is cut off')
+    return np.full(6, {0: 0, 3: 1}[int(index)], np.int32)  # There is no 2.
+
+
+class FromPython(Labels):
+    """Loads by Python code, in the way that is given: image 1 cannot be read, image 2 is a mistake."""
+
+    def __init__(self, call):
+        self._call = call
+
+    def load(self, index):
+        label = self._call(lambda i: asked('one.png', i), [index], tf.int32)
+        return {'image': tf.zeros([2, 3, 3], tf.uint8), 'label': tf.reshape(label, [2, 3])}
+
+
+@pytest.mark.parametrize('call', [tf.numpy_function, tf.py_function])
+def test_a_mistake_in_the_code_of_a_data_set_is_no_unreadable_file(call):
+    dataset = FromPython(call)
+    source = pipeline.evaluation_input(dataset, lambda example, seed: example, {}, 4, 'label_map')
+    (batch,) = read(source)
+    assert batch['weight'].tolist() == [1, 0, 0, 1]
+    assert source.why_unread(1) == 'OSError: one.png is cut off'
+    few = pipeline.evaluation_input(FirstExamples(dataset, 3, ''), lambda example, seed: example, {}, 4, 'label_map')
+    line = asked.__code__.co_firstlineno + 4
+    for each in (source, few):
+        with pytest.raises(UserError) as caught:
+            each.why_unread(2)
+        parts = ("labels/train, image 'image 2'", f'tests/inputs/test_pipeline.py:{line}: KeyError: 2')
+        assert all(part in str(caught.value) for part in parts)
+
+
+def test_a_load_that_fits_no_graph():
+    class Eager(Labels):
+        def load(self, index):
+            return super().load(index.numpy())
+
+    with pytest.raises(UserError) as caught:
+        pipeline.evaluation_input(Eager(), lambda example, seed: example, {}, 4, 'label_map')
+    line = Eager.load.__code__.co_firstlineno + 1
+    parts = ('labels/train', f'tests/inputs/test_pipeline.py:{line}: AttributeError', 'numpy')
+    assert all(part in str(caught.value) for part in parts)
+
+
+@pytest.mark.parametrize(('key', 'sides'), [('image', '[None, None, 3]'), ('label', '[None, None]')])
+def test_a_shape_that_the_graph_does_not_know(key, sides):
+    class NoShape(Labels):
+        def load(self, index):
+            example = super().load(index)
+            return example | {key: tf.numpy_function(lambda value: value, [example[key]], example[key].dtype)}
+
+    with pytest.raises(UserError) as caught:
+        pipeline.evaluation_input(NoShape(), lambda example, seed: example, {}, 4, 'label_map')
+    parts = ('labels/train', f'{key} of shape <unknown>', f'tf.ensure_shape({key}, {sides})')
+    assert all(part in str(caught.value) for part in parts)
 
 
 def test_any_example_passes_over_what_cannot_be_read():
