@@ -24,23 +24,24 @@ def same_classes(train: DatasetInfo, evaluation: DatasetInfo) -> None:
         )
 
 
-def best_metric(name: str, metrics: Sequence[Any]) -> None:
-    """Refuses a `RunConfig.best_metric` that no metric returns.
+def best_metric(name: str, metrics: Sequence[Any], losses: Sequence[str]) -> None:
+    """Refuses a `RunConfig.best_metric` that an evaluation does not return.
 
     Args:
       name: the setting.
       metrics: of the task.
+      losses: names of the task's losses in an evaluation.
 
     Raises:
       UserError: the message has similar names and all known names.
     """
-    if name == 'loss' or name.startswith('loss/'):
-        return
     known = [known for metric in metrics for known in metric.names()]
+    if losses:
+        known += ['loss', *(f'loss/{loss}' for loss in losses)]
     if name not in known:
         hints = ''.join(f' Did you mean {near!r}?' for near in registry.near_misses(name, known)[:1])
         raise UserError(
-            f'RunConfig.best_metric = {shown(name)}: no metric of this task gives it.{hints} There are '
+            f'RunConfig.best_metric = {shown(name)}: an evaluation of this task does not give it.{hints} There are '
             f'{", ".join(known)}.'
         )
 

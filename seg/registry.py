@@ -469,15 +469,16 @@ def unknown(key: str) -> str:
     near = [known for known, entry in by_key.items() if entry.name == name]
     near += [f'{kind}.{other}' for other in similar if f'{kind}.{other}' in by_key]
     if kind not in KINDS:
-        near += near_misses(key, by_key) + [known for known, entry in by_key.items() if entry.name in similar]
+        near += near_misses(key, by_key) if kind else []  # The kind may be misspelled.
+        near += [known for known, entry in by_key.items() if entry.name in similar]
     registry = KINDS.get(kind)
     what = f'no {registry.noun} named {name!r}' if registry else f'nothing named {key!r}'
     lines = [f'{what} is registered.']
     lines += [f'  Did you mean {other}? ({by_key[other].place})' for other in list(dict.fromkeys(near))[:3]]
     if registry:
         lines.append(f'  Known {kind}: {", ".join(registry.names()) or "none"}.')
-    elif kind:
-        lines.append(f'  Kinds: {", ".join(KINDS)}.')
+    else:
+        lines.append(f'  A part has the name <kind>.<name>; --list shows all. Kinds: {", ".join(KINDS)}.')
     return '\n'.join([*lines, f'  {LOAD_MORE}'])
 
 

@@ -98,7 +98,7 @@ def test_goes_on_and_overfits(trained, caplog):
         ('tasks.depth.losses=[@losses.dice]', ['tasks.depth.losses[0]: @losses.dice', "'label_map'", "'depth'"]),
         ('tasks.depth.metrics=[@metrics.coco_ap]', ['tasks.depth.metrics[0]: @metrics.coco_ap', "'instances'"]),
         ('experiment.train_data=@datasets.shapes', ['datasets.shapes', "'depth'", "'label_map'"]),
-        ("RunConfig.best_metric='miou'", ['RunConfig.best_metric', "'miou'", 'rmse, delta1']),
+        ("RunConfig.best_metric='loss'", ['RunConfig.best_metric', "'loss'", 'rmse, delta1.']),
     ],
 )
 def test_parts_of_other_tasks_are_refused(tmp_path, monkeypatch, param, parts):

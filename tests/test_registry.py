@@ -9,7 +9,7 @@ import pytest
 
 from seg import plugins, registry
 from seg.errors import UserError, shown_path
-from seg.registry import KINDS, augments, backbones, decoders, losses, metrics, tasks
+from seg.registry import KINDS, augments, backbones, datasets, decoders, losses, metrics, tasks
 
 
 @pytest.fixture(autouse=True)
@@ -324,6 +324,18 @@ def test_unknown_names_say_what_is_near_and_how_to_load_more():
     assert '--plugins' in said and 'import pkg.mod' in said and 'seg.plugins' in said
     assert 'backbones.tiny_net' in message(decoders.get, 'tiny_net')
     assert 'Did you mean backbones.tiny_net?' in registry.unknown('backbone.tiny_net')
+    assert 'Did you mean backbones.tiny_net?' in registry.unknown('tinynet')
+
+
+def test_a_name_of_something_else_is_near_no_part():
+    """`DatasetInfo` resembles the kind of `datasets.coco`, not its name."""
+
+    @datasets.register('coco')
+    def coco():
+        """Reads COCO."""
+
+    said = message(plugins.describe_text, 'DatasetInfo')
+    assert "nothing named 'DatasetInfo' is registered" in said and '--list' in said and 'coco' not in said
 
 
 def test_list_and_describe():

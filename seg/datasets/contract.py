@@ -101,13 +101,14 @@ def verify(dataset: Any, target: str, slot: str) -> None:
         raise UserError(f'{info.name}: none of the first {count} examples can be loaded. {failures[0]}.')
 
 
-def load_failed(dataset: Dataset, what: str, error: Exception) -> Exception:
+def load_failed(dataset: Dataset, what: str, error: Exception, in_graph: bool = False) -> Exception:
     """What to raise for an exception of `load` that does not mean that a file cannot be read.
 
     Args:
       dataset: the data set.
       what: the data set, the image and the call.
       error: the exception.
+      in_graph: whether nothing was read yet: `load` was only called to make a graph.
 
     Returns:
       A message with the line in the plugin's file; the exception itself from a built-in data set, and a `UserError`.
@@ -117,7 +118,7 @@ def load_failed(dataset: Dataset, what: str, error: Exception) -> Exception:
     if isinstance(error, UserError) or built_in(dataset):
         return error
     remedy = 'If a file cannot be read, raise an OSError: the image then counts nowhere, and the log names it.'
-    return failed(error, what, source_file(dataset), remedy)
+    return failed(error, what, source_file(dataset), '' if in_graph else remedy)
 
 
 def _check_info(info: Any, target: str, slot: str) -> None:

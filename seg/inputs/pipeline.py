@@ -46,7 +46,7 @@ def load(dataset: Dataset, index: tf.Tensor, target: str | None) -> Example:
 
 @tf.autograph.experimental.do_not_convert
 def _failure(dataset: Dataset, error: Exception) -> Exception:
-    return contract.load_failed(dataset, f'{dataset.info.name}: load, called in a graph,', error)
+    return contract.load_failed(dataset, f'{dataset.info.name}: load, called in a graph,', error, in_graph=True)
 
 
 def training_input(

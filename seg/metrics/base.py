@@ -98,8 +98,11 @@ class RowMetric(Metric):
           UserError: if the values cannot be right.
         """
 
-    def self_test(self, truths: Iterable[Annotations]) -> None:
+    def self_test(self, truths: Iterable[tuple[str, Annotations]]) -> None:
         """Scores the ground truth of some images as if it were predicted, before a training.
+
+        Args:
+          truths: names of images with their data set, for messages, and their annotations.
 
         Raises:
           UserError: unless that gives perfect scores.

@@ -131,7 +131,7 @@ class CocoAP(RowMetric):
                 'rate, or clip the gradient.'
             )
 
-    def self_test(self, truths: Iterable[Annotations]) -> None:
+    def self_test(self, truths: Iterable[tuple[str, Annotations]]) -> None:
         """Scores the ground truth as if it were predicted, with the same steps: pasting, encoding, comparison.
 
         It uses the first two images whose instances all count: at least one that is not a crowd, and at most
@@ -139,12 +139,13 @@ class CocoAP(RowMetric):
         Images added so far are not affected.
 
         Args:
-          truths: annotations of some images.
+          truths: names of some images, for messages, and their annotations.
 
         Raises:
           UserError: if AP of boxes or of masks is not 1, or the annotations are invalid; the message names the fault.
         """
-        fits = (t for t in truths if 0 < np.sum(~np.asarray(t.is_crowd, bool)) <= self.max_detections)
+        count = lambda truth: np.sum(~np.asarray(truth.is_crowd, bool))  # noqa: E731
+        fits = ((name, truth) for name, truth in truths if 0 < count(truth) <= self.max_detections)
         fitting = list(islice(fits, 2))
         if not fitting:
             logging.warning(
@@ -154,8 +155,8 @@ class CocoAP(RowMetric):
             )
             return
         own = CocoAP(num_classes=self.num_classes, class_names=self.class_names, max_detections=self.max_detections)
-        for number, truth in enumerate(fitting):
-            check_objects(truth, self.num_classes, f'metrics.coco_ap: image {number} of the check')
+        for name, truth in fitting:
+            check_objects(truth, self.num_classes, f'metrics.coco_ap: {name}')
             objects = np.flatnonzero(~np.asarray(truth.is_crowd, bool))
             boxes, classes = np.asarray(truth.boxes, np.float32)[objects], np.asarray(truth.classes, np.int32)[objects]
             patches = [paste.paste(*cut_out(truth.masks[i]), truth.height, truth.width) for i in objects]
@@ -163,8 +164,9 @@ class CocoAP(RowMetric):
         lost = {kind: ap for kind, curves in own._score().curves.items() if (ap := curves.ap()) < 1 - 1e-9}
         if lost:
             found = ', '.join(f'{kind} AP {ap:.4f}' for kind, ap in lost.items())
+            names = ' and '.join(name for name, _ in fitting)
             raise UserError(
-                f'metrics.coco_ap: the truth of {len(fitting)} image(s), scored as predictions, gives {found}; '
+                f'metrics.coco_ap: the truth of {names}, scored as predictions, gives {found}; '
                 'expected 1. Look for objects without an area, or masks of another image.'
             )
         logging.info('Self-test: the objects of %d image(s) score an AP of 1.', len(fitting))

@@ -58,7 +58,7 @@ class Training(ExperimentMode):
             executor.check_classes()
             settings.check(self.folder)
         if evaluated is not None:
-            checks.best_metric(experiment.run_config.best_metric, task.metrics())
+            checks.best_metric(experiment.run_config.best_metric, task.metrics(), task.evaluation_losses())
         self._inputs = self.inputs()
         if evaluated is not None:
             task.self_test(evaluated)

@@ -91,6 +91,10 @@ class Task:
         """
         return self.predict(batch), {}
 
+    def evaluation_losses(self) -> Sequence[str]:
+        """Names of the losses that `evaluate_batch` returns, known before an evaluation; none by default."""
+        return ()
+
     @abstractmethod
     def image_scores(self, batch: Batch, predictions: Mapping[str, Any]) -> Any:
         """Scores that select the worst and the best images, float [B]: higher is better; NaN excludes an image."""

@@ -12,7 +12,7 @@ from keras import ops
 
 from seg.drawing.instances import InstanceComparison
 from seg.drawing.palette import object_palette
-from seg.errors import UserError
+from seg.errors import UserError, shown
 from seg.inputs.images import ImageInputs
 from seg.inputs.instances import InstanceRows
 from seg.masks import paste
@@ -202,13 +202,17 @@ class Instance(Task):
             if isinstance(metric, RowMetric):
                 metric.self_test(self._truths(dataset))
 
-    def _truths(self, dataset) -> Iterator[Annotations]:
-        """Annotations of the images whose instances all fit into a batch. Images that cannot be read are left out."""
+    def _truths(self, dataset) -> Iterator[tuple[str, Annotations]]:
+        """The images whose instances all fit into a batch, without those that cannot be read.
+
+        Yields:
+          The name of the image with its data set, and its annotations.
+        """
         for index in range(dataset.info.num_examples):
             with contextlib.suppress(UserError):
                 truth = dataset.annotations(index)
                 if len(truth.classes) - np.sum(truth.is_crowd) <= self._max_objects:
-                    yield truth
+                    yield f'{dataset.info.name}, image {shown(dataset.image_name(index))}', truth
 
     def advice(self, counts: Mapping[str, float]) -> str | None:
         """Advice about instances without a row or an anchor, and images without instances; once each."""

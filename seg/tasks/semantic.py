@@ -114,6 +114,9 @@ class Semantic(Task):
         terms = self._terms({'logits': logits}, batch, ops.convert_to_tensor(2**31 - 1, 'int32'))
         return _decided(self._probabilities(batch, logits)), terms
 
+    def evaluation_losses(self) -> Sequence[str]:
+        return list(self._losses)
+
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Predictions for images, averaged over all scales and flips.
 

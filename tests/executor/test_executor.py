@@ -7,6 +7,7 @@ import signal
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seg.engine import precision
@@ -420,6 +421,22 @@ def test_a_loop_without_an_image_ends_the_run(tmp_path):
     with pytest.raises(UserError, match=r'table/train: none of 8 image\(s\) could be read: .*JPEG'):
         executor(tmp_path).train(training_input(Table(4, broken=range(4))))
     assert Checkpoints(RunFolder(str(tmp_path)), 5).steps() == []
+
+
+class WrongAtTheEnd(Table):
+    """The evaluation fails for row 4: the code of the data set has a mistake there, as an invalid class id would be."""
+
+    def load(self, index):
+        y = tf.numpy_function(lambda i: [1.0, 2.0, 3.0, 4.0][i], [index], tf.float64)
+        return super().load(index) | {'y': tf.ensure_shape(y, [])}
+
+
+def test_wrong_evaluation_data_cost_no_step(tmp_path):
+    """They may be found at the first evaluation only: its steps are on disk by then."""
+    made = executor(tmp_path, train_steps=4, save_checkpoints_steps=1000)
+    with pytest.raises(UserError, match="table/val, image 'row-4': load failed, .*test_executor.py:[0-9]+: IndexError"):
+        made.train_and_evaluate(sources()[0], evaluation_input(WrongAtTheEnd(5, split='val')))
+    assert Checkpoints(RunFolder(str(tmp_path)), 5).steps() == [4]
 
 
 def test_full_disk(tmp_path, monkeypatch):

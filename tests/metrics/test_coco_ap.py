@@ -231,20 +231,20 @@ def test_truth_scores_one():
     made = metric(max_detections=8)
     made.add(values, truth)
     before = made.result()
-    made.self_test(truth)
+    made.self_test([(str(i), each) for i, each in enumerate(truth)])
     assert made.result() == before
 
 
 def test_truth_that_cannot_be_is_refused():
     (truth, *_), _ = scenes.make(13, pictures=1, empty=(), crowds=0.0)
     made = metric()
-    made.self_test([truth])
+    made.self_test([('cells/val, image 7', truth)])
     height, width = truth.height, truth.width
     empty = scenes.coco_mask.encode(np.zeros((height, width), np.uint8, order='F'))
     flat = truth.boxes.copy()
     flat[0, 2] = flat[0, 0]
     for change, message in (
-        ({'classes': truth.classes + 4}, 'image 0 of the check, object 0: its class .* is none of 0 to 3'),
+        ({'classes': truth.classes + 4}, 'cells/val, image 7, object 0: its class .* is none of 0 to 3'),
         ({'boxes': flat}, 'object 0: its box .* has no area'),
         ({'masks': [empty, *truth.masks[1:]]}, 'object 0: its mask has no pixel'),
         ({'height': height + 1}, f'mask is of an image of {height} x {width}'),
@@ -252,12 +252,12 @@ def test_truth_that_cannot_be_is_refused():
         ({'area': truth.area[1:]}, 'different lengths'),
     ):
         with pytest.raises(UserError, match=message):
-            made.self_test([truth._replace(**change)])
+            made.self_test([('cells/val, image 7', truth._replace(**change))])
 
 
 def test_truth_above_the_limit_is_not_checked(caplog):
     truth, _ = scenes.make(14, crowds=0.0, empty=())
-    many = [t for t in truth if len(t.classes) > 1]
+    many = [('', t) for t in truth if len(t.classes) > 1]
     with caplog.at_level(logging.WARNING, 'absl'):
         metric(max_detections=1).self_test(many)
     assert 'no image has between 1 and 1 objects' in caplog.text
