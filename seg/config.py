@@ -388,27 +388,6 @@ def declared_free(key: str) -> bool:
     return entry is not None and parameter in entry.free
 
 
-def diff(old: Mapping[str, str], new: Mapping[str, str], free: Callable[[str], bool] = declared_free) -> str:
-    """Compares two `operative_values`; returns a line per difference that is not free, or ''.
-
-    A part that only one side has gives one line. A parameter that only one side has, with the value None, of a part
-    that both have, is no difference: another version of the part has it, and it is not set.
-    """
-    lines = {}
-    parts = [{key.rpartition('.')[0] for key in side} for side in (old, new)]
-    for key in sorted(old.keys() | new.keys()):
-        part = key.rpartition('.')[0]
-        if free(key) or old.get(key) == new.get(key):
-            continue
-        if part not in parts[1]:
-            lines[part] = f'  {part}: no longer used'
-        elif part not in parts[0]:
-            lines[part] = f'  {part}: newly used'
-        elif old.get(key, 'None') != new.get(key, 'None'):
-            lines[key] = f'  {key}: {old.get(key, "(absent)")} -> {new.get(key, "(absent)")}'
-    return '\n'.join(lines.values())
-
-
 def markdown(text: str) -> str:
     """Formats a snapshot as a block of code, for TensorBoard, which renders Markdown."""
     return '\n'.join(f'    {line}' for line in text.splitlines())

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 
 from seg import files, registry
 from seg.errors import UserError, shown_path
+from seg.registry import entries
 
 ENTRY_POINT_GROUP = 'seg.plugins'
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
@@ -239,6 +240,6 @@ def describe_text(reference: str) -> str:
 
 def _default(entry: registry.Entry, name: str) -> str:
     default = entry.signature.parameters[name].default
-    if default is inspect.Parameter.empty or default is registry.REQUIRED:
+    if default is inspect.Parameter.empty or default is entries.REQUIRED:
         return '...  (required)'
     return registry.entry_of(default).reference if registry.entry_of(default) else repr(default)

@@ -10,6 +10,7 @@ import pytest
 from seg import config, gin_files, registry
 from seg.errors import UserError
 from seg.registry import augments, backbones, datasets, decoders, models
+from seg.run import settings
 
 
 @pytest.fixture(autouse=True)
@@ -445,12 +446,12 @@ def test_diff_leaves_free_values_out():
     run()
     old = config.operative_values()
     run(params=["DATA_DIR = '/elsewhere'", "trial.note = 'x'"])
-    assert config.diff(old, config.operative_values()) == ''
+    assert settings.diff(old, config.operative_values()) == ''
     run(params=['backbones.res.depth = 101'])
-    assert config.diff(old, config.operative_values()) == '  backbones.res.depth: 50 -> 101'
-    assert config.diff(old, config.operative_values(), free=lambda key: key.startswith('backbones.')) == ''
+    assert settings.diff(old, config.operative_values()) == '  backbones.res.depth: 50 -> 101'
+    assert settings.diff(old, config.operative_values(), free=lambda key: key.startswith('backbones.')) == ''
     run(params=['BACKBONE = @backbones.mobile'])
-    assert config.diff(old, config.operative_values()).splitlines() == [
+    assert settings.diff(old, config.operative_values()).splitlines() == [
         '  backbones.mobile: newly used',
         '  backbones.res: no longer used',
         '  models.net.backbone: @backbones.res -> @backbones.mobile',
@@ -459,9 +460,9 @@ def test_diff_leaves_free_values_out():
 
 def test_a_parameter_of_another_version_counts_where_it_is_set():
     now = {'losses.box.weight': '1.0', 'losses.box.beta': '1.0'}
-    assert config.diff(now | {'losses.box.stage_weights': 'None'}, now) == ''
-    assert config.diff(now, now | {'losses.box.stage_weights': 'None'}) == ''
-    (line,) = config.diff(now | {'losses.box.stage_weights': '(1, 2)'}, now).splitlines()
+    assert settings.diff(now | {'losses.box.stage_weights': 'None'}, now) == ''
+    assert settings.diff(now, now | {'losses.box.stage_weights': 'None'}) == ''
+    (line,) = settings.diff(now | {'losses.box.stage_weights': '(1, 2)'}, now).splitlines()
     assert 'losses.box.stage_weights' in line and '(1, 2)' in line
 
 

@@ -115,7 +115,7 @@ def library_faults(name, found, tensorflow=False):
     faults = []
     for line, target in found:
         if within(target, ('gin',)) and name not in GIN_USERS:
-            faults.append((line, f'{target}: only seg/config.py and seg/registry.py import gin'))
+            faults.append((line, f'{target}: only seg/config.py and seg/registry import gin'))
         if within(target, BACKENDS) and not (tensorflow and within(target, ('tensorflow',))):
             message = 'use keras and keras.ops, which reach the backend through seg/ops/dispatch.py, or the engine'
             faults.append((line, f'{target}: {message}'))

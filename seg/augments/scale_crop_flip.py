@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from seg.augments import instances
 from seg.errors import UserError
+from seg.number_checks import check_number
 from seg.ops.sizes import rounded
 from seg.registry import augments
 from seg.structures import PAD_PIXEL
@@ -43,18 +44,17 @@ def scale_crop_flip(
     Raises:
       UserError: if a setting is out of its range.
     """
+    slot = 'augments.scale_crop_flip'
     sides = tuple(size) if isinstance(size, Sequence) else (size,)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UserError(f'{slot}.size = {size!r}: expected (height, width), two whole numbers above 0.')
+    check_number(f'{slot}.min_scale', min_scale, above=True)
+    check_number(f'{slot}.max_scale', max_scale, above=True)
+    if min_scale > max_scale:
         raise UserError(
-            f'augments.scale_crop_flip.size = {size!r}: expected (height, width), two whole numbers above 0.'
+            f'{slot}.min_scale = {min_scale!r}, {slot}.max_scale = {max_scale!r}: expected min_scale <= max_scale.'
         )
-    if not 0 < min_scale <= max_scale:
-        raise UserError(
-            f'augments.scale_crop_flip.min_scale = {min_scale!r}, augments.scale_crop_flip.max_scale = {max_scale!r}: '
-            'expected 0 < min_scale <= max_scale.'
-        )
-    if scale_step < 0:
-        raise UserError(f'augments.scale_crop_flip.scale_step = {scale_step!r}: expected 0 (any factor) or more.')
+    check_number(f'{slot}.scale_step', scale_step)
     return ScaleCropFlip(ignore_label, sides, min_scale, max_scale, scale_step, flip, fit)
 
 

@@ -14,6 +14,7 @@ from seg.datasets.base import Dataset, histogram, instances, unsupported
 from seg.drawing.palette import object_palette, voc_palette
 from seg.errors import UserError
 from seg.masks import ragged
+from seg.number_checks import check_counts, check_number, check_whole
 from seg.registry import datasets
 from seg.structures import ClassHistogram, DatasetInfo
 
@@ -72,20 +73,21 @@ def shapes(
         raise UserError(
             f'datasets.shapes.size = {size!r}: expected (height, width), two whole numbers of at least 32 pixels.'
         )
-    if num_examples is not None and not (isinstance(num_examples, int) and num_examples > 0):
-        raise UserError(f'datasets.shapes.num_examples = {num_examples!r}: expected a whole number above 0, or None.')
-    if not 1 <= min_objects <= max_objects:
+    if num_examples is not None:
+        check_whole('datasets.shapes.num_examples', num_examples)
+    check_counts('datasets.shapes', min_objects=min_objects, max_objects=max_objects)
+    if min_objects > max_objects:
         raise UserError(
             f'datasets.shapes.min_objects = {min_objects!r}, datasets.shapes.max_objects = {max_objects!r}: '
-            'expected 1 <= min_objects <= max_objects.'
+            'expected min_objects <= max_objects.'
         )
-    if not 4 <= min_object_size <= _LARGEST * min(sides):
+    check_number('datasets.shapes.min_object_size', min_object_size, 4)
+    if min_object_size > _LARGEST * min(sides):
         raise UserError(
             f'datasets.shapes.min_object_size = {min_object_size!r}: expected 4 to {_LARGEST * min(sides):.0f} pixels, '
             f'which is {_LARGEST} of the shorter side of datasets.shapes.size = {sides}.'
         )
-    if not 0 <= noise <= 255:
-        raise UserError(f'datasets.shapes.noise = {noise!r}: expected 0 to 255 grey levels.')
+    check_number('datasets.shapes.noise', noise, 0, 255)
     if num_examples is None and split == 'val':
         num_examples = _VAL_EXAMPLES
     return Shapes(split, seed, target, sides, num_examples, (min_objects, max_objects), min_object_size, noise)

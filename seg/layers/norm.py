@@ -64,6 +64,7 @@ class NormFactory:
             epsilon=self.epsilon,
             frozen=self.kind == 'frozen',
             gamma_initializer=gamma_initializer,
+            slot=self.slot,
             name=name,
         )
 
@@ -81,9 +82,17 @@ class BatchNorm(keras.layers.Layer):
     """
 
     def __init__(
-        self, *, momentum: float, epsilon: float, frozen: bool = False, gamma_initializer: str = 'ones', name: str
+        self,
+        *,
+        momentum: float,
+        epsilon: float,
+        frozen: bool = False,
+        gamma_initializer: str = 'ones',
+        slot: str = 'NormFactory',
+        name: str,
     ):
         super().__init__(name=name)
+        self._slot = slot
         self.momentum = momentum
         self.epsilon = epsilon
         self.frozen = frozen
@@ -145,9 +154,9 @@ class BatchNorm(keras.layers.Layer):
         """Refuses a single value per channel: its variance is 0, and an evaluation with that would be meaningless."""
         if None not in x.shape and replicas * math.prod(x.shape[:-1]) == 1:
             raise UserError(
-                f"norm = 'sync': the batch normalisation {self.path!r} receives one value per channel, "
+                f"{self._slot}.norm = 'sync': the batch normalisation {self.path!r} receives one value per channel, "
                 f'{tuple(x.shape)!r}, in a global batch of 1 image. A variance needs at least 2. Set '
-                "norm = 'group' or norm = 'frozen', or RunConfig.batch_size = 2 or more."
+                f"{self._slot}.norm = 'group' or 'frozen', or RunConfig.batch_size = 2 or more."
             )
 
     def _moments(self, x: Any, replicas: int) -> tuple[Any, Any]:

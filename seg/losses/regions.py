@@ -32,7 +32,7 @@ def of_class(values: Any, classes: Any) -> Any:
     """Selects the channel of each ROI's class.
 
     Args:
-      values: [B, R, ..., C]; C = K, or 1 for all classes together.
+      values: [B, R, ..., C]; C = K, or 1 of a head with `class_agnostic`.
       classes: int32 [B, R], 1 to K; for other values the result is any finite number.
 
     Returns:

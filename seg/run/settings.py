@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from seg import config
@@ -41,11 +41,32 @@ def check(folder: RunFolder) -> None:
     if 'training' not in run or not folder.has_checkpoint():
         return
     training = {key: value for key, value in config.operative_values().items() if not _is_free(key)}
-    if changes := config.diff(run['training'], training):
+    if changes := diff(run['training'], training):
         raise UserError(
             f'{folder.path} holds a run with other settings, so it cannot go on with these:\n{changes}\n'
             'Use the settings of that run, another --model_dir, or --fresh to start over there.'
         )
+
+
+def diff(old: Mapping[str, str], new: Mapping[str, str], free: Callable[[str], bool] = config.declared_free) -> str:
+    """Compares two results of `config.operative_values`; returns a line per difference that is not free, or ''.
+
+    A part that only one side has gives one line. A parameter that only one side has, with the value None, of a part
+    that both have, is no difference: another version of the part has it, and it is not set.
+    """
+    lines = {}
+    parts = [{key.rpartition('.')[0] for key in side} for side in (old, new)]
+    for key in sorted(old.keys() | new.keys()):
+        part = key.rpartition('.')[0]
+        if free(key) or old.get(key) == new.get(key):
+            continue
+        if part not in parts[1]:
+            lines[part] = f'  {part}: no longer used'
+        elif part not in parts[0]:
+            lines[part] = f'  {part}: newly used'
+        elif old.get(key, 'None') != new.get(key, 'None'):
+            lines[key] = f'  {key}: {old.get(key, "(absent)")} -> {new.get(key, "(absent)")}'
+    return '\n'.join(lines.values())
 
 
 def write(folder: RunFolder, parts: Mapping[str, Any], **about: Any) -> None:

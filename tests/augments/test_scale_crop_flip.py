@@ -180,7 +180,8 @@ def test_shapes_are_static_for_images_of_any_size():
         ({'size': (0, 5)}, r'scale_crop_flip.size = \(0, 5\)'),
         ({'min_scale': 0}, r'scale_crop_flip.min_scale = 0'),
         ({'min_scale': 3.0}, r'min_scale = 3.0, augments.scale_crop_flip.max_scale = 2.0'),
-        ({'scale_step': -1}, r'scale_crop_flip.scale_step = -1'),
+        ({'max_scale': 'large'}, r"augments.scale_crop_flip.max_scale = 'large'"),
+        ({'scale_step': -1}, r'augments.scale_crop_flip.scale_step = -1'),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

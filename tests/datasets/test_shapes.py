@@ -170,7 +170,8 @@ def test_any_number_of_objects_and_any_size(objects):
         ({'num_examples': 0}, r'shapes.num_examples = 0'),
         ({'min_objects': 5, 'max_objects': 4}, r'datasets.shapes.min_objects = 5, datasets.shapes.max_objects = 4'),
         ({'min_object_size': 99.0}, r'shapes.min_object_size = 99.0: expected 4 to 72 pixels'),
-        ({'noise': -1}, r'shapes.noise = -1'),
+        ({'noise': -1}, r'datasets.shapes.noise = -1'),
+        ({'min_objects': 0.5}, r'datasets.shapes.min_objects = 0.5'),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

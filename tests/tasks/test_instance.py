@@ -271,7 +271,7 @@ def test_overfit_inputs(made):
 def test_a_batch_normalisation_of_one_value(tmp_path):
     """One scene of 32 pixels is one cell of c5, which batch normalisation cannot learn from; two are enough."""
     tiny = ('CROP=(32, 32)', 'BATCH_SIZE=1')
-    with pytest.raises(UserError, match="norm = 'sync': .*one value per channel") as caught:
+    with pytest.raises(UserError, match="models.mask_rcnn.norm = 'sync': .*one value per channel") as caught:
         made = runs.build(tmp_path / 'one', *tiny, gin_files=(runs.INSTANCES,))
         made.task.training_input(made.train_data, 1)
     assert 'RunConfig.batch_size' in str(caught.value)

@@ -163,7 +163,9 @@ def test_one_value_per_channel_is_refused_before_training(tmp_path):
     with pytest.raises(UserError) as caught:
         made.task.training_input(made.train_data, 1)
     message = str(caught.value)
-    assert message.startswith("norm = 'sync': the batch normalisation 'deeplab_v3plus_decoder/aspp/image_pooling/norm'")
+    assert message.startswith(
+        "models.deeplab_v3plus.norm = 'sync': the batch normalisation 'deeplab_v3plus_decoder/aspp/image_pooling/norm'"
+    )
     assert 'RunConfig.batch_size' in message and '\n' not in message
     made.task.training_input(made.train_data, 2)
 

@@ -9,7 +9,7 @@ import pytest
 
 from seg import plugins, registry
 from seg.errors import UserError, shown_path
-from seg.registry import KINDS, augments, backbones, datasets, decoders, losses, metrics, tasks
+from seg.registry import KINDS, augments, backbones, datasets, decoders, entries, losses, metrics, tasks
 
 
 @pytest.fixture(autouse=True)
@@ -19,10 +19,10 @@ def _empty():
         known = gin.config._REGISTRY
         for selector in registry.ENTRIES:
             known.pop(selector)
-        for builder in registry._BY_BUILDER:
+        for builder in entries._BY_BUILDER:
             gin.config._INVERSE_REGISTRY.pop(builder, None)
         registry.ENTRIES.clear()
-        registry._BY_BUILDER.clear()
+        entries._BY_BUILDER.clear()
         yield
 
 
