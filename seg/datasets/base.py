@@ -68,8 +68,8 @@ class Dataset:
     'instances' or a plugin's own word) and `seed` (of the run). One that serves several targets looks at `target`; one
     that cannot serve it raises what `unsupported` returns.
 
-    The contract is checked where a data set enters, on its first examples, and of every later one the ids are checked
-    as it is loaded (`contract`).
+    Before a run, the first examples are checked against this contract. Class ids are checked in every loaded example
+    (`contract`).
 
     Attributes:
       info: facts about the split, a `DatasetInfo`. An attribute or a property.
@@ -185,7 +185,7 @@ class FirstExamples(Dataset):
 
     Args:
       dataset: the other one.
-      count: so many of its examples.
+      count: number of examples.
       slot: the setting that needs them, for messages.
 
     Raises:

@@ -14,7 +14,7 @@ from absl import logging
 from seg.datasets import image_files
 from seg.errors import UserError, python_error, reason, shown
 
-SHOWN = 5  # So many offenders are named in one message.
+SHOWN = 5  # Number of problems that one message names.
 _LOG_SECONDS = 10.0
 _UNREADABLE = (OSError, EOFError, tf.errors.OpError)
 
@@ -35,7 +35,7 @@ def in_threads(check: Callable[[int], Any], count: int, title: str) -> Iterator[
                 logging.info('%s: %d of %d', title, done, count)
             yield item
     finally:
-        pool.shutdown(cancel_futures=True)  # An interrupt need not wait for all files.
+        pool.shutdown(cancel_futures=True)  # An interrupt does not wait for all files.
 
 
 def raise_problems(where: str, problems: Sequence[str], count: int, things: str = 'examples') -> None:
@@ -91,7 +91,7 @@ def unreadable(error: Exception) -> bool:
     found = python_error(error)
     if found is None:
         return isinstance(error, _UNREADABLE)
-    kinds = list(_UNREADABLE)  # Of the exception, TensorFlow tells the name only.
+    kinds = list(_UNREADABLE)  # TensorFlow keeps only the name of the exception's type.
     for kind in kinds:
         kinds += kind.__subclasses__()
     return found[0] in {kind.__name__ for kind in kinds}

@@ -111,17 +111,7 @@ class Coco(Dataset):
         return self._image_ids[index]
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Reads and decodes one example.
-
-        Args:
-          index: scalar int64 below the number of examples.
-
-        Returns:
-          The example, see the class.
-
-        Raises:
-          tf.errors.OpError: from within the graph, if the file is missing or damaged, or of another size than stated.
-        """
+        """One example. The graph fails if the file is missing or damaged, or if its size is not the stated one."""
         instances = self._instances
         path = tf.gather(self._paths, index)
         image = image_files.decode_image(tf.io.read_file(path))

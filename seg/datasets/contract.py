@@ -1,4 +1,4 @@
-"""Checks data sets against their contract (`base`): the first examples before a run, class ids as they are loaded."""
+"""Checks data sets against their contract (`base`): the first examples before a run, class ids of every example."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seg.datasets.base import IMAGE, TARGETS, Dataset, Field, FirstExamples
 from seg.errors import UserError, built_in, failed, reason, shown, source_file
 from seg.structures import Annotations, DatasetInfo
 
-_FIRST = 3  # So many examples are looked at before a run.
+_FIRST = 3  # Number of examples that are checked before a run.
 _OUTSIDE = 1.0  # Pixels that a box may reach beyond its image: boxes in files are rounded.
 
 

@@ -141,14 +141,7 @@ class Shapes(Dataset):
         return self._histogram
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Draws a scene.
-
-        Args:
-          index: scalar int64, 0 or more; may be beyond `num_examples`.
-
-        Returns:
-          The example, see the class.
-        """
+        """Draws one example; `index` may be beyond `num_examples`."""
         image, label, owner, classes = self._draw(index)
         if self._target == 'label_map':
             return {'image': image, 'label': label}

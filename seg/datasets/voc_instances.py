@@ -47,17 +47,7 @@ class VocInstances(VocLabelMaps):
             checking.need_instances(self._where, int(self._has_instances), 0)
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Reads and decodes one example.
-
-        Args:
-          index: scalar int64 below the number of examples.
-
-        Returns:
-          The example, see the class.
-
-        Raises:
-          tf.errors.OpError: from within the graph, if a file is missing or damaged, or their sizes differ.
-        """
+        """One example. The graph fails if a file is missing or damaged, or if the files differ in size."""
         image = image_files.decode_image(tf.io.read_file(tf.gather(self._image_paths, index)))
         found, size = self._load_instances(index)
         fits = tf.reduce_all(tf.shape(image)[:2] == size)

@@ -73,18 +73,7 @@ class VocLabelMaps(Dataset):
         return self._image_paths[index]
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Reads and decodes one example.
-
-        Args:
-          index: scalar int64 below the number of examples.
-
-        Returns:
-          The example, see the class.
-
-        Raises:
-          tf.errors.OpError: from within the graph, if a file is missing or damaged, or the sizes of image and label
-            differ.
-        """
+        """One example. The graph fails if a file is missing or damaged, or if image and label differ in size."""
         image = image_files.decode_image(tf.io.read_file(tf.gather(self._image_paths, index)))
         label_path = tf.gather(self._label_paths, index)
         label = image_files.decode_label(tf.io.read_file(label_path))

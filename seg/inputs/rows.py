@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ Example = dict[str, tf.Tensor]
 Size = tuple[int, int]
 
 
-class Rows:
+class Rows(ABC):
     """What differs between targets in the input of a task on images.
 
     Attributes:
@@ -25,10 +26,11 @@ class Rows:
     target: str
     blank: Mapping[str, Any]
 
+    @abstractmethod
     def begin(self, example: Example) -> Example:
         """A loaded example as augments take it, see `seg.augments.base`: `image` in Keras' floatx, `size` …"""
-        raise NotImplementedError
 
+    @abstractmethod
     def follow(self, example: Example, before: tf.Tensor) -> Example:
         """Scales what belongs to an image that was scaled.
 
@@ -36,15 +38,14 @@ class Rows:
           example: with the scaled `image` and its `size`; all else as before.
           before: int64 [2], (height, width) of the image before.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def packed(self, example: Example, canvas: Size) -> Example:
         """Pads an augmented example to a training row of static shapes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scored(self, example: Example, native_size: tf.Tensor, canvas: Size) -> Example:
         """Pads an example to an evaluation row of static shapes; `native_size` is its size as loaded, int32 [2]."""
-        raise NotImplementedError
 
     def truth(self, dataset: Dataset) -> Callable[[int], Annotations] | None:
         """How metrics on the host get the instances of an image; None where the truth is in the batches."""

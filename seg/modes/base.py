@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import inspect
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -112,7 +113,7 @@ class Call:
     command: Sequence[str] = ()
 
 
-class Mode:
+class Mode(ABC):
     """A mode; an instance is one call of it. The first line of its docstring is shown by `--help`.
 
     Attributes:
@@ -132,9 +133,9 @@ class Mode:
     def __init__(self, call: Call):
         self.call = call
 
+    @abstractmethod
     def run(self) -> dict[str, Any] | None:
         """Does the work. Returns the results, which the command line prints; None for none."""
-        raise NotImplementedError
 
     def build(self) -> Experiment:
         """Builds what the mode runs, for notebooks."""
@@ -206,9 +207,9 @@ class ExperimentMode(Mode):
           UserError: for the first thing that is wrong.
         """
 
+    @abstractmethod
     def execute(self) -> dict[str, Any] | None:
         """Does the work with `self.experiment`. Returns results that JSON can hold, or None."""
-        raise NotImplementedError
 
     def check_weights(self) -> None:
         """For `--validate`: refuses a checkpoint that `execute` could not use."""

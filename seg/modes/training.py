@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,9 @@ class Training(ExperimentMode):
         """Whether an earlier run in the directory is removed."""
         return self.call.flags['fresh']
 
+    @abstractmethod
     def inputs(self) -> tuple[Input, ...]:
         """The training input and, if the mode evaluates, the evaluation input."""
-        raise NotImplementedError
 
     def evaluated(self) -> Any:
         """The data set that the mode evaluates on, None if it evaluates nothing."""

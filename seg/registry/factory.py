@@ -60,7 +60,7 @@ class Factory:
                 if built is None:
                     raise UserError(
                         f'{self.slot}: {self.entry.reference} ({self.entry.place}) returned None, expected what it '
-                        f'builds, as docs/plugins.md tells of {self.entry.kind}. Is a return missing?'
+                        f'builds (see docs/plugins.md on {self.entry.kind}). Is a return missing?'
                     )
                 return built
         key = self.entry.key
@@ -115,7 +115,7 @@ class Factory:
         of = f' from {call}' if call else ''
         return UserError(
             f'{self.slot}: {entry.reference} ({entry.place}) returned {found}{of}; expected {expected}. '
-            f'docs/plugins.md tells of {entry.kind}.'
+            f'See docs/plugins.md on {entry.kind}.'
         )
 
 

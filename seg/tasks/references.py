@@ -122,7 +122,7 @@ def _tried(factory: Factory, call: str, function: Callable[..., str], *arguments
     except UserError:
         raise
     except Exception as error:
-        raise factory.failed(error, call, f'docs/plugins.md tells what {factory.entry.kind} are given.') from error
+        raise factory.failed(error, call, f'See docs/plugins.md on the arguments of {factory.entry.kind}.') from error
 
 
 def _term(term: Any) -> str:
