@@ -25,6 +25,8 @@ PARAMS = (
     'RunConfig.num_pictures=1',
     'models.deeplab_v3plus.output_stride=16',
     'schedules.cosine.warmup_steps=2',
+    'experiment.optimizer=@optimizers.sgd',  # AdamW has many more operations to trace.
+    'optimizers.sgd.schedule=@schedules.cosine',
 )
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
