@@ -202,7 +202,7 @@ class Detections(NamedTuple):
     masks: Sequence[dict[str, Any]]
 
 
-class Picture(NamedTuple):
+class ImageSummary(NamedTuple):
     """A figure for TensorBoard.
 
     Attributes:

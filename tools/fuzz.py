@@ -3,7 +3,7 @@
     python tools/fuzz.py [--formats pth,h5] [--mutations 3000] [--seed 0] [--first 0] [--keep DIR]
 
 Small valid files are made, changed at random and read, one after the other, by a worker process for each format. A
-mutation is a finding if it raises another exception than a `UserError` (or `PictureError`, or TensorFlow's `OpError`
+mutation is a finding if it raises another exception than a `UserError` (or `ImageError`, or TensorFlow's `OpError`
 where the reader is a graph), kills the worker, or needs more than 2 s of CPU time or more than 1 GB of memory. The
 files of findings are kept, and the number of each reproduces it:
 

@@ -243,12 +243,12 @@ def _image(folder: pathlib.Path) -> Format:
                     refused.append(error)
         with reading.limited(180):
             reading.read_size(path)
-            reading.read_picture(path)
+            reading.read_image(path)
         if refused:
             raise refused[0]
 
     seeds = [Seed(name, (folder / name).read_bytes()) for name in pictures]
-    return Format(seeds, read, (UserError, reading.PictureError, ValueError, tf.errors.OpError))
+    return Format(seeds, read, (UserError, reading.ImageError, ValueError, tf.errors.OpError))
 
 
 def _label(folder: pathlib.Path) -> Format:

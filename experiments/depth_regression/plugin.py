@@ -182,13 +182,13 @@ class Depth(Task):
 class DepthMaps(Outputs):
     """Writes the depth of each image as a PNG of 16 bits, in millimetres, at the image's own size."""
 
-    def plan(self, picture, canvas):
-        return OneCanvas(picture, canvas, ('depth',))
+    def plan(self, image, canvas):
+        return OneCanvas(image, canvas, ('depth',))
 
     def prediction_bytes(self, size, canvas):
         return 16 * size[0] * size[1]
 
-    def picture(self, source, pixels, prediction):
+    def write(self, source, pixels, prediction):
         bands = upscaled(np.float32(prediction['depth'])[..., None], pixels.shape[:2])
         depth = np.concatenate([band for _, band in bands])[..., 0]
         with self.file(f'{source.name}.png') as file:

@@ -12,7 +12,7 @@ from absl import logging
 
 from seg.datasets import checking, coco_json, coco_layout, coco_masks, image_files
 from seg.datasets.base import Dataset, unsupported
-from seg.drawing.palette import object_palette
+from seg.drawing.palette import instance_palette
 from seg.errors import UserError
 from seg.masks import runs
 from seg.registry import datasets
@@ -89,7 +89,7 @@ class Coco(Dataset):
             num_examples=len(self._names),
             max_size=tuple(contents.sizes.max(axis=0).tolist()),
             original_ids=contents.category_ids,
-            colors=object_palette(len(contents.class_names)),
+            colors=instance_palette(len(contents.class_names)),
         )
         empty = int((np.diff(contents.instances.splits) == 0).sum())
         logging.info(

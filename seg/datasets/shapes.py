@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from seg.datasets import outlines
 from seg.datasets.base import Dataset, histogram, instances, unsupported
-from seg.drawing.palette import object_palette, voc_palette
+from seg.drawing.palette import instance_palette, voc_palette
 from seg.errors import UserError
 from seg.masks import ragged
 from seg.number_checks import check_counts, check_number, check_whole
@@ -111,7 +111,7 @@ class Shapes(Dataset):
             class_names=names,
             num_examples=num_examples,
             max_size=size,
-            colors=(object_palette if objects_only else voc_palette)(len(names)),
+            colors=(instance_palette if objects_only else voc_palette)(len(names)),
         )
         self._split, self._target, self._size = split, target, size
         self._objects, self._min_object_size, self._noise = objects, min_object_size, noise

@@ -216,7 +216,7 @@ def class_ap(masks: np.ndarray, boxes: np.ndarray, class_names: Sequence[str]) -
     title = f'AP of each class; blue: masks, mean {masks[found].mean():.3f}; orange: boxes, {boxes[found].mean():.3f}'
     notes = [f'The {_MOST // 2} highest and the {_MOST // 2} lowest of {len(found)}'] if cut else []
     if absent := len(class_names) - len(found):
-        notes.append(f'no object: {absent} of {len(class_names)} classes')
+        notes.append(f'no instance: {absent} of {len(class_names)} classes')
     _title(figure, title + ('\n' + '; '.join(notes) if notes else ''))
     return _pixels(figure)
 

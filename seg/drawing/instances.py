@@ -190,11 +190,11 @@ class InstanceComparison:
     def _counts(self) -> str:
         crowds = len(self._truth.classes) - self.found - self.missed
         more = f', {crowds} crowd{"s" if crowds > 1 else ""}' if crowds else ''
-        return f'{_number(self.found + self.missed, "object")}, {self.missed} missed{more}'
+        return f'{_number(self.found + self.missed, "instance")}, {self.missed} missed{more}'
 
     def _figures(self) -> str:
         if self.f1 is None:
-            return '  ·  no object'
+            return '  ·  no instance'
         return f'  ·  F1 {self.f1:.3f}  ·  {self.found} found, {self.missed} missed, {self.false} false'
 
     def _class_label(self, c: int) -> str:
@@ -209,7 +209,7 @@ class InstanceComparison:
         there = truth[~np.asarray(self._truth.is_crowd, bool)].tolist()
         found = truth[self._matches.found >= 0].tolist()
         classes = sorted({*map(int, self._detections.classes), *map(int, truth)})
-        title = [Entry(None, remark='found of those there:')] if classes else []
+        title = [Entry(None, remark='found, of all true ones:')] if classes else []
         return title + [
             Entry(vivid(self._colors[c]), self._class_label(c), f'{found.count(c)}/{there.count(c)}') for c in classes
         ]

@@ -19,10 +19,10 @@ def palette_png(classes: np.ndarray, colors: Sequence[Color]) -> Image.Image:
       classes: [H, W] integer class ids below 256.
       colors: one per class.
     """
-    picture = Image.fromarray(classes.astype(np.uint8), 'P')
+    image = Image.fromarray(classes.astype(np.uint8), 'P')
     flat = [channel for color in colors for channel in color]
-    picture.putpalette(flat + [0] * (768 - len(flat)))
-    return picture
+    image.putpalette(flat + [0] * (768 - len(flat)))
+    return image
 
 
 def colorize(classes: np.ndarray, colors: Sequence[Color], ignore_label: int) -> np.ndarray:

@@ -79,8 +79,8 @@ def legend(class_names: Sequence[str], colors: Sequence[Color]) -> np.ndarray:
     lines = [line for entry in entries for line in flow([entry], font, _ROOM)]
     width = max(sum(_widths(entry, font)) for (entry,) in lines)
     step = round(_FONT * 1.5)
-    picture = Image.new('RGB', (width + 2 * MARGIN, len(lines) * step + 2 * MARGIN), BACKGROUND)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new('RGB', (width + 2 * MARGIN, len(lines) * step + 2 * MARGIN), BACKGROUND)
+    draw = ImageDraw.Draw(image)
     for i, line in enumerate(lines):
         draw_entries(draw, line, font, MARGIN + i * step)
-    return np.asarray(picture)
+    return np.asarray(image)

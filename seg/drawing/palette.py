@@ -26,7 +26,7 @@ def voc_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
     return tuple(colors)
 
 
-def object_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
+def instance_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
     """Colours of the classes of instances, which are drawn over images: vivid, none near black, white or grey.
 
     Successive hues are a golden section of the circle apart, so that those of the first classes differ much however

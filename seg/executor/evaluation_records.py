@@ -63,7 +63,7 @@ class EvaluationRecords:
         if self._events is None:
             self._events = Events(self._folder.eval, max(step - 1, 0))
         self._events.scalars(step, evaluation.metrics)
-        self._events.pictures(step, evaluation.pictures)
+        self._events.figures(step, evaluation.figures)
         self._events.flush()
         self.write_details(split, step, evaluation.details)
         # The line comes last: it shows the next start that everything else is written.

@@ -16,7 +16,7 @@ from seg.executor import unread
 from seg.executor.gallery import Gallery
 from seg.executor.progress import Progress
 from seg.metrics.base import Metric, RowMetric, SumMetric
-from seg.structures import Input, LossTerm, Picture
+from seg.structures import ImageSummary, Input, LossTerm
 
 
 class Evaluation(NamedTuple):
@@ -27,7 +27,7 @@ class Evaluation(NamedTuple):
       examples: number of images that count.
       seconds: duration of the pass, including tracing.
       images_per_second: without the first batch, which includes tracing; of all images if there is only one batch.
-      pictures: figures of the fixed, the worst and the best images, and the metrics' charts.
+      figures: of the fixed, the worst and the best images, and the metrics' charts.
       details: results of metrics that are not numbers, by name; values for JSON.
     """
 
@@ -35,7 +35,7 @@ class Evaluation(NamedTuple):
     examples: int
     seconds: float
     images_per_second: float
-    pictures: list[Picture]
+    figures: list[ImageSummary]
     details: dict[str, Any]
 
 
@@ -113,12 +113,12 @@ class Evaluator:
             examples,
             end - start,
             timed / max(seconds, 1e-9),
-            [*gallery.pictures(), *self._charts()] if num_pictures else [],
+            [*gallery.figures(), *self._charts()] if num_pictures else [],
             {name: value for metric in self._metrics for name, value in metric.details().items()},
         )
 
-    def _charts(self) -> list[Picture]:
-        return [picture for metric in self._metrics for picture in metric.pictures()]
+    def _charts(self) -> list[ImageSummary]:
+        return [chart for metric in self._metrics for chart in metric.charts()]
 
 
 def _named(metric: Metric) -> str:

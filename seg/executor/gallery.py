@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from seg.structures import Picture
+from seg.structures import ImageSummary
 
 
 class Gallery:
@@ -56,11 +56,11 @@ class Gallery:
         """Keeps the figure of a chosen image; its `draw()` returns pixels, uint8 [H, W, 3]."""
         self._kept[int(index)] = figure
 
-    def pictures(self) -> list[Picture]:
+    def figures(self) -> list[ImageSummary]:
         """Draws each image once: `fixed/1`, …, `worst/1` (the very worst), …, `best/1`, …"""
         drawn = {index: figure.draw() for index, figure in self._kept.items()}
         return [
-            Picture(f'{kind}/{number}', drawn[index], photo=True)
+            ImageSummary(f'{kind}/{number}', drawn[index], photo=True)
             for kind, ranked in self._kinds.items()
             for number, (_, index) in enumerate(ranked, 1)
         ]

@@ -10,7 +10,7 @@ from keras import ops
 from seg.layers.norm import BatchNorm, NormFactory
 from seg.ops import dispatch
 from seg.ops.conv import conv2d, depthwise_conv2d
-from seg.ops.pictures import zero_outside
+from seg.ops.valid_cells import zero_outside
 
 ACTIVATIONS = {'relu': ops.relu, 'relu6': dispatch.relu6, None: lambda x: x}
 

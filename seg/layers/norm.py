@@ -12,8 +12,8 @@ from keras import ops
 from seg.errors import UserError, shown
 from seg.number_checks import check_number, check_whole
 from seg.ops import dispatch
-from seg.ops.pictures import valid_cells
 from seg.ops.replicas import num_replicas, sum_over_replicas
+from seg.ops.valid_cells import valid_cells
 
 KINDS = {
     'sync': 'batch normalisation over all replicas',

@@ -17,7 +17,7 @@ class PixelNorm(keras.layers.Layer):
     """Subtracts a mean pixel and divides by a deviation, in float32 or better, then casts.
 
     Pixels equal to `structures.PAD_PIXEL` become 0 whatever the mean, as convolutions pad. No pixel of a file is equal
-    to it, for its values are not whole numbers. Later layers handle the outside of an image by `seg.ops.pictures`.
+    to it, for its values are not whole numbers. Later layers handle the outside of an image by `seg.ops.valid_cells`.
     """
 
     def __init__(self, mean: Sequence[float] = PAD_PIXEL, std: Sequence[float] = IMAGENET_STD, *, name: str):

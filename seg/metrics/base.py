@@ -1,7 +1,7 @@
 """The contract of metrics: `SumMetric` or `RowMetric`.
 
 Most metrics are sums: the device computes the sums of one batch over all replicas, so that little is copied to the
-host. A metric that must compare image by image takes a row per image instead.
+host. A metric that must compare image by image gets a row per image instead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from seg.structures import Annotations, Picture
+from seg.structures import Annotations, ImageSummary
 
 
 class Metric:
@@ -38,7 +38,7 @@ class Metric:
         """Whether a higher value of one of `names()` is better; if not, the lowest value decides `best/`."""
         return True
 
-    def pictures(self) -> list[Picture]:
+    def charts(self) -> list[ImageSummary]:
         """Charts of all images added so far, for TensorBoard."""
         return []
 
@@ -67,7 +67,7 @@ class SumMetric(Metric):
         """Adds the result of `update`, summed over all replicas, on the host.
 
         Raises:
-          UserError: if the values cannot be right.
+          UserError: if the values are not valid.
         """
 
 
@@ -95,17 +95,17 @@ class RowMetric(Metric):
           truth: for the same images, the result of the input's `truth`; None if the input has none.
 
         Raises:
-          UserError: if the values cannot be right.
+          UserError: if the values are not valid.
         """
 
     def self_test(self, truths: Iterable[tuple[str, Annotations]]) -> None:
-        """Scores the ground truth of some images as if it were predicted, before a training.
+        """Scores the ground truth of some images as if it were predicted, before a training. By default nothing.
 
         Args:
           truths: names of images with their data set, for messages, and their annotations.
 
         Raises:
-          UserError: unless that gives perfect scores.
+          UserError: if the scores are not perfect.
         """
 
 

@@ -14,12 +14,12 @@ from seg.drawing import charts
 from seg.errors import UserError
 from seg.masks import paste, runs
 from seg.metrics.base import RowMetric
-from seg.metrics.coco_evaluation import AREAS, Comparison, Curves, Found
-from seg.metrics.operating_point import Judged, OperatingPoint, best_point, judge
-from seg.metrics.truth_check import check_objects, cut_out
+from seg.metrics.coco_evaluation import AREAS, Comparison, Curves, ImageDetections
+from seg.metrics.operating_point import MatchedDetections, OperatingPoint, best_point, match_all
+from seg.metrics.truth_check import check_annotations, cut_out
 from seg.number_checks import check_whole
 from seg.registry import metrics
-from seg.structures import Annotations, Detections, Picture
+from seg.structures import Annotations, Detections, ImageSummary
 
 # The value of probability 1 in the masks that are copied to the host as uint16.
 MASK_STEPS = 65535
@@ -53,17 +53,17 @@ class CocoAP(RowMetric):
         self.num_classes = num_classes
         self.class_names = tuple(class_names)
         self.max_detections = max_detections
-        self._told: list[str] = []
+        self._logged: list[str] = []
         self.reset()
 
     def reset(self) -> None:
         """Forgets all images."""
         self._truth: list[Annotations] = []
-        self._found: list[Found] = []
+        self._found: list[ImageDetections] = []
         self._scored: _Scored | None = None
 
     def rows(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, Any]:
-        """Scales detections to the images' own size, on the device. Pure; shapes are static; compiles with XLA.
+        """Scales detections to the images' own sizes, on the device. Pure; shapes are static; compiles with XLA.
 
         Args:
           batch: `size` int32 [B, 2], height and width of the image on its canvas, and `native_size` int32 [B, 2], its
@@ -74,7 +74,7 @@ class CocoAP(RowMetric):
         Returns:
           `boxes` float32, in pixels of the image itself, `scores` float32, `classes` int32, and `masks` uint16,
           probabilities times `MASK_STEPS`. They take half the memory of float32, and the error of a probability is
-          below 0.00001. (With 8 bits one pixel in 2,000 of an instance is decided otherwise.)
+          below 0.00001. (With 8 bits, one pixel in 2,000 of an instance would differ.)
         """
         scale = ops.cast(batch['native_size'], 'float32') / ops.cast(batch['size'], 'float32')
         return {
@@ -95,33 +95,34 @@ class CocoAP(RowMetric):
           UserError: if a class is not one of the data set's, or a score or a box is not finite. Nothing of that image
             is added then.
         """
-        for i, objects in enumerate(truth):
-            there = np.flatnonzero(rows['classes'][i] >= 0)
-            boxes, scores, classes = (rows[key][i][there] for key in ('boxes', 'scores', 'classes'))
-            self._refuse(boxes, scores, classes, objects)
-            masks = rows['masks'][i][there] / np.float32(MASK_STEPS)
+        for i, instances in enumerate(truth):
+            present = np.flatnonzero(rows['classes'][i] >= 0)
+            boxes, scores, classes = (rows[key][i][present] for key in ('boxes', 'scores', 'classes'))
+            self._refuse(boxes, scores, classes, instances)
+            masks = rows['masks'][i][present] / np.float32(MASK_STEPS)
             patches = [
-                paste.paste(mask, box, objects.height, objects.width) for mask, box in zip(masks, boxes, strict=True)
+                paste.paste(mask, box, instances.height, instances.width)
+                for mask, box in zip(masks, boxes, strict=True)
             ]
-            self._keep(objects, boxes, scores, classes, patches)
+            self._keep(instances, boxes, scores, classes, patches)
 
-    def _keep(self, objects: Annotations, boxes, scores, classes, patches) -> None:
-        encoded = [runs.patch_to_coco(*patch, objects.height, objects.width) for patch in patches]
+    def _keep(self, instances: Annotations, boxes, scores, classes, patches) -> None:
+        encoded = [runs.patch_to_coco(*patch, instances.height, instances.width) for patch in patches]
         areas = np.array([np.count_nonzero(patch) for _, _, patch in patches], np.float64)
-        self._truth.append(objects)
-        self._found.append(Found(Detections(boxes, scores, classes, encoded), areas))
+        self._truth.append(instances)
+        self._found.append(ImageDetections(Detections(boxes, scores, classes, encoded), areas))
         self._scored = None
 
-    def _refuse(self, boxes, scores, classes, objects: Annotations) -> None:
+    def _refuse(self, boxes, scores, classes, instances: Annotations) -> None:
         for whose, ids, advice in (
             ('predicted', classes, "Check the model's number of classes."),
-            ('true', np.asarray(objects.classes), 'Check the data set: its class names and its id mapping.'),
+            ('true', np.asarray(instances.classes), 'Check the data set: its class names and its id mapping.'),
         ):
-            stray = ids[(ids < 0) | (ids >= self.num_classes)]
-            if len(stray):
+            invalid = ids[(ids < 0) | (ids >= self.num_classes)]
+            if len(invalid):
                 raise UserError(
-                    f'metrics.coco_ap: {len(stray)} {whose} class(es) of image {len(self._truth)} of this evaluation '
-                    f'are none of 0 to {self.num_classes - 1}, such as {stray[0]}. {advice}'
+                    f'metrics.coco_ap: {len(invalid)} {whose} class(es) of image {len(self._truth)} of this evaluation '
+                    f'are none of 0 to {self.num_classes - 1}, such as {invalid[0]}. {advice}'
                 )
         bad = ~(np.isfinite(scores) & np.isfinite(boxes).all(axis=1))
         if bad.any():
@@ -149,27 +150,26 @@ class CocoAP(RowMetric):
         fitting = list(islice(fits, 2))
         if not fitting:
             logging.warning(
-                'metrics.coco_ap: no image has between 1 and %d objects, so the check that the truth scores 1.0 was '
-                'skipped.',
+                'metrics.coco_ap: no image has between 1 and %d instances, so the self-test was skipped.',
                 self.max_detections,
             )
             return
         own = CocoAP(num_classes=self.num_classes, class_names=self.class_names, max_detections=self.max_detections)
         for name, truth in fitting:
-            check_objects(truth, self.num_classes, f'metrics.coco_ap: {name}')
-            objects = np.flatnonzero(~np.asarray(truth.is_crowd, bool))
-            boxes, classes = np.asarray(truth.boxes, np.float32)[objects], np.asarray(truth.classes, np.int32)[objects]
-            patches = [paste.paste(*cut_out(truth.masks[i]), truth.height, truth.width) for i in objects]
-            own._keep(truth, boxes, np.ones(len(objects), np.float32), classes, patches)
+            check_annotations(truth, self.num_classes, f'metrics.coco_ap: {name}')
+            counted = np.flatnonzero(~np.asarray(truth.is_crowd, bool))
+            boxes, classes = np.asarray(truth.boxes, np.float32)[counted], np.asarray(truth.classes, np.int32)[counted]
+            patches = [paste.paste(*cut_out(truth.masks[i]), truth.height, truth.width) for i in counted]
+            own._keep(truth, boxes, np.ones(len(counted), np.float32), classes, patches)
         lost = {kind: ap for kind, curves in own._score().curves.items() if (ap := curves.ap()) < 1 - 1e-9}
         if lost:
             found = ', '.join(f'{kind} AP {ap:.4f}' for kind, ap in lost.items())
             names = ' and '.join(name for name, _ in fitting)
             raise UserError(
-                f'metrics.coco_ap: the truth of {names}, scored as predictions, gives {found}; '
-                'expected 1. Look for objects without an area, or masks of another image.'
+                f'metrics.coco_ap: the ground truth of {names}, scored as predictions, gives {found}; '
+                'expected 1. Look for instances without an area, or masks of another image.'
             )
-        logging.info('Self-test: the objects of %d image(s) score an AP of 1.', len(fitting))
+        logging.info('Self-test: the instances of %d image(s) score an AP of 1.', len(fitting))
 
     # ---- Results -----------------------------------------------------------------------------------------------------
 
@@ -213,7 +213,7 @@ class CocoAP(RowMetric):
         best = scored.best
         scores |= {'precision': best.precision, 'recall': best.recall, 'f1': best.f1}
         scores |= {'best_threshold': best.threshold, 'threat_score': best.threat_score}
-        scores |= {'max_detections': self.max_detections, 'objects': int(scored.objects.sum())}
+        scores |= {'max_detections': self.max_detections, 'objects': int(scored.instances.sum())}
         scores['detections'] = int(scored.detections.sum())
         for kind, curves in scored.curves.items():
             scores |= {f'{kind}_ap/{name}': curves.ap(label=c) for c, name in enumerate(self.class_names)}
@@ -222,7 +222,7 @@ class CocoAP(RowMetric):
     def details(self) -> dict[str, Any]:
         """`instances`: a table of the classes, precision-recall curves and the histogram of the scores, for JSON."""
         scored = self._score()
-        right, wrong = self._histogram(scored.judged)
+        right, wrong = self._histogram(scored.matched)
         return {
             'instances': {
                 'max_detections': self.max_detections,
@@ -244,7 +244,7 @@ class CocoAP(RowMetric):
             }
         }
 
-    def pictures(self) -> list[Picture]:
+    def charts(self) -> list[ImageSummary]:
         """Charts of all images added so far: `precision_recall`, `class_ap` and `score_histogram`."""
         scored = self._score()
         lines = {(kind, iou): c.precisions(iou) for kind, c in scored.curves.items() for iou in _CURVES}
@@ -254,25 +254,25 @@ class CocoAP(RowMetric):
         ]
         best = scored.best
         return [
-            Picture('precision_recall', charts.precision_recall(lines, best.recall, best.precision)),
-            Picture('class_ap', charts.class_ap(*aps, self.class_names)),
-            Picture('score_histogram', charts.score_histogram(*self._histogram(scored.judged), best.threshold)),
+            ImageSummary('precision_recall', charts.precision_recall(lines, best.recall, best.precision)),
+            ImageSummary('class_ap', charts.class_ap(*aps, self.class_names)),
+            ImageSummary('score_histogram', charts.score_histogram(*self._histogram(scored.matched), best.threshold)),
         ]
 
     def _class_row(self, scored: _Scored, c: int) -> dict[str, Any]:
-        judged, threshold = scored.judged, scored.best.threshold
-        counting = (judged.labels == c) & (judged.scores >= (np.inf if threshold is None else threshold))
-        right, objects = int(judged.right[counting].sum()), int(scored.objects[c])
-        point = OperatingPoint(threshold, right, int(counting.sum()) - right, objects - right)
+        matched, threshold = scored.matched, scored.best.threshold
+        counting = (matched.labels == c) & (matched.scores >= (np.inf if threshold is None else threshold))
+        right, instances = int(matched.right[counting].sum()), int(scored.instances[c])
+        point = OperatingPoint(threshold, right, int(counting.sum()) - right, instances - right)
         row = {
             'name': self.class_names[c],
-            'objects': objects,
+            'objects': instances,
             'crowds': int(scored.crowds[c]),
             'detections': int(scored.detections[c]),
         }
         for kind, curves in scored.curves.items():
             row |= {f'{kind}_ap': curves.ap(label=c), f'{kind}_ap50': curves.ap(iou=0.5, label=c)}
-        row |= {'precision': point.precision, 'recall': point.recall if objects else None}
+        row |= {'precision': point.precision, 'recall': point.recall if instances else None}
         return _rounded(row)
 
     def _score(self) -> _Scored:
@@ -283,18 +283,18 @@ class CocoAP(RowMetric):
     def _explain(self, scores: Mapping[str, float | None]) -> None:
         """Logs once which scores are missing, and why."""
         absent = [area for area in AREAS if scores[f'mask_ap_{area}'] is None]
-        if absent and absent != self._told:
+        if absent and absent != self._logged:
             logging.info(
-                'metrics.coco_ap: no object in this area range: %s. So there are no scores %s.',
+                'metrics.coco_ap: no instance in this area range: %s. So there are no scores %s.',
                 ', '.join(absent),
                 ', '.join(f'*_{score}_{area}' for area in absent for score in ('ap', 'ar')),
             )
-        self._told = absent
+        self._logged = absent
 
     @staticmethod
-    def _histogram(judged: Judged) -> tuple[np.ndarray, np.ndarray]:
+    def _histogram(matched: MatchedDetections) -> tuple[np.ndarray, np.ndarray]:
         """(right, wrong) detections by score, [20] int64 each."""
-        counts = [np.histogram(judged.scores[judged.right == r], _BINS, (0, 1))[0] for r in (True, False)]
+        counts = [np.histogram(matched.scores[matched.right == r], _BINS, (0, 1))[0] for r in (True, False)]
         return counts[0], counts[1]
 
 
@@ -303,31 +303,33 @@ class _Scored:
 
     Attributes:
       curves: of boxes and of masks.
-      judged: detections, judged by mask.
+      matched: detections, matched by mask.
       best: the best score threshold.
-      objects: [K] int64, number of instances that are not crowds, by class.
+      instances: [K] int64, number of instances that are not crowds, by class.
       crowds: [K] int64.
       detections: [K] int64.
     """
 
-    def __init__(self, truth: Sequence[Annotations], found: Sequence[Found], num_classes: int, max_detections: int):
+    def __init__(
+        self, truth: Sequence[Annotations], found: Sequence[ImageDetections], num_classes: int, max_detections: int
+    ):
         crowd = np.concatenate([np.zeros(0, bool), *(np.asarray(t.is_crowd, bool) for t in truth)])
         labels = np.concatenate([np.zeros(0, np.int64), *(np.asarray(t.classes, np.int64) for t in truth)])
         predicted = np.concatenate([np.zeros(0, np.int64), *(f.detections.classes for f in found)])
-        self.objects = np.bincount(labels[~crowd], minlength=num_classes)
+        self.instances = np.bincount(labels[~crowd], minlength=num_classes)
         self.crowds = np.bincount(labels[crowd], minlength=num_classes)
         self.detections = np.bincount(predicted, minlength=num_classes)
-        if not self.objects.any():
+        if not self.instances.any():
             raise UserError(
-                f'metrics.coco_ap: no object was evaluated, so there is no score. The {len(truth)} image(s) hold '
+                f'metrics.coco_ap: no instance was evaluated, so there is no score. The {len(truth)} image(s) hold '
                 f'{len(labels)} crowd(s) and nothing else.'
             )
         comparison = Comparison(truth, found, num_classes, max_detections)
         boxes, _ = comparison.run('box')
-        masks, pairs = comparison.run('mask', pairs=True)
+        masks, matrices = comparison.run('mask', matrices=True)
         self.curves: dict[str, Curves] = {'box': boxes, 'mask': masks}
-        self.judged = judge(pairs)
-        self.best = best_point(self.judged, int(self.objects.sum()))
+        self.matched = match_all(matrices)
+        self.best = best_point(self.matched, int(self.instances.sum()))
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:

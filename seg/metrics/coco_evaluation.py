@@ -11,10 +11,10 @@ from faster_coco_eval import COCO, COCOeval_faster
 from seg.structures import Annotations, Detections
 
 AREAS = ('small', 'medium', 'large')  # Up to 32 x 32 pixels, up to 96 x 96, and above.
-_ABSENT = -1.0  # The engine's value for a mean over nothing.
+_ABSENT = -1.0  # The value in faster-coco-eval's arrays for a mean over no instance.
 
 
-class Found(NamedTuple):
+class ImageDetections(NamedTuple):
     """The detections of one image.
 
     Attributes:
@@ -26,8 +26,8 @@ class Found(NamedTuple):
     areas: np.ndarray
 
 
-class Pair(NamedTuple):
-    """The compared detections and instances of one class in one image.
+class IouMatrix(NamedTuple):
+    """The IoU of the detections and instances of one class in one image.
 
     Attributes:
       label: the class.
@@ -43,7 +43,7 @@ class Pair(NamedTuple):
 
 
 class Curves:
-    """The engine's results for boxes or for masks, by IoU threshold, class, area range and limit of detections."""
+    """Precision and recall of boxes or of masks, by IoU threshold, class, area range and limit of detections."""
 
     def __init__(self, engine: COCOeval_faster):
         self._iou = np.asarray(engine.params.iouThrs)
@@ -81,16 +81,18 @@ class Curves:
 
 
 class Comparison:
-    """The instances and detections of some images, in the form that the engine needs.
+    """The instances and detections of some images, in the form that faster-coco-eval needs.
 
-    All ids are made here and begin at 1: engines of the COCO family treat an annotation with id 0 as unmatched.
+    All ids are made here and begin at 1, because COCO's evaluators treat an annotation with id 0 as unmatched.
     """
 
-    def __init__(self, truth: Sequence[Annotations], found: Sequence[Found], num_classes: int, max_detections: int):
+    def __init__(
+        self, truth: Sequence[Annotations], found: Sequence[ImageDetections], num_classes: int, max_detections: int
+    ):
         """Converts the instances and detections.
 
         Args:
-          truth: instances of each image.
+          truth: ground truth of each image.
           found: detections of each image.
           num_classes: K.
           max_detections: number of detections per class and image that count, those with the highest scores.
@@ -98,17 +100,17 @@ class Comparison:
         self._truth, self._found, self._num_classes = truth, found, num_classes
         self._limits = sorted({limit for limit in (1, 10) if limit < max_detections} | {max_detections})
         self._images = [{'id': i, 'height': t.height, 'width': t.width} for i, t in enumerate(truth, 1)]
-        self._objects = self._index(_objects(truth))
+        self._instances = self._index(_instances(truth))
 
-    def run(self, kind: str, pairs: bool = False) -> tuple[Curves, list[Pair]]:
+    def run(self, kind: str, matrices: bool = False) -> tuple[Curves, list[IouMatrix]]:
         """Compares detections with instances.
 
         Args:
           kind: 'box' or 'mask'.
-          pairs: whether to return the compared pairs, too.
+          matrices: whether to return the IoU of all detections and instances, too.
         """
         engine = COCOeval_faster(
-            self._objects,
+            self._instances,
             self._index(_detections(self._found, kind)),
             {'box': 'bbox', 'mask': 'segm'}[kind],
             print_function=_silent,
@@ -118,26 +120,26 @@ class Comparison:
         engine.params.maxDets = list(self._limits)
         engine.evaluate()
         engine.accumulate()
-        return Curves(engine), list(self._pairs(engine)) if pairs else []
+        return Curves(engine), list(self._iou_matrices(engine)) if matrices else []
 
     def _index(self, annotations: Iterator[dict[str, Any]]) -> COCO:
         categories = [{'id': c, 'name': str(c)} for c in range(1, self._num_classes + 1)]
         tables = {'images': self._images, 'annotations': list(annotations), 'categories': categories}
         return COCO(tables, print_function=_silent)
 
-    def _pairs(self, engine: COCOeval_faster) -> Iterator[Pair]:
+    def _iou_matrices(self, engine: COCOeval_faster) -> Iterator[IouMatrix]:
         for image, (truth, found) in enumerate(zip(self._truth, self._found, strict=True), 1):
             labels, classes = np.asarray(truth.classes), np.asarray(found.detections.classes)
             scores, crowd = np.asarray(found.detections.scores, np.float64), np.asarray(truth.is_crowd, bool)
             for label in np.unique(classes):
-                # In the engine's order, with its limit.
+                # By decreasing score and with the same limit, as in `engine.ious`.
                 falling = -np.sort(-scores[classes == label])[: self._limits[-1]]
                 here = crowd[labels == label]
                 ious = np.asarray(engine.ious[image, int(label) + 1], np.float64).reshape(len(falling), len(here))
-                yield Pair(int(label), falling, ious, here)
+                yield IouMatrix(int(label), falling, ious, here)
 
 
-def _objects(truth: Sequence[Annotations]) -> Iterator[dict[str, Any]]:
+def _instances(truth: Sequence[Annotations]) -> Iterator[dict[str, Any]]:
     number = 0
     for image, t in enumerate(truth, 1):
         for box, label, crowd, area, mask in zip(t.boxes, t.classes, t.is_crowd, t.area, t.masks, strict=True):
@@ -148,8 +150,8 @@ def _objects(truth: Sequence[Annotations]) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def _detections(found: Sequence[Found], kind: str) -> Iterator[dict[str, Any]]:
-    """The area of a detection, of its box or its mask, decides whether it counts as wrong in an area range."""
+def _detections(found: Sequence[ImageDetections], kind: str) -> Iterator[dict[str, Any]]:
+    """Detections as annotations. Their area decides in which area ranges an unmatched one counts as wrong."""
     number = 0
     for image, (detections, areas) in enumerate(found, 1):
         boxes, scores, classes, masks = detections

@@ -12,11 +12,11 @@ from seg.drawing import charts
 from seg.errors import UserError
 from seg.metrics.base import SumMetric
 from seg.registry import metrics
-from seg.structures import Picture
+from seg.structures import ImageSummary
 
-# Invalid class ids are counted by value, so that a message can name them: one bin below 0, one for each of 0 to 255,
-# one above.
-_STRAY_BINS = 258
+# Invalid class ids are counted by value, so that a message can name them: a bin for values below 0, one for each of 0
+# to 255, one for values above.
+_INVALID_BINS = 258
 
 
 @metrics.register('mean_iou', target='label_map')
@@ -62,9 +62,9 @@ class MeanIoU(SumMetric):
           predictions: `classes` int [B, H, W].
 
         Returns:
-          `confusion` [K, K], `stray_labels` [258] and `stray_predictions` [258] (pixels whose id is no class, by value:
-          below 0, 0 to 255, above 255), all int32, for a sum over replicas. Exact while the batches that are summed
-          before `add` hold fewer than 2^31 pixels (5,000 images of 640 x 640).
+          `confusion` [K, K], `invalid_labels` [258] and `invalid_predictions` [258] (pixels whose id is no class, by
+          value: below 0, 0 to 255, above 255), all int32, for a sum over replicas. Exact if the batches that are summed
+          before `add` have fewer than 2^31 pixels (5,000 images of 640 x 640).
         """
         k = self.num_classes
         labels = ops.cast(batch['label'], 'int32')
@@ -75,17 +75,17 @@ class MeanIoU(SumMetric):
         counts = (labels != self.ignore_label) & (batch['weight'] > 0)[:, None, None]
         known_label = (labels >= 0) & (labels < k)
         known_class = (classes >= 0) & (classes < k)
-        # One histogram for everything, hence one pass over the pixels: K * K cells, stray labels, stray predictions,
-        # and a last bin for the pixels that do not count.
-        stray_labels, stray_classes, nowhere = k * k, k * k + _STRAY_BINS, k * k + 2 * _STRAY_BINS
-        bins = ops.where(known_class, labels * k + classes, stray_classes + ops.clip(classes, -1, 256) + 1)
-        bins = ops.where(known_label, bins, stray_labels + ops.clip(labels, -1, 256) + 1)
+        # One histogram for everything, hence one pass over the pixels: K * K cells, invalid labels, invalid
+        # predictions, and a last bin for the pixels that do not count.
+        invalid_labels, invalid_classes, nowhere = k * k, k * k + _INVALID_BINS, k * k + 2 * _INVALID_BINS
+        bins = ops.where(known_class, labels * k + classes, invalid_classes + ops.clip(classes, -1, 256) + 1)
+        bins = ops.where(known_label, bins, invalid_labels + ops.clip(labels, -1, 256) + 1)
         bins = ops.reshape(ops.where(counts, bins, nowhere), (-1,))
         histogram = ops.segment_sum(ops.ones_like(bins), bins, num_segments=nowhere + 1)
         return {
-            'confusion': ops.reshape(histogram[:stray_labels], (k, k)),
-            'stray_labels': histogram[stray_labels:stray_classes],
-            'stray_predictions': histogram[stray_classes:nowhere],
+            'confusion': ops.reshape(histogram[:invalid_labels], (k, k)),
+            'invalid_labels': histogram[invalid_labels:invalid_classes],
+            'invalid_predictions': histogram[invalid_classes:nowhere],
         }
 
     def add(self, values: Mapping[str, np.ndarray]) -> None:
@@ -94,24 +94,24 @@ class MeanIoU(SumMetric):
         Raises:
           UserError: if a label or a prediction is not a class id. Nothing is added then.
         """
-        self._refuse_stray(
-            values['stray_labels'],
+        self._refuse_invalid(
+            values['invalid_labels'],
             f'labels are neither a class (0 to {self.num_classes - 1}) nor the ignore label {self.ignore_label}',
             'Check the data set: its class names, its id mapping and its ignore label.',
         )
-        self._refuse_stray(
-            values['stray_predictions'],
+        self._refuse_invalid(
+            values['invalid_predictions'],
             f'predicted ids are no class (0 to {self.num_classes - 1})',
             "Check the model's number of output channels.",
         )
         self.confusion = self.confusion + np.asarray(values['confusion'], np.int64)
 
     @staticmethod
-    def _refuse_stray(counts: np.ndarray, problem: str, advice: str) -> None:
+    def _refuse_invalid(counts: np.ndarray, problem: str, advice: str) -> None:
         counts = np.asarray(counts, np.int64)
         if not counts.any():
             return
-        names = ['below 0', *(str(value) for value in range(_STRAY_BINS - 2)), f'above {_STRAY_BINS - 3}']
+        names = ['below 0', *(str(value) for value in range(_INVALID_BINS - 2)), f'above {_INVALID_BINS - 3}']
         found = ', '.join(f'{names[i]} ({counts[i]:,} pixels)' for i in np.flatnonzero(counts)[:8])
         raise UserError(f'metrics.mean_iou: {counts.sum():,} {problem}: {found}. {advice}')
 
@@ -161,13 +161,13 @@ class MeanIoU(SumMetric):
         scores['pixels'] = pixels
         return scores | {f'iou/{self.class_names[c]}': iou for c, iou in ious.items()}
 
-    def pictures(self) -> list[Picture]:
+    def charts(self) -> list[ImageSummary]:
         """Charts of all batches added so far: `confusion_matrix`, `class_iou` and `class_pixels`."""
         truth, predicted = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
         return [
-            Picture('confusion_matrix', charts.confusion_matrix(self.confusion, self.class_names)),
-            Picture('class_iou', charts.class_iou(self._ious(), self.class_names)),
-            Picture('class_pixels', charts.class_pixels(truth, predicted, self.class_names)),
+            ImageSummary('confusion_matrix', charts.confusion_matrix(self.confusion, self.class_names)),
+            ImageSummary('class_iou', charts.class_iou(self._ious(), self.class_names)),
+            ImageSummary('class_pixels', charts.class_pixels(truth, predicted, self.class_names)),
         ]
 
     def details(self) -> dict[str, Any]:

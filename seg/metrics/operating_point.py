@@ -1,4 +1,4 @@
-"""Right, wrong and missed instances at one score threshold, the values for a user of the model."""
+"""Right, wrong and missed instances at the best score threshold, for users of the model."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 import numpy as np
 
 from seg.masks import matching
-from seg.metrics.coco_evaluation import Pair
+from seg.metrics.coco_evaluation import IouMatrix
 
 
-class Judged(NamedTuple):
-    """All detections of all images and classes that count.
+class MatchedDetections(NamedTuple):
+    """The detections of all images and classes, without those in crowd regions.
 
     Attributes:
       scores: float64 [D].
-      right: bool [D].
-      labels: int [D], their classes.
+      right: bool [D], whether a detection matches an instance.
+      labels: int [D], classes.
     """
 
     scores: np.ndarray
@@ -57,35 +57,35 @@ class OperatingPoint(NamedTuple):
         return self.right / (self.right + self.wrong + self.missed)
 
 
-def judge(pairs: Sequence[Pair]) -> Judged:
-    """Decides which detections are right, at IoU .5, class by class. Those in a crowd region are excluded."""
-    matched = [matching.match(pair.ious, pair.crowd) for pair in pairs]
+def match_all(matrices: Sequence[IouMatrix]) -> MatchedDetections:
+    """Matches detections with instances at IoU .5, class by class. Detections in a crowd region are excluded."""
+    matched = [matching.match(matrix.ious, matrix.crowd) for matrix in matrices]
     counts = [found != matching.CROWD for found in matched]
-    scores = [pair.scores[c] for pair, c in zip(pairs, counts, strict=True)]
+    scores = [matrix.scores[c] for matrix, c in zip(matrices, counts, strict=True)]
     right = [found[c] >= 0 for found, c in zip(matched, counts, strict=True)]
-    labels = [np.full(np.sum(c), pair.label) for pair, c in zip(pairs, counts, strict=True)]
-    return Judged(
+    labels = [np.full(np.sum(c), matrix.label) for matrix, c in zip(matrices, counts, strict=True)]
+    return MatchedDetections(
         np.concatenate([np.zeros(0), *scores]),
         np.concatenate([np.zeros(0, bool), *right]),
         np.concatenate([np.zeros(0, np.int64), *labels]),
     )
 
 
-def best_point(judged: Judged, objects: int) -> OperatingPoint:
-    """Finds the threshold with the highest F1 over all classes together; the highest one of several.
+def best_point(matched: MatchedDetections, instances: int) -> OperatingPoint:
+    """Finds the threshold with the highest F1 over all classes together; of equal ones the highest threshold.
 
-    Detections with equal scores are kept or dropped together, so a threshold lies between two different scores.
+    Detections with equal scores are kept or dropped together.
 
     Args:
-      judged: all detections.
-      objects: number of instances that are not crowds, at least 1.
+      matched: all detections.
+      instances: number of instances that are not crowds, at least 1.
     """
-    order = np.argsort(-judged.scores, kind='stable')
-    scores, right = judged.scores[order], np.cumsum(judged.right[order])
+    order = np.argsort(-matched.scores, kind='stable')
+    scores, right = matched.scores[order], np.cumsum(matched.right[order])
     ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else []
     if not len(ends):
-        return OperatingPoint(None, 0, 0, objects)
-    best = ends[np.argmax(2 * right[ends] / (ends + 1 + objects))]
+        return OperatingPoint(None, 0, 0, instances)
+    best = ends[np.argmax(2 * right[ends] / (ends + 1 + instances))]
     return OperatingPoint(
-        float(scores[best]), int(right[best]), int(best + 1 - right[best]), int(objects - right[best])
+        float(scores[best]), int(right[best]), int(best + 1 - right[best]), int(instances - right[best])
     )

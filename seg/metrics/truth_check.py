@@ -11,12 +11,12 @@ from seg.errors import UserError
 from seg.masks.matching import paired_iou
 from seg.structures import Annotations
 
-# Half of the boxes must reach this IoU with their masks. Boxes may be drawn by hand, or extend behind an occluder;
-# with rows and columns exchanged, or at another scale, hardly any box reaches it.
+# Half of the boxes must reach this IoU with their masks. Boxes may be drawn by hand, or include hidden parts of an
+# instance. If rows and columns are exchanged, or the scale differs, hardly any box reaches it.
 _TYPICAL_IOU = 0.5
 
 
-def check_objects(truth: Annotations, num_classes: int, place: str) -> None:
+def check_annotations(truth: Annotations, num_classes: int, place: str) -> None:
     """Checks classes, boxes and masks, and that boxes and masks fit together.
 
     Args:
@@ -36,26 +36,26 @@ def check_objects(truth: Annotations, num_classes: int, place: str) -> None:
         'masks': len(truth.masks),
     }
     if len(set(lengths.values())) > 1:
-        raise UserError(f'{place}: its lists of objects have different lengths: {lengths}.')
+        raise UserError(f'{place}: expected one entry of each for every instance, received {lengths}.')
     for i, (box, label, mask) in enumerate(zip(boxes, classes, truth.masks, strict=True)):
         if not 0 <= label < num_classes:
-            raise UserError(f'{place}, object {i}: its class {label} is none of 0 to {num_classes - 1}.')
+            raise UserError(f'{place}, instance {i}: its class {label} is none of 0 to {num_classes - 1}.')
         if not (np.isfinite(box).all() and box[2] > box[0] and box[3] > box[1]):
-            raise UserError(f'{place}, object {i}: its box (y0, x0, y1, x1) = {_listed(box)} has no area.')
+            raise UserError(f'{place}, instance {i}: its box (y0, x0, y1, x1) = {_listed(box)} has no area.')
         if list(mask['size']) != [truth.height, truth.width]:
             raise UserError(
-                f'{place}, object {i}: its mask is of an image of {mask["size"][0]} x {mask["size"][1]} pixels; the '
+                f'{place}, instance {i}: its mask is of an image of {mask["size"][0]} x {mask["size"][1]} pixels; the '
                 f'image has {truth.height} x {truth.width}.'
             )
         if not coco_mask.area(mask):
-            raise UserError(f'{place}, object {i}: its mask has no pixel.')
+            raise UserError(f'{place}, instance {i}: its mask has no pixel.')
     solid = np.flatnonzero(~np.asarray(truth.is_crowd, bool))
     covered = np.array([cut_out(truth.masks[i])[1] for i in solid], float).reshape(-1, 4)
     ious = paired_iou(np.asarray(boxes, float).reshape(-1, 4)[solid], covered)
     if len(ious) and np.median(ious) < _TYPICAL_IOU:
         i = solid[int(np.argmin(ious))]
         raise UserError(
-            f'{place}: boxes and masks do not belong together (median IoU {np.median(ious):.2f}): object {i} has the '
+            f'{place}: boxes and masks do not belong together (median IoU {np.median(ious):.2f}): instance {i} has the '
             f'box (y0, x0, y1, x1) = {_listed(boxes[i])}, and its mask covers {_listed(cut_out(truth.masks[i])[1])}.'
         )
 

@@ -9,8 +9,8 @@ import keras
 
 from seg.errors import UserError
 from seg.layers.norm import NormFactory
-from seg.ops.pictures import pictures
 from seg.ops.resize import upsample_bilinear
+from seg.ops.valid_cells import images_on_canvas
 from seg.registry import backbones, decoders, heads, models
 from seg.structures import SYMBOLIC_SIDE, BackboneSpec
 
@@ -118,7 +118,7 @@ class DeepLabV3Plus(keras.Model):
         """
         seed = batch.get('seed')
         resolution = tuple(batch['image'].shape[1:3])
-        with pictures(batch['size'], resolution):
+        with images_on_canvas(batch['size'], resolution):
             return self._outputs(batch, resolution, seed, training)
 
     def _outputs(self, batch: dict[str, Any], resolution: tuple[int, int], seed: Any, training: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ against 9 for [2, 33, 33, 256] -> 129 x 129. (Gathers: 38 and 28 ms.)
 
 Three conventions differ in where output pixel p reads the input:
 
-- half pixel (`resize_pictures`): (p + 1/2) * in / out - 1/2. The images' outer edges coincide.
+- half pixel (`resize_images`): (p + 1/2) * in / out - 1/2. The images' outer edges coincide.
 - torch's `align_corners=True`: p * (in - 1) / (out - 1). The centres of the corner pixels coincide.
 - `upsample_bilinear`: p / factor. The grids coincide.
 
@@ -18,7 +18,7 @@ For other sizes it is not (512 pixels at stride 16: 32 cells, a scale of 31 / 51
 pixels at the far end), nor is the half-pixel rule (off by 7.5 pixels everywhere, and by a factor that depends on the
 size where the stride does not divide it). With p / s a model trained on crops of one size means the same on a canvas
 of any other, and the result for a pixel does not depend on the padding of the canvas. Pixels beyond an image's last
-cell (at most s - 1 of them) read that cell, whether the map ends there or not (`seg.ops.pictures`).
+cell (at most s - 1 of them) read that cell, whether the map ends there or not (`seg.ops.valid_cells`).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ import numpy as np
 from keras import ops
 
 from seg.ops import dispatch
-from seg.ops.pictures import extended
+from seg.ops.valid_cells import extended
 
 
-def resize_pictures(x: Any, size: Any, new_size: Any, canvas: tuple[int, int]) -> Any:
+def resize_images(x: Any, size: Any, new_size: Any, canvas: tuple[int, int]) -> Any:
     """Resizes the images at the top left of each map, each on its own, with half-pixel centres.
 
     Args:

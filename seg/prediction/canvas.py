@@ -15,7 +15,7 @@ from PIL import Image
 
 from seg.ops.sizes import fitted_size
 
-# Bytes of probabilities at a time: about the cache of a core.
+# Bytes of the probabilities of one band: about the cache of a core.
 _BAND_BYTES = 4 * 2**20
 
 Size = tuple[int, int]
@@ -62,36 +62,36 @@ class Plan(Protocol):
         """
 
 
-def plan(picture: np.ndarray, canvas: Size, large: str, overlap: float, probabilities: bool) -> Plan:
+def plan(image: np.ndarray, canvas: Size, large: str, overlap: float, probabilities: bool) -> Plan:
     """Plans how an image is placed on the canvas for a class map.
 
     Args:
-      picture: uint8 [H, W, 3].
+      image: uint8 [H, W, 3].
       canvas: (height, width).
       large: `shrink` or `tile`, for images that do not fit.
       overlap: overlap of neighbouring windows, as a fraction of the window.
       probabilities: whether bands must have them.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if height <= canvas[0] and width <= canvas[1]:
-        return Whole(picture, probabilities)
-    return Shrunk(picture, canvas) if large == 'shrink' else Tiled(picture, canvas, overlap)
+        return Whole(image, probabilities)
+    return Shrunk(image, canvas) if large == 'shrink' else Tiled(image, canvas, overlap)
 
 
-def fitted(picture: np.ndarray, canvas: Size) -> tuple[np.ndarray, float]:
+def fitted(image: np.ndarray, canvas: Size) -> tuple[np.ndarray, float]:
     """Scales an image, up or down, to the largest size that fits a canvas. Returns it and the scale."""
-    size = picture.shape[:2]
+    size = image.shape[:2]
     scale = min(side / own for side, own in zip(canvas, size, strict=True))
     height, width = fitted_size(size, canvas)
     # Pillow's bilinear filter widens with the reduction, so that every pixel of the image counts.
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)), scale
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)), scale
 
 
 class OneCanvas:
     """An image on one canvas, unscaled or scaled to fit; its prediction is the output for the canvas.
 
     Args:
-      picture: uint8 [H, W, 3].
+      image: uint8 [H, W, 3].
       canvas: (height, width).
       keys: outputs of the model, see `Plan`.
       maps: whether these are maps of the canvas, see `Plan`.
@@ -100,12 +100,10 @@ class OneCanvas:
 
     windows = 1
 
-    def __init__(
-        self, picture: np.ndarray, canvas: Size, keys: tuple[str, ...], maps: bool = True, fills: bool = False
-    ):
+    def __init__(self, image: np.ndarray, canvas: Size, keys: tuple[str, ...], maps: bool = True, fills: bool = False):
         self.keys, self.maps = keys, maps
-        inside = all(own <= side for own, side in zip(picture.shape[:2], canvas, strict=True))
-        self._pixels, self.scale = (picture, 1.0) if inside and not fills else fitted(picture, canvas)
+        inside = all(own <= side for own, side in zip(image.shape[:2], canvas, strict=True))
+        self._pixels, self.scale = (image, 1.0) if inside and not fills else fitted(image, canvas)
 
     def window(self, number: int) -> np.ndarray:
         return self._pixels
@@ -119,12 +117,12 @@ class Whole:
 
     scale, windows, maps = 1.0, 1, True
 
-    def __init__(self, picture: np.ndarray, probabilities: bool):
-        self._picture = picture
+    def __init__(self, image: np.ndarray, probabilities: bool):
+        self._image = image
         self.keys = ('probabilities',) if probabilities else ('classes', 'confidence')
 
     def window(self, number: int) -> np.ndarray:
-        return self._picture
+        return self._image
 
     def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
         result = next(results)
@@ -139,9 +137,9 @@ class Shrunk:
 
     windows, keys, maps = 1, ('probabilities',), True
 
-    def __init__(self, picture: np.ndarray, canvas: Size):
-        self._size = picture.shape[:2]
-        self._small, self.scale = fitted(picture, canvas)
+    def __init__(self, image: np.ndarray, canvas: Size):
+        self._size = image.shape[:2]
+        self._small, self.scale = fitted(image, canvas)
 
     def window(self, number: int) -> np.ndarray:
         return self._small
@@ -161,17 +159,17 @@ class Tiled:
 
     scale, keys, maps = 1.0, ('probabilities',), True
 
-    def __init__(self, picture: np.ndarray, canvas: Size, overlap: float):
-        self._picture = picture
+    def __init__(self, image: np.ndarray, canvas: Size, overlap: float):
+        self._image = image
         self._rows, self._columns = (
-            _Axis(own, side, overlap) for own, side in zip(picture.shape[:2], canvas, strict=True)
+            _Axis(own, side, overlap) for own, side in zip(image.shape[:2], canvas, strict=True)
         )
         self.windows = len(self._rows.starts) * len(self._columns.starts)
 
     def window(self, number: int) -> np.ndarray:
         row, column = divmod(number, len(self._columns.starts))
         top, left = self._rows.starts[row], self._columns.starts[column]
-        return self._picture[top : top + self._rows.side, left : left + self._columns.side]
+        return self._image[top : top + self._rows.side, left : left + self._columns.side]
 
     def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
         rows, columns = self._rows, self._columns

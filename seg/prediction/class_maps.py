@@ -1,4 +1,4 @@
-"""The outputs of semantic segmentation: class map, overlay, and probabilities of each image."""
+"""The outputs of semantic segmentation: class map, overlay and probabilities of each image."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class ClassMaps(Outputs):
         self._settings, self._probabilities = settings, probabilities
         self.one_canvas = settings.large_pictures == 'shrink'
 
-    def plan(self, picture: np.ndarray, canvas: Size) -> Plan:
+    def plan(self, image: np.ndarray, canvas: Size) -> Plan:
         settings = self._settings
-        return canvas_module.plan(picture, canvas, settings.large_pictures, settings.tile_overlap, self._probabilities)
+        return canvas_module.plan(image, canvas, settings.large_pictures, settings.tile_overlap, self._probabilities)
 
     def prediction_bytes(self, size: Size, canvas: Size) -> int:
         maps = canvas[0] * canvas[1]
@@ -60,7 +60,7 @@ class ClassMaps(Outputs):
             maps += canvas[0] * size[1]
         return size[0] * size[1] + 4 * self._info.num_classes * maps
 
-    def picture(self, source: Source, pixels: np.ndarray, prediction: Iterable[Band]) -> dict[str, Any]:
+    def write(self, source: Source, pixels: np.ndarray, prediction: Iterable[Band]) -> dict[str, Any]:
         """Writes the files of one image, see `Outputs`; `prediction` are its bands, top to bottom."""
         info = self._info
         classes = np.empty(pixels.shape[:2], np.uint8)

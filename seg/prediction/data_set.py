@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from seg.prediction.reading import PictureError
+from seg.prediction.reading import ImageError
 from seg.prediction.sources import Source
 
 
 def images(dataset) -> list[Source]:
-    """All images of a data set, in its order and under its names; outputs of equal names are numbered.
+    """All images of a data set, in its order, with its names; outputs with equal names are numbered.
 
     Args:
       dataset: a `seg.datasets.base.Dataset`.
@@ -22,14 +22,14 @@ def images(dataset) -> list[Source]:
     info = dataset.info
     load = tf.function(
         lambda index: dataset.load(index)['image'], input_signature=[tf.TensorSpec([], tf.int64)]
-    )  # The label is not read: nothing in this graph needs it.
+    )  # The label is not read, because this graph does not use it.
 
     def image(index: int) -> np.ndarray:
         try:
             return load(tf.constant(index, tf.int64)).numpy()
         except tf.errors.OpError as error:
-            text = re.sub(r'\{\{.*?\}\}', '', error.message).strip()  # Names of nodes.
-            raise PictureError(text.splitlines()[0] if text else type(error).__name__) from None
+            text = re.sub(r'\{\{.*?\}\}', '', error.message).strip()  # Without names of nodes.
+            raise ImageError(text.splitlines()[0] if text else type(error).__name__) from None
 
     names = [dataset.image_name(index) for index in range(info.num_examples)]
     return [
@@ -39,7 +39,7 @@ def images(dataset) -> list[Source]:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Names of outputs: the second image of a name gets `-2` at its end, and so on; `a/b` and `a//b` are one name."""
+    """Names of outputs: the second image with a name gets the ending `-2`, and so on; `a/b` and `a//b` are one name."""
     taken, found = set(map(os.path.normpath, names)), []
     seen: set[str] = set()
     for name in names:

@@ -31,11 +31,11 @@ class Job:
         self.pixels: np.ndarray | None = None
         self.plan: Plan | None = None
         self.shape: dict[str, Any] = {}
-        self.expected = 0  # Windows without a prediction yet.
+        self.expected = 0  # Number of windows without a prediction.
         self._results: queue.Queue = queue.Queue(maxsize=4)
 
     def hand_over(self, result: dict[str, np.ndarray]) -> None:
-        """Puts a result into the queue. Waits for space while the result is needed."""
+        """Puts a result into the queue. Waits for space as long as the result is needed."""
         self.expected -= 1
         while not self.done.done():
             with contextlib.suppress(queue.Full):

@@ -19,24 +19,24 @@ from PIL import Image
 from seg import drawing, files
 from seg.errors import UserError, shown
 from seg.prediction.canvas import Plan, Size
-from seg.prediction.reading import PictureError
+from seg.prediction.reading import ImageError
 from seg.prediction.sources import LEGEND, Source
 from seg.structures import DatasetInfo
 
 _JPEG_LONGEST = 65500  # Pixels; the format allows no more.
-_JPEG = {'quality': 90, 'subsampling': 0}  # Colours at full resolution: those of classes have sharp edges.
+_JPEG = {'quality': 90, 'subsampling': 0}  # Colours at full resolution, because regions of a class have sharp edges.
 
 
 class Outputs:
     """Writes predictions to one folder; every file is written atomically.
 
-    As a context it makes the folder, with a legend of the colours where there are classes, and in the end removes what
-    is half written. A subclass for each kind of prediction says how an image is placed on the canvas (`plan`,
-    `prediction_bytes`), and what becomes of the prediction (`picture`).
+    As a context it makes the folder, with a legend of the colours if there are classes, and at the end removes
+    temporary files. A subclass for each kind of prediction decides how an image is placed on the canvas (`plan`,
+    `prediction_bytes`) and writes its prediction (`write`).
 
     Attributes:
       folder: the folder.
-      one_canvas: whether every image takes one canvas only.
+      one_canvas: whether every image needs only one canvas.
     """
 
     one_canvas = True
@@ -45,9 +45,9 @@ class Outputs:
         """Takes the settings that all images share.
 
         Args:
-          folder: for everything; what earlier runs left in it stays, unless it has the same name.
-          info: of the training data: class names, and original ids if there are some.
-          colors: one (r, g, b) per class, as they are drawn.
+          folder: for all files; files of earlier runs remain, except those of the same names.
+          info: of the training data: class names, and original ids if there are any.
+          colors: one (r, g, b) per class, as drawn.
         """
         self.folder = folder
         self._info, self._colors = info, colors
@@ -86,7 +86,7 @@ class Outputs:
                 self._lines.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def plan(self, picture: np.ndarray, canvas: Size) -> Plan:
+    def plan(self, image: np.ndarray, canvas: Size) -> Plan:
         """Plans how an image, uint8 [H, W, 3], is placed on a canvas of (height, width)."""
         raise NotImplementedError
 
@@ -94,20 +94,20 @@ class Outputs:
         """Estimates the bytes in memory of the prediction and the overlay of an image of a size."""
         raise NotImplementedError
 
-    def picture(self, source: Source, pixels: np.ndarray, prediction: Any) -> dict[str, Any]:
+    def write(self, source: Source, pixels: np.ndarray, prediction: Any) -> dict[str, Any]:
         """Writes the files of one image. May be called from several threads.
 
         Args:
           source: the image.
-          pixels: uint8 [H, W, 3], the same; becomes its overlay.
-          prediction: what the `prediction` of its plan returned.
+          pixels: uint8 [H, W, 3], its pixels; may be changed in place.
+          prediction: the result of `Plan.prediction` for it.
 
         Returns:
           The part of its record with the predictions.
 
         Raises:
-          PictureError: if its name cannot be one of files.
-          UserError: if nothing can be written any more.
+          ImageError: if its name is not a valid file name.
+          UserError: if the output can no longer be written.
         """
         raise NotImplementedError
 
@@ -136,8 +136,8 @@ class Outputs:
           name: its path within the folder, such as `f'{source.name}.png'`.
 
         Raises:
-          PictureError: if the name leads out of the folder, or is too long.
-          UserError: if nothing can be written any more, or a file would be lost that no prediction wrote.
+          ImageError: if the name leads out of the folder, or is too long.
+          UserError: if the output can no longer be written, or a file that no prediction wrote would be overwritten.
         """
         path = self._path_of(name)
         temporary = os.path.join(self._scratch, str(next(self._numbers)))
@@ -150,23 +150,22 @@ class Outputs:
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise
-                raise PictureError('its name is too long for the names of its outputs') from None
+                raise ImageError('the names of its outputs would be too long') from None
             if not self._may_replace:
                 self._own.add(path)
 
     def _path_of(self, name: str) -> str:
-        """Makes a path from a name of a data set or file; no other code does."""
+        """Makes a path from the name of an image, which is not trusted. No other code makes such paths."""
         path = os.path.join(self.folder, name)
         inside = os.path.realpath(self.folder)
         if '\0' in name or os.path.commonpath([inside, os.path.realpath(os.path.dirname(path))]) != inside:
-            raise PictureError(f'its outputs would be called {shown(name)}, which leads out of the output folder')
+            raise ImageError(f'the name of its outputs, {shown(name)}, leads out of the output folder')
         if not self._may_replace and path not in self._own and os.path.lexists(path):
-            with contextlib.suppress(
-                OSError
-            ):  # Otherwise the next run would take these files for predictions of an earlier one.
+            # Otherwise the next run would take this file for a prediction of an earlier run.
+            with contextlib.suppress(OSError):
                 os.remove(self._lines.name)
             raise UserError(
-                f'--output={self.folder}: {path} is there, and no earlier prediction wrote it. Choose another --output.'
+                f'--output={self.folder}: {path} exists, and no earlier prediction wrote it. Choose another --output.'
             )
         return path
 
@@ -176,12 +175,12 @@ class Outputs:
             yield
         except OSError as error:
             raise UserError(
-                f'--output={self.folder}: cannot write {path}: {error.strerror or error}. Make room there, or choose '
-                'another --output.'
+                f'--output={self.folder}: cannot write {path}: {error.strerror or error}. Free space there, check the '
+                'permissions, or choose another --output.'
             ) from None
 
     def _sweep(self) -> None:
-        """Removes the temporary folders of killed processes of this machine."""
+        """Removes temporary folders that killed processes of this machine left."""
         prefix = f'.partial-{socket.gethostname()}-'
         for name in os.listdir(self.folder):
             process = name.removeprefix(prefix)
@@ -191,14 +190,14 @@ class Outputs:
 
 
 def _drawable(pixels: np.ndarray) -> Image.Image:
-    picture = Image.fromarray(pixels)
-    if max(picture.size) > _JPEG_LONGEST:
-        picture.thumbnail((_JPEG_LONGEST, _JPEG_LONGEST))
-    return picture
+    image = Image.fromarray(pixels)
+    if max(image.size) > _JPEG_LONGEST:
+        image.thumbnail((_JPEG_LONGEST, _JPEG_LONGEST))
+    return image
 
 
-def encoded(picture: Image.Image, file_format: str, **settings) -> bytes:
+def encoded(image: Image.Image, file_format: str, **settings) -> bytes:
     """Encodes an image as the bytes of a file."""
     buffer = io.BytesIO()
-    picture.save(buffer, file_format, **settings)
+    image.save(buffer, file_format, **settings)
     return buffer.getvalue()

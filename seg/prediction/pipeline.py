@@ -1,8 +1,8 @@
-"""From sources to files: decoding ahead, batches on the device, writing behind; all of it in bounded memory.
+"""From sources to files: images are decoded before they are needed and written later, in bounded memory.
 
-One thread reads the sizes of the images, in order, and admits as many as fit in the memory. A few threads decode them
-and scale them down. The caller's thread fills batches and runs the device. A few more threads assemble the predictions,
-encode and write them. The caller's thread writes the lines of `predictions.jsonl`, in the order of the sources.
+One thread reads the sizes of the images, in order, and admits as many as fit in the memory. A few threads decode the
+images and scale them down. The caller's thread fills batches and runs the device. A few more threads assemble, encode
+and write the predictions. The caller's thread writes the lines of `predictions.jsonl`, in the order of the sources.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BYTES_PER_PIXEL = 7  # RGB, and Pillow's own copy of it while it decodes.
 def summary(results: Mapping[str, Any]) -> str:
     """Describes the result of `predict` in one line."""
     failed = [f'{file}: {reason}' for file, reason in results['failed'].items()]
-    text = f'{results["segmented"]} of {results["pictures"]} pictures segmented'
+    text = f'{results["segmented"]} of {results["pictures"]} images segmented'
     if not failed:
         return text
     more = f'; … ({len(failed) - _NAMED} more)' if len(failed) > _NAMED else ''
@@ -78,7 +78,7 @@ def predict(
         try:
             run.to_the_end()
         except UserError as error:
-            raise UserError(f'{error} {run.done} of {len(sources)} pictures are done.') from None
+            raise UserError(f'{error} {run.done} of {len(sources)} images are done.') from None
         finally:
             run.close()
     return {
@@ -102,7 +102,7 @@ class _Run:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         threads = min(max(cores, 2), 8)
         self._readers, self._writers = ThreadPoolExecutor(threads, 'read'), ThreadPoolExecutor(threads, 'write')
-        self._doorman = ThreadPoolExecutor(1, 'admit')
+        self._admission = ThreadPoolExecutor(1, 'admit')
         self._memory = Memory(settings.memory_mb * 2**20)
         self._stopped = threading.Event()
         self._admitted: queue.Queue[Job] = queue.Queue(maxsize=batch_size + threads)
@@ -110,10 +110,10 @@ class _Run:
         self._jobs: collections.deque[Job] = collections.deque()
         self._batch: list[tuple[Job, int]] = []
         self._launched: tuple[list[tuple[Job, int]], np.ndarray, Predictions] | None = None
-        self._progress = Progress('predicting', len(sources), 'pictures')
+        self._progress = Progress('predicting', len(sources), 'images')
 
     def to_the_end(self) -> None:
-        admission = self._doorman.submit(self._admit)
+        admission = self._admission.submit(self._admit)
         for _ in self._sources:
             self._start(self._next(admission))
             self._settle(self._most)
@@ -124,7 +124,7 @@ class _Run:
         """Ends all threads."""
         self._progress.close()
         self._stopped.set()
-        for pool in (self._doorman, self._readers, self._writers):
+        for pool in (self._admission, self._readers, self._writers):
             pool.shutdown(cancel_futures=True)
 
     # ---- In the worker threads ---------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class _Run:
             job = Job(source)
             try:
                 amount = self._bytes(*source.size())
-            except reading.PictureError as error:
+            except reading.ImageError as error:
                 job.prepared.set_exception(error)
             else:
                 self._memory.take(amount, self._stopped)
@@ -155,17 +155,17 @@ class _Run:
         try:
             return pixels, self._outputs.plan(pixels, self._size)
         except MemoryError:
-            raise reading.PictureError('not enough memory to scale it') from None
+            raise reading.ImageError('not enough memory to scale it') from None
 
     def _finish(self, job: Job) -> None:
         try:
             try:
                 prediction = job.plan.prediction(job.results(self._stopped))
-                found = self._outputs.picture(job.source, job.pixels, prediction)
-            finally:  # Before `done` has a result, which admits the next image.
+                found = self._outputs.write(job.source, job.pixels, prediction)
+            finally:  # Before `done` has a result, because that admits the next image.
                 job.pixels = job.plan = None
         except MemoryError:
-            job.done.set_exception(reading.PictureError('not enough memory to put its prediction together'))
+            job.done.set_exception(reading.ImageError('not enough memory to assemble its prediction'))
         except Exception as error:
             job.done.set_exception(error)
         else:
@@ -178,7 +178,7 @@ class _Run:
             with contextlib.suppress(queue.Empty):
                 return self._admitted.get(timeout=PATIENCE)
             if admission.done():
-                admission.result()  # Raises: without an error it ends only after the last job.
+                admission.result()  # Raises its error: without one it ends only after the last job.
             if self._memory.is_short:
                 self._flush()
             self._settle(self._most)
@@ -187,7 +187,7 @@ class _Run:
         self._jobs.append(job)
         try:
             job.pixels, job.plan = job.prepared.result()
-        except reading.PictureError as error:
+        except reading.ImageError as error:
             job.done.set_exception(error)
             return
         plan = job.plan
@@ -201,7 +201,7 @@ class _Run:
                 self._launch()
 
     def _flush(self) -> None:
-        """Runs the images at hand, even if they are less than a batch."""
+        """Runs the waiting images, even if they do not fill a batch."""
         self._launch()
         self._collect()
 
@@ -214,7 +214,7 @@ class _Run:
         image[:] = PAD_PIXEL
         sizes = np.ones((self._batch_size, 2), np.int32)
         for i, (job, number) in enumerate(views):
-            if plan := job.plan:  # Otherwise it has failed since.
+            if plan := job.plan:  # None if the image has failed meanwhile.
                 pixels = plan.window(number)
                 sizes[i] = pixels.shape[:2]
                 image[i, : sizes[i, 0], : sizes[i, 1]] = pixels
@@ -252,7 +252,7 @@ class _Run:
             record = {'file': job.source.file, 'output': job.source.name, **job.shape}
             try:
                 record |= job.done.result()
-            except reading.PictureError as error:
+            except reading.ImageError as error:
                 self._progress.close()
                 logging.warning('%s: %s', job.source.file, error)
                 self.failed[job.source.file] = str(error)

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageOps
 
-# No others: Pillow passes EPS files to another program, which is unsafe for images of unknown origin.
+# No other formats: Pillow passes EPS files to another program, which is unsafe for images of unknown origin.
 _FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')
 
 
-class PictureError(Exception):
-    """The reason why one image has no prediction, in a few words. The others continue."""
+class ImageError(Exception):
+    """The reason why one image has no prediction, in a few words. The other images are predicted."""
 
 
 @contextlib.contextmanager
@@ -37,13 +37,13 @@ def read_size(path: str) -> tuple[int, int]:
     """Reads (height, width) of an image, as stored, from its header.
 
     Raises:
-      PictureError: if the header cannot be read.
+      ImageError: if the header cannot be read.
     """
     with _reasons(path), _opened(path) as image:
         return image.height, image.width
 
 
-def read_picture(path: str) -> np.ndarray:
+def read_image(path: str) -> np.ndarray:
     """Reads an image as upright RGB.
 
     It is rotated by its EXIF orientation. Greyscale is repeated over the channels, after a division by 257 if it has 16
@@ -56,7 +56,7 @@ def read_picture(path: str) -> np.ndarray:
       uint8 [H, W, 3], RGB.
 
     Raises:
-      PictureError: if the file cannot be read, is damaged or truncated, or has too many pixels.
+      ImageError: if the file cannot be read, is damaged or truncated, or has too many pixels.
     """
     with _reasons(path), _opened(path) as image:
         image.load()
@@ -67,9 +67,9 @@ def read_picture(path: str) -> np.ndarray:
 
 def _opened(path: str) -> Image.Image:
     if os.path.exists(path) and not os.path.isfile(path):
-        raise PictureError('it is no regular file')
+        raise ImageError('it is not a regular file')
     if os.path.getsize(path) == 0:
-        raise PictureError('the file is empty')
+        raise ImageError('the file is empty')
     Image.init()
     return Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
 
@@ -79,33 +79,32 @@ def _rgb(image: Image.Image) -> np.ndarray:
         grey = ((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=-1)
     if image.mode in ('I', 'F'):
-        raise PictureError('its 32-bit values have no known range; save it with 8 or 16 bits')
+        raise ImageError('its 32-bit values have no known range; save it with 8 or 16 bits')
     return np.array(image if image.mode == 'RGB' else image.convert('RGB'))
 
 
 @contextlib.contextmanager
 def _reasons(path: str) -> Iterator[None]:
-    """Turns any error of a file into a `PictureError`."""
+    """Turns any error of a file into an `ImageError`."""
     try:
         yield
-    except PictureError:
+    except ImageError:
         raise
     except FileNotFoundError:
-        raise PictureError('the file is not there (any more)') from None
+        raise ImageError('the file does not exist (any more)') from None
     except PermissionError:
-        raise PictureError('no permission to read the file') from None
+        raise ImageError('no permission to read the file') from None
     except Image.UnidentifiedImageError:
-        raise PictureError('by its content the file is no picture of a known format') from None
+        raise ImageError('its content is not an image of a known format') from None
     except Image.DecompressionBombError:
         limit = 2 * Image.MAX_IMAGE_PIXELS / 1e6
-        raise PictureError(
-            f'it has more than {limit:g} million pixels, as a decompression bomb would; predict.max_megapixels allows '
-            'for more'
+        raise ImageError(
+            f'it has more than {limit:g} million pixels (predict.max_megapixels), so it may be a decompression bomb'
         ) from None
     except MemoryError:
-        raise PictureError('not enough memory to read it') from None
+        raise ImageError('not enough memory to read it') from None
     except Exception as error:  # Pillow's decoders raise many kinds of exceptions on damaged files.
         text = getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
         if 'truncat' in text.lower():
-            raise PictureError('the file is cut off') from None
-        raise PictureError(f'the file cannot be read: {text.rstrip(".")}') from None
+            raise ImageError('the file is cut off') from None
+        raise ImageError(f'the file cannot be read: {text.rstrip(".")}') from None

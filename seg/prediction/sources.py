@@ -29,7 +29,7 @@ class Source(NamedTuple):
       file: its path as found, or its name in the data set.
       name: name of its outputs, relative to the output folder and without an ending.
       size: returns (height, width) as stored, or an upper bound, at little cost.
-      load: returns the image, uint8 [H, W, 3]. Both raise `reading.PictureError`.
+      load: returns the image, uint8 [H, W, 3]. Both raise `reading.ImageError`.
       id: image id in the results: the id in the data set's own files, or otherwise the position, from 1.
     """
 
@@ -45,8 +45,8 @@ def from_files(inputs: str | Sequence[str], output: str) -> list[Source]:
 
     Args:
       inputs: paths of files, folders (searched with all their subfolders, for image extensions) and globs (`**` for any
-        number of folders). A string may hold several, separated by commas; a comma within the name of an existing file
-        separates nothing. Hidden files are ignored unless they are named.
+        number of folders). A string may hold several, separated by commas; a comma in the name of an existing file does
+        not separate. Hidden files are ignored unless they are named.
       output: the output folder, which is not searched.
 
     Returns:
@@ -69,7 +69,7 @@ def from_files(inputs: str | Sequence[str], output: str) -> list[Source]:
     names = _names([os.path.relpath(path, base) for path in files])
     _check_overwriting(files, names, output)
     return [
-        Source(file, name, lambda path=file: reading.read_size(path), lambda path=file: reading.read_picture(path), i)
+        Source(file, name, lambda path=file: reading.read_size(path), lambda path=file: reading.read_image(path), i)
         for i, (file, name) in enumerate(zip(files.values(), names, strict=True), 1)
     ]
 
@@ -88,20 +88,20 @@ class _Search:
             fixed = next(i for i, part in enumerate(parts) if _is_glob(part))
             self.place, self._found = os.sep.join(parts[:fixed]) or (os.sep if fixed else '.'), self._glob
         else:
-            raise UserError(f'--input={pattern}: there is no such file or folder.')
+            raise UserError(f'--input={pattern}: no such file or folder.')
 
     def paths(self) -> list[str]:
         searched = self._found in (self._walk, self._glob)
         if searched and os.path.realpath(self.place) == self._output:
             raise UserError(
-                f'--output={self.place} is searched for pictures as well (--input={self._pattern}): the next run would '
-                f'take its own overlays for pictures. Choose another --output, such as '
+                f'--output={self.place} is searched for images as well (--input={self._pattern}): the next run would '
+                f'take its own overlays for images. Choose another --output, such as '
                 f'{os.path.join(self.place, "predicted")}.'
             )
         if found := sorted(self._found()):
             return found
         raise UserError(
-            f'--input={self._pattern}: no picture found. Looked for files that end in {", ".join(EXTENSIONS)}.'
+            f'--input={self._pattern}: no image found. Looked for files that end in {", ".join(EXTENSIONS)}.'
         )
 
     def _walk(self) -> Iterator[str]:
@@ -115,15 +115,15 @@ class _Search:
             subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
             for name in names:
                 path = os.path.join(folder, name)
-                if _is_picture(name) and not name.startswith('.') and os.path.isfile(path):
+                if _is_image(name) and not name.startswith('.') and os.path.isfile(path):
                     yield path
 
     def _glob(self) -> Iterator[str]:
         extension = os.path.splitext(self._pattern)[1]
-        any_file = extension and not _is_glob(extension)  # `*.heic` asks for these files: report faults.
+        any_file = extension and not _is_glob(extension)  # `*.heic` names these files: unreadable ones are reported.
         inside = self._output + os.sep
         for path in glob.iglob(self._pattern, recursive=True):
-            if (any_file or _is_picture(path)) and os.path.isfile(path):
+            if (any_file or _is_image(path)) and os.path.isfile(path):
                 if not os.path.realpath(path).startswith(inside):
                     yield path
 
@@ -132,7 +132,7 @@ def _is_glob(text: str) -> bool:
     return glob.escape(text) != text
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
@@ -165,11 +165,14 @@ def _names(paths: Sequence[str]) -> list[str]:
         longer = [path if counts[name] > 1 else name for name, path in zip(names, paths, strict=True)]
         if longer == names:
             return names
-        names = longer  # A longer name may equal another image's name without its extension.
+        names = longer  # Now this name may equal the shortened name of another image.
 
 
 def _check_overwriting(files: dict[str, str], names: Sequence[str], output: str) -> None:
-    """Compares paths with their folders' links resolved, but not a link at the end, which would be replaced itself."""
+    """Refuses outputs that would overwrite an input image.
+
+    Links in folders are resolved. A link at the end of a path is not, because an output would replace the link itself.
+    """
     places = {_place(path): file for path, file in files.items()}
     outputs = (name + ending for name in names for ending in (CLASS_MAP, OVERLAY, PROBABILITIES))
     for path in (_place(os.path.join(output, written)) for written in (LEGEND, DETECTIONS, *outputs)):

@@ -69,10 +69,10 @@ def times(run: RunFiles) -> list[tuple[str, str]]:
         if run.train_seconds
         else '',
         'Evaluation': f'{text.duration(sum(seconds))} in {passes}' if seconds else '',
-        'Speed of training': _speed(run.train_images_per_second),
-        'Speed of evaluation': _speed(speed),
+        'Training speed': _speed(run.train_images_per_second),
+        'Evaluation speed': _speed(speed),
         'Waiting for data': f'{100 * sum(waits) / len(waits):.1f} % of the training time' if waits else '',
-        'Largest memory': f'{max(memory) / 1024:.1f} GiB of the main process' if memory else '',
+        'Peak memory': f'{max(memory) / 1024:.1f} GiB of the main process' if memory else '',
     }
     return [(name, value) for name, value in rows.items() if value]
 
@@ -111,7 +111,7 @@ def commands(run: RunFiles) -> list[tuple[str, str]]:
         words = ['seg_main', f'--gin_file={run.folder.config}', '--model_dir=runs/again']
         if run.about.mode:
             words.append(f'--mode={run.about.mode}')
-        commands.append(('The same from the stored settings', _in_shell(words)))
+        commands.append(('The same run from the stored settings', _in_shell(words)))
     return commands
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seg.drawing.palette import object_palette, voc_palette
+from seg.drawing.palette import instance_palette, voc_palette
 from seg.report.curves import name_of
 from seg.report.run_files import Evaluation, RunFiles
 
@@ -80,8 +80,8 @@ def class_table(
     if len(trained) == len(names) and sum(trained):
         shares['Training pixels'] = _ratios(names, np.asarray(trained), sum(trained))
     kinds = sorted(columns, key=lambda kind: (_METRICS.index(kind) if kind in _METRICS else len(_METRICS), kind))
-    objects = 'mask_ap' in columns or 'box_ap' in columns
-    palette = object_palette(256) if objects else voc_palette(256)
+    instances = 'mask_ap' in columns or 'box_ap' in columns
+    palette = instance_palette(256) if instances else voc_palette(256)
     colors = _colors(run.dataset.get('colors') or (), palette, len(names))
 
     def row(i: int, name: str) -> ClassRow:

@@ -10,8 +10,8 @@ from seg.run.evaluations import Evaluation
 
 # Metrics from 0 to 1, which fit on one axis, the most important first.
 SCORES = ('miou', 'miou_without_background', 'pixel_accuracy', 'mean_accuracy')
-OBJECT_SCORES = ('mask_ap', 'mask_ap50', 'box_ap', 'box_ap50', 'f1', 'threat_score', 'precision', 'recall')
-OBJECT_SCORES += ('best_threshold',)
+INSTANCE_SCORES = ('mask_ap', 'mask_ap50', 'box_ap', 'box_ap50', 'f1', 'threat_score', 'precision', 'recall')
+INSTANCE_SCORES += ('best_threshold',)
 COUNTS = ('miou_classes', 'pixels', 'examples', 'objects', 'detections', 'max_detections')
 NAMES = {
     'miou': 'mIoU',
@@ -29,9 +29,9 @@ NAMES = {
     'f1': 'F1',
     'best_threshold': 'Score threshold with the best F1',
     'threat_score': 'Threat score',
-    'objects': 'Objects',
+    'objects': 'Instances',
     'detections': 'Detections',
-    'max_detections': 'Limit on the detections of a class in an image',
+    'max_detections': 'Limit of detections per class and image',
 }
 _THINGS = {'rois': 'ROIs', '': 'Counts'}
 
@@ -45,7 +45,7 @@ def curves(run: RunFiles) -> list[Chart]:
     """Draws every curve that has points."""
     terms = sorted({name for line in run.train for name in line if name.startswith('loss/')})
     evaluated = {name for evaluation in run.evals for name in evaluation.metrics}
-    scores = [name for name in (*SCORES, *OBJECT_SCORES) if name in evaluated][:NUM_COLORS]
+    scores = [name for name in (*SCORES, *INSTANCE_SCORES) if name in evaluated][:NUM_COLORS]
     scores += sorted(_other_scores(run.evals))[: max(0, NUM_COLORS - len(scores))]
     main = run.about.best_metric
     loss = [_trained(run, 'Training', 'loss', smooth=True), _evaluated(run, 'Evaluation', 'loss')]
@@ -61,7 +61,7 @@ def curves(run: RunFiles) -> list[Chart]:
         *_counts(run),
         ('Learning rate', 'learning rate', [_trained(run, 'Learning rate', 'learning_rate')]),
         ('Gradient norm', 'norm before clipping', [norm]),
-        ('Speed of training', 'images/s', [speed]),
+        ('Training speed', 'images/s', [speed]),
         ('Time spent waiting for data', '% of time', [waiting]),
         ('Memory of the process', 'GiB', [_trained(run, 'Memory', 'host_memory_mb', factor=1 / 1024)]),
     ]
@@ -95,7 +95,7 @@ def _counts(run: RunFiles) -> Iterator[tuple[str, str, list[Series]]]:
 def _other_scores(evaluations: Sequence[Evaluation]) -> set[str]:
     """Further metrics whose values are all from 0 to 1, such as those of a plugin; metrics of classes excluded."""
     names = {name for evaluation in evaluations for name in evaluation.metrics if '/' not in name}
-    names -= {*SCORES, *OBJECT_SCORES, *COUNTS, 'loss'}
+    names -= {*SCORES, *INSTANCE_SCORES, *COUNTS, 'loss'}
     return {name for name in names if all(0 <= each.metrics.get(name, 0) <= 1 for each in evaluations)}
 
 

@@ -23,12 +23,12 @@ _ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 _MOST_OF_A_GROUP = 12
 _KINDS = {
     'fixed': ('Fixed images', 'The same images in every evaluation.'),
-    'worst': ('Worst images', 'Lowest {score} of the single image first.'),
-    'best': ('Best images', 'Highest {score} of the single image first.'),
+    'worst': ('Worst images', 'Ordered by {score} per image, lowest first.'),
+    'best': ('Best images', 'Ordered by {score} per image, highest first.'),
 }
 # Charts of the evaluation; those of instances last.
 DRAWINGS = {
-    'confusion_matrix': 'Confusion matrix: true classes against predicted ones.',
+    'confusion_matrix': 'Confusion matrix: true classes (rows) and predicted classes (columns).',
     'class_iou': 'IoU of each class.',
     'class_pixels': 'Pixels of each class.',
     'precision_recall': 'Precision against recall.',
@@ -55,7 +55,7 @@ def embed(stored: Iterable[StoredFigure], notes: list[str]) -> list[Embedded]:
             _open(figure).verify()
             readable.append(figure)
         except _ERRORS as error:
-            notes.append(f'The figure {figure.tag} cannot be read and is left out: {error}.')
+            notes.append(f'The figure {figure.tag} cannot be read and is omitted: {error}.')
     for quality, width in _LEVELS:
         made, size = [], 0
         for figure in readable:
@@ -66,7 +66,7 @@ def embed(stored: Iterable[StoredFigure], notes: list[str]) -> list[Embedded]:
             made.append(embedded)
         if len(made) == len(readable):
             return made
-    notes.append(f'Figures left out to keep this page small: {len(readable) - len(made)}.')
+    notes.append(f'Figures omitted to keep this page small: {len(readable) - len(made)}.')
     return made
 
 

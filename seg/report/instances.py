@@ -14,7 +14,7 @@ _COLUMNS = {
     'box_ap50': 'Box AP50',
     'precision': 'Precision',
     'recall': 'Recall',
-    'objects': 'Objects',
+    'objects': 'Instances',
     'detections': 'Detections',
 }
 _COUNTS = ('objects', 'detections')

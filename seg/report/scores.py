@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from seg.report import text
-from seg.report.curves import COUNTS, OBJECT_SCORES, SCORES, name_of
+from seg.report.curves import COUNTS, INSTANCE_SCORES, SCORES, name_of
 from seg.report.run_files import Evaluation, RunFiles
 
 _HEADLINES = ('miou', 'pixel_accuracy', 'mask_ap', 'mask_ap50', 'box_ap')
@@ -72,10 +72,10 @@ def metric_rows(evaluations: list[Evaluation]) -> list[tuple[str, list[tuple[flo
     if len(losses) == 2:  # A single term is the loss.
         losses = losses[:1]
     others = sorted(
-        name for name in names if name not in (*SCORES, *OBJECT_SCORES, *COUNTS) and not name.startswith('loss')
+        name for name in names if name not in (*SCORES, *INSTANCE_SCORES, *COUNTS) and not name.startswith('loss')
     )
     order = [
-        *(n for n in (*SCORES, *OBJECT_SCORES) if n in names),
+        *(n for n in (*SCORES, *INSTANCE_SCORES) if n in names),
         *others,
         *losses,
         *(n for n in COUNTS if n in names),
@@ -92,7 +92,7 @@ def metric_rows(evaluations: list[Evaluation]) -> list[tuple[str, list[tuple[flo
 def precision_table(evaluations: list[Evaluation]) -> PrecisionTable | None:
     """COCO's 12 numbers of boxes and of masks; None if no evaluation has any.
 
-    Figures that a mean over no object would be are missing in the evaluations, and are explained.
+    Means over no instance are missing in the evaluations; a note explains them.
     """
     kinds = [(kind, e) for e in evaluations for kind in ('mask', 'box') if f'{kind}_ap' in e.metrics]
     if not kinds:
@@ -104,7 +104,7 @@ def precision_table(evaluations: list[Evaluation]) -> PrecisionTable | None:
         'ap50': ('AP50', 'at IoU 0.5'),
         'ap75': ('AP75', 'at IoU 0.75'),
         **{f'ap_{area}': (f'AP {area}', told) for area, told in _AREAS.items()},
-        **{f'ar{n}': (f'AR {n}', f'recall with {text.count(n, "detection")} of a class in an image') for n in limits},
+        **{f'ar{n}': (f'AR {n}', f'recall with {text.count(n, "detection")} per class and image') for n in limits},
         **{f'ar_{area}': (f'AR {area}', told) for area, told in _AREAS.items()},
     }
     rows = []
@@ -114,14 +114,14 @@ def precision_table(evaluations: list[Evaluation]) -> PrecisionTable | None:
     missing = [area for area in _AREAS if any(f'{kind}_ap_{area}' not in e.metrics for kind, e in kinds)]
     remarks = []
     if missing:
-        remarks.append(f'No score (\N{EN DASH}) where no instance is in the area range: {", ".join(missing)}.')
+        remarks.append(f'No score (\N{EN DASH}) for area ranges without an instance: {", ".join(missing)}.')
     limit = {int(e.metrics['max_detections']) for _, e in kinds if 'max_detections' in e.metrics}
     if limit:
         most = ' or '.join(f'{n:,}' for n in sorted(limit))
-        remarks.append(f'Of each class, the {most} detections of an image with the highest scores count.')
+        remarks.append(f'Per class and image, the {most} detections with the highest scores count.')
     if any('best_threshold' in e.metrics for _, e in kinds):
         remarks.append(
-            'F1, threat score, precision and recall: of the masks at IoU 0.5, with the score threshold of the best F1.'
+            'F1, threat score, precision and recall: of masks, at IoU 0.5 and the score threshold with the best F1.'
         )
     headings = {'mask': 'Masks', 'box': 'Boxes'}
     return PrecisionTable([(headings[kind], e) for kind, e in kinds], rows, remarks)

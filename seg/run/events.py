@@ -16,7 +16,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from seg.files import writing
-from seg.structures import Picture
+from seg.structures import ImageSummary
 
 _numbers = itertools.count()  # Two event files of the same second need different names.
 
@@ -52,9 +52,9 @@ class Events:
     def text(self, step: int, tag: str, markdown: str) -> None:
         self._add(step, text_pb(tag, markdown))
 
-    def pictures(self, step: int, pictures: Iterable[Picture]) -> None:
+    def figures(self, step: int, figures: Iterable[ImageSummary]) -> None:
         """Adds figures: with images as JPEG at full colour resolution, so that labels stay sharp; others as PNG."""
-        for tag, pixels, photo in pictures:
+        for tag, pixels, photo in figures:
             buffer = io.BytesIO()
             settings = {'quality': 90, 'subsampling': 0} if photo else {}
             Image.fromarray(pixels).save(buffer, 'JPEG' if photo else 'PNG', **settings)

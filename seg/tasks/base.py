@@ -1,8 +1,8 @@
 """The contract of tasks: all members that the executor, the engine, prediction and the modes use.
 
-A task owns a model, its losses and its metrics, and their interpretation. It runs on any engine: the methods under
-"On the device" are pure, in `keras.ops`, and with static shapes, so that they can be traced. B is the number of images
-of one replica's batch.
+A task owns a model, its losses and its metrics, and interprets their results. It runs on any engine: the methods under
+"On the device" are pure, in `keras.ops`, with static shapes, so that they can be traced. B is the number of images in
+one replica's batch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Figure(Protocol):
 
 
 class Task:
-    """Base of all tasks. Abstract members have no default; all others may keep theirs.
+    """Base of all tasks. A subclass defines the abstract members; the others have defaults.
 
     Attributes:
       checkpoint_items: Keras layers by name, whose variables are trained and saved.
@@ -66,7 +66,7 @@ class Task:
 
     @abstractmethod
     def loss_terms(self, batch: Batch, step: Any) -> dict[str, LossTerm]:
-        """Losses of a training batch by name, in a fixed order: they are summed, logged and checked for NaN by image.
+        """Losses of a training batch by name, in a fixed order. They are summed, logged, and checked for NaN by image.
 
         Args:
           batch: of `training_input`: the tensors of the task's inputs, and `weight` float32 [B] (0 for an unreadable
@@ -84,10 +84,10 @@ class Task:
         """
 
     def evaluate_batch(self, batch: Batch) -> tuple[dict[str, Any], dict[str, LossTerm]]:
-        """Predictions for the metrics, and losses for `loss` and `loss/…`; by default those of `predict`, no losses.
+        """Predictions for the metrics, and the losses logged as `loss` and `loss/…`; by default `predict`, no losses.
 
         Args:
-          batch: of `evaluation_input`; `weight` is 0 for padding, too.
+          batch: of `evaluation_input`; `weight` is also 0 for padding.
         """
         return self.predict(batch), {}
 
@@ -100,7 +100,7 @@ class Task:
         """Scores that select the worst and the best images, float [B]: higher is better; NaN excludes an image."""
 
     def counts(self, batch: Batch) -> dict[str, Any]:
-        """Counts of a training batch, [B] each, logged as `counts/…` like those of the losses; none by default."""
+        """Counts of a training batch, [B] each, logged as `counts/…` with the counts of the losses; none by default."""
         return {}
 
     # ---- Input -------------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class Task:
         return self._metrics
 
     def self_test(self, dataset) -> None:
-        """Checks before a training that the ground truth of the evaluation data scores as perfect; by default nothing.
+        """Checks before a training that the ground truth, taken as prediction, scores best; by default nothing.
 
         Raises:
           UserError: if it does not.
@@ -145,7 +145,7 @@ class Task:
         return ', '.join(f'{name} {value:.4g}' for name, value in list(metrics.items())[:4])
 
     def advice(self, counts: Mapping[str, float]) -> str | None:
-        """Advice based on the counts of some training steps, for the log; None, the default, for no advice.
+        """Advice for the log, based on the counts of some training steps; None (the default) for no advice.
 
         Args:
           counts: means per image, by name, of `counts` and of the losses.
@@ -160,7 +160,7 @@ class Task:
         name: str,
         truth: Annotations | None,
     ) -> Figure:
-        """One image of an evaluation with ground truth and prediction, drawn later. It is kept, so it should be small.
+        """One image of an evaluation with ground truth and prediction, drawn later. It stays in memory: make it small.
 
         Args:
           example: the image's row of the batch, on the host.

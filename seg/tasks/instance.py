@@ -1,4 +1,4 @@
-"""Instance segmentation: a box, a class and a mask for every instance."""
+"""Instance segmentation: box, class and mask of every instance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from seg.drawing.instances import InstanceComparison
-from seg.drawing.palette import object_palette
+from seg.drawing.palette import instance_palette
 from seg.errors import UserError, shown
 from seg.inputs.images import ImageInputs
 from seg.inputs.instances import InstanceRows
@@ -19,7 +19,7 @@ from seg.masks import paste
 from seg.metrics.base import RowMetric
 from seg.number_checks import check_counts
 from seg.ops.boxes import iou
-from seg.prediction.objects import Objects as ObjectFiles
+from seg.prediction.instances import InstanceOutputs
 from seg.prediction.settings import PredictSettings
 from seg.registry import models, tasks
 from seg.structures import Annotations, DatasetInfo, LossTerm
@@ -31,7 +31,7 @@ _TARGET = 'instances'
 
 _MODEL_INPUTS = ('image', 'size', 'seed', 'boxes', 'classes', 'masks')  # In training.
 _SHOWN = ('mask_ap', 'mask_ap50', 'box_ap', 'box_ap50')
-_CERTAIN = 0.5  # Detections of at least this score count when images are ranked.
+_CERTAIN = 0.5  # Lowest score of the detections that count when images are ranked.
 
 
 @tasks.register('instance', target=_TARGET, free=('metrics', 'eval_size'))
@@ -100,7 +100,7 @@ class Instance(Task):
             class_names=names,
         )
         self._advised: set[str] = set()
-        self._colors = dataset_info.colors or object_palette(num_classes)
+        self._colors = dataset_info.colors or instance_palette(num_classes)
 
     @property
     def model(self) -> keras.Model:
@@ -113,13 +113,14 @@ class Instance(Task):
         return {name: loss(outputs, batch, step) for name, loss in self._losses.items()}
 
     def counts(self, batch: Batch) -> dict[str, Any]:
-        """The numbers of `objects` in the batch, and of those `left_out`."""
+        """`objects`: number of instances in the batch; `left_out`: number beyond `max_objects`."""
         return {'objects': ops.sum(ops.cast(batch['classes'] >= 0, 'int32'), 1), 'left_out': batch['left_out']}
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Detects instances in images.
 
-        An evaluation has no losses: they depend on randomly sampled anchors and ROIs, so two values cannot be compared.
+        An evaluation has no losses, because they depend on randomly sampled anchors and ROIs: values of two evaluations
+        could not be compared.
 
         Returns:
           `boxes` [B, D, 4] (y0, x0, y1, x1 in the canvas's pixels), `scores` [B, D], `classes` int32 [B, D] (-1 in an
@@ -172,14 +173,14 @@ class Instance(Task):
 
     def _batch(self, batch_size: int, size: tuple[int, int]) -> Batch:
         """A symbolic training batch of images of a size."""
-        objects = (batch_size, self._max_objects)
+        instances = (batch_size, self._max_objects)
         return {
             'image': keras.KerasTensor((batch_size, *size, 3), keras.config.floatx()),
             'size': keras.KerasTensor((batch_size, 2), 'int32'),
             'seed': keras.KerasTensor((batch_size, 2), 'int32'),
-            'boxes': keras.KerasTensor((*objects, 4), 'float32'),
-            'classes': keras.KerasTensor(objects, 'int32'),
-            'masks': keras.KerasTensor((*objects, self._mask_size, self._mask_size), 'uint8'),
+            'boxes': keras.KerasTensor((*instances, 4), 'float32'),
+            'classes': keras.KerasTensor(instances, 'int32'),
+            'masks': keras.KerasTensor((*instances, self._mask_size, self._mask_size), 'uint8'),
             'weight': keras.KerasTensor((batch_size,), 'float32'),
         }
 
@@ -195,8 +196,7 @@ class Instance(Task):
         """Scores the instances of two images as if they were detections, before a training.
 
         Raises:
-          UserError: if that does not give an AP of 1: then classes, boxes or masks are lost, and no training could be
-            evaluated.
+          UserError: if the AP is not 1: then ids, boxes or masks are wrong, and no training could be evaluated.
         """
         for metric in self.metrics():
             if isinstance(metric, RowMetric):
@@ -215,31 +215,31 @@ class Instance(Task):
                     yield f'{dataset.info.name}, image {shown(dataset.image_name(index))}', truth
 
     def advice(self, counts: Mapping[str, float]) -> str | None:
-        """Advice about instances without a row or an anchor, and images without instances; once each."""
+        """Advice about instances beyond `max_objects` or without an anchor, and images without instances; once each."""
         problems = {}
         if counts['left_out'] > 0:
             problems['left_out'] = (
-                f'{counts["left_out"]:.1f} objects per image are more than tasks.instance.max_objects = '
+                f'{counts["left_out"]:.1f} instances per image are beyond tasks.instance.max_objects = '
                 f'{self._max_objects}: the smallest were left out. A higher limit takes memory.'
             )
         if not counts['objects']:
             problems['objects'] = (
-                'The training images of these steps hold no object. Are there annotations for them, and do crop and '
-                'scale leave some?'
+                'The training images of these steps contain no instance. Check that they have annotations, and that '
+                'crop and scale leave some.'
             )
         elif counts.get('anchors_matched') == 0:
             problems['anchors'] = (
-                'No anchor meets an object well, so that the proposals learn from forced matches alone. Most objects '
-                f'measure {self._object_sizes()} pixels (square root of the box area, before augmentation), the '
-                f'anchors {", ".join(f"{size:g}" for size in self._model.anchor_sizes)}. Change '
+                'No anchor reaches the positive IoU with an instance, so the proposals learn from forced matches only. '
+                f'Most instances measure {self._instance_sizes()} pixels (square root of the box area, before '
+                f'augmentation), the anchors {", ".join(f"{size:g}" for size in self._model.anchor_sizes)}. Change '
                 'heads.rpn.anchor_scale or the scale of the images.'
             )
         told = [text for key, text in problems.items() if key not in self._advised]
         self._advised |= set(problems)
         return '\n'.join(told) or None
 
-    def _object_sizes(self) -> str:
-        """Percentiles over the first images of the training data."""
+    def _instance_sizes(self) -> str:
+        """Describes the sizes of the instances in the first 100 training images, in pixels."""
         count = min(self.inputs.train_data.info.num_examples or 100, 100)
         boxes = [self.inputs.train_data.annotations(i).boxes for i in range(count)]
         boxes = np.concatenate([b for b in boxes if len(b)] or [np.zeros((1, 4))])
@@ -262,7 +262,7 @@ class Instance(Task):
             colors=self._colors,
         )
 
-    def writer(self, folder: str, info: DatasetInfo, settings: PredictSettings, probabilities: bool) -> ObjectFiles:
+    def writer(self, folder: str, info: DatasetInfo, settings: PredictSettings, probabilities: bool) -> InstanceOutputs:
         """Overlays and `detections.json`."""
         for asked, flag in (
             (probabilities, '--probabilities'),
@@ -270,10 +270,10 @@ class Instance(Task):
         ):
             if asked:
                 raise UserError(
-                    f'{flag} is for class maps, and this run finds objects: each has a score in detections.json, and a '
-                    'large picture is always scaled down, since windows would cut objects. Leave it out.'
+                    f'{flag} is for class maps, and this run detects instances: each has a score in detections.json, '
+                    'and a large image is always scaled down, because windows would cut instances. Leave it out.'
                 )
-        return ObjectFiles(folder, info, self._colors, settings, self._fits_canvas)
+        return InstanceOutputs(folder, info, self._colors, settings, self._fits_canvas)
 
 
 def _count(flags: Any) -> Any:

@@ -1,6 +1,7 @@
 """Builds a task's losses and metrics from the references in its settings, and checks their contracts.
 
-Those of plugins are called with symbolic tensors: their results are compared with the contract before a training.
+Losses and metrics of plugins are called with symbolic tensors before a training, and their results compared with the
+contract.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Loss = Callable[[Mapping[str, Any], Mapping[str, Any], Any], LossTerm]
 def build_losses(
     references: Sequence[Any], slot: str, target: str, trial: Callable[[], tuple], **supplied: Any
 ) -> dict[str, Loss]:
-    """Builds a task's losses, by name; a second one with the same name gets a number.
+    """Builds a task's losses, by name; a second loss with the same name gets a number.
 
     Args:
       references: references to losses.
@@ -38,7 +39,7 @@ def build_losses(
       supplied: arguments that losses may take.
 
     Raises:
-      UserError: if there is none, or one has another target, returns no `LossTerm`, or is called `l2`.
+      UserError: if there is no loss, or one has another target, returns no `LossTerm`, or is named `l2`.
     """
     losses: dict[str, Loss] = {}
     trial = functools.cache(trial)
@@ -48,8 +49,8 @@ def build_losses(
         entry = factory.entry
         if entry.name == _PENALTY:
             raise UserError(
-                f'{factory.slot}: {entry.reference} ({entry.place}) has the name of the penalty of OptimizerStep.l2 '
-                'among the losses of a step. Register it under another name.'
+                f'{factory.slot}: {entry.reference} ({entry.place}) has the name under which the penalty of '
+                'OptimizerStep.l2 is logged. Register it under another name.'
             )
         if not callable(loss):
             raise factory.wrong(shown(loss), 'a function loss(outputs, batch, step)')
@@ -94,7 +95,7 @@ def build_metrics(
                 entry = factory.entry
                 raise UserError(
                     f'{factory.slot}: {entry.reference} ({entry.place}) has a score {name!r}, a name that '
-                    f'{taken[name]} has, too. Each score needs a name of its own.'
+                    f'{taken[name]} has already. Each score needs its own name.'
                 )
             taken[name] = factory.slot
         if not factory.entry.built_in:

@@ -16,7 +16,7 @@ from seg.inputs.images import ImageInputs
 from seg.inputs.maps import MapRows
 from seg.metrics.mean_iou import image_mean_iou
 from seg.ops import dispatch
-from seg.ops.resize import resize_pictures
+from seg.ops.resize import resize_images
 from seg.ops.sizes import rounded
 from seg.prediction.class_maps import ClassMaps
 from seg.prediction.settings import PredictSettings
@@ -58,7 +58,7 @@ class Semantic(Task):
           metrics: references to metrics.
           augments: references to augmentations of training examples, in this order. The last one gives all images
             one size, unless the data set does.
-          auxiliary_weight: coefficient of the losses on the model's auxiliary logits, if it has any.
+          auxiliary_weight: coefficient of the losses on the model's auxiliary logits, if there are any.
           eval_scales: image scales at evaluation; the class probabilities are averaged.
           eval_flip: whether to include the mirrored image at every scale.
         """
@@ -100,7 +100,7 @@ class Semantic(Task):
     # ---- On the device -----------------------------------------------------------------------------------------------
 
     def loss_terms(self, batch: Batch, step) -> dict[str, LossTerm]:
-        """Losses on the logits; those on auxiliary logits are called `auxiliary_…`."""
+        """Losses on the logits; losses on the auxiliary logits are named `auxiliary_…`."""
         outputs = self._model({key: batch[key] for key in ('image', 'size', 'seed')}, training=True)
         terms = self._terms(outputs, batch, step)
         if 'aux_logits' in outputs:
@@ -109,7 +109,7 @@ class Semantic(Task):
         return terms
 
     def evaluate_batch(self, batch: Batch) -> tuple[dict[str, Any], dict[str, LossTerm]]:
-        """Predictions with all scales and flips, and the losses at scale 1, unflipped (fully annealed ones)."""
+        """Predictions with all scales and flips; losses at scale 1 without flip, at the end of any annealing."""
         logits = self._logits(batch, 1.0, False)
         terms = self._terms({'logits': logits}, batch, ops.convert_to_tensor(2**31 - 1, 'int32'))
         return _decided(self._probabilities(batch, logits)), terms
@@ -136,7 +136,7 @@ class Semantic(Task):
         return {name: loss(outputs, batch, step) for name, loss in self._losses.items()}
 
     def _probabilities(self, batch: Batch, logits) -> Any:
-        """Mean over the views; `logits` are those of the original image."""
+        """Class probabilities, mean over the views; `logits` are the logits of the original image."""
         views = [(scale, flip) for scale in self._scales for flip in ((False, True) if self._flip else (False,))]
         probabilities = [ops.softmax(logits if view == (1.0, False) else self._logits(batch, *view)) for view in views]
         return sum(probabilities[1:], probabilities[0]) / len(probabilities)
@@ -146,11 +146,11 @@ class Semantic(Task):
         image, size = batch['image'], batch['size']
         canvas = tuple(image.shape[1:3])
         if scale != 1.0:
-            # Of every side, on the host: not every device has float64, which the halves want.
+            # Computed for every side on the host: rounding halves needs float64, which not every device has.
             sides = np.maximum(rounded(np.arange(max(canvas) + 1) * scale), 1).astype(np.int32)
             scaled = tuple(int(sides[side]) for side in canvas)
             size = ops.take(sides, size)
-            image = resize_pictures(image, batch['size'], size, scaled)
+            image = resize_images(image, batch['size'], size, scaled)
             padding = ops.convert_to_tensor(PAD_PIXEL, dtype=image.dtype)
             image = ops.where(_inside(size, scaled)[..., None], image, padding)
         if flip:
@@ -158,7 +158,7 @@ class Semantic(Task):
         logits = self._model({'image': image, 'size': size}, training=False)['logits']
         if flip:
             logits = _mirror(logits, size)
-        return logits if scale == 1.0 else resize_pictures(logits, size, batch['size'], canvas)
+        return logits if scale == 1.0 else resize_images(logits, size, batch['size'], canvas)
 
     # ---- Checks ------------------------------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ def traced(function: Callable[..., Any], *arguments: Any) -> Any:
     """Returns the result of `function` for symbolic tensors, which have only shapes and dtypes.
 
     Args:
-      function: its assignments to variables are lost. Tensors in its result cannot be used: it must return facts about
-        them, such as shapes.
+      function: assignments to variables in it are lost. Tensors cannot leave it: it must return facts about them, such
+        as shapes.
       arguments: `keras.KerasTensor`s of static shape, and dicts of them.
 
     Raises:

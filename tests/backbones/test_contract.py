@@ -10,7 +10,7 @@ import pytest
 
 import seg.backbones
 from seg.layers.norm import NormFactory
-from seg.ops.pictures import pictures
+from seg.ops.valid_cells import images_on_canvas
 from seg.registry import backbones
 from seg.structures import PAD_PIXEL, BackboneSpec
 from tests.models import small_deeplab
@@ -113,7 +113,7 @@ def test_maps_do_not_depend_on_the_canvas(name, kind, float64):
     image = rng.uniform(0, 255, (2, 96, 80, 3))
     size = np.int32([[40, 33], [61, 80]])
     strides = {key: feature.stride for key, feature in BackboneSpec.of(model).features.items()}
-    with pictures(size, (96, 80)):
+    with images_on_canvas(size, (96, 80)):
         maps = model(image, training=False)
     for i, (height, width) in enumerate(size):
         alone = model(image[i : i + 1, :height, :width], training=False)

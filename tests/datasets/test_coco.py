@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from seg.datasets.coco import coco
-from seg.drawing.palette import object_palette
+from seg.drawing.palette import instance_palette
 from seg.errors import UserError
 from tests.datasets import coco_files
 from tests.datasets.coco_files import SIZES, SQUARE, annotation, contents, refused, runs, write
@@ -64,7 +64,7 @@ def test_info_and_static_types(folder):
     info = dataset.info
     assert (info.name, info.num_examples, info.max_size) == ('coco/train', 3, (34, 40))
     assert info.class_names == ('ant', 'bee', 'zebra') and info.original_ids == (7, 13, 90)
-    assert info.colors == object_palette(3)
+    assert info.colors == instance_palette(3)
     assert [dataset.image_name(n) for n in range(3)] == ['img0', 'img1', 'img2']
     assert tf.data.Dataset.range(3).map(dataset.load).element_spec == {
         'image': tf.TensorSpec([None, None, 3], tf.uint8),

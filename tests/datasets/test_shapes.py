@@ -8,7 +8,7 @@ import tensorflow as tf
 from pycocotools import mask as coco_mask
 
 from seg.datasets.shapes import shapes
-from seg.drawing.palette import object_palette
+from seg.drawing.palette import instance_palette
 from seg.errors import UserError
 
 
@@ -70,7 +70,7 @@ def test_info():
     assert shapes().info.num_examples is None
     assert shapes(num_examples=7).info.num_examples == 7
     instances = shapes(target='instances').info
-    assert instances.class_names == info.class_names[1:] and instances.colors == object_palette(7)
+    assert instances.class_names == info.class_names[1:] and instances.colors == instance_palette(7)
     assert shapes(split='val').image_name(17) == 'val-00017'
     assert shapes().verify() is None
 

@@ -10,7 +10,7 @@ from seg.drawing import InstanceComparison
 from seg.drawing.instance_colors import readable_on, shade, spread, vivid
 from seg.drawing.instances import above, match, overlay
 from seg.drawing.mask_overlay import Shape, paint
-from seg.drawing.palette import object_palette
+from seg.drawing.palette import instance_palette
 from seg.structures import Annotations, Detections
 
 NAMES = ('cat', 'dog')
@@ -169,7 +169,7 @@ def test_neighbours_of_one_class_have_different_shades():
 
 
 def test_colours_are_seen_on_black_and_on_white():
-    for color in (*object_palette(12), (64, 0, 0), (0, 0, 128), (230, 230, 230)):
+    for color in (*instance_palette(12), (64, 0, 0), (0, 0, 128), (230, 230, 230)):
         for n in range(6):
             drawn = np.array(shade(color, n))
             assert 60 < drawn.max() and drawn.min() < 235, (color, n)

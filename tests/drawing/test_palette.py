@@ -2,7 +2,7 @@
 
 import colorsys
 
-from seg.drawing.palette import object_palette, voc_palette
+from seg.drawing.palette import instance_palette, voc_palette
 
 
 def test_the_published_colours():
@@ -24,8 +24,8 @@ def test_the_published_colours():
 
 def test_colours_of_objects():
     """Vivid ones, all different, the first ones far apart; those of few classes are those of many."""
-    palette = object_palette(80)
-    assert len(set(palette)) == 80 and palette[:5] == object_palette(5) and object_palette(0) == ()
+    palette = instance_palette(80)
+    assert len(set(palette)) == 80 and palette[:5] == instance_palette(5) and instance_palette(0) == ()
     assert all(max(color) - min(color) > 100 for color in palette)
     hues = [colorsys.rgb_to_hls(*(channel / 255 for channel in color))[0] for color in palette[:5]]
     assert min(abs((a - b + 0.5) % 1 - 0.5) for i, a in enumerate(hues) for b in hues[:i]) > 0.1

@@ -18,7 +18,7 @@ from seg.executor.run_config import RunConfig
 from seg.inputs import pipeline
 from seg.layers.norm import BatchNorm
 from seg.metrics.base import SumMetric
-from seg.structures import DatasetInfo, Input, LossTerm, Picture
+from seg.structures import DatasetInfo, ImageSummary, Input, LossTerm
 from seg.tasks.base import Task
 from tests.executor import runs
 
@@ -84,8 +84,8 @@ class Score(SumMetric):
     def names(self) -> list[str]:
         return ['miou', 'iou/a', 'pixels']
 
-    def pictures(self):
-        return [Picture('chart', np.full((5, 4, 3), 9, np.uint8))]
+    def charts(self):
+        return [ImageSummary('chart', np.full((5, 4, 3), 9, np.uint8))]
 
     def details(self):
         return {'counts': {'rows': self._count}}

@@ -26,7 +26,7 @@ def fill(gallery, scores, batch=1):
 
 
 def shown(gallery):
-    return {picture.tag: int(picture.pixels[0, 0, 0]) for picture in gallery.pictures()}
+    return {picture.tag: int(picture.pixels[0, 0, 0]) for picture in gallery.figures()}
 
 
 @pytest.mark.parametrize('batch', [1, 3, 4, 12])
@@ -39,7 +39,7 @@ def test_fixed_worst_and_best(batch):
         'worst/1': 2, 'worst/2': 8, 'worst/3': 6,
         'best/1': 1, 'best/2': 5, 'best/3': 10,
     }  # fmt: skip
-    assert all(picture.photo for picture in gallery.pictures())
+    assert all(picture.photo for picture in gallery.figures())
 
 
 def test_images_without_a_score_are_only_ever_fixed():
@@ -73,4 +73,4 @@ def test_only_what_may_be_drawn_is_asked_for_and_kept():
 
 
 def test_nothing():
-    assert Gallery(0, 2).choose([0, 1], [0.5, 0.6]) == [] and Gallery(2, 2).pictures() == []
+    assert Gallery(0, 2).choose([0, 1], [0.5, 0.6]) == [] and Gallery(2, 2).figures() == []

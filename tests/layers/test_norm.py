@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from seg.errors import UserError
 from seg.layers.norm import NormFactory
-from seg.ops.pictures import pictures
+from seg.ops.valid_cells import images_on_canvas
 
 
 def data(seed=0, shape=(4, 6, 5, 8), dtype='float32'):
@@ -93,7 +93,7 @@ def test_group_statistics_are_those_of_the_picture(dtype, tolerance):
     layer.gamma.assign(np.arange(1, 9))
     layer.beta.assign(np.arange(8))
     size = np.int32([[21, 20], [1, 9], [12, 1], [24, 20]])  # Of 24 x 20 pixels, at stride 4.
-    with pictures(tf.constant(size), (24, 20)):
+    with images_on_canvas(tf.constant(size), (24, 20)):
         y = layer(x)
     assert y.dtype == dtype
     for i, (rows, columns) in enumerate(-(-size // 4)):

@@ -47,7 +47,7 @@ def test_counts_every_labelled_pixel_once(jit):
     values = update(make(), labels, classes, weight=[1, 1, 0, 1], jit=jit)
     np.testing.assert_array_equal(values['confusion'], count(labels[[0, 1, 3]], classes[[0, 1, 3]]))
     assert all(v.dtype == np.int32 for v in values.values())
-    assert not values['stray_labels'].any() and not values['stray_predictions'].any()
+    assert not values['invalid_labels'].any() and not values['invalid_predictions'].any()
 
 
 def test_result_is_the_definition():
@@ -114,7 +114,7 @@ def test_predicted_ids_under_ignored_pixels_do_not_matter():
     labels, classes = images(5)
     values = update(make(), labels, np.where(labels == IGNORE, 99, classes).astype(np.int32))
     np.testing.assert_array_equal(values['confusion'], count(labels, classes))
-    assert not values['stray_predictions'].any()
+    assert not values['invalid_predictions'].any()
 
 
 @pytest.mark.parametrize('jit', [False, True])
@@ -148,8 +148,8 @@ def test_host_sums_pass_32_bits():
     metric = make(2)
     values = {
         'confusion': np.array([[2**31 - 1, 0], [0, 1]], np.int32),
-        'stray_labels': np.zeros(258, np.int32),
-        'stray_predictions': np.zeros(258, np.int32),
+        'invalid_labels': np.zeros(258, np.int32),
+        'invalid_predictions': np.zeros(258, np.int32),
     }
     for _ in range(4):
         metric.add(values)
@@ -175,11 +175,11 @@ def test_class_names_must_fit():
         make(2, names=('a', 'b', 'c'))
 
 
-def test_pictures():
+def test_charts():
     metric = make()
     labels, classes = images(9)
     metric.add(update(metric, labels, classes))
-    made = metric.pictures()
+    made = metric.charts()
     assert [picture.tag for picture in made] == ['confusion_matrix', 'class_iou', 'class_pixels']
     assert all(picture.pixels.dtype == np.uint8 and not picture.photo for picture in made)
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seg.ops.pictures import pictures
-from seg.ops.resize import resize_pictures, upsample_bilinear
+from seg.ops.resize import resize_images, upsample_bilinear
+from seg.ops.valid_cells import images_on_canvas
 
 
 def read(image, y, x):
@@ -53,7 +53,7 @@ def test_pictures_equal_the_reference_on_any_canvas(size, target, margin):
     sizes, targets = (np.array([side, [max(1, length - 1) for length in side]]) for side in (size, target))
     x = rng.normal(size=(2, *(length + margin for length in size), 3))
     canvas = tuple(length + margin for length in target)
-    got = resize_pictures(tf.constant(x), tf.constant(sizes), tf.constant(targets), canvas)
+    got = resize_images(tf.constant(x), tf.constant(sizes), tf.constant(targets), canvas)
     assert got.dtype == tf.float64 and got.shape == (2, *canvas, 3)
     for image, result, (h, w), (rows, columns) in zip(x, got.numpy(), sizes, targets, strict=True):
         expected = resized(image[None, :h, :w], (rows, columns), half_pixel)[0]
@@ -90,7 +90,7 @@ def test_upsample_ends_with_the_picture(size):
     x = np.random.default_rng(3).normal(size=(1, 6, 6, 2))
     rows, columns = (-(-side // 4) for side in size)
     alone = upsample_bilinear(tf.constant(x[:, :rows, :columns]), size, 4)
-    with pictures(tf.constant([size]), (24, 24)):
+    with images_on_canvas(tf.constant([size]), (24, 24)):
         got = upsample_bilinear(tf.constant(x), (24, 24), 4)
     np.testing.assert_allclose(got[:, : size[0], : size[1]], alone, atol=1e-12)
 
@@ -99,7 +99,7 @@ def test_upsample_ends_with_the_picture(size):
 def test_keeps_dtype(dtype):
     x = tf.ones([1, 3, 3, 2], dtype)
     size = tf.constant([[3, 3]])
-    assert resize_pictures(x, size, 2 * size, (7, 6)).dtype == dtype
+    assert resize_images(x, size, 2 * size, (7, 6)).dtype == dtype
     assert upsample_bilinear(x, (6, 6), 2).dtype == dtype
 
 

@@ -49,7 +49,7 @@ def source(name, picture):
     def load():
         found = picture() if callable(picture) else picture
         if isinstance(found, str):
-            raise reading.PictureError(found)
+            raise reading.ImageError(found)
         return found.copy()
 
     return sources.Source(f'{name}.jpg', name, lambda: load().shape[:2] if not callable(picture) else (8, 8), load)

@@ -43,7 +43,7 @@ def files(folder):
 def test_files_of_a_picture(tmp_path):
     picture = fakes.noise(40, 30)
     with outputs(tmp_path) as made:
-        found = made.picture(fakes.source('deep/a b', None), picture.copy(), bands(picture))
+        found = made.write(fakes.source('deep/a b', None), picture.copy(), bands(picture))
     assert files(tmp_path) == ['deep/a b.overlay.jpg', 'deep/a b.png', 'legend.jpg', 'predictions.jsonl']
     classes = fakes.colours(picture).argmax(-1)
     with Image.open(tmp_path / 'deep' / 'a b.png') as image:
@@ -79,7 +79,7 @@ def test_a_class_map_of_256_classes(tmp_path):
     colors = [(i, i, i) for i in range(256)]
     probabilities = np.eye(256, dtype=np.float32)[None]
     with ClassMaps(str(tmp_path), info, colors, PredictSettings(), False) as made:
-        made.picture(fakes.source('a', None), fakes.noise(1, 256), [decided(0, probabilities)])
+        made.write(fakes.source('a', None), fakes.noise(1, 256), [decided(0, probabilities)])
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'a.png')), [np.arange(256)])
     with pytest.raises(UserError, match='257 classes'):
         outputs(tmp_path, dataclasses.replace(info, class_names=(*names, 'one more')))
@@ -91,7 +91,7 @@ def test_a_class_map_of_256_classes(tmp_path):
 def test_probabilities(tmp_path):
     picture = fakes.noise(33, 21)
     with outputs(tmp_path, probabilities=True) as made:
-        made.picture(fakes.source('a', None), picture.copy(), bands(picture))
+        made.write(fakes.source('a', None), picture.copy(), bands(picture))
     with np.load(tmp_path / 'a.npz') as found:  # Without pickles.
         assert found['probabilities'].shape == (33, 21, 3) and found['probabilities'].dtype == np.float16
         assert found['class_names'].tolist() == ['red', 'green', 'blue']
@@ -108,7 +108,7 @@ def test_rounding_names_no_other_class(tmp_path):
     band = decided(0, probabilities)
     assert band.classes.tolist() == [[1, 0, 2, 1]]
     with outputs(tmp_path, probabilities=True) as made:
-        made.picture(fakes.source('a', None), fakes.noise(1, 4), [band])
+        made.write(fakes.source('a', None), fakes.noise(1, 4), [band])
     found = np.load(tmp_path / 'a.npz')['probabilities']
     assert found.argmax(-1).tolist() == [[1, 0, 2, 1]]
     np.testing.assert_allclose(found, probabilities, atol=1e-3)
@@ -132,7 +132,7 @@ def test_a_second_run_overwrites_its_own_files_only(tmp_path):
     for names in (['a', 'b'], ['b', 'c']):
         with outputs(tmp_path) as made:
             for name in names:
-                made.picture(fakes.source(name, None), picture.copy(), bands(picture))
+                made.write(fakes.source(name, None), picture.copy(), bands(picture))
                 made.line({'file': name})
     assert {name for name in files(tmp_path) if name.endswith('.png')} == {'a.png', 'b.png', 'c.png'}
     assert (tmp_path / 'notes.txt').read_text() == 'mine'
@@ -154,9 +154,9 @@ def test_nothing_is_written_outside_of_the_folder(tmp_path, name):
     name = name.replace('/{outside}', str(outside))
     picture = fakes.noise(4, 4)
     with outputs(folder) as made:
-        with pytest.raises(reading.PictureError, match='leads out of the output folder'):
-            made.picture(fakes.source(name, None), picture.copy(), bands(picture))
-        made.picture(fakes.source('..\\back', None), picture.copy(), bands(picture))  # A name like any other here.
+        with pytest.raises(reading.ImageError, match='leads out of the output folder'):
+            made.write(fakes.source(name, None), picture.copy(), bands(picture))
+        made.write(fakes.source('..\\back', None), picture.copy(), bands(picture))  # A name like any other here.
     assert files(outside) == ['victim.png'] and (outside / 'victim.png').read_text() == 'precious'
     assert (tmp_path / 'victim.png').read_text() == 'precious' and sorted(os.listdir(tmp_path)) == [
         'out', 'outside', 'victim.png'
@@ -169,14 +169,14 @@ def test_a_link_is_replaced_and_not_followed(tmp_path, name):
     folder, picture = tmp_path / 'out', fakes.noise(4, 4)
     for _ in range(2):
         with outputs(folder) as made:
-            made.picture(fakes.source('a', None), picture.copy(), bands(picture))
+            made.write(fakes.source('a', None), picture.copy(), bands(picture))
             made.line({'file': 'a'})
         (tmp_path / 'precious').write_text('precious')
         (folder / name).unlink()
         (folder / name).symlink_to('../precious')
         (folder / 'predictions.jsonl').touch()
     with outputs(folder) as made:
-        made.picture(fakes.source('a', None), picture.copy(), bands(picture))
+        made.write(fakes.source('a', None), picture.copy(), bands(picture))
     assert (tmp_path / 'precious').read_text() == 'precious' and not (folder / name).is_symlink()
 
 
@@ -187,7 +187,7 @@ def test_what_no_prediction_wrote_is_not_overwritten(tmp_path, name):
     picture = fakes.noise(4, 4)
     for _ in range(2):
         with pytest.raises(UserError) as info, outputs(tmp_path) as made:
-            made.picture(fakes.source('a', None), picture.copy(), bands(picture))
+            made.write(fakes.source('a', None), picture.copy(), bands(picture))
         assert f'--output={tmp_path}' in str(info.value) and 'no earlier prediction wrote it' in str(info.value)
         assert (tmp_path / name).read_text() == 'label'
 
@@ -204,7 +204,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
     """One message, nothing half written, and an earlier version of the picture's files stays."""
     picture = fakes.noise(20, 20)
     with outputs(tmp_path, probabilities=True) as made:
-        made.picture(fakes.source('a', None), picture.copy(), bands(picture))
+        made.write(fakes.source('a', None), picture.copy(), bands(picture))
     before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
     real = builtins.open
 
@@ -218,7 +218,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
     with pytest.raises(UserError) as caught:
         with outputs(tmp_path, probabilities=True) as made:
             monkeypatch.setattr(builtins, 'open', full)
-            made.picture(fakes.source('a', None), picture.copy(), bands(picture))
+            made.write(fakes.source('a', None), picture.copy(), bands(picture))
     monkeypatch.undo()
     text = str(caught.value)
     assert 'No space left on device' in text and str(tmp_path / 'a') in text and text.count('cannot write') == 1
@@ -229,20 +229,20 @@ def test_a_name_that_is_too_long(tmp_path):
     """Only this picture fails: the picture's name has room for .jpg, not for .overlay.jpg."""
     picture = fakes.noise(4, 4)
     with outputs(tmp_path) as made:
-        with pytest.raises(reading.PictureError, match='too long'):
-            made.picture(fakes.source('a' * 250, None), picture.copy(), bands(picture))
-        made.picture(fakes.source('a' * 240, None), picture.copy(), bands(picture))
+        with pytest.raises(reading.ImageError, match='too long'):
+            made.write(fakes.source('a' * 250, None), picture.copy(), bands(picture))
+        made.write(fakes.source('a' * 240, None), picture.copy(), bands(picture))
     assert len(files(tmp_path)) >= 3
 
 
 def test_what_cannot_be_put_together_leaves_nothing(tmp_path):
     def broken():
         yield from bands(fakes.noise(4, 4))
-        raise reading.PictureError('no more')
+        raise reading.ImageError('no more')
 
     with outputs(tmp_path, probabilities=True) as made:
-        with pytest.raises(reading.PictureError, match='no more'):
-            made.picture(fakes.source('a', None), fakes.noise(8, 4), broken())
+        with pytest.raises(reading.ImageError, match='no more'):
+            made.write(fakes.source('a', None), fakes.noise(8, 4), broken())
         assert files(tmp_path) == ['legend.jpg', 'predictions.jsonl']
 
 
@@ -257,7 +257,7 @@ picture = fakes.noise(400, 400)
 with ClassMaps(sys.argv[1], fakes.INFO, fakes.COLORS, PredictSettings(), True) as made:
     print('writing', flush=True)
     for i in range(10000):
-        made.picture(fakes.source(f'{i % 7}', None), picture.copy(), [decided(0, fakes.colours(picture))])
+        made.write(fakes.source(f'{i % 7}', None), picture.copy(), [decided(0, fakes.colours(picture))])
 """
 
 

@@ -175,17 +175,15 @@ def test_broken_pictures_are_named_and_skipped(predict, lines, tmp_path):
     assert len(list((tmp_path / 'out').glob('*.png'))) == 9
     text = pipeline.summary(results)
     assert text == (
-        '9 of 12 pictures segmented; 3 failed: 00.jpg: 00 is broken; 05.jpg: 05 is broken; 11.jpg: 11 is broken'
+        '9 of 12 images segmented; 3 failed: 00.jpg: 00 is broken; 05.jpg: 05 is broken; 11.jpg: 11 is broken'
     )
 
 
 def test_summary_of_many_failures():
     failed = {f'{i}.jpg': 'broken' for i in range(100)}
     text = pipeline.summary({'pictures': 100, 'segmented': 0, 'failed': failed})
-    assert text.startswith('0 of 100 pictures segmented; 100 failed: 0.jpg: broken; ') and text.endswith(
-        '; … (92 more)'
-    )
-    assert pipeline.summary({'pictures': 3, 'segmented': 3, 'failed': {}}) == '3 of 3 pictures segmented'
+    assert text.startswith('0 of 100 images segmented; 100 failed: 0.jpg: broken; ') and text.endswith('; … (92 more)')
+    assert pipeline.summary({'pictures': 3, 'segmented': 3, 'failed': {}}) == '3 of 3 images segmented'
 
 
 def test_many_broken_ones_after_a_good_one(predict):
@@ -196,7 +194,7 @@ def test_many_broken_ones_after_a_good_one(predict):
 
 def test_headers_that_cannot_be_read(predict):
     def unreadable():
-        raise reading.PictureError('no header')
+        raise reading.ImageError('no header')
 
     pictures = [sources.Source(f'{i}.jpg', f'{i}', unreadable, unreadable) for i in range(30)]
     assert set(predict([*pictures, fakes.source('good', fakes.noise(8, 8))])['failed'].values()) == {'no header'}
@@ -221,8 +219,8 @@ def test_as_many_pictures_as_the_memory_holds(predict, tmp_path):
         return fakes.noise(100, 100)
 
     class Slow(ClassMaps):
-        def picture(self, source, pixels, bands):
-            found = super().picture(source, pixels, bands)
+        def write(self, source, pixels, bands):
+            found = super().write(source, pixels, bands)
             time.sleep(0.01)
             with lock:
                 inside[0] -= 1
@@ -267,11 +265,11 @@ def test_a_picture_that_fails_while_it_is_written(predict, tmp_path, large):
     """In the middle of its windows: the others go on."""
 
     class Picky(ClassMaps):
-        def picture(self, source, pixels, bands):
+        def write(self, source, pixels, bands):
             if source.name == '1':
                 next(iter(bands))
-                raise reading.PictureError('its name is not liked')
-            return super().picture(source, pixels, bands)
+                raise reading.ImageError('its name is not liked')
+            return super().write(source, pixels, bands)
 
     pictures = as_sources({f'{i}': fakes.noise(300, 70, i) for i in range(4)})
     made = Picky(str(tmp_path), fakes.INFO, fakes.COLORS, PredictSettings(large_pictures=large), False)
@@ -283,25 +281,25 @@ def test_an_output_that_cannot_be_written_ends_it(predict, lines, tmp_path, larg
     """With one message, and how far it came."""
 
     class Full(ClassMaps):
-        def picture(self, source, pixels, bands):
+        def write(self, source, pixels, bands):
             if source.name == '07':
                 raise UserError('The disk is full.')
-            return super().picture(source, pixels, bands)
+            return super().write(source, pixels, bands)
 
     made = Full(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, PredictSettings(large_pictures=large), False)
-    with pytest.raises(UserError, match='^The disk is full. 7 of 23 pictures are done.$'):
+    with pytest.raises(UserError, match='^The disk is full. 7 of 23 images are done.$'):
         predict(as_sources(mixed()), outputs=made, large_pictures=large)
     assert len(lines()) == 7 and not list((tmp_path / 'out').glob('.partial*'))
 
 
-@pytest.mark.parametrize('where', ['model', 'size', 'load', 'picture'])
+@pytest.mark.parametrize('where', ['model', 'size', 'load', 'write'])
 def test_a_bug_ends_it(predict, tmp_path, where):
     def bug(*_):
         raise ZeroDivisionError(where)
 
     class Buggy(ClassMaps):
-        def picture(self, source, pixels, bands):
-            return bug() if where == 'picture' else super().picture(source, pixels, bands)
+        def write(self, source, pixels, bands):
+            return bug() if where == 'write' else super().write(source, pixels, bands)
 
     pictures = as_sources(mixed())
     if where in ('size', 'load'):

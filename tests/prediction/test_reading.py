@@ -1,4 +1,4 @@
-"""Picture files of every kind, and everything that can be wrong with one."""
+"""ImageSummary files of every kind, and everything that can be wrong with one."""
 
 import os
 import warnings
@@ -36,15 +36,15 @@ def save(tmp_path):
 
 
 def reason(path):
-    with pytest.raises(reading.PictureError) as caught:
-        reading.read_picture(str(path))
+    with pytest.raises(reading.ImageError) as caught:
+        reading.read_image(str(path))
     text = str(caught.value)
     assert text and '\n' not in text and 'Traceback' not in text and not text.endswith('.')
     return text
 
 
 def assert_reads(path, expected, atol=0):
-    found = reading.read_picture(path)
+    found = reading.read_image(path)
     assert found.dtype == np.uint8 and found.flags.writeable and found.shape == (*np.shape(expected)[:2], 3)
     np.testing.assert_allclose(found.astype(int), expected, atol=atol)
     assert reading.read_size(path) == found.shape[:2]
@@ -120,11 +120,11 @@ def test_the_first_frame_counts(save):
     frames = [Image.fromarray(np.full((40, 60), value, np.uint8)) for value in (10, 200)]
     for name in ('a.gif', 'a.tif', 'a.webp'):
         path = save(frames[0].convert('RGB'), name, save_all=True, append_images=[frames[1].convert('RGB')])
-        assert reading.read_picture(path).max() < 30
+        assert reading.read_image(path).max() < 30
 
 
 def assert_reads_turned(path, expected, atol=30):
-    found = reading.read_picture(path)
+    found = reading.read_image(path)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found.astype(int), expected, atol=atol)
 
@@ -155,7 +155,7 @@ def test_orientation(save, orientation, name):
 
 @pytest.mark.parametrize('exif', [b'Exif\0\0nonsense', b'Exif\0\0II*\0\xff\xff\xff\xff', b'Exif\0\0'])
 def test_damaged_exif_does_not_hurt(save, exif):
-    assert reading.read_picture(save(gradient(), 'a.jpg', exif=exif)).shape == (40, 60, 3)
+    assert reading.read_image(save(gradient(), 'a.jpg', exif=exif)).shape == (40, 60, 3)
 
 
 # What is wrong with a file.
@@ -175,9 +175,9 @@ def test_reasons(tmp_path, save):
     (tmp_path / 'empty.jpg').touch()
     assert reason(tmp_path / 'empty.jpg') == 'the file is empty'
     (tmp_path / 'text.jpg').write_text('no picture at all')
-    assert 'by its content' in reason(tmp_path / 'text.jpg')
-    assert 'not there' in reason(tmp_path / 'gone.jpg')
-    assert 'no regular file' in reason(tmp_path)
+    assert 'known format' in reason(tmp_path / 'text.jpg')
+    assert 'not exist' in reason(tmp_path / 'gone.jpg')
+    assert 'regular file' in reason(tmp_path)
     path = save(gradient(), 'cut.jpg')
     with open(path, 'r+b') as file:
         file.truncate(os.path.getsize(path) // 2)
@@ -202,13 +202,10 @@ def test_too_many_pixels(save):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         with reading.limited(6):
-            assert reading.read_picture(path).shape == (2000, 3000, 3)  # Without a warning of Pillow's.
+            assert reading.read_image(path).shape == (2000, 3000, 3)  # Without a warning of Pillow's.
         with reading.limited(5.9):
-            assert reason(path) == (
-                'it has more than 5.9 million pixels, as a decompression bomb would; predict.max_megapixels allows for '
-                'more'
-            )
-            with pytest.raises(reading.PictureError, match='decompression bomb'):
+            assert all(slot in reason(path) for slot in ('5.9 million pixels', 'predict.max_megapixels'))
+            with pytest.raises(reading.ImageError, match='5.9 million'):
                 reading.read_size(path)
     assert before == Image.MAX_IMAGE_PIXELS
 
@@ -218,7 +215,7 @@ def test_no_other_program_is_run(tmp_path, monkeypatch):
     monkeypatch.setattr('subprocess.Popen', lambda *args, **kwargs: pytest.fail('a program was started'))
     path = tmp_path / 'a.jpg'
     path.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n')
-    assert 'by its content' in reason(path)
+    assert 'known format' in reason(path)
 
 
 @pytest.mark.parametrize('name', ['a.jpg', 'a.png', 'a.bmp', 'a.tif', 'a.webp', 'a.gif', 'a.ppm'])
@@ -235,8 +232,8 @@ def test_damage_anywhere(save, name):
         with open(path, 'wb') as file:
             file.write(damaged)
         try:
-            picture = reading.read_picture(path)
-        except reading.PictureError as error:
+            picture = reading.read_image(path)
+        except reading.ImageError as error:
             assert str(error)
         else:
             assert picture.dtype == np.uint8 and picture.ndim == 3

@@ -148,7 +148,7 @@ def test_what_is_no_file_is_no_picture(files):
     os.mkfifo('in/pipe.jpg')
     assert set(found('in')) == set(found('in/*.jpg')) == {'in/a.jpg'}
     (source,) = sources.from_files('in/pipe.jpg', 'out')
-    with pytest.raises(reading.PictureError, match='no regular file'):
+    with pytest.raises(reading.ImageError, match='regular file'):
         source.load()
 
 
@@ -164,9 +164,9 @@ def test_the_output_folder_is_not_searched(files):
     [
         ('nowhere', 'out', ['--input=nowhere', 'no such file or folder']),
         ('in/a.jpg,in/typo.jpg', 'out', ['--input=in/typo.jpg', 'no such file']),
-        ('empty', 'out', ['--input=empty', 'no picture found', '.jpg, .pbm']),
-        ('in/*.tiff', 'out', ['--input=in/*.tiff', 'no picture found']),
-        (['in', 'nowhere/*'], 'out', ['--input=nowhere/*', 'no picture found']),
+        ('empty', 'out', ['--input=empty', 'no image found', '.jpg, .pbm']),
+        ('in/*.tiff', 'out', ['--input=in/*.tiff', 'no image found']),
+        (['in', 'nowhere/*'], 'out', ['--input=nowhere/*', 'no image found']),
         ('', 'out', ["--input=''", 'a folder or a glob']),
         ('in', 'in', ['--output=in', 'Choose another --output', 'in/predicted']),
         ('in/*.jpg', 'in', ['--output=in', '--input=in/*.jpg', 'in/predicted']),
@@ -208,7 +208,7 @@ def test_a_data_set():
     for i in range(2):
         picture = found[i].load()
         assert picture.shape == (4, 5, 3) and picture.dtype == np.uint8 and np.all(picture == i)
-    with pytest.raises(reading.PictureError) as caught:
+    with pytest.raises(reading.ImageError) as caught:
         found[2].load()
     assert '\n' not in str(caught.value) and 'no such picture' in str(caught.value) and '{{' not in str(caught.value)
 

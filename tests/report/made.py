@@ -9,7 +9,7 @@ from PIL import Image
 from seg.files import write_json
 from seg.run.events import Events
 from seg.run.metrics_log import MetricsLog
-from seg.structures import Picture
+from seg.structures import ImageSummary
 
 NAMES = ['background', 'cat', 'dog']
 CONFUSION = np.array([[900, 50, 50], [40, 60, 0], [10, 20, 70]])
@@ -32,18 +32,18 @@ def scores(confusion=CONFUSION, names=NAMES) -> dict[str, float]:
     }
 
 
-def picture(tag, height=32, width=64, value=0, photo=False) -> Picture:
-    return Picture(tag, np.full((height, width, 3), value, np.uint8), photo)
+def picture(tag, height=32, width=64, value=0, photo=False) -> ImageSummary:
+    return ImageSummary(tag, np.full((height, width, 3), value, np.uint8), photo)
 
 
-def photo(tag, height=32, width=64) -> Picture:
+def photo(tag, height=32, width=64) -> ImageSummary:
     """Soft colours with grain, stored without loss."""
     random = np.random.default_rng(len(tag))
     soft = Image.fromarray(random.integers(0, 255, (4, 8, 3), np.uint8)).resize(
         (width, height), Image.Resampling.BICUBIC
     )
     pixels = np.asarray(soft, np.int16) + random.integers(-3, 4, (height, width, 3))
-    return Picture(tag, np.clip(pixels, 0, 255).astype(np.uint8), False)
+    return ImageSummary(tag, np.clip(pixels, 0, 255).astype(np.uint8), False)
 
 
 def run(folder, names=NAMES, complete=True, mode='train_and_eval') -> str:
@@ -146,7 +146,7 @@ def results(names=NAMES, step=STEPS) -> dict:
 
 def events(folder, step, pictures, start=0) -> None:
     writer = Events(os.path.join(str(folder), 'eval'), start)
-    writer.pictures(step, pictures)
+    writer.figures(step, pictures)
     writer.close()
 
 

@@ -108,8 +108,8 @@ def test_all_twelve_figures_of_boxes_and_masks(whole):
         last, best = ([float(value) for value in row[:2]], [float(value) for value in row[2:]])
         assert last == [exact[f'mask_{name}'], exact[f'box_{name}']]
         assert best == pytest.approx([1.1 * value for value in last])
-    assert 'the 100 detections of an image with the highest scores count' in whole.shown
-    assert 'area range:' not in whole.shown
+    assert 'the 100 detections with the highest scores count' in whole.shown
+    assert 'without an instance' not in whole.shown
     assert whole.shown.count('0.4200') >= 1 and 'Mask ap small' not in whole.shown
 
 
@@ -117,7 +117,7 @@ def test_missing_area_ranges_are_explained(no_curves, tmp_path):
     found = report(run(tmp_path, scores(missing=('_large',), limit=300)))
     rows = precision(found)
     assert rows['AP large'][:2] == ['', ''] and rows['AR large'][:2] == ['', ''] and '' not in rows['AP small']
-    assert 'AR 300' in rows and 'in the area range: large.' in found.shown
+    assert 'AR 300' in rows and 'without an instance: large.' in found.shown
     assert 'the 100 or 300 detections' in found.shown, 'the best evaluation had another limit'
 
 
@@ -125,7 +125,7 @@ def test_headlines_and_other_scores(whole):
     tiles = re.findall(r'<dt>([^<]*)</dt><dd><data class="value" value="([^"]*)">', whole.source)
     assert dict(tiles[:3]) == {'Mask AP': '0.42', 'Mask AP50': '0.63', 'Box AP': '0.41'}
     assert 'best 0.4620 at step 200' in whole.shown
-    for text in ('Threat score', 'Score threshold with the best F1', 'Objects', 'of the masks at IoU 0.5'):
+    for text in ('Threat score', 'Score threshold with the best F1', 'Instances', 'at IoU 0.5'):
         assert text in whole.shown, text
     values = dict(whole.values)
     assert {0.8, 0.5, 0.615385, 0.444444, 0.37} <= set(values) and values[100.0] == '100'
@@ -135,7 +135,7 @@ def test_classes(whole):
     table = whole.source.partition('<table class="classes"')[2].partition('</table>')[0]
     heads = re.findall(r'<th scope="col">([^<]*)', table)
     assert heads == [
-        'Class', 'Mask AP', 'Box AP', 'Mask AP50', 'Box AP50', 'Precision', 'Recall', 'Objects', 'Detections'
+        'Class', 'Mask AP', 'Box AP', 'Mask AP50', 'Box AP50', 'Precision', 'Recall', 'Instances', 'Detections'
     ]  # fmt: skip
     assert [table.index(f'>{name}</span>') for name in ('cat', 'dog', 'owl')] == sorted(
         table.index(f'>{name}</span>') for name in NAMES
@@ -158,7 +158,7 @@ def test_details_of_other_classes_do_not_count(no_curves, tmp_path, change):
     folder = run(tmp_path)
     made.edit(os.path.join(folder, 'eval', 'instances-val-300.json'), change)
     found = report(folder)
-    assert 'Box AP' in found.columns() and 'Objects' not in found.columns()
+    assert 'Box AP' in found.columns() and 'Instances' not in found.columns()
     assert 'score threshold 0' not in found.shown
 
 
@@ -189,4 +189,4 @@ def test_pictures(whole):
         'Precision against recall.', 'True and false positives by score.',
         'Fixed images: 1', 'Worst images: 1', 'Best images: 1',
     ]  # fmt: skip
-    assert 'Lowest F1 of the single image first.' in whole.shown and 'mIoU' not in whole.shown
+    assert 'Ordered by F1 per image' in whole.shown and 'mIoU' not in whole.shown

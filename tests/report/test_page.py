@@ -143,7 +143,7 @@ def test_charts_of_the_evaluation_where_the_matrix_is_not_known(no_curves, whole
     os.remove(tmp_path / 'run' / 'eval' / 'confusion-val-300.json')
     found = report(tmp_path / 'run')
     assert [image['alt'] for image in found.of('img')][:2] == [
-        'Confusion matrix: true classes against predicted ones.',
+        'Confusion matrix: true classes (rows) and predicted classes (columns).',
         'Pixels of each class.',
     ]
     assert all(image['src'].startswith('data:image/png;base64,') for image in found.of('img')[:2])
@@ -382,7 +382,7 @@ def test_pictures_that_cannot_be_read_are_told_of(no_curves, tmp_path, monkeypat
         page.event_files.StoredFigure, 'read', lambda self: whole(self)[: 60 if self.tag == 'fixed/1' else None]
     )
     found = report(folder)
-    assert 'The figure fixed/1 cannot be read and is left out' in found.shown and len(found.of('img')) == 1
+    assert 'The figure fixed/1 cannot be read and is omitted' in found.shown and len(found.of('img')) == 1
 
 
 def test_twelve_strips_stay_small(no_curves, tmp_path):
@@ -391,7 +391,7 @@ def test_twelve_strips_stay_small(no_curves, tmp_path):
     # Worse than photographs: grain everywhere.
     pixels = np.repeat(np.repeat(random.integers(0, 255, (130, 984, 3), np.uint8), 4, 0), 2, 1)
     made.events(
-        folder, 300, [made.Picture(f'{k}/{i}', pixels, True) for k in ('fixed', 'worst', 'best') for i in '1234']
+        folder, 300, [made.ImageSummary(f'{k}/{i}', pixels, True) for k in ('fixed', 'worst', 'best') for i in '1234']
     )
     path = page.write(folder)
     assert os.path.getsize(path) < 6e6

@@ -36,7 +36,7 @@ def numbers(request, tmp_path_factory):
             source = made.task.evaluation_input(made.eval_data, 2)
             evaluation = Evaluator(made.task, engine).evaluate(source, 1)
         found[jit] = result, evaluation.metrics
-        assert len(evaluation.pictures) == 6, 'of the first, the worst and the best image, and three charts'
+        assert len(evaluation.figures) == 6, 'of the first, the worst and the best image, and three charts'
     return found
 
 

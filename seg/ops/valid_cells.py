@@ -6,9 +6,10 @@ convolution would mix into the image. So layers that mix neighbouring cells hand
 pooling read zeros outside of the image (`zero_outside`), upsampling repeats the last cells (`extended`), and group
 statistics leave the outside out (`valid_cells`). Other values outside are never read.
 
-The model sets the images' sizes once, `with pictures(size, canvas):` around its parts. Layers need no further input, so
-that backbones stay models of one image; without such a block, every cell is valid. Cell i of a stride-s map is centred
-on pixel s * i (`seg.ops.conv`), and is valid if that pixel is in the image. The stride of a map follows from its sides.
+The model sets the images' sizes once, `with images_on_canvas(size, canvas):` around its parts. Layers need no further
+input, so backbones stay models of one image; without such a block, every cell is valid. Cell i of a stride-s map is
+centred on pixel s * i (`seg.ops.conv`), and is valid if that pixel is in the image. The stride of a map follows from
+its sides.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from keras import ops
 
 
-class _Pictures:
+class _ImagesOnCanvas:
     """Sizes [B, 2] int32 of images on a canvas; masks are made once for each size of map and dtype."""
 
     def __init__(self, size: Any, canvas: tuple[int, int]):
@@ -52,18 +53,18 @@ class _Pictures:
         return self._masks[key]
 
 
-_CURRENT: contextvars.ContextVar[_Pictures | None] = contextvars.ContextVar('pictures', default=None)
+_CURRENT: contextvars.ContextVar[_ImagesOnCanvas | None] = contextvars.ContextVar('images_on_canvas', default=None)
 
 
 @contextlib.contextmanager
-def pictures(size: Any, canvas: tuple[int, int]) -> Iterator[None]:
+def images_on_canvas(size: Any, canvas: tuple[int, int]) -> Iterator[None]:
     """Context in which maps belong to images of these sizes, at the top left of a canvas.
 
     Args:
       size: [B, 2] int32, height and width of each image in pixels.
       canvas: (height, width) of the canvas in pixels.
     """
-    token = _CURRENT.set(_Pictures(size, tuple(canvas)))
+    token = _CURRENT.set(_ImagesOnCanvas(size, tuple(canvas)))
     try:
         yield
     finally:

@@ -26,7 +26,7 @@ from seg.datasets.base import Dataset
 from seg.errors import UserError
 from seg.prediction import data_set, pipeline
 from seg.prediction.class_maps import ClassMaps
-from seg.prediction.objects import Fitted, Objects
+from seg.prediction.instances import Fitted, InstanceOutputs
 from seg.prediction.settings import PredictSettings
 from seg.tasks.instance import Instance
 from seg.tasks.semantic import Semantic
@@ -77,7 +77,7 @@ def colored(height, width, channel):
 
 
 def objects(folder, fits=False, info=INFO, **settings):
-    return Objects(str(folder), info, fakes.COLORS, PredictSettings(**settings), fits)
+    return InstanceOutputs(str(folder), info, fakes.COLORS, PredictSettings(**settings), fits)
 
 
 def run(pictures, made, predictor=None, **settings):
@@ -285,16 +285,16 @@ KILLED = """
 import sys
 import numpy as np
 from pycocotools import mask
-from seg.prediction.objects import Objects
+from seg.prediction.instances import InstanceOutputs
 from seg.prediction.settings import PredictSettings
 from seg.structures import Detections
 from tests.prediction import fakes
 masks = [mask.encode(np.ones((60, 90), np.uint8, order='F'))]
 found = Detections(np.float32([[0, 0, 60, 90]]), np.float32([0.9]), np.int32([0]), masks)
-with Objects(sys.argv[1], fakes.INFO, fakes.COLORS, PredictSettings(), False) as made:
+with InstanceOutputs(sys.argv[1], fakes.INFO, fakes.COLORS, PredictSettings(), False) as made:
     print('writing', flush=True)
     for i in range(10000):
-        made.line(made.picture(fakes.source(f'{i % 7}', None), fakes.noise(60, 90), found))
+        made.line(made.write(fakes.source(f'{i % 7}', None), fakes.noise(60, 90), found))
 """
 
 
@@ -322,7 +322,7 @@ def writer(task, folder, settings, probabilities=False, **more):
 
 def test_outputs_of_a_task(tmp_path):
     made = writer(Instance, tmp_path, PredictSettings(), _fits_canvas=True)
-    assert isinstance(made, Objects) and made.plan(colored(10, 10, 0), CANVAS).scale == 6.4
+    assert isinstance(made, InstanceOutputs) and made.plan(colored(10, 10, 0), CANVAS).scale == 6.4
     assert isinstance(writer(Semantic, tmp_path, PredictSettings(), True), ClassMaps)
 
 
@@ -333,7 +333,7 @@ def test_outputs_of_a_task(tmp_path):
 def test_what_is_for_class_maps_only(tmp_path, settings, probabilities, named):
     with pytest.raises(UserError) as caught:
         writer(Instance, tmp_path, PredictSettings(**settings), probabilities)
-    assert str(caught.value).startswith(named) and 'finds objects' in str(caught.value)
+    assert str(caught.value).startswith(named) and 'detections.json' in str(caught.value)
     writer(Semantic, tmp_path, PredictSettings(**settings), probabilities)
 
 

@@ -24,11 +24,11 @@ from seg.structures import DatasetInfo, Detections
 _BYTES_PER_PIXEL = 24
 
 
-class Objects(Outputs):
+class InstanceOutputs(Outputs):
     """Writes an overlay of each image, and one `detections.json` of all: a list in COCO's results format.
 
-    The list is written image by image, and appears when the run ends without an error. So it always belongs to the
-    `predictions.jsonl` beside it.
+    The list is written image by image, and appears when the run ends without an error. So it always matches the
+    `predictions.jsonl` in the same folder.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class Objects(Outputs):
           info: see `Outputs`.
           colors: one (r, g, b) per class.
           settings: of the mode.
-          fits_canvas: whether all images are scaled to fill the canvas, not only those that are too large.
+          fits_canvas: whether smaller images are scaled up to fill the canvas. Larger ones are always scaled down.
         """
         super().__init__(folder, info, [vivid(color) for color in colors])
-        self._object_colors, self._settings, self._fits_canvas = colors, settings, fits_canvas
+        self._instance_colors, self._settings, self._fits_canvas = colors, settings, fits_canvas
         self._path = os.path.join(folder, DETECTIONS)
         self._list: IO[bytes] | None = None
         self._separator = b'['
 
-    def __enter__(self) -> Objects:
+    def __enter__(self) -> InstanceOutputs:
         super().__enter__()
         try:
             with self._writing(self._path):
@@ -78,13 +78,13 @@ class Objects(Outputs):
                     self._list.close()
             super().__exit__(kind, *error)
 
-    def plan(self, picture: np.ndarray, canvas: Size) -> Plan:
-        return Fitted(picture, canvas, self._fits_canvas)
+    def plan(self, image: np.ndarray, canvas: Size) -> Plan:
+        return Fitted(image, canvas, self._fits_canvas)
 
     def prediction_bytes(self, size: Size, canvas: Size) -> int:
         return size[0] * size[1] * _BYTES_PER_PIXEL
 
-    def picture(self, source: Source, pixels: np.ndarray, prediction: Detections) -> dict[str, Any]:
+    def write(self, source: Source, pixels: np.ndarray, prediction: Detections) -> dict[str, Any]:
         """Writes the overlay of one image, see `Outputs`; its part of the record also has the detections."""
         found = self._found(prediction)
         entries = [self._result(source.id, *one) for one in zip(*prediction, strict=True)]
@@ -92,7 +92,7 @@ class Objects(Outputs):
             pixels,
             prediction,
             class_names=self._info.class_names,
-            colors=self._object_colors,
+            colors=self._instance_colors,
             opacity=self._settings.opacity,
             min_score=self._settings.min_score,
         )
@@ -133,9 +133,9 @@ class Objects(Outputs):
 class Fitted(OneCanvas):
     """An image on one canvas: unscaled, or scaled to fit."""
 
-    def __init__(self, picture: np.ndarray, canvas: Size, fills: bool):
-        super().__init__(picture, canvas, ('boxes', 'scores', 'classes', 'masks'), maps=False, fills=fills)
-        self._size = picture.shape[:2]
+    def __init__(self, image: np.ndarray, canvas: Size, fills: bool):
+        super().__init__(image, canvas, ('boxes', 'scores', 'classes', 'masks'), maps=False, fills=fills)
+        self._size = image.shape[:2]
 
     def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Detections:
         """Returns the detections in the image's own pixels."""

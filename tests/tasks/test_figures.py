@@ -80,9 +80,9 @@ def drawn(task, monkeypatch):
 @pytest.mark.parametrize('batch_size', [1, 3, 4, 7])
 def test_which_images(made, drawn, batch_size):
     found = evaluate(made, batch_size, 2)
-    images = {picture.tag: int(picture.pixels[0, 0, 0]) for picture in found.pictures[:-3]}
+    images = {picture.tag: int(picture.pixels[0, 0, 0]) for picture in found.figures[:-3]}
     assert images == {'fixed/1': 0, 'fixed/2': 3, 'worst/1': 1, 'worst/2': 3, 'best/1': 5, 'best/2': 6}
-    assert [picture.tag for picture in found.pictures[-3:]] == CHARTS
+    assert [picture.tag for picture in found.figures[-3:]] == CHARTS
     assert found.examples == 6
 
 
@@ -91,10 +91,10 @@ def test_worst_is_the_one_with_the_lowest_score(made, drawn):
     found = evaluate(made, 3, 7)
     mious = {int(name.split()[1]): miou for name, miou, _ in drawn}
     worst, best = (
-        [mious[int(p.pixels[0, 0, 0])] for p in found.pictures if p.tag.startswith(kind)] for kind in ('worst', 'best')
+        [mious[int(p.pixels[0, 0, 0])] for p in found.figures if p.tag.startswith(kind)] for kind in ('worst', 'best')
     )
     assert worst == sorted(worst) and best == sorted(worst, reverse=True) and len(worst) == 5
-    assert len([p for p in found.pictures if p.tag.startswith('fixed')]) == 6, 'the ignored one as well'
+    assert len([p for p in found.figures if p.tag.startswith('fixed')]) == 6, 'the ignored one as well'
     shares = {int(name.split()[1]): wrong for name, _, wrong in drawn}
     for i, share in shares.items():
         width = SIZES[i][1]
@@ -119,7 +119,7 @@ def test_only_images_that_may_be_shown_come_to_the_host(made, drawn):
 
 
 def test_strips_are_the_same_for_every_batch_size(made, task):
-    one, four = (evaluate(made, n, 2).pictures for n in (1, 4))
+    one, four = (evaluate(made, n, 2).figures for n in (1, 4))
     assert [p.tag for p in one] == [p.tag for p in four]
     for a, b in zip(one, four, strict=True):
         np.testing.assert_array_equal(a.pixels, b.pixels, a.tag)
@@ -128,7 +128,7 @@ def test_strips_are_the_same_for_every_batch_size(made, task):
 
 def test_image_is_shown_at_its_own_size(made, task):
     """Without the padding of the batch: scene 1, of 40 x 64 pixels, five times as large."""
-    (strip,) = [p.pixels for p in evaluate(made, 4, 2).pictures if p.tag == 'worst/1']
+    (strip,) = [p.pixels for p in evaluate(made, 4, 2).figures if p.tag == 'worst/1']
     image = np.all(strip == 30, axis=-1)
     assert image.sum(0).max() >= 200 and image[:, :333].sum(1).max() == 320 and image.sum() < 200 * 320 * 1.3
 
@@ -140,7 +140,7 @@ def test_no_pictures_at_all(made, task, monkeypatch):
     monkeypatch.setattr(task, 'image_scores', refuse)
     monkeypatch.setattr(task, 'figure', refuse)
     found = evaluate(made, 4, 0)
-    assert found.pictures == [] and found.metrics['pixels'] == sum(h * w for h, w in SIZES) - 52 * 52 - 33 * 47
+    assert found.figures == [] and found.metrics['pixels'] == sum(h * w for h, w in SIZES) - 52 * 52 - 33 * 47
 
 
 def test_details(made, task):
