@@ -9,10 +9,13 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from seg import config, gin_files, modes, plugins, registry, seg_main
 from seg.augments import base as augments_base
+from seg.datasets import contract
+from seg.errors import UserError
 from seg.layers.norm import NormFactory
 from seg.weights.warm_start import Init
 from tests.weights.torch_files import write_zip
@@ -129,13 +132,13 @@ def test_python_page(workplace):
 
 
 def write_plugins(workplace):
-    """Writes the plugin files of the page, and its gin files: a run on label maps and one on instances."""
+    """Writes the plugin files of the page, and its gin files: two runs on label maps and one on instances."""
     (workplace / 'lab').mkdir()
     for _, text in blocks('docs/plugins.md', 'python'):
         path = workplace / re.match(r'"""(lab/\w+\.py)"""', text)[1]
         path.write_text(text)
         assert len(text.splitlines()) < 55
-    for name, (_, text) in zip(('run.gin', 'cells.gin'), blocks('docs/plugins.md', 'gin'), strict=True):
+    for name, (_, text) in zip(('run.gin', 'fcn.gin', 'cells.gin'), blocks('docs/plugins.md', 'gin'), strict=True):
         (workplace / name).write_text(text)
 
 
@@ -154,14 +157,28 @@ def test_plugins_page(workplace, capsys):
         stored.putpalette([0, 90, 40, 250, 7, 128])  # Colours whose luminance is no class.
         stored.save(workplace / 'my_data' / 'masks' / f'{i:02}.png')
     small = ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'backbones.plain.channels=8']
-    small += ['decoders.deeplab_v3plus.aspp_channels=16', 'decoders.deeplab_v3plus.decoder_channels=16']
     small += ['losses.dice.weight=0.5', 'tasks.semantic.augments=[@augments.any_way_up, @augments.scale_crop_flip]']
     params = ['--plugins=lab.augments', *(f'--gin_param={param}' for param in small)]
     assert seg_main.main(['seg_main', '--gin_file=run.gin', '--model_dir=runs/lab', *params]) == 0
     shown = capsys.readouterr()
     assert '"loss/poly1"' in shown.out and '"iou/nucleus"' in shown.out and '"false_alarm"' in shown.out
     snapshot = (workplace / 'runs' / 'lab' / 'config.gin').read_text()
-    assert [f'import lab.{name}' in snapshot for name in ('nets', 'losses', 'data', 'scores')] == [True] * 4
+    names = ('nets', 'losses', 'data', 'scores', 'optimizers', 'schedules', 'decoders')
+    assert all(f'import lab.{name}' in snapshot for name in names)
+    rates = [json.loads(line)['learning_rate'] for line in open('runs/lab/metrics.jsonl') if 'learning_rate' in line]
+    np.testing.assert_allclose(rates, [5e-4], rtol=1e-6)
+    assert 'lateral_c5' in (workplace / 'runs' / 'lab' / 'model_info.txt').read_text()
+    # The second gin block: another model, whose logits do not depend on the canvas.
+    model = modes.build(['fcn.gin'], model_dir='runs/fcn', plugin_specs=['lab.augments'], gin_params=small).task.model
+    assert set(model.parts) == {'backbone', 'head_c5', 'head_c4', 'head_c3'} and model.output_stride == 32
+    image, canvas = random.uniform(0, 255, (1, 40, 56, 3)), np.full((1, 64, 96, 3), 99.0)
+    canvas[:, :40, :56] = image
+    small_one, large_one = (
+        np.asarray(model({'image': tf.constant(x, tf.float32), 'size': tf.constant([[40, 56]])})['logits'])
+        for x in (image, canvas)
+    )
+    assert small_one.shape == (1, 40, 56, 2) and np.abs(small_one).max() > 1e-3
+    np.testing.assert_allclose(large_one[:, :40, :56], small_one, atol=1e-4 * np.abs(small_one).max())
     # The same data set with masks read as luminance: refused before anything is built.
     path = workplace / 'lab' / 'data.py'
     label = 'tf.cast(tf.io.decode_png(tf.io.read_file(path), channels=1)[..., 0], tf.int32)'
@@ -202,6 +219,28 @@ def test_instances_of_the_plugins_page(workplace, capsys):
     del sys.modules['lab.cells']
     assert seg_main.main(['seg_main', *params, '--validate']) == 2
     assert re.search(r"cells/train, image '0': classes\[\d\] is 2.* 0..1 ", capsys.readouterr().err)
+
+
+def test_arrays_of_the_plugins_page(workplace):
+    """The data set that reads with numpy keeps the contract, and its tensors have a known number of axes in a graph."""
+    write_plugins(workplace)
+    modes.load_parts(['lab.arrays'])
+    (workplace / 'my_data' / 'val').mkdir(parents=True)
+    label = np.array([[0, 1, -1], [1, 1, 0]], np.int64)
+    np.savez(workplace / 'my_data' / 'val' / 'a.npz', image=np.full((2, 3, 3), 7, np.uint8), label=label)
+    np.savez(workplace / 'my_data' / 'val' / 'b.npz', image=np.full((2, 3), 7, np.uint8), label=label)
+    settings = {'data_dir': 'my_data', 'split': 'val', 'class_names': ('ground', 'cell'), 'max_size': (2, 3)}
+    dataset = registry.datasets.get('arrays').builder(**settings)
+    contract.verify(dataset, 'label_map', 'experiment.eval_data')
+    examples = tf.data.Dataset.range(2).map(dataset.load)
+    assert examples.element_spec['image'].shape.as_list() == [None, None, 3]
+    assert examples.element_spec['label'].shape.as_list() == [None, None]
+    (first,) = examples.take(1)
+    np.testing.assert_array_equal(first['label'], label)
+    with pytest.raises(tf.errors.InvalidArgumentError):  # Grey: the other example.
+        list(examples.skip(1))
+    with pytest.raises(UserError, match=r'my_data/train'):
+        registry.datasets.get('arrays').builder(**settings | {'split': 'train'})
 
 
 def test_tables_of_data_sets_and_augments():
@@ -258,30 +297,30 @@ def test_pages_about_a_run(workplace):
     assert len((workplace / 'segmented' / 'predictions.jsonl').read_text().splitlines()) == 8
 
 
-def test_page_about_objects(workplace):
+def test_page_about_instances(workplace):
     """Its commands, one after the other, on a few small pictures and with a small model."""
     random = np.random.default_rng(0)
     (workplace / 'photos').mkdir()
-    (workplace / 'my_objects' / 'annotations').mkdir(parents=True)
+    (workplace / 'my_instances' / 'annotations').mkdir(parents=True)
     for split, count in (('train', 5), ('val', 3)):
-        (workplace / 'my_objects' / split).mkdir()
+        (workplace / 'my_instances' / split).mkdir()
         images, objects = [], []
         for i in range(count):
             picture = random.integers(0, 99, (64, 80 + i, 3), np.uint8)
             picture[10:40, 20:60] += 100
-            Image.fromarray(picture).save(workplace / 'my_objects' / split / f'{i}.jpg')
+            Image.fromarray(picture).save(workplace / 'my_instances' / split / f'{i}.jpg')
             Image.fromarray(picture).resize((50 + 60 * i, 70)).save(workplace / 'photos' / f'{split}-{i}.png')
             images.append({'id': i, 'file_name': f'{i}.jpg', 'height': 64, 'width': 80 + i})
             outline = [20, 10, 60, 10, 60, 40, 20, 40]
             objects.append({'id': i, 'image_id': i, 'category_id': 5, 'segmentation': [outline], 'iscrowd': 0})
         text = json.dumps({'images': images, 'annotations': objects, 'categories': [{'id': 5, 'name': 'pane'}]})
-        (workplace / 'my_objects' / 'annotations' / f'instances_{split}.json').write_text(text)
+        (workplace / 'my_instances' / 'annotations' / f'instances_{split}.json').write_text(text)
     small = ['init.weights=None', 'overfit.train_steps=2', 'overfit.num_images=4', 'overfit.target=0.0']
     small += ['decoders.fpn.channels=8', 'heads.rpn.channels=8', 'heads.box.fc=(8,)', 'heads.mask.convs=(8,)']
     small += ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'CROP=(64, 64)', 'heads.rpn.train_proposals=20', 'heads.box.sampled=16']
     small += ['heads.rpn.eval_proposals=20', 'heads.box.score_threshold=0.0']
     done = []
-    for _, text in blocks('docs/own_objects.md', 'sh'):
+    for _, text in blocks('docs/own_instances.md', 'sh'):
         for command in text.splitlines():
             words = shlex.split(command)
             trains = any(word.startswith('--gin_file') for word in words)

@@ -10,12 +10,22 @@ from typing import Any
 
 import tensorflow as tf
 
+from seg.errors import UserError
 from seg.masks import runs
 from seg.structures import Annotations
 
 
 def from_dense(masks: tf.Tensor) -> tf.RaggedTensor:
-    """Runs of masks: bool [N, H, W] -> int32 [N, (ends)]. Meant for few instances or small images."""
+    """Runs of masks: bool [N, H, W] -> int32 [N, (ends)]. Meant for few instances or small images.
+
+    Raises:
+      UserError: for another dtype, such as uint8 with values of 0 and 255, or another number of axes.
+    """
+    if masks.dtype != tf.bool or masks.shape.rank not in (None, 3):
+        raise UserError(
+            f'seg.masks.ragged.from_dense: masks is {masks.dtype.name} of shape {masks.shape}, expected bool '
+            '[N, H, W]. Write masks > 0 for values of 0 and 255; from_labels takes a map of instance numbers.'
+        )
     count, size = tf.shape(masks)[0], tf.shape(masks)[1] * tf.shape(masks)[2]
     flat = tf.pad(tf.reshape(tf.transpose(masks, [0, 2, 1]), [count, size]), [[0, 0], [1, 1]])
     places = tf.where(flat[:, 1:] != flat[:, :-1])

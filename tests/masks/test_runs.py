@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
+from seg.errors import UserError
 from seg.masks import ragged
 from seg.masks import runs as mask_runs
 
@@ -112,6 +113,12 @@ def test_runs_of_several_objects_in_a_graph():
     assert stack(labels == ids[:, None, None]).to_list() == made.to_list()
     assert stack(np.zeros([0, 4, 5], bool)).shape == [0, None]
     assert graph(np.zeros([4, 0], np.int32))[0].shape == [0]
+
+
+@pytest.mark.parametrize('wrong', [tf.zeros([2, 4, 5], tf.uint8), tf.zeros([4, 5], tf.bool)])
+def test_dense_masks_are_bool_with_three_axes(wrong):
+    with pytest.raises(UserError, match=rf'masks is {wrong.dtype.name} .*{wrong.shape[-1]}.* bool \[N, H, W\]'):
+        ragged.from_dense(wrong)
 
 
 def test_boxes_and_areas(masks, runs):
