@@ -245,7 +245,7 @@ def full_masks(boxes, size: int):
 
 
 def torchvision_model(size: int):
-    """maskrcnn_resnet50_fpn with frozen batch normalisation; no resizing, no masks at the picture's size."""
+    """maskrcnn_resnet50_fpn with frozen batch normalisation; no resizing, no masks at the image's size."""
     from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 

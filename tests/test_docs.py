@@ -168,6 +168,8 @@ def test_plugins_page(workplace, capsys):
     rates = [json.loads(line)['learning_rate'] for line in open('runs/lab/metrics.jsonl') if 'learning_rate' in line]
     np.testing.assert_allclose(rates, [5e-4], rtol=1e-6)
     assert 'lateral_c5' in (workplace / 'runs' / 'lab' / 'model_info.txt').read_text()
+    rate = registry.schedules.get('cooldown').builder(total_steps=10, batch_size=2, base_lr=1.0)
+    np.testing.assert_allclose([rate(step) for step in (0, 8, 9, 10)], [1, 1, 1 - 0.5**0.5, 0], atol=1e-6)
     # The second gin block: another model, whose logits do not depend on the canvas.
     model = modes.build(['fcn.gin'], model_dir='runs/fcn', plugin_specs=['lab.augments'], gin_params=small).task.model
     assert set(model.parts) == {'backbone', 'head_c5', 'head_c4', 'head_c3'} and model.output_stride == 32
@@ -298,7 +300,7 @@ def test_pages_about_a_run(workplace):
 
 
 def test_page_about_instances(workplace):
-    """Its commands, one after the other, on a few small pictures and with a small model."""
+    """Its commands, one after the other, on a few small images and with a small model."""
     random = np.random.default_rng(0)
     (workplace / 'photos').mkdir()
     (workplace / 'my_instances' / 'annotations').mkdir(parents=True)

@@ -39,7 +39,7 @@ def images() -> np.ndarray:
 
 
 def port(variant: int, side: int):
-    """The PyTorch port's network for pictures of `side` pixels."""
+    """The PyTorch port's network for images of `side` pixels."""
     from efficientnet_lite_pytorch import EfficientNet
 
     return EfficientNet.from_name(f'efficientnet-lite{variant}', image_size=side).eval()

@@ -84,7 +84,7 @@ def test_what_trains(name, kind):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_padding_pixels_are_zero_inside(name):
-    """A picture of the padding pixel is zeros after the normalisation of pixels; untrained layers keep them."""
+    """An image of the padding pixel is zeros after the normalisation of pixels; untrained layers keep them."""
     image = np.broadcast_to(np.float32(PAD_PIXEL), (1, 32, 32, 3))
     for features in built(name)(image, training=False).values():
         np.testing.assert_allclose(features, 0, atol=1e-4)

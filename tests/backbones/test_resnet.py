@@ -68,7 +68,7 @@ def test_multi_grid_dilates_the_last_stage():
 
 
 def test_translation_by_the_stride():
-    """Shifting the picture by a stride shifts c5 by a cell, where no border is in sight."""
+    """Shifting the image by a stride shifts c5 by a cell, where no border is in sight."""
     model = resnet18(output_stride=16, norm=NORM, width=0.125)
     randomize(model)
     picture = np.random.default_rng(2).uniform(0, 255, (1, 656, 48, 3)).astype('float32')

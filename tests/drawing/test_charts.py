@@ -68,7 +68,7 @@ def test_sizes(drawn):
     ],
 )
 def test_any_names(names):
-    """Nothing reaches the edge, where it would be cut, and the size stays that of a picture."""
+    """Nothing reaches the edge, where it would be cut, and the size stays that of an image."""
     for pixels in draw(confusion(len(names)), names):
         assert max(pixels.shape) < 2500
         edges = [pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]]

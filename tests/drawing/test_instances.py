@@ -1,4 +1,4 @@
-"""Objects beside the truth and over pictures: what is matched, drawn, and written."""
+"""Objects beside the truth and over images: what is matched, drawn, and written."""
 
 import sys
 
@@ -108,11 +108,11 @@ def test_no_objects_at_all():
             assert make(there, found).draw().dtype == np.uint8
 
 
-# ---- Pictures --------------------------------------------------------------------------------------------------------
+# ---- Images ----------------------------------------------------------------------------------------------------------
 
 
 def panels(strip, count=2):
-    """The panels, found by their frames: 480 x 640 pixels for a picture of 120 x 160."""
+    """The panels, found by their frames: 480 x 640 pixels for an image of 120 x 160."""
     height, width = 360, 480
     row = next(y for y in range(len(strip)) if np.all(strip[y, 12 : 12 + width] == 160)) + 1
     edges = [x for x in range(strip.shape[1]) if np.all(strip[row : row + height, x] == 160)]
@@ -177,7 +177,7 @@ def test_colours_are_seen_on_black_and_on_white():
     assert readable_on((255, 255, 0)) == (0, 0, 0) and readable_on((120, 0, 60)) == (255, 255, 255)
 
 
-def test_memory_does_not_grow_with_the_picture():
+def test_memory_does_not_grow_with_the_image():
     size = (3000, 4000)
     box = [(100, 100, 2900, 3900)]
     made = make(truth(box, size=size), detections(box, size=size), np.zeros((*size, 3), np.uint8))
@@ -187,8 +187,8 @@ def test_memory_does_not_grow_with_the_picture():
     assert made.draw().shape[1] < 1400
 
 
-def test_picture_of_another_size_than_the_masks():
-    """As the canvas shows it: the panels are the same where they are not the picture."""
+def test_image_of_another_size_than_the_masks():
+    """As the canvas shows it: the panels are the same where they are not the image."""
     there, found = truth(BOXES), detections(BOXES[:2])
     half = make(there, found, np.full((60, 80, 3), 90, np.uint8)).draw()
     assert half.shape == make(there, found, np.full((60, 80, 3), 90, np.uint8)).draw().shape
@@ -211,7 +211,7 @@ def test_any_names(names):
 # ---- Overlays --------------------------------------------------------------------------------------------------------
 
 
-def test_overlay_changes_the_picture_in_place_and_only_at_its_objects():
+def test_overlay_changes_the_image_in_place_and_only_at_its_objects():
     picture = np.full((*SIZE, 3), 90, np.uint8)
     made = overlay(picture, detections([BOXES[2]]), class_names=NAMES, colors=COLORS)
     assert made is picture
@@ -236,7 +236,7 @@ def test_opacity():
     assert bare[85, 35].tolist() == [90] * 3 and full[85, 35].tolist() == list(shade(COLORS[0], 0))
 
 
-def test_lines_are_thicker_on_large_pictures():
+def test_lines_are_thicker_on_large_images():
     for size, thick in (((200, 300), 2), ((2000, 3000), 6)):
         picture = np.full((*size, 3), 90, np.uint8)
         box = (size[0] // 4, size[1] // 4, size[0] // 2, size[1] // 2)
@@ -249,14 +249,14 @@ def test_lines_are_thicker_on_large_pictures():
     'box', [(0, 0, 120, 160), (119, 159, 120, 160), (0, 0, 1, 160), (50, 50, 50, 50), (-5, -5, 3, 3)]
 )
 def test_objects_of_any_size(box):
-    """The whole picture, one pixel, a line, nothing at all."""
+    """The whole image, one pixel, a line, nothing at all."""
     found = detections([box])
     made = overlay(np.full((*SIZE, 3), 90, np.uint8), found, class_names=NAMES, colors=COLORS)
     assert made.shape == (*SIZE, 3) and np.any(made != 90)
     make(truth([box]), found).draw()
 
 
-def test_small_pictures():
+def test_small_images():
     for size in ((1, 1), (3, 200), (9, 9)):
         found = detections([(0, 0, *size)], size=size)
         overlay(np.zeros((*size, 3), np.uint8), found, class_names=NAMES, colors=COLORS)

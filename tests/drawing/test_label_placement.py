@@ -25,7 +25,7 @@ def test_above_its_box_where_that_is_free():
     assert place([Label(boxes[0], 12, 40, 0)], scene(boxes)) == [(38, 50)]
 
 
-def test_within_the_picture():
+def test_within_the_image():
     boxes = [(0, 280, 5, 300), (195, 0, 200, 10), (0, 0, 200, 300)]
     tags = [Label(box, 12, 60, i) for i, box in enumerate(boxes)]
     for y, x in place(tags, scene(boxes[:2])):
@@ -42,7 +42,7 @@ def test_never_over_another_tag():
     assert not any(overlap(a, b) for i, a in enumerate(there) for b in there[:i])
 
 
-def test_little_of_the_picture_is_covered():
+def test_little_of_the_image_is_covered():
     """However many objects there are, and however much room."""
     boxes = [(y, x, y + 6, x + 6) for y in range(20, 600, 40) for x in range(20, 900, 60)]
     places = place([Label(box, 12, 30, i) for i, box in enumerate(boxes)], scene(boxes, (640, 960)))

@@ -1,4 +1,4 @@
-"""Names in pictures."""
+"""Names in images."""
 
 import subprocess
 import sys

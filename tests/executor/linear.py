@@ -92,7 +92,7 @@ class Score(SumMetric):
 
 
 class Drawing:
-    """A picture as high as the number of its row, plus one."""
+    """An image as high as the number of its row, plus one."""
 
     def __init__(self, row: int):
         self._row = row

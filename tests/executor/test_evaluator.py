@@ -34,7 +34,7 @@ class Rows(RowMetric):
 
 @pytest.fixture(scope='module')
 def made():
-    return scenes.make(0, pictures=7)
+    return scenes.make(0, images=7)
 
 
 def evaluate(metric, source, num_pictures=0, jit=False):
@@ -44,7 +44,7 @@ def evaluate(metric, source, num_pictures=0, jit=False):
 
 
 @pytest.mark.parametrize('batch_size', [1, 3, 7])
-def test_every_picture_that_counts_is_given_once_with_its_truth(made, batch_size):
+def test_every_image_that_counts_is_given_once_with_its_truth(made, batch_size):
     truth, values = made
     metric = Rows()
     found = evaluate(metric, scenes.source(truth, values, batch_size, unread=(4,)))

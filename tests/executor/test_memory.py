@@ -1,4 +1,4 @@
-"""The memory of a long run: pictures of past evaluations are let go."""
+"""The memory of a long run: images of past evaluations are let go."""
 
 import json
 
@@ -12,8 +12,8 @@ EVALUATIONS = 40
 
 
 @pytest.mark.slow
-def test_forty_evaluations_with_pictures(tmp_path, monkeypatch):
-    """Each draws 12 pictures of 0.75 MB; kept, they would be 315 MB from the 5th evaluation to the 40th."""
+def test_forty_evaluations_with_images(tmp_path, monkeypatch):
+    """Each draws 12 images of 0.75 MB; kept, they would be 315 MB from the 5th evaluation to the 40th."""
     pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
     monkeypatch.setattr(linear.Drawing, 'draw', lambda self: pixels + np.uint8(self._row))
     precision.set_precision('float64')

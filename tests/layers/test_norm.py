@@ -85,7 +85,7 @@ def test_one_value_per_channel_is_enough_without_batch_statistics(kind, training
 
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-4), ('float64', 1e-10)])
-def test_group_statistics_are_those_of_the_picture(dtype, tolerance):
+def test_group_statistics_are_those_of_the_image(dtype, tolerance):
     layer = NormFactory('group', groups=4)(name='norm')
     layer.dtype_policy = dtype
     x = data(dtype=dtype)

@@ -1,4 +1,4 @@
-"""Masks at the picture's own size against interpolation point by point, and run lengths against pycocotools."""
+"""Masks at the image's own size against interpolation point by point, and run lengths against pycocotools."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_cells_that_are_pixels_come_out_unchanged(dtype):
     np.testing.assert_array_equal(patch, mask >= 0.5)
 
 
-def test_a_tiny_object_is_one_pixel_and_a_huge_one_is_the_picture():
+def test_a_tiny_object_is_one_pixel_and_a_huge_one_is_the_image():
     full = np.ones((28, 28))
     for box in ((3.6, 3.6, 4.3, 4.3), (3.6, 0, 3.7, 1), (4.9, 5.0, 4.95, 5.01)):
         assert paste(full, box, 10, 10)[2].sum() == 1
@@ -74,7 +74,7 @@ def test_nothing_is_pasted_of_an_impossible_box(box):
     assert patch_to_coco(top, left, patch, 10, 12) == coco_mask.encode(np.zeros((10, 12), np.uint8, order='F'))
 
 
-def test_run_lengths_are_those_of_the_whole_picture():
+def test_run_lengths_are_those_of_the_whole_image():
     random = np.random.default_rng(3)
     for number in range(400):
         height, width = random.integers(1, 4 if number % 4 == 0 else 50, 2)
@@ -89,7 +89,7 @@ def test_run_lengths_are_those_of_the_whole_picture():
         assert patch_to_coco(top, left, patch, height, width) == coco_mask.encode(frame)
 
 
-def test_run_lengths_of_a_large_picture():
+def test_run_lengths_of_a_large_image():
     """Runs and differences of runs that need all groups of bits, in both directions."""
     frame = np.zeros((3000, 4000), bool)
     frame[100:2900:3, 50:1000] = frame[:, 1200:3900] = True

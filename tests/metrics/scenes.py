@@ -1,4 +1,4 @@
-"""Made-up pictures with objects, and detections of them that are right, shifted, of the wrong class, or of nothing."""
+"""Made-up images with objects, and detections of them that are right, shifted, of the wrong class, or of nothing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def annotations(objects: Sequence[tuple], height: int, width: int) -> Annotation
 
 def make(
     seed: int,
-    pictures: int = 6,
+    images: int = 6,
     *,
     num_classes: int = 4,
     places: int = 24,
@@ -56,26 +56,26 @@ def make(
     empty: Sequence[int] = (2,),
     blind: Sequence[int] = (3,),
 ) -> tuple[list[Annotations], dict[str, np.ndarray]]:
-    """Pictures of 120 to 200 pixels, and detections on `places` places as `CocoAP.rows` returns them.
+    """Images of 120 to 200 pixels, and detections on `places` places as `CocoAP.rows` returns them.
 
     Args:
       ties: whether scores take few values.
       crowds: share of the objects that are crowds.
-      empty: pictures without objects.
-      blind: pictures without detections.
+      empty: images without objects.
+      blind: images without detections.
     """
     random = np.random.default_rng(seed)
     truth, rows = [], []
-    for picture in range(pictures):
+    for image in range(images):
         height, width = (int(side) for side in random.integers(120, 200, 2))
         objects = []
-        for _ in range(0 if picture in empty else random.integers(1, 7)):
+        for _ in range(0 if image in empty else random.integers(1, 7)):
             size = random.choice([6, 25, 60, 110], 2, p=[0.3, 0.3, 0.3, 0.1]) * random.uniform(0.8, 1.2, 2)
             corner = random.uniform(0, np.maximum([height, width] - size, 1))
             objects.append(((*corner, *(corner + size)), int(random.integers(num_classes)), random.random() < crowds))
         truth.append(annotations(objects, height, width))
         found = []
-        for _ in range(0 if picture in blind else random.integers(places // 2, places + 1)):
+        for _ in range(0 if image in blind else random.integers(places // 2, places + 1)):
             if objects and random.random() < 0.75:
                 box, label, _ = objects[random.integers(len(objects))]
                 size = np.array([box[2] - box[0], box[3] - box[1]] * 2)
@@ -91,7 +91,7 @@ def make(
 
 
 def values(rows: Sequence[Sequence[tuple]], places: int, random) -> dict[str, np.ndarray]:
-    """Arrays of (box, score, class) per picture; the mask of each is an ellipse in its box, with soft borders."""
+    """Arrays of (box, score, class) per image; the mask of each is an ellipse in its box, with soft borders."""
     made = {
         'boxes': np.zeros((len(rows), places, 4), np.float32),
         'scores': np.zeros((len(rows), places), np.float32),
@@ -189,7 +189,7 @@ class Finder(Task):
 
 
 class Drawn:
-    """A picture of the size of the truth."""
+    """An image of the size of the truth."""
 
     def __init__(self, name, truth):
         self.name, self.truth = name, truth
@@ -199,7 +199,7 @@ class Drawn:
 
 
 def source(truth, values, batch_size: int, unread: Sequence[int] = ()) -> Input:
-    """An input of these pictures, on canvases of half their size; the last batch is padded."""
+    """An input of these images, on canvases of half their size; the last batch is padded."""
     count = len(truth)
     native = np.array([(t.height, t.width) for t in truth], np.int32)
     padding = -count % batch_size
@@ -212,7 +212,7 @@ def source(truth, values, batch_size: int, unread: Sequence[int] = ()) -> Input:
         'index': np.arange(count, dtype=np.int32),
     }
     whole['boxes'] = values['boxes'] * np.tile((native // 2) / native, (1, 2))[:, None]
-    # Padding holds the rows of the first pictures, which must not count.
+    # Padding holds the rows of the first images, which must not count.
     whole = {key: np.concatenate([value, value[:padding]]) for key, value in whole.items()}
     whole['weight'][count:], whole['index'][count:] = 0, -1
 

@@ -1,4 +1,4 @@
-"""COCO's scores against pycocotools', on made-up pictures with everything that goes wrong in real ones."""
+"""COCO's scores against pycocotools', on made-up images with everything that goes wrong in real ones."""
 
 import json
 import logging
@@ -55,7 +55,7 @@ def test_scores_are_those_of_pycocotools(settings):
 
 def test_twelve_numbers_of_the_summary(capsys):
     """In pycocotools' own order."""
-    truth, values = scenes.make(5, pictures=8)
+    truth, values = scenes.make(5, images=8)
     result = scored(truth, values).result()
     names = ['ap', 'ap50', 'ap75', *(f'ap_{a}' for a in scenes.AREAS[1:]), 'ar1', 'ar10', 'ar100']
     names += [f'ar_{a}' for a in scenes.AREAS[1:]]
@@ -87,7 +87,7 @@ def test_first_object_counts():
 
 
 def test_huge_and_tiny_objects():
-    """One object fills the picture, one is a pixel; both are found."""
+    """One object fills the image, one is a pixel; both are found."""
     whole, pixel = (-300, -300, 500, 600), (50, 40, 51, 41)
     truth = [scenes.annotations([(whole, 1, False), (pixel, 0, False)], 200, 300)]
     assert list(truth[0].area) == [200 * 300, 1]
@@ -207,7 +207,7 @@ def test_rows(jit, dtype):
 
 
 def test_impossible_numbers_are_refused():
-    truth, values = scenes.make(11, pictures=2, empty=(), blind=())
+    truth, values = scenes.make(11, images=2, empty=(), blind=())
 
     def with_(key, value):
         return {**values, key: np.where(np.arange(values[key].shape[1]).reshape(-1, *[1] * (values[key].ndim - 2)) == 0,
@@ -236,7 +236,7 @@ def test_truth_scores_one():
 
 
 def test_truth_that_cannot_be_is_refused():
-    (truth, *_), _ = scenes.make(13, pictures=1, empty=(), crowds=0.0)
+    (truth, *_), _ = scenes.make(13, images=1, empty=(), crowds=0.0)
     made = metric()
     made.self_test([('cells/val, image 7', truth)])
     height, width = truth.height, truth.width

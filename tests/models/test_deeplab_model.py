@@ -102,7 +102,7 @@ DECODERS = [{}, {'separable': True}, {'detail_channels': 8}, {'image_pooling': F
     ids=str,
 )
 def test_logits_do_not_depend_on_the_canvas(settings, training, decoder):
-    """With statistics that make something of zeros, whatever lies around the pictures, in training as well."""
+    """With statistics that make something of zeros, whatever lies around the images, in training as well."""
     decoder = {'dropout': 0.0, **decoder}
     model = small_deeplab.make(**settings, decoder_settings=decoder)
     small_deeplab.randomize(model)
@@ -121,7 +121,7 @@ def test_logits_do_not_depend_on_the_canvas(settings, training, decoder):
                 np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max(), err_msg=name)
 
 
-def test_padded_training_crops_have_zeros_around_the_picture():
+def test_padded_training_crops_have_zeros_around_the_image():
     """Under the batch's own statistics, too, no pixel value of the padding counts."""
     model = small_deeplab.make(decoder_settings={'dropout': 0.0})
     small_deeplab.randomize(model)

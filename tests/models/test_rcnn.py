@@ -193,7 +193,7 @@ def test_an_object_without_area_is_padding(model):
 
 
 def test_nothing_is_left_of_the_image(model):
-    """A picture of one pixel in a canvas of padding; objects that lie outside of it."""
+    """An image of one pixel in a canvas of padding; objects that lie outside of it."""
     batch = small_rcnn.batch(2, SIZE)
     batch['size'] = np.int32([[1, 1], [2, 96]])
     found = model(batch, training=False)

@@ -1,8 +1,8 @@
 """Mask R-CNN against torchvision's, stage by stage: a small network by stored results, the real one by running it.
 
-The real one (`-m slow`; torch 2.14.1, torchvision 0.29.2, two pictures) gave, relative to the largest value of each:
+The real one (`-m slow`; torch 2.14.1, torchvision 0.29.2, two images) gave, relative to the largest value of each:
 pyramid 3e-6, RPN 2e-6, features of boxes 4e-6, box head 8e-7, mask head 2e-6, targets 7e-8, losses 3e-7; proposals were
-within 6e-5 pixels. From the pictures on, its 200 detections are the same ones: IoU above 0.99998, scores within 6e-6,
+within 6e-5 pixels. From the images on, its 200 detections are the same ones: IoU above 0.99998, scores within 6e-6,
 and all but one in a million of the masks' pixels.
 """
 
@@ -249,7 +249,7 @@ def test_choice_of_detections(side):
 
 
 def test_detections(side):
-    """From the picture to masks on it: the same set, in any order."""
+    """From the image to masks on it: the same set, in any order."""
     found = tf.function(lambda batch: side.model(batch, training=False))(side.batch)
     found = {name: value.numpy() for name, value in found.items()}
     theirs = side.theirs
@@ -312,7 +312,7 @@ LOSSES = (
 
 @pytest.mark.parametrize('own', [False, True])
 def test_losses(side, own):
-    """Of torchvision's sampled sets: with its logits, and with those that our model makes of the pictures."""
+    """Of torchvision's sampled sets: with its logits, and with those that our model makes of the images."""
     theirs, model = side.theirs, side.model
     rpn_logits, rpn_deltas = theirs['rpn_logits'], theirs['rpn_deltas']
     class_logits, deltas, mask_logits = (theirs[f'roi_{name}'] for name in ('class_logits', 'deltas', 'mask_logits'))

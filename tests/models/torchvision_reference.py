@@ -19,14 +19,14 @@ STORED = os.path.join(os.path.dirname(__file__), 'torchvision_reference.npz')
 
 
 class Case(NamedTuple):
-    """One network and its pictures.
+    """One network and its images.
 
     Attributes:
-      sizes: of the pictures; the canvas is the largest height and width.
+      sizes: of the images; the canvas is the largest height and width.
       classes: without background.
       proposals: before and after suppression.
       detections: at most.
-      objects: true ones per picture.
+      objects: true ones per image.
       seed: of everything.
     """
 
@@ -92,7 +92,7 @@ def pictures(case: Case) -> list[np.ndarray]:
 
 
 def truths(case: Case) -> list[dict[str, np.ndarray]]:
-    """True objects of each picture: boxes float32 [N, 4], classes [N] from 0, masks bool [N, h, w] (ellipses)."""
+    """True objects of each image: boxes float32 [N, 4], classes [N] from 0, masks bool [N, h, w] (ellipses)."""
     rng = np.random.default_rng(case.seed + 1)
     found = []
     for size in case.sizes:
@@ -169,7 +169,7 @@ def run(kind: str, weights_path: str | None = None) -> dict[str, np.ndarray]:
         set_weights()
         return compute()
 
-    # Pictures keep their size.
+    # Images keep their size.
     net.transform.resize = lambda picture, target: (picture, target)
     with torch.no_grad():
         set_weights()

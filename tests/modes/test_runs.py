@@ -150,7 +150,7 @@ def test_other_classes_are_refused(trained, tmp_path, monkeypatch, change):
 
 
 def test_a_checkpoint_of_other_classes_is_not_evaluated(trained, tmp_path):
-    """Where the file that says the classes was changed, with pictures of one's own."""
+    """Where the file that says the classes was changed, with images of one's own."""
     model_dir = tmp_path / 'run'
     shutil.copytree(trained[0], model_dir)
     info = read_json(model_dir / 'dataset_info.json')

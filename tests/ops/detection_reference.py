@@ -45,7 +45,7 @@ def features() -> list[np.ndarray]:
 
 
 def rois() -> np.ndarray:
-    """Float32 [2, 24, 4]; some lie far outside of the maps, some have no area, one holds the whole picture."""
+    """Float32 [2, 24, 4]; some lie far outside of the maps, some have no area, one holds the whole image."""
     drawn = np.stack([boxes(4, 24, -20, CANVAS + 30), boxes(5, 24, 0, CANVAS)])
     drawn[0, 5] = (0, 0, CANVAS, CANVAS)
     drawn[0, 6] = (-400, -300, -200, -100)

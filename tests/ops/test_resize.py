@@ -47,8 +47,8 @@ SIZES = [((5, 4), (13, 9)), ((5, 4), (5, 4)), ((7, 9), (3, 4)), ((1, 1), (4, 3))
 
 @pytest.mark.parametrize('margin', [0, 3])
 @pytest.mark.parametrize(('size', 'target'), SIZES)
-def test_pictures_equal_the_reference_on_any_canvas(size, target, margin):
-    """Two pictures, the second one of another size; what lies around them is not read."""
+def test_images_equal_the_reference_on_any_canvas(size, target, margin):
+    """Two images, the second one of another size; what lies around them is not read."""
     rng = np.random.default_rng(0)
     sizes, targets = (np.array([side, [max(1, length - 1) for length in side]]) for side in (size, target))
     x = rng.normal(size=(2, *(length + margin for length in size), 3))
@@ -85,8 +85,8 @@ def test_upsample_does_not_depend_on_the_canvas():
 
 
 @pytest.mark.parametrize('size', [(13, 16), (16, 9), (1, 4), (17, 20)])
-def test_upsample_ends_with_the_picture(size):
-    """A picture's last pixels read its last cells, as on a map that ends there."""
+def test_upsample_ends_with_the_image(size):
+    """An image's last pixels read its last cells, as on a map that ends there."""
     x = np.random.default_rng(3).normal(size=(1, 6, 6, 2))
     rows, columns = (-(-side // 4) for side in size)
     alone = upsample_bilinear(tf.constant(x[:, :rows, :columns]), size, 4)

@@ -1,4 +1,4 @@
-"""Sizes of scaled pictures, against exact fractions."""
+"""Sizes of scaled images, against exact fractions."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""From a picture to canvases and back: sizes, scales, bands, windows, seams."""
+"""From an image to canvases and back: sizes, scales, bands, windows, seams."""
 
 import tracemalloc
 
@@ -34,13 +34,13 @@ def together(made, model=fakes.colours):
     return [np.concatenate(parts) for parts in zip(*bands, strict=True)]
 
 
-# ---- Pictures that fit -----------------------------------------------------------------------------------------------
+# ---- Images that fit -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('size', [(32, 48), (1, 1), (20, 48), (32, 7)])
 @pytest.mark.parametrize('large', ['shrink', 'tile'])
-def test_a_picture_that_fits_is_left_as_it_is(size, large):
-    """And so both ways of treating large pictures agree on it to the bit."""
+def test_a_image_that_fits_is_left_as_it_is(size, large):
+    """And so both ways of treating large images agree on it to the bit."""
     picture = fakes.noise(*size)
     made = plan(picture, large)
     assert made.windows == 1 and made.scale == 1
@@ -124,7 +124,7 @@ def test_bands_are_the_whole_to_the_bit():
         )
 
 
-def test_memory_of_a_large_picture_is_bounded():
+def test_memory_of_a_large_image_is_bounded():
     """Its probabilities at its own size would take 480 MB."""
     values = np.random.default_rng(0).random((32, 48, 20), np.float32)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Objects: from pictures of any size to overlays, lines and a list that pycocotools reads."""
+"""Objects: from images of any size to overlays, lines and a list that pycocotools reads."""
 
 import builtins
 import dataclasses
@@ -38,7 +38,7 @@ INFO = dataclasses.replace(fakes.INFO, original_ids=(7, 11, 26))
 
 
 def found(image, size):
-    """In the middle half of each picture a disc of the colour that it has most of, once for sure and once in doubt."""
+    """In the middle half of each image a disc of the colour that it has most of, once for sure and once in doubt."""
     boxes = np.float32([0.25, 0.25, 0.75, 0.75]) * np.float32(np.tile(size, 2))
     classes = np.stack([pixels[:h, :w].mean((0, 1)).argmax() for pixels, (h, w) in zip(image, size, strict=True)])
     rows, columns = np.ogrid[:28, :28]
@@ -107,7 +107,7 @@ PICTURES = {'small': (20, 30, 0), 'exact': (64, 96, 1), 'large': (200, 150, 2), 
 
 
 @pytest.mark.parametrize('fits', [False, True])
-def test_every_picture_at_its_own_size(tmp_path, fits):
+def test_every_image_at_its_own_size(tmp_path, fits):
     predictor = Predictor()
     results = run({name: colored(*spec) for name, spec in PICTURES.items()}, objects(tmp_path, fits), predictor)
     assert (results['pictures'], results['segmented'], results['failed']) == (5, 5, {})
@@ -195,7 +195,7 @@ def test_min_score_is_for_overlays_only(tmp_path):
     assert changed[0][:14].any() and not changed[1][:2].any(), 'the doubtful one reaches to the top'
 
 
-def test_order_is_that_of_the_pictures(tmp_path):
+def test_order_is_that_of_the_images(tmp_path):
     """Slow ones first, broken ones among them."""
 
     def picture(i):
@@ -226,7 +226,7 @@ def test_nothing_found(tmp_path):
 
 
 def test_memory_stays_flat(tmp_path):
-    """Four times the pictures, and a list four times as long, take no more of it."""
+    """Four times the images, and a list four times as long, take no more of it."""
 
     def peak(count):
         tracemalloc.start()
@@ -238,7 +238,7 @@ def test_memory_stays_flat(tmp_path):
 
     peak(4)
     small, large = peak(40), peak(160)
-    assert large < small + 2**20, (small, large)  # The pictures alone would be 2 MB more.
+    assert large < small + 2**20, (small, large)  # The images alone would be 2 MB more.
 
 
 def test_the_list_is_there_when_all_is_done(tmp_path):
@@ -337,7 +337,7 @@ def test_what_is_for_class_maps_only(tmp_path, settings, probabilities, named):
     writer(Semantic, tmp_path, PredictSettings(**settings), probabilities)
 
 
-def test_numbers_of_the_pictures_of_a_data_set():
+def test_numbers_of_the_images_of_a_data_set():
     """Those of its files, where it has some."""
     plain = Dataset()
     plain.info, plain.image_name, plain.load = INFO, str, lambda i: {'image': np.zeros((2, 2, 3), np.uint8)}
@@ -346,7 +346,7 @@ def test_numbers_of_the_pictures_of_a_data_set():
     assert [source.id for source in data_set.images(plain)] == [139, 140, 141, 142]
 
 
-def test_boxes_beyond_the_picture_are_cut_off():
+def test_boxes_beyond_the_image_are_cut_off():
     plan = Fitted(colored(128, 192, 0), CANVAS, False)
     prediction = {
         'boxes': np.float32([[-3, 10, 20, 99], [1, 1, 2, 2]]),

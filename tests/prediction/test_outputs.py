@@ -1,4 +1,4 @@
-"""The files of a picture: what is in them, that they are whole, and what happens where they cannot be written."""
+"""The files of an image: what is in them, that they are whole, and what happens where they cannot be written."""
 
 import builtins
 import dataclasses
@@ -40,7 +40,7 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in pathlib.Path(folder).rglob('*') if path.is_file())
 
 
-def test_files_of_a_picture(tmp_path):
+def test_files_of_a_image(tmp_path):
     picture = fakes.noise(40, 30)
     with outputs(tmp_path) as made:
         found = made.write(fakes.source('deep/a b', None), picture.copy(), bands(picture))
@@ -144,7 +144,7 @@ def test_a_second_run_overwrites_its_own_files_only(tmp_path):
 
 @pytest.mark.parametrize('name', ['../victim', '/{outside}/victim', 'link/victim', 'deep/../../victim', 'a\0b'])
 def test_nothing_is_written_outside_of_the_folder(tmp_path, name):
-    """Whatever a data set calls its pictures, and through links as well."""
+    """Whatever a data set calls its images, and through links as well."""
     outside, folder = tmp_path / 'outside', tmp_path / 'out'
     outside.mkdir()
     folder.mkdir()
@@ -201,7 +201,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
-    """One message, nothing half written, and an earlier version of the picture's files stays."""
+    """One message, nothing half written, and an earlier version of the image's files stays."""
     picture = fakes.noise(20, 20)
     with outputs(tmp_path, probabilities=True) as made:
         made.write(fakes.source('a', None), picture.copy(), bands(picture))
@@ -226,7 +226,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
 
 
 def test_a_name_that_is_too_long(tmp_path):
-    """Only this picture fails: the picture's name has room for .jpg, not for .overlay.jpg."""
+    """Only this image fails: the image's name has room for .jpg, not for .overlay.jpg."""
     picture = fakes.noise(4, 4)
     with outputs(tmp_path) as made:
         with pytest.raises(reading.ImageError, match='too long'):
@@ -253,11 +253,11 @@ from seg.prediction.canvas import decided
 from seg.prediction.class_maps import ClassMaps
 from seg.prediction.settings import PredictSettings
 from tests.prediction import fakes
-picture = fakes.noise(400, 400)
+image = fakes.noise(400, 400)
 with ClassMaps(sys.argv[1], fakes.INFO, fakes.COLORS, PredictSettings(), True) as made:
     print('writing', flush=True)
     for i in range(10000):
-        made.write(fakes.source(f'{i % 7}', None), picture.copy(), [decided(0, fakes.colours(picture))])
+        made.write(fakes.source(f'{i % 7}', None), image.copy(), [decided(0, fakes.colours(image))])
 """
 
 

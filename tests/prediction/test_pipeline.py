@@ -71,7 +71,7 @@ def class_map(tmp_path, name):
 
 
 def mixed(count=23):
-    """Pictures that fit and pictures that do not."""
+    """Images that fit and images that do not."""
     random = np.random.default_rng(0)
     return {f'{i:02}': fakes.noise(*random.integers(1, 90, 2), seed=i) for i in range(count)}
 
@@ -82,7 +82,7 @@ def as_sources(pictures):
 
 @pytest.mark.parametrize('large', ['shrink', 'tile'])
 @pytest.mark.parametrize('probabilities', [False, True])
-def test_every_picture_at_its_own_size(predict, lines, tmp_path, large, probabilities):
+def test_every_image_at_its_own_size(predict, lines, tmp_path, large, probabilities):
     pictures = mixed()
     predictor = fakes.Predictor()
     results = predict(as_sources(pictures), predictor, large_pictures=large, probabilities=probabilities)
@@ -127,7 +127,7 @@ def test_batches_are_static_and_full(predict):
 
 
 @pytest.mark.parametrize(('count', 'replicas', 'expected'), [(1, 1, 1), (3, 1, 3), (3, 2, 4), (40, 2, 16)])
-def test_few_pictures_make_a_small_batch(predict, count, replicas, expected):
+def test_few_images_make_a_small_batch(predict, count, replicas, expected):
     """Of a size that divides among the replicas."""
     predictor = fakes.Predictor()
     predictor.replicas = replicas
@@ -135,8 +135,8 @@ def test_few_pictures_make_a_small_batch(predict, count, replicas, expected):
     assert {len(batch['image']) for batch in predictor.batches} == {expected}
 
 
-def test_lines_do_not_wait_for_a_picture_of_many_windows(predict, lines):
-    """Those of the pictures before it are there while it is in work."""
+def test_lines_do_not_wait_for_a_image_of_many_windows(predict, lines):
+    """Those of the images before it are there while it is in work."""
     seen = []
 
     class Watching(fakes.Predictor):
@@ -161,7 +161,7 @@ def test_order_does_not_depend_on_speed(predict, lines):
     assert [line['output'] for line in lines()] == [f'{i:02}' for i in range(20)]
 
 
-def test_broken_pictures_are_named_and_skipped(predict, lines, tmp_path):
+def test_broken_images_are_named_and_skipped(predict, lines, tmp_path):
     pictures = mixed(12)
     for name in ('00', '05', '11'):
         pictures[name] = f'{name} is broken'
@@ -202,13 +202,13 @@ def test_headers_that_cannot_be_read(predict):
 
 @pytest.mark.parametrize('large', ['shrink', 'tile'])
 @pytest.mark.parametrize('batch_size', [1, 16])
-def test_pictures_larger_than_the_memory(predict, large, batch_size):
+def test_images_larger_than_the_memory(predict, large, batch_size):
     """One at a time then, though the batch does not fill."""
     pictures = as_sources({f'{i}': fakes.noise(90, 70, i) for i in range(6)})
     assert predict(pictures, batch_size=batch_size, large_pictures=large, memory_mb=0.001)['segmented'] == 6
 
 
-def test_as_many_pictures_as_the_memory_holds(predict, tmp_path):
+def test_as_many_images_as_the_memory_holds(predict, tmp_path):
     """About 100 kB each, by the pipeline's count: no more than four of them between reading and writing."""
     inside, most, lock = [0], [0], threading.Lock()
 
@@ -237,7 +237,7 @@ def test_as_many_pictures_as_the_memory_holds(predict, tmp_path):
 
 
 def test_memory_stays_flat(predict):
-    """Four times the pictures take no more of it."""
+    """Four times the images take no more of it."""
     predict([fakes.source('warm', fakes.noise(8, 8))])
 
     def peak(count):
@@ -261,7 +261,7 @@ def test_memory_stays_flat(predict):
 
 
 @pytest.mark.parametrize('large', ['shrink', 'tile'])
-def test_a_picture_that_fails_while_it_is_written(predict, tmp_path, large):
+def test_a_image_that_fails_while_it_is_written(predict, tmp_path, large):
     """In the middle of its windows: the others go on."""
 
     class Picky(ClassMaps):
@@ -321,7 +321,7 @@ def test_an_interrupt_ends_it(predict, tmp_path):
     assert sorted(os.listdir(tmp_path / 'out')) == ['legend.jpg', 'predictions.jsonl']
 
 
-def test_no_pictures_at_all(predict, lines):
+def test_no_images_at_all(predict, lines):
     assert predict([])['pictures'] == 0 and lines() == []
 
 

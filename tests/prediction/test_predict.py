@@ -34,7 +34,7 @@ PARAMS = (
 
 @pytest.fixture(scope='module')
 def model_dir(tmp_path_factory):
-    """A run on a folder of pictures, and that folder removed."""
+    """A run on a folder of images, and that folder removed."""
     folder = tmp_path_factory.mktemp('trained')
     data = folder / 'data'
     for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
@@ -79,7 +79,7 @@ def read_map(path):
     return np.asarray(Image.open(path))
 
 
-def test_pictures_of_every_kind(call, tmp_path, caplog):
+def test_images_of_every_kind(call, tmp_path, caplog):
     """With broken ones among them: the others are done, each at its own size, and the exit status tells."""
     folder = tmp_path / 'in'
     (folder / 'deep').mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_pictures_of_every_kind(call, tmp_path, caplog):
 
 
 def test_what_the_model_says(call, tmp_path, model_dir):
-    """The class map is that of the model on the padded picture; eval_flip counts here as in an evaluation."""
+    """The class map is that of the model on the padded image; eval_flip counts here as in an evaluation."""
     picture = fakes.noise(*CANVAS)
     Image.fromarray(picture).save(tmp_path / 'a.png')
     Image.fromarray(picture[:50, :70]).save(tmp_path / 'b.png')
@@ -154,7 +154,7 @@ def test_what_the_model_says(call, tmp_path, model_dir):
 
 
 def test_tiles(call, tmp_path):
-    """The same as shrinking where the picture fits; at its own scale where it does not."""
+    """The same as shrinking where the image fits; at its own scale where it does not."""
     Image.fromarray(fakes.noise(*CANVAS)).save(tmp_path / 'fits.png')
     Image.fromarray(fakes.noise(200, 150)).save(tmp_path / 'large.png')
     assert call('--input=*.png', '--output=shrunk')[0] == 0

@@ -129,7 +129,7 @@ def assert_reads_turned(path, expected, atol=30):
     np.testing.assert_allclose(found.astype(int), expected, atol=atol)
 
 
-# EXIF's orientation, and how the stored picture has to be turned.
+# EXIF's orientation, and how the stored image has to be turned.
 TURNS = {
     1: lambda x: x,
     2: lambda x: x[:, ::-1],
@@ -220,7 +220,7 @@ def test_no_other_program_is_run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('name', ['a.jpg', 'a.png', 'a.bmp', 'a.tif', 'a.webp', 'a.gif', 'a.ppm'])
 def test_damage_anywhere(save, name):
-    """A picture or a reason, whatever the bytes: Pillow's decoders raise many kinds of errors."""
+    """An image or a reason, whatever the bytes: Pillow's decoders raise many kinds of errors."""
     path = save(gradient(20, 30), name)
     with open(path, 'rb') as file:
         whole = bytearray(file.read())

@@ -1,4 +1,4 @@
-"""Which pictures are found, and what their outputs are called."""
+"""Which images are found, and what their outputs are called."""
 
 import dataclasses
 import os
@@ -59,7 +59,7 @@ def test_globs(files):
     assert found('in/**/*.jpg') == {'in/a.jpg': 'a', 'in/deep/c.jpg': 'deep/c', 'in/deep/er/d.jpg': 'deep/er/d'}
     assert found('in/**') == found('in')
     assert found('in/d*/*.jpg') == {'in/deep/c.jpg': 'deep/c'}
-    assert found('in/*.heic') == {'in/f.heic': 'f'}  # Asked for: the reason why not comes with the picture.
+    assert found('in/*.heic') == {'in/f.heic': 'f'}  # Asked for: the reason why not comes with the image.
     assert found(os.path.abspath('in/*.png')) == {os.path.abspath('in/b.png'): 'b'}
     os.chdir('in')
     assert found('*.jpg') == {'a.jpg': 'a'}
@@ -142,7 +142,7 @@ def test_links(files, tmp_path):
     assert found('in/broken.jpg') == {'in/broken.jpg': 'broken'}
 
 
-def test_what_is_no_file_is_no_picture(files):
+def test_what_is_no_file_is_no_image(files):
     files('in/a.jpg')
     os.mkdir('in/folder.jpg')
     os.mkfifo('in/pipe.jpg')
@@ -182,13 +182,13 @@ def test_mistakes(files, inputs, output, expected):
     assert all(part in str(caught.value) for part in expected), caught.value
 
 
-def test_next_to_the_picture(files):
+def test_next_to_the_image(files):
     files('in/a.jpg')
     assert found('in/a.jpg', 'in') == {'in/a.jpg': 'a'}
 
 
 def test_a_data_set():
-    """Without its labels: that of picture 1 cannot be read."""
+    """Without its labels: that of image 1 cannot be read."""
 
     class Data(Dataset):
         info = dataclasses.replace(DatasetInfo('mine/val', ('a', 'b'), 3, (7, 9)))
@@ -213,13 +213,13 @@ def test_a_data_set():
     assert '\n' not in str(caught.value) and 'no such picture' in str(caught.value) and '{{' not in str(caught.value)
 
 
-def test_pictures_of_one_name_in_a_data_set():
+def test_images_of_one_name_in_a_data_set():
     names = ['a', 'b', 'a', 'x/y', 'x//y', 'a-2', 'a']
     assert data_set._distinct(names) == ['a', 'b', 'a-3', 'x/y', 'x//y-2', 'a-2', 'a-4']
     assert data_set._distinct(['2007_000001', '2007_000002']) == ['2007_000001', '2007_000002']
 
 
-def test_no_picture_is_overwritten_through_a_link(files):
+def test_no_image_is_overwritten_through_a_link(files):
     files('in/a.png')
     os.symlink('in', 'link')
     with pytest.raises(UserError) as info:

@@ -183,7 +183,7 @@ def test_curves(whole):
     assert any(text.startswith('Terms of the training loss') and 'rpn_score' in text for text in told)
 
 
-def test_pictures(whole):
+def test_images(whole):
     alts = [image['alt'] for image in whole.of('img')]
     assert alts == [
         'Precision against recall.', 'True and false positives by score.',

@@ -131,7 +131,7 @@ def test_colours_of_charts_follow_the_page(whole):
     assert 'prefers-color-scheme: dark' in whole.source and '@media print' in whole.source
 
 
-def test_pictures(whole):
+def test_images(whole):
     shown = [image['alt'] for image in whole.of('img')]
     assert shown == [f'{kind} images: {i}' for kind in ('Fixed', 'Worst', 'Best') for i in (1, 2)]
     assert all(image['src'].startswith('data:image/jpeg;base64,/9j/') for image in whole.of('img'))
@@ -374,7 +374,7 @@ def test_a_file_that_holds_something_else(no_curves, tmp_path, odd):
     assert made.scores()['miou'] in dict(report(folder).values)
 
 
-def test_pictures_that_cannot_be_read_are_told_of(no_curves, tmp_path, monkeypatch):
+def test_images_that_cannot_be_read_are_told_of(no_curves, tmp_path, monkeypatch):
     folder = made.run(tmp_path)
     made.events(folder, 300, [made.picture('fixed/1'), made.photo('fixed/2')])
     whole = page.event_files.StoredFigure.read

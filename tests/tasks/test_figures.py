@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: which images, from which batches, and what they show."""
+"""The images of an evaluation: which images, from which batches, and what they show."""
 
 import dataclasses
 
@@ -64,7 +64,7 @@ def evaluate(made, batch_size, num_pictures):
 
 @pytest.fixture
 def drawn(task, monkeypatch):
-    """The names and figures of the images that were kept for drawing, in order; pictures are one pixel of the index."""
+    """The names and figures of the images that were kept for drawing, in order; images are one pixel of the index."""
     kept = []
 
     def picture(example, prediction, name, truth, original=task.figure):
@@ -133,7 +133,7 @@ def test_image_is_shown_at_its_own_size(made, task):
     assert image.sum(0).max() >= 200 and image[:, :333].sum(1).max() == 320 and image.sum() < 200 * 320 * 1.3
 
 
-def test_no_pictures_at_all(made, task, monkeypatch):
+def test_no_images_at_all(made, task, monkeypatch):
     def refuse(*_):
         raise AssertionError('nothing is to be drawn')
 

@@ -138,7 +138,7 @@ def test_evaluation_batch(made):
     np.testing.assert_allclose(batches[0]['boxes'][1, : len(truth.boxes)], truth.boxes)
 
 
-def test_evaluation_scales_pictures_to_fit(tmp_path):
+def test_evaluation_scales_images_to_fit(tmp_path):
     made = runs.build(tmp_path, 'tasks.instance.eval_size=(96, 150)', gin_files=(runs.INSTANCES,))
     assert made.task._fits_canvas and made.task.canvas((64, 64)) == (96, 160)
     (batch,) = read(made.task.evaluation_input(made.eval_data, 6))

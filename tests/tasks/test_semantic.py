@@ -1,4 +1,4 @@
-"""Semantic segmentation: native-size evaluation, views, losses, pictures and predictions."""
+"""Semantic segmentation: native-size evaluation, views, losses, images and predictions."""
 
 import dataclasses
 
@@ -224,7 +224,7 @@ def test_result_does_not_depend_on_the_batch_size(views):
 
 
 def mirrored(values, size):
-    """Mirrors the columns of each picture, in numpy; the padding at the right stays there."""
+    """Mirrors the columns of each image, in numpy; the padding at the right stays there."""
     values = np.array(values)
     for i, (_, width) in enumerate(size):
         values[i, :, :width] = values[i, :, :width][:, ::-1].copy()
@@ -232,7 +232,7 @@ def mirrored(values, size):
 
 
 def test_views_by_hand(views):
-    """Of each picture by itself, without a canvas."""
+    """Of each image by itself, without a canvas."""
     (batch,) = read(views.task.evaluation_input(Ragged(views.eval_data), 6))
     found = views.task.predict(batch)
     for i, (height, width) in enumerate(SIZES):
@@ -268,7 +268,7 @@ def test_views_at_scales_without_a_whole_width(width, scale):
         image[..., 0] = np.arange(canvas[1])
         found = task._logits({'image': tf.constant(image), 'size': tf.constant(size)}, scale, True).numpy()
         for i, (height, own) in enumerate(size):
-            margin = int(1 / scale) + 1  # Half a pixel of the smaller picture at either end.
+            margin = int(1 / scale) + 1  # Half a pixel of the smaller image at either end.
             inner = np.s_[i, :height, margin : max(own - margin, margin), 0]
             np.testing.assert_allclose(found[inner], image[inner], atol=1e-3)
 

@@ -74,9 +74,9 @@ def main(replicas: int, model_dir: str, path: str) -> None:
         evaluation = Evaluator(made.task, made.executor.engine).evaluate(source, 2)
         numbers |= {f'{labels}metrics/{key}': np.float64(value) for key, value in evaluation.metrics.items()}
         numbers |= {f'{labels}pictures/{tag}': pixels for tag, pixels, _ in evaluation.figures}
-    # A `RowMetric`: 6 pictures in batches of 4, one of which could not be read.
+    # A `RowMetric`: 6 images in batches of 4, one of which could not be read.
     task = scenes.Finder(CocoAP(num_classes=4, class_names=('a', 'b', 'c', 'd')))
-    source = scenes.source(*scenes.make(0, pictures=6), 4, unread=(1,))
+    source = scenes.source(*scenes.make(0, images=6), 4, unread=(1,))
     evaluation = Evaluator(task, made.executor.engine).evaluate(source, 2)
     numbers |= {f'rows/{key}': np.float64(value) for key, value in evaluation.metrics.items()}
     numbers |= {f'row_pictures/{tag}': pixels for tag, pixels, _ in evaluation.figures}

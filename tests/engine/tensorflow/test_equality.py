@@ -102,14 +102,14 @@ def test_metrics_with_a_ragged_last_batch(numbers, replicas, labels, name):
 
 @pytest.mark.parametrize('replicas', [2, 4])
 def test_metrics_of_rows(numbers, replicas):
-    """Rows of all replicas come to the host in order, those of padding and of an unreadable picture do not."""
+    """Rows of all replicas come to the host in order, those of padding and of an unreadable image do not."""
     one, other = part(numbers[1], 'rows/'), part(numbers[replicas], 'rows/')
     assert one == other and 0 < one['mask_ap'] < 1 and 0 < one['box_ap'] < 1
 
 
 @pytest.mark.parametrize('replicas', [2, 4])
 @pytest.mark.parametrize('prefix, chart', [('pictures/', 'confusion_matrix'), ('row_pictures/', 'class_ap')])
-def test_pictures(numbers, replicas, prefix, chart):
+def test_images(numbers, replicas, prefix, chart):
     """The same images are picked from the replicas' shares, and look the same."""
     one, other = part(numbers[1], prefix), part(numbers[replicas], prefix)
     assert one.keys() == other.keys() and {'fixed/2', 'worst/1', 'best/2', chart} <= set(one)

@@ -25,7 +25,7 @@ class Logits:
 
 def images(count):
     made = small_deeplab.batch(count, (65, 81))
-    made['size'] = np.int32([[65, 81], [48, 50]])[:count]  # The second picture is smaller than its canvas.
+    made['size'] = np.int32([[65, 81], [48, 50]])[:count]  # The second image is smaller than its canvas.
     return {key: made[key] for key in ('image', 'size')}
 
 
