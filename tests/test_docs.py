@@ -129,6 +129,7 @@ def test_python_page(workplace):
     assert all(part in report for part in ('Worst images', 'Confusion matrix', 'Precision', 'Processor'))
     assert names['found']['segmented'] == 1 and names['found']['failed'] == {'photos/b.jpg': 'the file is empty'}
     assert names['predictions'].get('classes', 3).shape == (64, 64)
+    assert names['row']['image'].shape == (128, 128, 3) and all(os.path.exists(f'augmented-{i}.png') for i in range(4))
 
 
 def write_plugins(workplace):
