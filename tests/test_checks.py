@@ -11,8 +11,8 @@ METRICS = [MeanIoU(num_classes=2, class_names=('ground', 'disc'), ignore_label=2
 
 @pytest.mark.parametrize(
     ('name', 'losses', 'known'),
-    [('miou', [], True), ('loss', ['dice'], True), ('loss/dice', ['dice'], True), ('loss', [], False), ('mask_ap', [], False),
-     ('loss/dise', ['dice'], False), ('loss/dice', [], False)],
+    [('miou', [], True), ('loss', ['dice'], True), ('loss/dice', ['dice'], True), ('loss', [], False),
+     ('mask_ap', [], False), ('loss/dise', ['dice'], False), ('loss/dice', [], False)],
 )  # fmt: skip
 def test_the_best_metric_is_one_of_an_evaluation(name, losses, known):
     if known:
