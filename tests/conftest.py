@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import gc
 import os
 import sys
 
@@ -19,6 +20,13 @@ def pytest_xdist_auto_num_workers(config) -> int:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return max(1, min(cores, int(psutil.virtual_memory().available / _WORKER_BYTES)))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _memory_is_returned():
+    """Frees the models and graphs of a module, which are cycles: Python looks for old ones too rarely."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

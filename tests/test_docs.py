@@ -1,5 +1,6 @@
 """What the documentation tells: its Python runs, its commands are valid, its links lead somewhere."""
 
+import gc
 import json
 import os
 import pathlib
@@ -109,6 +110,7 @@ def workplace(tmp_path, monkeypatch):
     modes.load_parts()  # Outside: the built-in ones stay.
     with registry.temporary():
         yield tmp_path
+    gc.collect()  # Models of several pages would take gigabytes.
     for name in [name for name in sys.modules if name.split('.')[0] == 'lab']:
         del sys.modules[name]
 

@@ -34,6 +34,12 @@ def built(name, output_stride=16, kind='sync'):
     return build(name, output_stride, kind)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _forgotten():
+    yield
+    built.cache_clear()
+
+
 @pytest.mark.parametrize('output_stride', STRIDES)
 @pytest.mark.parametrize('name', NAMES)
 def test_strides(name, output_stride):

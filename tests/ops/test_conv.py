@@ -1,5 +1,8 @@
 """Convolutions against loops over taps."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -156,3 +159,17 @@ def test_fused_batch_norm_equals_the_neutral_form(shape, training, compiled):
 
     for got, expected in zip(gradients(tf.function(fused, jit_compile=compiled)), gradients(neutral), strict=True):
         np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+def test_graphs_with_written_gradients_are_freed():
+    """TensorFlow's registry of gradients keeps every graph that `tf.custom_gradient` was called in."""
+    x, kernel = tf.random.normal([1, 8, 8, 4]), tf.random.normal([3, 3, 4, 1])
+    convolve = tf.function(lambda x: dispatch.depthwise_conv(x, kernel, 1, 1))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = convolve(x)
+    assert tape.gradient(y, x).shape == x.shape  # By the registry: the tape is outside of the graph.
+    graph = weakref.ref(convolve.get_concrete_function(x).graph)
+    del convolve, tape, y
+    gc.collect()
+    assert graph() is None
