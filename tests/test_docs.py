@@ -333,7 +333,7 @@ def test_page_about_instances(workplace):
             assert seg_main.main(words) == 0, command
             done.append(command)
     assert len(done) == 5
-    run = workplace / 'runs' / 'objects'
+    run = workplace / 'runs' / 'instances'
     assert 'box_ap' in json.loads((run / 'overfit' / 'results.json').read_text())['metrics']
     assert 'mask_ap50' in (run / 'report.html').read_text()
     assert len((workplace / 'found' / 'predictions.jsonl').read_text().splitlines()) == 8
