@@ -45,11 +45,10 @@ class Evaluation:
     ):
         self._task, self._summing, self._by_row = task, summing, by_row
         self._strategy = strategy
-        jit = jit_compile or None
-        self._run = tf.function(
-            lambda batch, draws: self._on_replicas(
-                tf.function(functools.partial(self._replica, draws=draws), jit_compile=jit), batch
-            )
+        graph = functools.partial(tf.function, autograph=False)
+        replica = functools.partial(graph, jit_compile=jit_compile or None)
+        self._run = graph(
+            lambda batch, draws: self._on_replicas(replica(functools.partial(self._replica, draws=draws)), batch)
         )
 
     def __call__(self, source: Input, draws: bool) -> Iterator[EvaluatedBatch]:

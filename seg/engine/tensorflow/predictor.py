@@ -20,8 +20,8 @@ class Predictor(base.Predictor):
         self._strategy, self.replicas = strategy, strategy.num_replicas_in_sync
         on_cpu = all('CPU' in device for device in strategy.extended.worker_devices)
         predict = task.predict if jit_compile or not on_cpu else with_constants(task)
-        graph = tf.function(predict, jit_compile=jit_compile or None)
-        self._run = tf.function(lambda batch: self._strategy.run(graph, args=(batch,)))
+        graph = tf.function(predict, jit_compile=jit_compile or None, autograph=False)
+        self._run = tf.function(lambda batch: self._strategy.run(graph, args=(batch,)), autograph=False)
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> Predictions:
         if self.replicas == 1:

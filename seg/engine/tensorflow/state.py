@@ -39,7 +39,7 @@ class State:
                     if variable.dtype.is_floating:
                         # No aggregation: every replica averages its own copy, and all copies are equal.
                         self.ema[name] = tf.Variable(variable.read_value(), trainable=False, name=f'ema/{name}')
-        self._swap = tf.function(self._swap_step)
+        self._swap = tf.function(self._swap_step, autograph=False)
 
     def all(self) -> dict[str, tf.Variable]:
         """Returns all variables by their names in checkpoints."""
