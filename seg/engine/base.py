@@ -115,8 +115,7 @@ class Trainer(Protocol):
     def to_host(self) -> dict[str, np.ndarray]:
         """Returns all variables by their names in checkpoints, which all engines share. All processes call it together.
 
-        Names are `model/<part>/<variable path>`, `ema/…` likewise, and `optimizer/<position>`, or
-        `optimizer/<slots>/<position>` for an optimizer that names the kind of its `slots`.
+        Names are `model/<part>/<variable path>`, `ema/…` likewise, and `optimizer/…` as in `seg.engine.variables`.
         """
         ...
 

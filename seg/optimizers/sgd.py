@@ -54,10 +54,16 @@ class SGD(keras.optimizers.SGD):
     """Keras' SGD with the rate outside the velocity.
 
     Attributes:
-      slots: name of this kind of state in checkpoints, which distinguishes it from the state of Keras' SGD.
+      slots: name of its slots in checkpoints, which distinguishes them from those of Keras' SGD.
     """
 
     slots = 'velocity'
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Makes the velocities of the variables."""
+        if not self.built:
+            keras.optimizers.Optimizer.build(self, variables)
+            self.momentums = self.add_optimizer_variables(variables, self.slots) if self.momentum else []
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Takes one step of one variable."""

@@ -267,10 +267,10 @@ class ToyTrainer(Trainer):
         }
 
     def to_host(self) -> dict[str, np.ndarray]:
-        return {'model/plane/weight': self._task.weight.value, 'optimizer/0000': np.int64(self._steps)}
+        return {'model/plane/weight': self._task.weight.value, 'optimizer/iteration': np.int64(self._steps)}
 
     def from_host(self, tensors: Mapping[str, np.ndarray], place: str) -> None:
-        self._task.weight.value, self._steps = tensors['model/plane/weight'], int(tensors['optimizer/0000'])
+        self._task.weight.value, self._steps = tensors['model/plane/weight'], int(tensors['optimizer/iteration'])
 
     def averaged(self):
         return contextlib.nullcontext()

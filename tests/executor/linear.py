@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 from PIL import Image
 
 from seg.datasets.base import Dataset
 from seg.engine.optimizer_step import OptimizerStep
-from seg.engine.tensorflow.engine import TensorFlowEngine
 from seg.executor.executor import Executor
 from seg.executor.run_config import RunConfig
 from seg.inputs import pipeline
@@ -70,8 +70,8 @@ class Score(SumMetric):
 
     def update(self, batch, predictions):
         counts = batch['weight'] > 0
-        error = tf.where(counts, tf.square(predictions['value'] - batch['y']), 0)
-        return {'error': tf.reduce_sum(error), 'count': tf.reduce_sum(tf.cast(counts, tf.int32))}
+        error = ops.where(counts, ops.square(predictions['value'] - batch['y']), 0)
+        return {'error': ops.sum(error), 'count': ops.sum(ops.cast(counts, 'int32'))}
 
     def add(self, values) -> None:
         self._error += float(values['error'])
@@ -121,23 +121,23 @@ class Linear(Task):
 
     def loss_terms(self, batch, step) -> dict[str, LossTerm]:
         value = self.value(batch, True)
-        square = tf.square(value - batch['y'])
+        square = ops.square(value - batch['y'])
         steep = batch['steep'] > 0
-        root = tf.where(steep, tf.sqrt(tf.where(steep, 0 * value, 1.0)), 0)
+        root = ops.where(steep, ops.sqrt(ops.where(steep, 0 * value, 1.0)), 0)
         return {
-            'square': LossTerm(square + root, tf.ones_like(square)),
-            'absolute': LossTerm(0.1 * tf.abs(value - batch['y']), 2 * tf.ones_like(square)),
+            'square': LossTerm(square + root, ops.ones_like(square)),
+            'absolute': LossTerm(0.1 * ops.abs(value - batch['y']), 2 * ops.ones_like(square)),
         }
 
     def evaluate_batch(self, batch):
         value = self.value(batch, False)
-        return {'value': value}, {'square': LossTerm(tf.square(value - batch['y']), tf.ones_like(value))}
+        return {'value': value}, {'square': LossTerm(ops.square(value - batch['y']), ops.ones_like(value))}
 
     def predict(self, batch):
         return {'value': self.value(batch, False)}
 
     def image_scores(self, batch, predictions):
-        return -tf.abs(predictions['value'] - batch['y'])
+        return -ops.abs(predictions['value'] - batch['y'])
 
     def figure(self, example, prediction, name, truth):
         return Drawing(int(name.removeprefix('row-')))
@@ -164,7 +164,7 @@ def executor(model_dir, *, scores=(), step: OptimizerStep | None = None, rate: f
         save_checkpoints_steps=2,
         keep_checkpoint_max=20,
     )
-    engine = TensorFlowEngine(runs.strategy(1), 'float64')
+    engine = runs.one_device('float64')
     with engine.scope():
         task, optimizer = Linear(scores), keras.optimizers.SGD(rate, momentum=0.9, name='sgd')
     return Executor(

@@ -1,10 +1,12 @@
 """Small experiments for the executor's tests."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from seg import experiment, modes
 from seg.engine import precision as precisions
+from seg.engine.base import Engine
 from seg.engine.tensorflow import devices
 from seg.engine.tensorflow.engine import TensorFlowEngine
 from seg.structures import Input
@@ -59,6 +61,18 @@ def strategy(replicas: int) -> tf.distribute.Strategy:
     return devices.mirrored(tuple(f'CPU:{i}' for i in range(replicas)))
 
 
+def one_device(precision: str = 'float32') -> Engine:
+    """The engine of the Keras backend in use, on one device."""
+    if keras.backend.backend() == 'tensorflow':
+        return TensorFlowEngine(strategy(1), precision)
+    import jax
+
+    from seg.engine.jax.devices import Devices
+    from seg.engine.jax.engine import JaxEngine
+
+    return JaxEngine(Devices(jax.devices()[:1]), precision)
+
+
 def build(
     model_dir,
     *params: str,
@@ -67,8 +81,9 @@ def build(
     mode: str = 'train_and_eval',
     gin_files=(SHAPES,),
     jit_compile: bool = False,
+    engine: Engine | None = None,
 ) -> experiment.Experiment:
-    """Builds a small experiment in this process."""
+    """Builds a small experiment in this process, on an engine of these properties if none is given."""
     precisions.set_precision(precision)
     backbone = () if any(param.startswith('BACKBONE') for param in params) else ('backbones.resnet18.width=0.25',)
     return modes.build(
@@ -76,7 +91,7 @@ def build(
         model_dir=str(model_dir),
         mode=mode,
         gin_params=(*SMALL, *SMALL_PARTS.get(gin_files[0], ()), *backbone, *params),
-        engine=TensorFlowEngine(strategy(replicas), precision, jit_compile),
+        engine=engine or TensorFlowEngine(strategy(replicas), precision, jit_compile),
     )
 
 

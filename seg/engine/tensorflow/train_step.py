@@ -7,11 +7,10 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from seg.engine.base import checked_terms
+from seg.engine.measured import measure
 from seg.engine.optimizer_step import OptimizerStep
 from seg.engine.tensorflow.devices import replica
 from seg.engine.tensorflow.state import State
-from seg.errors import UserError
 from seg.ops.replicas import sum_over_replicas
 from seg.optimizers.decay import decays
 
@@ -50,27 +49,13 @@ class TrainStep:
     ):
         self._task = task
         self._settings = settings
-        unknown = [part for part in settings.part_rates if part not in task.checkpoint_items]
-        if unknown:
-            raise UserError(
-                f'OptimizerStep.part_rates: the model has no part {unknown[0]!r}; it has '
-                f'{", ".join(task.checkpoint_items)}.'
-            )
-        self._rates = [
-            (v, rate)
-            for part, rate in settings.part_rates.items()
-            for v in task.checkpoint_items[part].trainable_variables
-            if rate != 1
-        ]
         self._strategy = strategy
-        variables = [v for layer in task.checkpoint_items.values() for v in layer.trainable_variables]
-        with strategy.scope():
-            if optimizer.weight_decay is not None:
-                optimizer.exclude_from_weight_decay(var_list=[v for v in variables if not decays(v)])
-            optimizer.build(variables)
+        self.state = State(task.checkpoint_items, optimizer, strategy, settings.ema_decay is not None)
+        variables = self.state.variables
+        self._trained = list(variables.trained.values())
+        self._rates = [(variables.trained[name], rate) for name, rate in variables.rates(settings.part_rates).items()]
         # Keras would sum the gradients over the replicas again inside `apply`.
         optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
-        self.state = State(task.checkpoint_items, optimizer, strategy, settings.ema_decay is not None)
 
     def __call__(self, batch: dict[str, tf.Tensor]) -> StepResult:
         """Takes one step on this replica's piece of the batch. Called in replica context."""
@@ -79,38 +64,27 @@ class TrainStep:
 
     def _step(self, batch: dict[str, tf.Tensor]) -> StepResult:
         optimizer, settings = self.state.optimizer, self._settings
-        variables = self.state.trainable
+        variables = self._trained
         step = tf.identity(optimizer.iterations.value)
         with tf.GradientTape() as tape:
-            terms = checked_terms(self._task, self._task.loss_terms(batch, tf.cast(step, tf.int32)))
-            example = tf.cast(batch['weight'], next(iter(terms.values())).total.dtype)
-            # Blank images replace unreadable ones. Their losses are finite; here they get weight 0.
-            totals = tf.stack([tf.where(example > 0, term.total, 0) for term in terms.values()], -1)
-            weights = tf.stack([tf.where(example > 0, term.weight, 0) for term in terms.values()], -1)
-            weight = sum_over_replicas(tf.stop_gradient(tf.reduce_sum(weights, 0)))
-            shares = tf.math.divide_no_nan(totals, weight)
-            losses = tf.reduce_sum(shares, 0)
-            loss = tf.reduce_sum(losses)
+            found = measure(self._task, batch, tf.cast(step, tf.int32))
+            loss = tf.reduce_sum(found.losses)
         gradients = tape.gradient(loss, [v.value for v in variables])
         gradients = [
             tf.zeros_like(v.value) if g is None else tf.convert_to_tensor(g)
             for g, v in zip(gradients, variables, strict=True)
         ]
-        counts = dict(self._task.counts(batch))
-        for term in terms.values():
-            counts |= term.counts
-        watched = [tf.reduce_sum(tf.where(example > 0, tf.cast(value, losses.dtype), 0)) for value in counts.values()]
         # One reduction for all values that are summed over the replicas.
-        *gradients, sums = sum_over_replicas([*gradients, tf.concat([losses, watched], 0) if watched else losses])
+        *gradients, sums = sum_over_replicas([*gradients, found.sums])
         sums = tf.unstack(sums)
-        losses = dict(zip(terms, sums[: len(terms)], strict=True))
-        counts = dict(zip(counts, sums[len(terms) :], strict=True))
+        losses = dict(zip(found.terms, sums[: len(found.terms)], strict=True))
+        counts = dict(zip(found.counted, sums[len(found.terms) :], strict=True))
         if settings.l2:
             penalised = [v.value for v in variables if decays(v)]
             gradients = [
                 g + settings.l2 * v.value if decays(v) else g for g, v in zip(gradients, variables, strict=True)
             ]
-            losses['l2'] = tf.cast(settings.l2 * sum(tf.nn.l2_loss(v) for v in penalised), shares.dtype)
+            losses['l2'] = tf.cast(settings.l2 * sum(tf.nn.l2_loss(v) for v in penalised), sums[0].dtype)
         norm = tf.linalg.global_norm(gradients)
         if settings.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, settings.clip_norm, norm)
@@ -121,4 +95,4 @@ class TrainStep:
             v.assign(old + rate * (v.value - old))
         if settings.ema_decay is not None:
             self.state.update_ema(settings.ema_decay, step)
-        return StepResult(losses, counts, shares, batch['index'], batch['weight'], norm, learning_rate)
+        return StepResult(losses, counts, found.totals, batch['index'], batch['weight'], norm, learning_rate)

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from seg.engine import precision
 from seg.engine.optimizer_step import OptimizerStep
-from seg.engine.tensorflow.engine import TensorFlowEngine
 from seg.errors import UserError
 from seg.optimizers.sgd import SGD
 from tests.executor import linear, runs
@@ -35,7 +34,7 @@ def batches(weight=(1, 1, 0, 1)) -> list[dict[str, np.ndarray]]:
 
 
 def first_step(make_optimizer, settings: OptimizerStep):
-    engine = TensorFlowEngine(runs.strategy(1), 'float64')
+    engine = runs.one_device('float64')
     with engine.scope():
         task, optimizer = linear.Linear(), make_optimizer()
         task.net.get_layer('norm').gamma.assign([0.5, 1.5, 1.0])
@@ -53,6 +52,14 @@ def take_steps(make_optimizer, settings: OptimizerStep, data):
 def named(state):
     """Names as in the formulas, whether or not Keras puts the model's own name before the layer's."""
     return {name.replace('net/net/', 'net/'): value for name, value in state.items()}
+
+
+def by_position(state, folder):
+    """The state as earlier releases named it: the optimizer's variables by position."""
+    old = [value for name, value in state.items() if name.startswith('optimizer/')]
+    return {name: value for name, value in state.items() if not name.startswith('optimizer/')} | {
+        f'{folder}/{i:04d}': value for i, value in enumerate(old)
+    }
 
 
 def formula(before, data, update, l2=0.0, clip_norm=None, ema_decay=None, part_rates=None):
@@ -176,17 +183,18 @@ def test_velocity_with_the_rate_inside_is_converted(taken, nesterov):
     old = first_step(lambda: keras.optimizers.SGD(SCHEDULE, **settings), OptimizerStep())
     if taken:
         old.loop(runs.fixed_input(data[:taken]), 0)(taken)
-    checkpoint = old.to_host()
-    # The last of the optimizer's variables; all of these steps had one rate.
-    velocity = [-checkpoint[name] / 0.05 for name in sorted(checkpoint) if name.startswith('optimizer/')][-4:]
-    velocity = dict(zip((GAMMA, BETA, KERNEL, BIAS), velocity, strict=True))
+    state = named(old.to_host())
+    velocity = {name: -state[name.replace('model/', 'optimizer/momentum/')] / 0.05 for name in TRAINED}  # One rate.
+    checkpoint = by_position(old.to_host(), 'optimizer')
 
     trainer = first_step(lambda: SGD(SCHEDULE, **settings), OptimizerStep())
     trainer.from_host(checkpoint, 'ckpt')
     before = named(trainer.to_host())
     trainer.loop(runs.fixed_input(data), taken)(STEPS - taken)
     after = trainer.to_host()
-    assert after['optimizer/velocity/0000'] == STEPS and not {'optimizer/0000', 'optimizer/0001'} & set(after)
+    slots = {name.replace('model/', 'optimizer/velocity/') for name in TRAINED}
+    assert {name for name in named(after) if name.startswith('optimizer/')} == {'optimizer/iteration', *slots}
+    assert after['optimizer/iteration'] == STEPS
     _, _, values, _ = formula(before, data[taken:], momentum(0.9, nesterov, velocity, taken))
     _, _, whole = take_steps(lambda: SGD(SCHEDULE, **settings), OptimizerStep(), data)
     for name, value in values.items():
@@ -197,6 +205,20 @@ def test_velocity_with_the_rate_inside_is_converted(taken, nesterov):
     again.from_host(after, 'ckpt')
     for name, value in again.to_host().items():
         np.testing.assert_array_equal(value, after[name], name)
+
+
+@pytest.mark.parametrize(('optimizer', 'folder'), [('adamw', 'optimizer'), ('momentum', 'optimizer/velocity')])
+def test_names_by_position_are_read(optimizer, folder):
+    """A checkpoint of an earlier release gives the state that it holds; with other slots it is refused."""
+    trainer = first_step(OPTIMIZERS[optimizer][0], OptimizerStep())
+    trainer.loop(runs.fixed_input(batches()), 0)(2)
+    state = trainer.to_host()
+    again = first_step(OPTIMIZERS[optimizer][0], OptimizerStep())
+    again.from_host(by_position(state, folder), 'ckpt')
+    for name, value in again.to_host().items():
+        np.testing.assert_array_equal(value, state[name], name)
+    with pytest.raises(UserError, match='optimizer/iteration: not in the checkpoint'):
+        again.from_host(by_position(state, 'optimizer/other'), 'ckpt')
 
 
 def test_rate_of_a_part_that_is_not_there():
@@ -232,7 +254,7 @@ def test_batch_without_any_image():
 
 def test_averages_change_places_with_the_weights():
     """Inside `averaged`, the model has the averages; afterwards everything is as before."""
-    engine = TensorFlowEngine(runs.strategy(1), 'float64')
+    engine = runs.one_device('float64')
     with engine.scope():
         task, optimizer = linear.Linear(), OPTIMIZERS['sgd'][0]()
     trainer = engine.trainer(task, optimizer, OptimizerStep(ema_decay=0.9))
