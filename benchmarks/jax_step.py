@@ -2,7 +2,7 @@
 
     python benchmarks/jax_step.py --what train infer --nets deeplab mask_rcnn --batches 8 16
 
-There is no JAX engine yet: this script runs the models and losses, which name no backend, as one pure function that XLA
+This script does without the engine: it runs the models and losses, which name no backend, as one pure function that XLA
 compiles (`KERAS_BACKEND=jax`; TensorFlow is neither needed nor loaded). It needs keras, gin-config, safetensors, psutil
 and a jax for the device. The peers need torch, torchvision and segmentation_models_pytorch; `--sides ours` does not.
 Networks, batches and steps are those of `benchmarks/deeplab.py` and `benchmarks/mask_rcnn.py`, whose headers explain

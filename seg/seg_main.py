@@ -152,7 +152,7 @@ def _inform(values: flags.FlagValues) -> int:
         from seg import engine as engines
         from seg import plugins
 
-        engines.start()
+        engines.start(values.engine)
     if values.version:
         for key, value in engines.describe().items():
             print(f'{key}: {", ".join(value) if isinstance(value, list) else value}')
@@ -172,8 +172,10 @@ def _run(argv: Sequence[str], values: flags.FlagValues, mode: type[Mode]) -> int
         with _quiet_start():
             from seg import engine as engines
 
-            engines.start()
-        engine = engines.set_up(values.strategy, values.precision, values.jit, values.deterministic)
+            engines.start(values.engine)
+        engine = engines.set_up(
+            values.strategy, values.precision, values.jit, values.deterministic, engine=values.engine
+        )
         settings |= {'gin_files': values.gin_file, 'gin_params': values.gin_param}
         settings |= {'plugin_specs': values.plugins, 'engine': engine}
         if values.validate:

@@ -14,11 +14,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 MAY_IMPORT = {name: set(allowed) for name, allowed in runpy.run_path(str(ROOT / 'layers.bzl'))['LAYERS'].items()}
 MAY_IMPORT['__init__'] = set()
 
-# Where TensorFlow lives: its engine, what makes batches, and the kernels behind the door. All else runs on every
-# backend of Keras, or without one, and so may not name any.
+# Where TensorFlow lives: its engine, what makes batches, and the kernels behind the door. JAX lives in its engine. All
+# else runs on every backend of Keras, or without one, and so may not name any.
+JAX = 'seg/engine/jax/'
 TENSORFLOW = (
     'seg/augments/',
     'seg/datasets/',
+    'seg/engine/jax/devices.py',  # Hides the accelerators from it.
     'seg/engine/tensorflow/',
     'seg/inputs/',
     'seg/masks/ragged.py',
@@ -110,13 +112,19 @@ def layer_faults(name, found):
     return faults
 
 
-def library_faults(name, found, tensorflow=False):
-    """Lines of complaint about outside libraries; `tensorflow` is for the files that may name it."""
+def frameworks_of(path):
+    """The frameworks that a file of seg/ may name."""
+    path = str(path.relative_to(ROOT))
+    return [framework for framework, places in (('tensorflow', TENSORFLOW), ('jax', JAX)) if path.startswith(places)]
+
+
+def library_faults(name, found, frameworks=()):
+    """Lines of complaint about outside libraries; `frameworks` are those that the file may name."""
     faults = []
     for line, target in found:
         if within(target, ('gin',)) and name not in GIN_USERS:
             faults.append((line, f'{target}: only seg/config.py and seg/registry import gin'))
-        if within(target, BACKENDS) and not (tensorflow and within(target, ('tensorflow',))):
+        if within(target, BACKENDS) and not within(target, frameworks):
             message = 'use keras and keras.ops, which reach the backend through seg/ops/dispatch.py, or the engine'
             faults.append((line, f'{target}: {message}'))
         if within(target, GONE):
@@ -142,10 +150,7 @@ def test_imports_point_one_way():
 
 
 def test_libraries_stay_in_their_rooms():
-    report(
-        (path, library_faults(room(path), file_imports(path), str(path.relative_to(ROOT)).startswith(TENSORFLOW)))
-        for path in own('seg/**/*.py')
-    )
+    report((path, library_faults(room(path), file_imports(path), frameworks_of(path))) for path in own('seg/**/*.py'))
 
 
 def test_the_kernels_have_one_user_which_imports_them_when_needed():

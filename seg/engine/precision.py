@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import keras
 
-PRECISIONS = ('auto', 'float32', 'bfloat16')
-
 
 def set_precision(precision: str) -> None:
     """Sets Keras' global policy: `float32`, `bfloat16` (float32 variables) or `float64` (for tests of equality)."""

@@ -64,9 +64,20 @@ SETTINGS = (
         [],
         'Your own parts: modules (pkg.mod) or files (path/file.py), separated by commas.',
     ),
-    Flag('strategy', flags.DEFINE_string, 'auto', 'Devices: auto, one, mirrored, or mirrored:N for N devices.'),
+    Flag(
+        'engine',
+        flags.DEFINE_string,
+        'auto',
+        'tensorflow, jax, or auto: JAX where there is a TPU, TensorFlow elsewhere.',
+    ),
+    Flag(
+        'strategy',
+        flags.DEFINE_string,
+        'auto',
+        'Devices: auto or one; of TensorFlow also mirrored, or mirrored:N for N devices.',
+    ),
     Flag('precision', flags.DEFINE_string, 'auto', 'auto, float32 or bfloat16.'),
-    Flag('jit', flags.DEFINE_string, 'auto', 'XLA for the step: auto (on for GPUs), on, or off.'),
+    Flag('jit', flags.DEFINE_string, 'auto', 'XLA for the step: auto (on for GPUs and with JAX), on, or off.'),
     Flag('deterministic', flags.DEFINE_bool, False, 'Gives bit-identical results in every run; somewhat slower.'),
     Flag('validate', flags.DEFINE_bool, False, 'Builds everything, checks data and settings, and runs nothing.'),
 )

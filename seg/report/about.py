@@ -97,7 +97,8 @@ def hardware(run: RunFiles) -> list[tuple[str, str]]:
         'Deterministic': text.yes_or_no(about.get('deterministic')),
         'System': take('system'),
     }
-    names = {'seg': 'seg', 'tensorflow': 'TensorFlow', 'onednn': 'oneDNN'}
+    names = {key: key for key in ('seg', 'jaxlib', 'libtpu')}
+    names |= {'tensorflow': 'TensorFlow', 'onednn': 'oneDNN', 'jax': 'JAX'}
     rows |= {names.get(key, key.replace('_', ' ').capitalize()): text.listed(value) for key, value in known.items()}
     return [(name, value) for name, value in rows.items() if value]
 

@@ -23,20 +23,10 @@ from seg.errors import UserError
 from seg.structures import WHOLE, Input, Share
 
 
-def set_up(
-    strategy: str = 'auto', precision: str = 'auto', jit: str = 'auto', deterministic: bool = False
-) -> TensorFlowEngine:
+def set_up(strategy: str, precision: str, jit: str, deterministic: bool) -> TensorFlowEngine:
     """See `seg.engine.set_up`."""
     gpus = tf.config.list_physical_devices('GPU')
     name, _, count = strategy.partition(':')
-    if name not in ('auto', 'one', 'mirrored') or (
-        count and (name != 'mirrored' or not count.isdigit() or count == '0')
-    ):
-        raise UserError(f'--strategy={strategy}: expected auto, one, mirrored, or mirrored:N with N devices.')
-    if precision not in precisions.PRECISIONS:
-        raise UserError(f'--precision={precision}: expected one of {", ".join(precisions.PRECISIONS)}.')
-    if jit not in ('auto', 'on', 'off'):
-        raise UserError(f'--jit={jit}: expected auto, on or off.')
     if precision == 'auto':
         precision = (
             'bfloat16' if (devices.gpus_have_bfloat16(gpus) if gpus else precisions.cpu_has_bfloat16()) else 'float32'
@@ -116,6 +106,7 @@ class TensorFlowEngine(base.Engine):
 
     def describe(self) -> dict[str, Any]:
         return {
+            'engine': 'tensorflow',
             'precision': self.precision,
             'strategy': type(self.strategy).__name__,
             'replicas': self.num_devices,

@@ -1,0 +1,1 @@
+"""The engine for the Keras backend `jax`: TPUs, GPUs and CPUs."""

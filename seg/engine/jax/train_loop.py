@@ -1,0 +1,94 @@
+"""Runs `iterations_per_loop` training steps. The host dispatches them, and fetches their results at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+import numpy as np
+
+from seg.engine.base import LoopResult
+from seg.engine.jax.devices import Devices
+from seg.engine.jax.state import State
+from seg.engine.jax.train_step import SPECS, StepResult, TrainStep
+from seg.structures import Input
+
+_IN_FLIGHT = 2  # Steps that are dispatched and not finished: enough to hide the host's work, few batches in memory.
+
+
+class TrainLoop:
+    """Runs training steps on the devices, with input from a given position on."""
+
+    def __init__(
+        self,
+        step: TrainStep,
+        state: State,
+        devices: Devices,
+        source: Input,
+        start: int,
+        traced: Callable[[], None],
+    ):
+        """Opens the input.
+
+        Args:
+          step: one training step.
+          state: of the training.
+          devices: the devices.
+          source: training data.
+          start: number of steps taken before.
+          traced: is called within the first loop, between the compilation and the first step.
+        """
+        self._state, self._devices, self._traced = state, devices, traced
+        self._program = devices.compiled(step, SPECS, donates=True)
+        self._run: jax.stages.Compiled | None = None
+        self._batches = source.make(start).as_numpy_iterator()
+
+    def __call__(self, num_steps: int) -> LoopResult:
+        """Runs `num_steps` steps and waits for them."""
+        state, results = self._state.get(), []
+        ends: list[Future[float]] = []  # When each step has ended.
+        fetches: list[tuple[float, float]] = []  # When the fetch of each batch has begun and ended.
+        try:
+            with ThreadPoolExecutor(1) as watcher:
+                for i in range(num_steps):
+                    begin = time.perf_counter()
+                    batch = next(self._batches)
+                    fetches.append((begin, time.perf_counter()))
+                    batch = self._devices.divided(batch)
+                    if self._run is None:
+                        self._run = self._program.lower(state, batch).compile()
+                        self._traced()
+                    if i >= _IN_FLIGHT:
+                        ends[i - _IN_FLIGHT].result()
+                    state, result = self._run(state, batch)
+                    results.append(result)
+                    ends.append(watcher.submit(_end, result))
+                # The devices wait from the end of the step before.
+                free = [0.0, *(end.result() for end in ends[:-1])]
+        finally:
+            self._state.put(state)
+        waits = [max(0.0, end - max(begin, before)) for (begin, end), before in zip(fetches, free, strict=True)]
+        return _on_the_host(jax.device_get(results), waits)
+
+
+def _end(result: StepResult) -> float:
+    jax.block_until_ready(result)
+    return time.perf_counter()
+
+
+def _on_the_host(results: list[StepResult], waits: list[float]) -> LoopResult:
+    stacked = lambda values: np.stack([np.asarray(value, np.float64) for value in values])  # noqa: E731
+    return LoopResult(
+        terms=results[0].losses.names,
+        counted=results[0].counts.names,
+        losses=stacked(result.losses.values for result in results),
+        counts=stacked(result.counts.values for result in results),
+        totals=stacked(result.totals for result in results),
+        index=np.stack([result.index for result in results]),
+        weight=np.stack([result.weight for result in results]),
+        gradient_norm=stacked(result.gradient_norm for result in results),
+        learning_rate=stacked(result.learning_rate for result in results),
+        wait=np.array(waits),
+    )

@@ -1,0 +1,87 @@
+"""Small experiments whose steps both engines take: float64, a ragged batch, everything that a step can do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from seg.engine.base import Trainer
+from seg.engine.optimizer_step import OptimizerStep
+from tests.executor import runs
+
+# Numbers that float32 holds exactly: on TensorFlow, Keras keeps the settings of optimizers in it.
+SGD = (
+    'experiment.optimizer=@optimizers.sgd',
+    'optimizers.sgd.momentum=0.875',
+    'optimizers.sgd.schedule=@schedules.poly',
+    'schedules.poly.base_lr=0.125',
+    'schedules.poly.warmup_steps=2',
+)
+ADAMW = (
+    'experiment.optimizer=@optimizers.adamw',
+    'optimizers.adamw.schedule=@schedules.cosine',
+    'schedules.cosine.base_lr=0.0078125',
+    'optimizers.adamw.beta_1=0.875',
+    'optimizers.adamw.beta_2=0.9990234375',
+    'optimizers.adamw.epsilon=7.450580596923828e-09',
+    'optimizers.adamw.weight_decay=0.0625',
+)
+AUXILIARY = ('models.deeplab_v3plus.aux_head=@heads.fcn', 'heads.fcn.channels=16')
+DEEPLAB, RCNN, CASCADE = (
+    (runs.SHAPES, AUXILIARY, 'models.deeplab_v3plus'),
+    (runs.INSTANCES, (), 'models.mask_rcnn'),
+    (runs.INSTANCES, runs.CASCADE, 'models.cascade_rcnn'),
+)
+_PARTS = {'clip_norm': 1.0, 'ema_decay': 0.9, 'part_rates': {'backbone': 0.5}}
+_STEPS = {'sgd': (SGD, OptimizerStep(l2=1e-3, **_PARTS)), 'adamw': (ADAMW, OptimizerStep(**_PARTS))}
+_MODELS = {'deeplab': DEEPLAB, 'rcnn': RCNN, 'cascade': CASCADE}
+# Names such as `deeplab_sync_sgd`: model, normalisation, optimizer.
+CASES = tuple(f'{m}_{n}_{o}' for m in _MODELS for n in ('sync', 'frozen', 'group') for o in _STEPS)
+TAKEN = 3
+
+
+def build(case: str, folder: str, engine: Any = None) -> tuple[Any, OptimizerStep]:
+    """Returns the experiment of a case, and the settings of its step; without an engine, TensorFlow's on one device."""
+    model, norm, optimizer = case.split('_')
+    gin_file, params, slot = _MODELS[model]
+    settings, step = _STEPS[optimizer]
+    norm = f'{slot}.norm="{norm}"'
+    made = runs.build(folder, *params, *settings, norm, precision='float64', gin_files=(gin_file,), engine=engine)
+    return made, step
+
+
+class Steps:
+    """Steps of a trainer on one batch, in loops of any length."""
+
+    def __init__(self, trainer: Trainer, batch: dict[str, np.ndarray]):
+        self.trainer = trainer
+        self.loop = trainer.loop(runs.fixed_input([batch] * 4 * TAKEN), 0)
+
+    def take(self, count: int) -> dict[str, np.ndarray]:
+        """Returns the results of some steps, by `result/<name>`, and the state after them, by `state/<name>`."""
+        results = self.loop(count)._asdict()
+        found = {f'result/{key}': value for key, value in results.items() if key != 'wait'}
+        return found | {f'state/{name}': value for name, value in self.trainer.to_host().items()}
+
+    def take_from(self, state: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+        """The same from a state of before, by `state/<name>`."""
+        found = {name.removeprefix('state/'): value for name, value in state.items() if name.startswith('state/')}
+        self.trainer.from_host(found, 'the other engine')
+        return self.take(count)
+
+
+def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> tuple[float, str]:
+    """The largest |a - b| / (1 + |b|) of two results of `take`, and its name; infinite where names differ."""
+    if one.keys() != other.keys():
+        return np.inf, ', '.join(sorted(one.keys() ^ other.keys()))
+    worst = 0.0, ''
+    for name, value in one.items():
+        a, b = np.asarray(value), np.asarray(other[name])
+        if a.dtype.kind not in 'fiu':
+            far = 0.0 if np.array_equal(a, b) else np.inf
+        else:
+            a, b = a.astype(np.float64), b.astype(np.float64)
+            far = float(np.max(np.abs(a - b) / (1 + np.abs(b)), initial=0))
+        worst = max(worst, (far if np.isfinite(far) else np.inf, name))
+    return worst

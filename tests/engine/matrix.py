@@ -1,0 +1,39 @@
+"""Compares the steps of both engines in float64, for models x normalisations x optimizers x numbers of devices.
+
+    python -m tests.engine.matrix
+    python -m tests.engine.matrix --cases rcnn_group_adamw cascade_sync_sgd --devices 1 8
+
+prints for each case the largest |a - b| / (1 + |b|) over losses, gradient norms, counts, weights, averages and the
+optimizer's state after two and three steps of a ragged batch, and after a change of the engine. The status is 1 if one
+is above 1e-9. All cases take about an hour of two CPU cores; tests/engine/jax/test_equality.py runs two of them.
+"""
+
+import argparse
+import pathlib
+import sys
+import tempfile
+
+from tests.engine.jax.both import Both
+from tests.engine.jax.cases import CASES
+
+BOUND = 1e-9
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--cases', nargs='+', choices=CASES, default=CASES, metavar='CASE', help=', '.join(CASES))
+    parser.add_argument('--devices', nargs='+', type=int, default=(1, 2, 4, 8), help='numbers of JAX devices')
+    arguments = parser.parse_args()
+    worst = 0.0
+    for case in arguments.cases:
+        with tempfile.TemporaryDirectory() as folder:
+            distances = Both(case, pathlib.Path(folder), arguments.devices).distances()
+        for pair, (distance, place) in distances.items():
+            print(f'{case:22} {pair:28} {distance:9.2g}  {place}', flush=True)
+            worst = max(worst, distance)
+    print(f'largest {worst:.2g}, bound {BOUND:g}')
+    return int(worst > BOUND)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
