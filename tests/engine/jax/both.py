@@ -35,8 +35,9 @@ class Both:
         """
         precision.set_precision('float64')
         try:
-            made, settings = cases.build(case, str(folder / 'tensorflow'))
-            batch = runs.ragged_batch(made.task, made.train_data)
+            size = max(4, *counts)
+            made, settings = cases.build(case, str(folder / 'tensorflow'), size)
+            batch = runs.ragged_batch(made.task, made.train_data, size=size)
             steps = cases.Steps(made.executor.engine.trainer(made.task, made.optimizer, settings), batch)
             start = {f'state/{name}': value for name, value in steps.trainer.to_host().items()}
             self.end: dict[Any, Any] = {'tensorflow': {'middle': steps.take(2), 'end': steps.take(1)}}

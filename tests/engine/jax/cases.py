@@ -41,13 +41,13 @@ CASES = tuple(f'{m}_{n}_{o}' for m in _MODELS for n in ('sync', 'frozen', 'group
 TAKEN = 3
 
 
-def build(case: str, folder: str, engine: Any = None) -> tuple[Any, OptimizerStep]:
+def build(case: str, folder: str, batch_size: int, engine: Any = None) -> tuple[Any, OptimizerStep]:
     """Returns the experiment of a case, and the settings of its step; without an engine, TensorFlow's on one device."""
     model, norm, optimizer = case.split('_')
     gin_file, params, slot = _MODELS[model]
     settings, step = _STEPS[optimizer]
-    norm = f'{slot}.norm="{norm}"'
-    made = runs.build(folder, *params, *settings, norm, precision='float64', gin_files=(gin_file,), engine=engine)
+    params = (*params, *settings, f'{slot}.norm="{norm}"', f'BATCH_SIZE={batch_size}')
+    made = runs.build(folder, *params, precision='float64', gin_files=(gin_file,), engine=engine)
     return made, step
 
 

@@ -27,7 +27,7 @@ def main(case: str, folder: str, counts: list[int]) -> None:
     batch, start, middle = read('batch'), read('start'), read('middle')
     for count in counts:
         engine = JaxEngine(Devices(jax.devices()[:count]), 'float64')
-        made, settings = cases.build(case, os.path.join(folder, str(count)), engine)
+        made, settings = cases.build(case, os.path.join(folder, str(count)), len(batch['weight']), engine)
         steps = cases.Steps(engine.trainer(made.task, made.optimizer, settings), batch)
         found = {'middle': steps.take_from(start, 2), 'end': steps.take(1), 'resumed': steps.take_from(middle, 1)}
         for name, values in found.items():
