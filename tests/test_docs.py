@@ -29,6 +29,8 @@ PAGES = {
 }
 # Names that stand for something of the reader's.
 OF_THE_READER = ('my_', 'lab/', 'lab.', 'scratch/', '/data/', 'venv/', 'runs/')
+# In place of the pages' backbones, for commands that a test runs.
+SMALL_BACKBONE = ('BACKBONE=@backbones.resnet18', 'backbones.resnet18.width=0.125')
 
 
 def blocks(page, language):
@@ -281,6 +283,7 @@ def test_pages_about_a_run(workplace):
         path.write_text('\n'.join(names))
     small = ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'CROP=(64, 64)', 'init.weights=None', 'overfit.train_steps=2']
     small += [
+        *SMALL_BACKBONE,
         'overfit.num_images=4',
         'overfit.target=0.0',
         *(f'decoders.deeplab_v3plus.{part}_channels=8' for part in ('aspp', 'decoder')),
@@ -320,10 +323,10 @@ def test_page_about_instances(workplace):
             objects.append({'id': i, 'image_id': i, 'category_id': 5, 'segmentation': [outline], 'iscrowd': 0})
         text = json.dumps({'images': images, 'annotations': objects, 'categories': [{'id': 5, 'name': 'pane'}]})
         (workplace / 'my_instances' / 'annotations' / f'instances_{split}.json').write_text(text)
-    small = ['init.weights=None', 'overfit.train_steps=2', 'overfit.num_images=4', 'overfit.target=0.0']
-    small += ['decoders.fpn.channels=8', 'heads.rpn.channels=8', 'heads.box.fc=(8,)', 'heads.mask.convs=(8,)']
-    small += ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'CROP=(64, 64)', 'heads.rpn.train_proposals=20', 'heads.box.sampled=16']
-    small += ['heads.rpn.eval_proposals=20', 'heads.box.score_threshold=0.0']
+    small = [*SMALL_BACKBONE, 'init.weights=None', 'overfit.train_steps=2', 'overfit.num_images=4', 'TRAIN_STEPS=2']
+    small += ['BATCH_SIZE=2', 'CROP=(64, 64)', 'overfit.target=0.0', 'decoders.fpn.channels=8', 'heads.rpn.channels=8']
+    small += ['heads.rpn.train_proposals=20', 'heads.rpn.eval_proposals=20', 'heads.box.fc=(8,)']
+    small += ['heads.box.sampled=16', 'heads.box.score_threshold=0.0', 'heads.mask.convs=(8,)']
     done = []
     for _, text in blocks('docs/own_instances.md', 'sh'):
         for command in text.splitlines():
