@@ -18,6 +18,7 @@ from logging import Formatter
 
 from absl import flags, logging
 
+from seg import engine as engines
 from seg import modes
 from seg.errors import UnsavedError, UserError, shown_path
 from seg.executor import stopping
@@ -124,11 +125,13 @@ def _told_when_stopped(
 ) -> int:
     """Runs the mode. After a signal, the message says what is on disk."""
     try:
-        return _run(argv, values, mode)
+        status = _run(argv, values, mode)
     except SystemExit as ended:
-        return _tell(f'Asked to terminate. {signals.state()}', int(ended.code or 0))
+        status = _tell(f'Asked to terminate. {signals.state()}', int(ended.code or 0))
     except KeyboardInterrupt:
-        return _tell(f'Interrupted. {signals.state()}', 130)
+        status = _tell(f'Interrupted. {signals.state()}', 130)
+    engines.leave(failed=False)
+    return status
 
 
 def run() -> None:
@@ -143,13 +146,14 @@ def run() -> None:
     except OSError as error:
         status = _tell(f'cannot write to standard output: {error.strerror}.')
     sys.stderr.flush()
+    if status:
+        engines.leave(failed=True)
     os._exit(status)
 
 
 def _inform(values: flags.FlagValues) -> int:
     """Prints the output of `--version`, `--list` and `--describe`."""
     with _quiet_start():
-        from seg import engine as engines
         from seg import plugins
 
         engines.start(values.engine)
@@ -169,9 +173,8 @@ def _run(argv: Sequence[str], values: flags.FlagValues, mode: type[Mode]) -> int
         **{flag.name: values[flag.name].value for flag in mode.flags},
     }
     if issubclass(mode, ExperimentMode):
+        engines.join(values.coordinator, values.num_processes, values.process_id, values.engine)
         with _quiet_start():
-            from seg import engine as engines
-
             engines.start(values.engine)
         engine = engines.set_up(
             values.strategy, values.precision, values.jit, values.deterministic, engine=values.engine

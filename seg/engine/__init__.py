@@ -1,4 +1,8 @@
-"""Engines: each folder here is the engine of the Keras backend of that name. Importing this package loads none."""
+"""Engines: each folder here is the engine of the Keras backend of that name. Importing this package loads none.
+
+Its module `engine` has `set_up` and `start`; if it can have several processes, its module `processes` has `join` and
+`leave`.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +56,58 @@ def set_up(
     return module.set_up(strategy, precision, jit, deterministic)
 
 
+def join(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    engine: str = 'auto',
+) -> None:
+    """Joins the other processes of a run. Call it before everything else; all processes call it.
+
+    Without arguments, JAX finds the processes of a Slurm step, a Kubernetes job or a Cloud TPU slice; elsewhere a
+    process is alone.
+
+    Args:
+      coordinator: `host:port` of process 0, which the others can reach.
+      num_processes: their number.
+      process_id: number of this process, from 0.
+      engine: as for `set_up`; only `jax` has several processes, and `auto` becomes `jax` if a coordinator is given.
+
+    Raises:
+      UserError: for a wrong value, an engine without processes, or if the processes do not find each other.
+    """
+    given = {'coordinator': coordinator, 'num_processes': num_processes, 'process_id': process_id}
+    missing = [f'--{name}' for name, value in given.items() if value is None]
+    if missing and len(missing) < len(given):
+        raise UserError(f'{" and ".join(missing)} missing: expected --coordinator, --num_processes and --process_id.')
+    if coordinator is not None:
+        host, _, port = coordinator.rpartition(':')
+        if not host or not port.isdigit():
+            raise UserError(f'--coordinator={coordinator}: expected host:port of process 0, such as 10.0.0.1:8476.')
+        if num_processes < 1 or not 0 <= process_id < num_processes:
+            raise UserError(
+                f'--process_id={process_id} with --num_processes={num_processes}: expected a number from 0 to '
+                '--num_processes - 1, a different one in each process.'
+            )
+        engine = 'jax' if engine == 'auto' else engine
+    name = _name(engine)
+    if importlib.util.find_spec(f'{__name__}.{name}.processes'):
+        importlib.import_module(f'{__name__}.{name}.processes').join(coordinator, num_processes, process_id)
+    elif coordinator is not None:
+        raise UserError(f'--coordinator={coordinator}: the engine {name} has one process. Expected --engine=jax.')
+
+
+def leave(failed: bool) -> None:
+    """Ends the connection to the other processes of the run, if there are any.
+
+    Args:
+      failed: whether this process ends with an error. Otherwise it waits until all have come to their end.
+    """
+    for name in _engines():
+        if processes := sys.modules.get(f'{__name__}.{name}.processes'):
+            processes.leave(failed)
+
+
 def start(engine: str = 'auto') -> None:
     """Loads the framework and finds the devices. Some frameworks print messages at that time.
 
@@ -73,9 +129,18 @@ def describe() -> dict[str, Any]:
     return machine.describe({'engine': module.__name__.split('.')[-2], **framework}, devices)
 
 
+def _engines() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
+
+
 def _module(engine: str) -> Any:
     """Returns the module of an engine, whose Keras backend this process uses, or will use."""
-    engines = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
+    return importlib.import_module(f'{__name__}.{_name(engine)}.engine')
+
+
+def _name(engine: str) -> str:
+    """Returns the name of an engine, which is never `auto`, and chooses its Keras backend for this process."""
+    engines = _engines()
     if engine not in ('auto', *engines):
         raise UserError(f'--engine={engine}: expected one of auto, {", ".join(engines)}.')
     backend, place = _backend() if engine == 'auto' else (engine, f'--engine={engine}')
@@ -94,7 +159,7 @@ def _module(engine: str) -> Any:
         raise UserError(f"{place} asks for {backend}, which is not installed. pip install -e '.[{backend}]' does that.")
     if keras is None:
         os.environ['KERAS_BACKEND'] = backend  # Keras reads it at its import.
-    return importlib.import_module(f'{__name__}.{backend}.engine')
+    return backend
 
 
 def _backend() -> tuple[Any, str]:

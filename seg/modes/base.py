@@ -76,6 +76,14 @@ SETTINGS = (
         'auto',
         'Devices: auto or one; of TensorFlow also mirrored, or mirrored:N for N devices.',
     ),
+    Flag(
+        'coordinator',
+        flags.DEFINE_string,
+        None,
+        'host:port of process 0, for a run on several machines (JAX only). Slurm, Kubernetes and Cloud TPU need none.',
+    ),
+    Flag('num_processes', flags.DEFINE_integer, None, 'Number of processes; with --coordinator.'),
+    Flag('process_id', flags.DEFINE_integer, None, 'Number of this process, from 0; with --coordinator.'),
     Flag('precision', flags.DEFINE_string, 'auto', 'auto, float32 or bfloat16.'),
     Flag('jit', flags.DEFINE_string, 'auto', 'XLA for the step: auto (on for GPUs and with JAX), on, or off.'),
     Flag('deterministic', flags.DEFINE_bool, False, 'Gives bit-identical results in every run; somewhat slower.'),
@@ -246,8 +254,11 @@ class ExperimentMode(Mode):
         Args:
           keep: whether a directory that this makes stays.
         """
-        self.build()
-        self.prepare()
+        from seg.executor.agreement import together
+
+        with together(self.engine):
+            self.build()
+            self.prepare()
         yield
 
     # ---- Settings ----------------------------------------------------------------------------------------------------

@@ -71,7 +71,14 @@ class Predict(ExperimentMode):
     def check_weights(self) -> None:
         self.experiment.executor.predictor(self.call.flags['checkpoint'])
 
-    def execute(self) -> dict[str, Any]:
+    def execute(self) -> dict[str, Any] | None:
+        """Predicts in process 0, on its devices; the others wait for it and return None."""
+        from seg.executor.agreement import together
+
+        with together(self.engine):
+            return self._predict() if self.engine.chief else None
+
+    def _predict(self) -> dict[str, Any]:
         from seg.prediction import data_set, pipeline
 
         experiment = self.experiment
@@ -96,10 +103,10 @@ class Predict(ExperimentMode):
         return experiment.task.writer(folder, experiment.info, self.settings, self.call.flags['probabilities'])
 
     @classmethod
-    def failure(cls, results: dict[str, Any]) -> str | None:
+    def failure(cls, results: dict[str, Any] | None) -> str | None:
         from seg.prediction import pipeline
 
-        return pipeline.summary(results) if results['failed'] else None
+        return pipeline.summary(results) if results and results['failed'] else None
 
 
 MODE = Predict

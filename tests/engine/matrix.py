@@ -1,11 +1,12 @@
-"""Compares the steps of both engines in float64, for models x normalisations x optimizers x numbers of devices.
+"""Compares the steps of both engines in float64, for models x normalisations x optimizers x devices.
 
     python -m tests.engine.matrix
-    python -m tests.engine.matrix --cases rcnn_group_adamw cascade_sync_sgd --devices 1 8
+    python -m tests.engine.matrix --cases rcnn_group_adamw cascade_sync_sgd --devices 1 8 2x4
 
 prints for each case the largest |a - b| / (1 + |b|) over losses, gradient norms, counts, weights, averages and the
 optimizer's state after two and three steps of a ragged batch, and after a change of the engine. The status is 1 if one
-is above 1e-9. All cases take about an hour of two CPU cores; tests/engine/jax/test_equality.py runs two of them.
+is above 1e-9. `2x4` are 2 processes with 4 devices each. All cases take about two hours of two CPU cores;
+tests/engine/jax/test_equality.py runs two of them.
 """
 
 import argparse
@@ -22,7 +23,7 @@ BOUND = 1e-9
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--cases', nargs='+', choices=CASES, default=CASES, metavar='CASE', help=', '.join(CASES))
-    parser.add_argument('--devices', nargs='+', type=int, default=(1, 2, 4, 8), help='numbers of JAX devices')
+    parser.add_argument('--devices', nargs='+', default=('1', '2', '4', '8', '2x2'), help='devices of JAX')
     arguments = parser.parse_args()
     worst = 0.0
     for case in arguments.cases:

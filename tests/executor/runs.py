@@ -9,7 +9,7 @@ from seg.engine import precision as precisions
 from seg.engine.base import Engine
 from seg.engine.tensorflow import devices
 from seg.engine.tensorflow.engine import TensorFlowEngine
-from seg.structures import Input
+from seg.structures import WHOLE, Input
 from seg.tasks.semantic import Semantic
 
 SHAPES, INSTANCES = 'gin/deeplab_shapes.gin', 'gin/maskrcnn_shapes.gin'
@@ -100,9 +100,11 @@ def fixed_input(batches: list[dict[str, np.ndarray]]) -> Input:
     whole = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     size = len(batches[0]['weight'])
 
-    def make(start=0, pieces=1):
-        data = tf.data.Dataset.from_tensor_slices(whole).skip(start * size)
-        return data.batch(size // pieces, drop_remainder=True)
+    def make(start=0, share=WHOLE, pieces=1):
+        rows = size // share.count
+        place = np.arange(len(whole['weight'])) % size // rows
+        own = {key: value[place == share.index] for key, value in whole.items()}
+        return tf.data.Dataset.from_tensor_slices(own).skip(start * rows).batch(rows // pieces, drop_remainder=True)
 
     return Input(make, size, len(whole['weight']), 'fixed', str)
 

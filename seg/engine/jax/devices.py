@@ -1,4 +1,4 @@
-"""The devices of this process, and code that runs on all of them at once."""
+"""The devices of a run, and code that runs on all of them at once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from seg.engine.jax.processes import loss_told
+from seg.errors import UserError
 from seg.ops import replicas
 
 AXIS = 'batch'
@@ -20,27 +22,99 @@ WHOLE, ROWS = P(), P(AXIS)  # The same on every device; the rows of a batch divi
 
 
 class Devices:
-    """Some devices, each of which is a replica.
+    """Some devices of this process, or of all processes of the run; each is a replica.
 
     Attributes:
-      mesh: the devices along the axis `AXIS`.
+      mesh: the devices along the axis `AXIS`, those of process 0 first: each process has its `Share` of a batch.
       count: their number.
+      processes: the processes that have some of them, each as many.
       platform: `cpu`, `gpu` or `tpu`.
       deterministic: whether the same arguments give the same bits in every run.
     """
 
     def __init__(self, devices: Sequence[jax.Device], deterministic: bool = False):
+        devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+        self.processes = len({device.process_index for device in devices})
         self.mesh = Mesh(np.array(devices), (AXIS,))
         self.count, self.platform, self.deterministic = len(devices), devices[0].platform, deterministic
+        self._local = [device for device in devices if device.process_index == jax.process_index()]
+        if len(self._local) * self.processes != self.count:
+            raise UserError(
+                f'This process has {len(self._local)} of {self.count} devices of {self.processes} processes. Expected '
+                'as many in each.'
+            )
+        by_process = Mesh(np.array(devices).reshape(self.processes, -1), ('process', 'device'))
+        self._one_each = NamedSharding(by_process, P('process'))
+        self._gather = jax.jit(lambda values: values, out_shardings=NamedSharding(by_process, WHOLE))
+
+    def of_this_process(self) -> Devices:
+        """The devices of this process alone."""
+        return self if self.processes == 1 else Devices(self._local, self.deterministic)
 
     def copied(self, values: Any) -> Any:
-        """Copies arrays to every device. No copy shares memory with its original, so that it can be donated."""
-        copies = jax.tree.map(lambda value: jnp.array(value, copy=True), values)
-        return jax.device_put(copies, NamedSharding(self.mesh, WHOLE))
+        """Copies arrays, equal in all processes, to every device.
+
+        No copy shares memory with its original, so that it can be donated.
+        """
+        whole = NamedSharding(self.mesh, WHOLE)
+
+        def copied(value: Any) -> jax.Array:
+            value = value.addressable_data(0) if isinstance(value, jax.Array) else value
+            copies = [jnp.array(value, copy=True, device=device) for device in self._local]
+            return jax.make_array_from_single_device_arrays(copies[0].shape, whole, copies)
+
+        return jax.tree.map(copied, values)
 
     def divided(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Copies a global batch to the devices, an equal number of rows to each."""
-        return jax.device_put(dict(batch), NamedSharding(self.mesh, ROWS))
+        """Copies this process's rows of a global batch to its devices, an equal number of rows to each."""
+        rows = NamedSharding(self.mesh, ROWS)
+        if self.processes == 1:
+            return jax.device_put(dict(batch), rows)
+        return {key: jax.make_array_from_process_local_data(rows, value) for key, value in batch.items()}
+
+    def to_host(self, values: Any) -> Any:
+        """Copies results of a program to the host: whole arrays, and this process's rows of divided ones."""
+        arrays, tree = jax.tree.flatten(values)
+        pieces = jax.device_get([_pieces(array) for array in arrays])
+        return jax.tree.unflatten(tree, [each[0] if len(each) == 1 else np.concatenate(each) for each in pieces])
+
+    def gathered(self, values: Sequence[Any]) -> list[Sequence[np.ndarray]]:
+        """Returns, for each of some values of the host, the values of all processes. All call it together.
+
+        Args:
+          values: arrays or numbers; those of one place have the same shape and dtype in every process.
+        """
+        if self.processes == 1:
+            return [[np.asarray(value)] for value in values]
+
+        def placed(value: Any) -> jax.Array:
+            value = np.asarray(value)[None]
+            copies = [jax.device_put(value, device) for device in self._local]
+            shape = (self.processes, *value.shape[1:])
+            return jax.make_array_from_single_device_arrays(shape, self._one_each, copies)
+
+        with loss_told(self.processes):
+            return jax.device_get(self._gather([placed(value) for value in values]))
+
+    def rows_of_all(self, values: Any) -> Any:
+        """Returns the rows of all processes, in the order of the global batch, for arrays of this process's rows."""
+        arrays, tree = jax.tree.flatten(values)
+        return jax.tree.unflatten(tree, [np.concatenate(list(found)) for found in self.gathered(arrays)])
+
+    def row(self, values: Mapping[str, jax.Array], index: int) -> dict[str, np.ndarray]:
+        """Copies one row of divided arrays to the host of every process. All call it together.
+
+        Args:
+          values: of one global batch.
+          index: of the row in it.
+        """
+        own, owner = [], 0
+        for value in values.values():
+            pieces = _pieces(value)
+            owner, place = divmod(int(index), value.shape[0] // self.processes)
+            piece, place = divmod(place, pieces[0].shape[0])
+            own.append(pieces[piece][place])
+        return {key: found[owner] for key, found in zip(values, self.gathered(own), strict=True)}
 
     def compiled(self, function: Callable[..., Any], out_specs: Any, donates: bool = False) -> Any:
         """Returns `function(values, batch)` as one program that runs on every device, each with its rows of the batch.
@@ -66,11 +140,12 @@ def _sum(tensors: Any) -> Any:
     return lax.psum(tensors, AXIS)
 
 
-def row(value: jax.Array, index: int) -> np.ndarray:
-    """Copies one row of a divided array to the host."""
+def _pieces(value: jax.Array) -> list[jax.Array]:
+    """The different parts of an array that are on devices of this process, in their order."""
+    if value.is_fully_replicated:
+        return [value.addressable_data(0)]
     shards = sorted(value.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    shard, index = divmod(int(index), shards[0].data.shape[0])
-    return np.asarray(shards[shard].data[index])
+    return [shard.data for shard in shards]
 
 
 def keep_tensorflow_on_the_cpu() -> None:

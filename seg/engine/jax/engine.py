@@ -1,4 +1,4 @@
-"""The engine: some devices of this process, and the trainer, evaluator and predictor on them."""
+"""The engine: the devices of one process or several, and the trainer, evaluator and predictor on them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,19 @@ def set_up(strategy: str, precision: str, jit: str, deterministic: bool) -> JaxE
     if jit == 'off':
         raise UserError(f'--jit={jit}: the engine jax compiles every step with XLA. Expected auto or on.')
     all_devices.keep_tensorflow_on_the_cpu()
-    chosen = jax.devices() if strategy == 'auto' else jax.devices()[:1]
+    chosen = jax.devices() if strategy == 'auto' else _first_of_each_process()
     if precision == 'auto':
         precision = 'bfloat16' if all_devices.have_bfloat16(chosen) else 'float32'
     precisions.set_precision(precision)
     engine = JaxEngine(Devices(chosen, deterministic), precision)
     logging.info('%d device(s) of kind %s, %s, JAX', engine.num_devices, engine.devices.platform.upper(), precision)
+    if engine.process.count > 1:
+        logging.info('Process %d of %d; process 0 writes.', *engine.process)
     return engine
+
+
+def _first_of_each_process() -> list[jax.Device]:
+    return list({device.process_index: device for device in reversed(jax.devices())}.values())
 
 
 def start() -> tuple[dict[str, str], list[str]]:
@@ -58,7 +64,7 @@ def start() -> tuple[dict[str, str], list[str]]:
 
 
 class JaxEngine(base.Engine):
-    """One process, on some of its devices."""
+    """One process, or several that share a run, on some of their devices."""
 
     def __init__(self, devices: Devices, precision: str = 'float32'):
         self.devices, self.precision, self.deterministic = devices, precision, devices.deterministic
@@ -69,28 +75,29 @@ class JaxEngine(base.Engine):
 
     @property
     def process(self) -> Share:
-        return WHOLE
+        return Share(jax.process_index(), self.devices.processes) if self.devices.processes > 1 else WHOLE
 
     @property
     def chief(self) -> bool:
-        return True
+        return self.process.index == 0
 
     def agree(self, flag: bool) -> bool:
-        return flag
+        (flags,) = self.devices.gathered([np.bool_(flag)])
+        return any(flags)
 
     def scope(self) -> AbstractContextManager[Any]:
         return contextlib.nullcontext()
 
     def trainer(self, task, optimizer, settings: OptimizerStep) -> Trainer:
-        return Trainer(task, optimizer, settings, self.devices)
+        return Trainer(task, optimizer, settings, self.devices, self.process)
 
     def evaluator(
         self, task, summing: Sequence[Any], by_row: Sequence[Any]
     ) -> Callable[[Input, bool], Iterator[base.EvaluatedBatch]]:
-        return Evaluation(task, summing, by_row, self.devices)
+        return Evaluation(task, summing, by_row, self.devices, self.process)
 
     def predictor(self, task, checkpoint: str) -> Predictor:
-        return Predictor(task, checkpoint, self.devices)
+        return Predictor(task, checkpoint, self.devices.of_this_process())
 
     def set_model(self, parts: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> None:
         named = {f'{part}/{v.path}': v for part, layer in parts.items() for v in layer.variables}
@@ -104,6 +111,7 @@ class JaxEngine(base.Engine):
             'precision': self.precision,
             'strategy': 'shard_map',
             'replicas': self.num_devices,
+            'processes': self.process.count,
             'jit_compile': True,
             'deterministic': self.deterministic,
         }

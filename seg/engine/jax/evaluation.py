@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import jax
 import keras
-import numpy as np
 from keras import ops
 
 from seg.engine.base import EvaluatedBatch, HostBatch
-from seg.engine.jax.devices import ROWS, WHOLE, Devices, row
+from seg.engine.jax.devices import ROWS, WHOLE, Devices
+from seg.engine.jax.processes import loss_told
 from seg.engine.jax.train_step import Named
 from seg.ops.replicas import sum_over_replicas
-from seg.structures import Input, LossTerm
+from seg.structures import Input, LossTerm, Share
 
 
 class _Found(NamedTuple):
@@ -39,8 +39,9 @@ class _Found(NamedTuple):
 class Evaluation:
     """Programs of a task's inference and of its metrics' device code, compiled once for each shape of batches."""
 
-    def __init__(self, task, summing: Sequence[Any], by_row: Sequence[Any], devices: Devices):
-        self._task, self._summing, self._by_row, self._devices = task, summing, by_row, devices
+    def __init__(self, task, summing: Sequence[Any], by_row: Sequence[Any], devices: Devices, process: Share):
+        self._task, self._summing, self._by_row = task, summing, by_row
+        self._devices, self._process = devices, process
         self._variables = [variable for part in task.checkpoint_items.values() for variable in part.variables]
         specs = _Found(WHOLE, WHOLE, ROWS, ROWS, ROWS)
         self._programs = {
@@ -49,17 +50,18 @@ class Evaluation:
 
     def __call__(self, source: Input, draws: bool) -> Iterator[EvaluatedBatch]:
         values = [variable.value for variable in self._variables]
-        for batch in source.make().as_numpy_iterator():
-            found: _Found = self._programs[draws](values, self._devices.divided(batch))
-            sums, losses, rows, scores = jax.device_get((found.sums, found.losses, found.rows, found.scores))
+        devices = self._devices
+        for batch in source.make(share=self._process).as_numpy_iterator():
+            with loss_told(devices.processes):
+                placed = devices.divided(batch)
+                found: _Found = self._programs[draws](values, placed)
+                sums, losses, rows, scores = devices.to_host((found.sums, found.losses, found.rows, found.scores))
+            of_rows = {'rows': rows, 'scores': scores, 'index': batch['index'], 'weight': batch['weight']}
             yield EvaluatedBatch(
                 sums=sums,
-                rows=rows,
                 losses={name: LossTerm(*pair) for name, pair in zip(losses.names, losses.values, strict=True)},
-                index=batch['index'],
-                weight=batch['weight'],
-                scores=scores,
-                example=functools.partial(_example, batch, found.predictions),
+                example=functools.partial(_example, devices, placed, found.predictions),
+                **devices.rows_of_all(of_rows),
             )
 
     def _replica(self, values: list[jax.Array], batch: Mapping[str, jax.Array], draws: bool) -> _Found:
@@ -78,7 +80,8 @@ class Evaluation:
         return _Found(sums, Named(tuple(terms), losses), rows, predictions if draws else {}, scores)
 
 
-def _example(batch: HostBatch, predictions: Mapping[str, jax.Array], index: int) -> tuple[HostBatch, HostBatch]:
+def _example(
+    devices: Devices, batch: Mapping[str, jax.Array], predictions: Mapping[str, jax.Array], index: int
+) -> tuple[HostBatch, HostBatch]:
     """Copies one row of the batch and of the predictions."""
-    of_batch = {key: np.array(value[index]) for key, value in batch.items()}
-    return of_batch, {key: row(value, index) for key, value in predictions.items()}
+    return devices.row(batch, index), devices.row(predictions, index)

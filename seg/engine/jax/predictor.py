@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from seg.engine import base
-from seg.engine.jax.devices import ROWS, Devices, row
+from seg.engine.jax.devices import ROWS, Devices
 
 
 class Predictor(base.Predictor):
@@ -28,16 +28,16 @@ class Predictor(base.Predictor):
         self._program = devices.compiled(predict, ROWS)
 
     def __call__(self, batch: base.HostBatch) -> Predictions:
-        return Predictions(self._program(self._values, self._devices.divided(batch)))
+        return Predictions(self._program(self._values, self._devices.divided(batch)), self._devices)
 
 
 class Predictions(base.Predictions):
     """The predictions of a batch, on the devices."""
 
-    def __init__(self, values: Mapping[str, jax.Array]):
-        self._values = values
+    def __init__(self, values: Mapping[str, jax.Array], devices: Devices):
+        self._values, self._devices = values, devices
 
     def get(self, key: str, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
         # All of the row: a part of its own size would be a program of its own.
-        found = row(self._values[key], index)
+        found = self._devices.row({key: self._values[key]}, index)[key]
         return found if size is None else found[: size[0], : size[1]]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,22 +22,22 @@ class Both:
     """The steps of a case with both engines.
 
     Attributes:
-      end: by engine, `tensorflow` or the number of JAX's devices, and then by name what `cases.Steps.take` gives:
-        `middle` after two steps, `end` after one more, and `resumed`, the latter from the other engine's `middle`.
-      text: the compiled step on the largest number of devices.
+      end: by engine, `tensorflow` or the place of JAX, and then by name what `cases.Steps.take` gives: `middle` after
+        two steps, `end` after one more, and `resumed`, the latter from the other engine's `middle`.
+      text: the compiled step at the last place.
     """
 
-    def __init__(self, case: str, folder: pathlib.Path, counts: Sequence[int]):
+    def __init__(self, case: str, folder: pathlib.Path, places: Sequence[str]):
         """Takes all steps.
 
         Args:
           case: one of `cases.CASES`.
           folder: for files.
-          counts: of JAX's devices, up to 8.
+          places: of JAX, a number of devices each, up to 8, or `2x4` for 2 processes with 4 devices each.
         """
         precision.set_precision('float64')
         try:
-            size = max(4, *counts)
+            size = max(4, *(math.prod(map(int, place.split('x'))) for place in places))
             made, settings = cases.build(case, str(folder / 'tensorflow'), size)
             batch = runs.ragged_batch(made.task, made.train_data, size=size)
             steps = cases.Steps(made.executor.engine.trainer(made.task, made.optimizer, settings), batch)
@@ -43,33 +45,54 @@ class Both:
             self.end: dict[Any, Any] = {'tensorflow': {'middle': steps.take(2), 'end': steps.take(1)}}
             for name, values in (('batch', batch), ('start', start), ('middle', self.end['tensorflow']['middle'])):
                 np.savez(folder / f'{name}.npz', **values)
-            command = [sys.executable, '-m', 'tests.engine.jax.equality_worker', case, str(folder)]
-            done = subprocess.run(
-                [*command, *map(str, counts)],
-                env={**os.environ, 'PYTHONPATH': os.getcwd()},
-                capture_output=True,
-                text=True,
-                timeout=3600,
-            )
-            assert done.returncode == 0, done.stderr[-4000:]
-            for count in counts:
-                self.end[count] = {
-                    name: dict(np.load(folder / f'{count}-{name}.npz')) for name in ('middle', 'end', 'resumed')
+            _run(case, folder, [[place for place in places if 'x' not in place]])
+            for place in places:
+                if 'x' in place:
+                    port = unused_port()
+                    _run(case, folder, [[f'{place}:{i}:{port}'] for i in range(int(place.split('x')[0]))])
+            for place in places:
+                self.end[place] = {
+                    name: dict(np.load(folder / f'{place}-{name}.npz')) for name in ('middle', 'end', 'resumed')
                 }
-            self.end['tensorflow']['resumed'] = steps.take_from(self.end[counts[-1]]['middle'], 1)
-            self.text = (folder / f'{counts[-1]}.txt').read_text(encoding='utf-8')
+            self.end['tensorflow']['resumed'] = steps.take_from(self.end[places[-1]]['middle'], 1)
+            self.text = (folder / f'{places[-1]}.txt').read_text(encoding='utf-8')
         finally:
             precision.set_precision('float32')
 
     def distances(self) -> dict[str, tuple[float, str]]:
         """For each pair of results that are to be equal: the largest difference, and its place."""
-        first, *others = [count for count in self.end if count != 'tensorflow']
+        first, *others = [place for place in self.end if place != 'tensorflow']
         pairs = {}
         for name in ('middle', 'end'):
             pairs[f'{name}: {first} and TensorFlow'] = self.end[first][name], self.end['tensorflow'][name]
             pairs |= {f'{name}: {n} and {first}': (self.end[n][name], self.end[first][name]) for n in others}
-        for count in (first, *others):
-            pairs[f'{count} after TensorFlow'] = self.end[count]['resumed'], self.end['tensorflow']['end']
+        for place in (first, *others):
+            pairs[f'{place} after TensorFlow'] = self.end[place]['resumed'], self.end['tensorflow']['end']
         last = (first, *others)[-1]
         pairs[f'TensorFlow after {last}'] = self.end['tensorflow']['resumed'], self.end[last]['end']
         return {name: cases.distance(*pair) for name, pair in pairs.items()}
+
+
+def _run(case: str, folder: pathlib.Path, processes: Sequence[Sequence[str]]) -> None:
+    """Runs processes that each take the steps at some places."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, '-m', 'tests.engine.jax.equality_worker', case, str(folder), *places],
+            env={**os.environ, 'PYTHONPATH': os.getcwd()},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for places in processes
+        if places
+    ]
+    for process in running:
+        errors = process.communicate(timeout=3600)[1]
+        assert process.returncode == 0, errors[-4000:]
+
+
+def unused_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(('127.0.0.1', 0))
+        return found.getsockname()[1]

@@ -1,10 +1,11 @@
 """Takes the steps of a case with JAX, on some of 8 devices of the CPU.
 
-    python -m tests.engine.jax.equality_worker CASE FOLDER DEVICES...
+    python -m tests.engine.jax.equality_worker CASE FOLDER PLACE...
 
 FOLDER holds `batch.npz`, `start.npz` and `middle.npz`: the states in which the other engine began, and two steps later.
-For each number of devices N, `N-….npz` are written: `middle` (after two steps), `end` (after one more) and `resumed`
-(one step after the other engine's `middle`). `N.txt` is the compiled step.
+For each PLACE, a number of devices, `PLACE-….npz` are written: `middle` (after two steps), `end` (after one more) and
+`resumed` (one step after the other engine's `middle`). `PLACE.txt` is the compiled step. A PLACE `2x4:1:PORT` is the
+process 1 of 2 with 4 devices each; the first process writes.
 """
 
 import os
@@ -15,27 +16,37 @@ import tests.engine.jax.float64  # noqa: F401  # isort: skip  Before all else: i
 import jax
 import numpy as np
 
+from seg.engine.jax import processes
 from seg.engine.jax.devices import Devices
 from seg.engine.jax.engine import JaxEngine
 from tests.engine.jax import cases
 
 
-def main(case: str, folder: str, counts: list[int]) -> None:
+def main(case: str, folder: str, places: list[str]) -> None:
     def read(name: str) -> dict[str, np.ndarray]:
         return dict(np.load(os.path.join(folder, f'{name}.npz')))
 
     batch, start, middle = read('batch'), read('start'), read('middle')
-    for count in counts:
-        engine = JaxEngine(Devices(jax.devices()[:count]), 'float64')
-        made, settings = cases.build(case, os.path.join(folder, str(count)), len(batch['weight']), engine)
+    for place in places:
+        if ':' in place:
+            place, index, port = place.split(':')
+            processes.join(f'127.0.0.1:{port}', int(place.split('x')[0]), int(index))
+        count = int(place.split('x')[-1])
+        first = {p: [d.id for d in jax.devices() if d.process_index == p][:count] for p in range(jax.process_count())}
+        engine = JaxEngine(Devices([d for d in jax.devices() if d.id in first[d.process_index]]), 'float64')
+        own = os.path.join(folder, f'{place}-{engine.process.index}')
+        made, settings = cases.build(case, own, len(batch['weight']), engine)
         steps = cases.Steps(engine.trainer(made.task, made.optimizer, settings), batch)
         found = {'middle': steps.take_from(start, 2), 'end': steps.take(1), 'resumed': steps.take_from(middle, 1)}
+        if not engine.chief:
+            continue
         for name, values in found.items():
-            np.savez(os.path.join(folder, f'{count}-{name}.npz'), **values)
-        with open(os.path.join(folder, f'{count}.txt'), 'w', encoding='utf-8') as file:
+            np.savez(os.path.join(folder, f'{place}-{name}.npz'), **values)
+        with open(os.path.join(folder, f'{place}.txt'), 'w', encoding='utf-8') as file:
             file.write(steps.loop._run.as_text())
 
 
 if __name__ == '__main__':
-    main(sys.argv[1], sys.argv[2], [int(count) for count in sys.argv[3:]])
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    processes.leave(failed=False)
     os._exit(0)

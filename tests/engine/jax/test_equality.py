@@ -1,4 +1,4 @@
-"""JAX on 1 device = JAX on 4 = TensorFlow: three steps in float64, and each engine after the other."""
+"""JAX on 1 device = on 4 = on 2 in each of 2 processes = TensorFlow: three steps in float64, and by turns."""
 
 import collections
 import re
@@ -10,27 +10,29 @@ from tests.engine.jax.both import Both
 
 
 # Compiling takes long: a Mask R-CNN's step is compared on 4 devices alone.
-@pytest.fixture(scope='module', params=[('deeplab_sync_sgd', 1, 4), ('rcnn_frozen_adamw', 4)], ids=lambda p: p[0])
+@pytest.fixture(
+    scope='module', params=[('deeplab_sync_sgd', '1', '4', '2x2'), ('rcnn_frozen_adamw', '4')], ids=lambda p: p[0]
+)
 def both(request, tmp_path_factory):
-    case, *counts = request.param
-    made = Both(case, tmp_path_factory.mktemp(case), counts)
+    case, *places = request.param
+    made = Both(case, tmp_path_factory.mktemp(case), places)
     made.case = case
     return made
 
 
 def test_steps_are_equal(both):
-    """On 1 and 4 devices and with TensorFlow, also after a change of the engine.
+    """On all devices and with TensorFlow, also after a change of the engine.
 
     Of the four images one has no label or object, and one is padding.
     """
     distances = both.distances()
-    assert len(distances) == (7 if 'deeplab' in both.case else 4)
+    assert len(distances) == (10 if 'deeplab' in both.case else 4)
     assert {pair: found for pair, found in distances.items() if found[0] > 1e-9} == {}
 
 
 def test_weights_averages_and_slots_move(both):
     """The comparison above is not one of things that stand still."""
-    end, middle = both.end[4]['end'], both.end[4]['middle']
+    end, middle = both.end['4']['end'], both.end['4']['middle']
     moving = collections.Counter(
         name.split('/')[1] for name in end if name.startswith('state/') and not np.array_equal(end[name], middle[name])
     )
@@ -65,5 +67,5 @@ def test_what_devices_exchange(both):
     """
     found = collectives(both.text)
     assert {kind for kind, _ in found} == {'all-reduce'} and not any(in_loop for _, in_loop in found)
-    layers = len([name for name in both.end[4]['end'] if re.match(r'state/model/.*/moving_mean', name)])
+    layers = len([name for name in both.end['4']['end'] if re.match(r'state/model/.*/moving_mean', name)])
     assert layers > 15 and len(found) <= 2 + (2 * layers if 'sync' in both.case else 0)
