@@ -60,7 +60,8 @@ class Devices:
 
         def copied(value: Any) -> jax.Array:
             value = value.addressable_data(0) if isinstance(value, jax.Array) else value
-            copies = [jnp.array(value, copy=True, device=device) for device in self._local]
+            copy = jnp.array(value, copy=True)
+            copies = [jax.device_put(copy, device) for device in self._local]
             return jax.make_array_from_single_device_arrays(copies[0].shape, whole, copies)
 
         return jax.tree.map(copied, values)

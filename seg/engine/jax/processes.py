@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging as python_logging
+import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
 
 import jax
+from absl import logging
 
-from seg.errors import UserError
+from seg.errors import UserError, reason
 
 _TO_START = 300  # Seconds in which all processes of a run must have started.
 _TO_MISS = 30  # Seconds without a sign of life after which a process counts as lost: JAX then ends the others.
@@ -29,10 +33,14 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
       process_id: number of this one, from 0.
 
     Raises:
-      UserError: if they do not all appear.
+      UserError: if the address of the coordinator does not work.
     """
     if coordinator is None and 'seg.engine.jax.engine' in sys.modules:
         return  # This is not the first call of the command in this process.
+    if coordinator is not None:
+        logging.info('Process %d waits for the other ones of %d at %s.', process_id, num_processes, coordinator)
+        _check(coordinator, process_id)
+    python_logging.getLogger('jax._src.distributed').setLevel(python_logging.WARNING)
     # It would take SIGTERM, for which training has its own answer.
     jax.config.update('jax_enable_preemption_service', False)
     try:
@@ -48,13 +56,44 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         if coordinator is not None:
             raise
         # In no such environment a process is alone.
-    except RuntimeError as error:
-        place = f'--coordinator={coordinator}' if coordinator else 'The coordinator that JAX found in the environment'
-        raise UserError(
-            f'{place}: the processes of this run did not find each other: {_first_line(error)} Expected process 0 '
-            f'there, and all {num_processes or ""} processes started within {_TO_START} seconds, with the same '
-            '--coordinator and --num_processes.'
-        ) from error
+    else:
+        _keep_standard_output_clean()
+
+
+def _check(coordinator: str, process_id: int) -> None:
+    """Refuses an address that does not work, for which JAX would abort the process."""
+    host, _, port = coordinator.rpartition(':')
+    if process_id == 0:
+        try:
+            socket.create_server(('', int(port))).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(
+                f'--coordinator={coordinator}: this is process 0, and cannot listen on port {port}: '
+                f'{reason(error)}. Choose another port, in all processes.'
+            ) from None
+        return
+    end = time.monotonic() + _TO_START
+    while True:
+        try:
+            socket.create_connection((host.strip('[]'), int(port)), timeout=5).close()
+            return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f'--coordinator={coordinator}: process 0 does not answer there within {_TO_START} seconds: '
+                    f'{reason(error)}. Expected its host and port, the same in all processes.'
+                ) from None
+        time.sleep(0.2)
+
+
+def _keep_standard_output_clean() -> None:
+    """Redirects file descriptor 1 to the terminal's messages: on CPUs, the library for collectives writes lines to it.
+
+    What Python prints still goes to the standard output.
+    """
+    sys.stdout.flush()
+    sys.stdout = os.fdopen(os.dup(1), 'w', encoding=sys.stdout.encoding)
+    os.dup2(2, 1)
 
 
 def leave(failed: bool) -> None:
