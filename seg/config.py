@@ -79,7 +79,9 @@ def scope(name: str) -> contextlib.AbstractContextManager:
 # Parsing.
 
 
-def parse(gin_files: Iterable[str] = (), gin_params: Iterable[str] = ()) -> None:
+def parse(
+    gin_files: Iterable[str] = (), gin_params: Iterable[str] = (), stand_ins: Mapping[str, Any] | None = None
+) -> None:
     """Parses gin files, then single bindings, and locks the configuration. A later binding replaces an earlier one.
 
     Files are searched in the working directory, the package and the checkout; included files also in the folder of the
@@ -88,6 +90,7 @@ def parse(gin_files: Iterable[str] = (), gin_params: Iterable[str] = ()) -> None
     Args:
       gin_files: paths, such as `gin/deeplab_voc.gin`.
       gin_params: bindings, such as `BATCH_SIZE=8`.
+      stand_ins: values of macros that the files require (`NAME = %gin.REQUIRED`) and nothing sets.
 
     Raises:
       UserError: for the first mistake: place, value, near misses, next step.
@@ -98,6 +101,10 @@ def parse(gin_files: Iterable[str] = (), gin_params: Iterable[str] = ()) -> None
         _parse_file(name, '--gin_file', ())
     for param in gin_params:
         _parse(Source(f'--gin_param="{param}"', param, command_line=True), ())
+    for name, value in (stand_ins or {}).items():
+        bound = gin.config._CONFIG.get((name, _MACRO), {}).get('value')
+        if 'gin.REQUIRED' in map(_name_of_macro, _references(bound)):
+            gin.bind_parameter((name, _MACRO, 'value'), value)
     _check_macros()
     try:
         gin.finalize()

@@ -11,6 +11,7 @@ import keras
 from seg import checks, config, registry
 from seg.datasets import contract, overlap
 from seg.datasets.base import Dataset
+from seg.datasets.described import Described
 from seg.engine.base import Engine
 from seg.engine.optimizer_step import OptimizerStep
 from seg.executor.executor import Executor
@@ -31,6 +32,7 @@ class Needs:
       train_data: whether the training data are read. Otherwise the classes are those of the run in model_dir.
       eval_data: whether the evaluation data are read.
       fresh: whether an earlier run in model_dir is ignored.
+      described: whether data sets without files will do (`seg.datasets.described`).
       select: function from the training data to the part in use, such as the first images; None for all.
       run_changes: values of `RunConfig` that the mode sets.
     """
@@ -39,6 +41,7 @@ class Needs:
     train_data: bool = False
     eval_data: bool = False
     fresh: bool = False
+    described: bool = False
     select: Callable[[Dataset], Dataset] | None = None
     run_changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -115,7 +118,7 @@ class Experiment:
         self.train_data = self._read_train_data() if needs.train_data else None
         self.eval_data = self._eval_factory(**self._supplied()) if needs.eval_data else None
         for dataset, factory in ((self.train_data, self._train_factory), (self.eval_data, self._eval_factory)):
-            if dataset is not None:
+            if dataset is not None and not (needs.described and isinstance(dataset, Described)):
                 slot = f'{factory.slot}: {factory.entry.reference} ({factory.entry.place})'
                 contract.verify(dataset, self._task_factory.entry.target, slot)
         if self.train_data is not None and self.eval_data is not None:

@@ -173,11 +173,17 @@ def _run(argv: Sequence[str], values: flags.FlagValues, mode: type[Mode]) -> int
         **{flag.name: values[flag.name].value for flag in mode.flags},
     }
     if issubclass(mode, ExperimentMode):
-        engines.join(values.coordinator, values.num_processes, values.process_id, values.engine)
+        if not values.topology:
+            engines.join(values.coordinator, values.num_processes, values.process_id, values.engine)
         with _quiet_start():
-            engines.start(values.engine)
+            engines.start(values.engine, values.topology)
         engine = engines.set_up(
-            values.strategy, values.precision, values.jit, values.deterministic, engine=values.engine
+            values.strategy,
+            values.precision,
+            values.jit,
+            values.deterministic,
+            engine=values.engine,
+            topology=values.topology,
         )
         settings |= {'gin_files': values.gin_file, 'gin_params': values.gin_param}
         settings |= {'plugin_specs': values.plugins, 'engine': engine}

@@ -303,6 +303,19 @@ def test_macros():
     config.parse([write('run.gin', 'DATA_DIR = %gin.REQUIRED')], ["DATA_DIR = '/d'"])
 
 
+@pytest.mark.parametrize(
+    ('line', 'params', 'value'),
+    [
+        ('STEPS = %gin.REQUIRED', (), '3'),
+        ('STEPS = %gin.REQUIRED', ('STEPS = 4',), '4'),
+        ('STEPS = 5', (), '5'),
+    ],
+)
+def test_stand_ins_for_what_is_required(line, params, value):
+    config.parse([write('run.gin', f'{line}\ntrial.steps = %STEPS\n')], params, {'STEPS': 3, 'OTHER': 3})
+    assert config.bound_values()['trial.steps'] == value
+
+
 def test_finalize_hooks_of_users(monkeypatch):
     def hook(_):
         raise ValueError('periods do not fit')

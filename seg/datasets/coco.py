@@ -12,23 +12,26 @@ from absl import logging
 
 from seg.datasets import checking, coco_json, coco_layout, coco_masks, image_files
 from seg.datasets.base import Dataset, unsupported
+from seg.datasets.described import Described
 from seg.drawing.palette import instance_palette
 from seg.errors import UserError
 from seg.masks import runs
 from seg.registry import datasets
 from seg.structures import Annotations, ClassHistogram, DatasetInfo
 
+_CLASSES, _LARGEST = 80, (640, 640)  # Of COCO 2017.
+
 
 @datasets.register('coco', free=('data_dir',))
 def coco(
     *,
-    data_dir: str,
+    data_dir: str | None,
     split: str = 'train',
     images: str | None = None,
     annotations: str | None = None,
     target: str = 'instances',
     verify: bool = True,
-) -> Coco:
+) -> Coco | Described:
     """Instances with masks from a COCO JSON file and a folder of images, as published or exported by a label tool.
 
     The file is `annotations/instances_<split>.json`, the images are in `<split>`; or, as Roboflow has it, both are
@@ -38,7 +41,8 @@ def coco(
     which may have gaps. Images are taken as stored: an EXIF orientation is not applied.
 
     Args:
-      data_dir: the folder that holds all.
+      data_dir: the folder that holds all. None, for `--topology` only: the number of classes and the image sizes of
+        COCO 2017 without files.
       split: its name, such as 'train2017'.
       images: folder of the images, if another; relative to `data_dir`, or from the root.
       annotations: the JSON file, if another; likewise.
@@ -51,10 +55,14 @@ def coco(
     if target != 'instances':
         raise unsupported('datasets.coco', target, ['instances'])
     if not isinstance(data_dir, (str, os.PathLike)) or not str(data_dir):
-        raise UserError(
+        refusal = (
             f'datasets.coco.data_dir = {data_dir!r}: expected the path of a folder that holds annotations and images. '
             'Set it in the gin file or by --gin_param="datasets.coco.data_dir=\'/path/to/coco\'".'
         )
+        if data_dir is None:
+            names = tuple(f'class {i}' for i in range(_CLASSES))
+            return Described(DatasetInfo(f'coco/{split}', names, 1, _LARGEST), target, refusal)
+        raise UserError(refusal)
     root = os.path.expanduser(str(data_dir))
     path = coco_layout.find_annotations(root, split, annotations)
     return Coco(path, coco_layout.find_folder(root, split, images), split, decode_all=verify)

@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from seg.engine import tpu
+from seg.engine.jax import chips
 from seg.errors import UserError, shown
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def set_up(
     jit: str = 'auto',
     deterministic: bool = False,
     engine: str = 'auto',
+    topology: str = '',
 ) -> Engine:
     """Makes the engine of this process and sets Keras' precision policy. Call it before any tensor or layer exists.
 
@@ -40,11 +42,13 @@ def set_up(
       deterministic: whether the same seed gives bit-equal results, at some cost in speed.
       engine: `tensorflow`, `jax`, or `auto`: that of the Keras backend that is set; if none is set, JAX where there is
         a TPU, and TensorFlow elsewhere.
+      topology: a slice of TPUs, such as `v3-8`, that need not be there: the engine then compiles steps and runs none.
+        It needs the engine jax. Empty for this machine's devices.
 
     Raises:
       UserError: for an unknown value, more devices than there are, or an engine that this process cannot have.
     """
-    module = _module(engine)
+    module = _module(engine, topology)
     name, _, count = strategy.partition(':')
     if name not in ('auto', 'one', 'mirrored') or (
         count and (name != 'mirrored' or not count.isdigit() or count == '0')
@@ -53,6 +57,8 @@ def set_up(
     for flag, value, known in (('precision', precision, PRECISIONS), ('jit', jit, ('auto', 'on', 'off'))):
         if value not in known:
             raise UserError(f'--{flag}={value}: expected {", ".join(known[:-1])} or {known[-1]}.')
+    if topology:
+        return importlib.import_module(f'{__name__}.jax.topology').set_up(topology, strategy, precision, jit)
     return module.set_up(strategy, precision, jit, deterministic)
 
 
@@ -108,16 +114,17 @@ def leave(failed: bool) -> None:
             processes.leave(failed)
 
 
-def start(engine: str = 'auto') -> None:
+def start(engine: str = 'auto', topology: str = '') -> None:
     """Loads the framework and finds the devices. Some frameworks print messages at that time.
 
     Args:
       engine: as for `set_up`.
+      topology: as for `set_up`.
 
     Raises:
       UserError: for an engine that this process cannot have.
     """
-    _module(engine).start()
+    _module(engine, topology).start()
 
 
 def describe() -> dict[str, Any]:
@@ -133,17 +140,23 @@ def _engines() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
 
 
-def _module(engine: str) -> Any:
+def _module(engine: str, topology: str = '') -> Any:
     """Returns the module of an engine, whose Keras backend this process uses, or will use."""
-    return importlib.import_module(f'{__name__}.{_name(engine)}.engine')
+    return importlib.import_module(f'{__name__}.{_name(engine, topology)}.engine')
 
 
-def _name(engine: str) -> str:
+def _name(engine: str, topology: str = '') -> str:
     """Returns the name of an engine, which is never `auto`, and chooses its Keras backend for this process."""
     engines = _engines()
     if engine not in ('auto', *engines):
         raise UserError(f'--engine={engine}: expected one of auto, {", ".join(engines)}.')
-    backend, place = _backend() if engine == 'auto' else (engine, f'--engine={engine}')
+    if topology:
+        chips.find(topology)
+        if engine == 'tensorflow':
+            raise UserError(f'--engine={engine}: --topology={topology} needs the engine jax. Expected auto or jax.')
+        backend, place = 'jax', f'--topology={topology}'
+    else:
+        backend, place = _backend() if engine == 'auto' else (engine, f'--engine={engine}')
     if backend not in engines:
         raise UserError(
             f'{place} asks for the Keras backend {shown(backend)}, for which there is no engine. This works: '
@@ -159,6 +172,8 @@ def _name(engine: str) -> str:
         raise UserError(f"{place} asks for {backend}, which is not installed. pip install -e '.[{backend}]' does that.")
     if keras is None:
         os.environ['KERAS_BACKEND'] = backend  # Keras reads it at its import.
+    if topology:
+        os.environ['JAX_PLATFORMS'] = 'cpu'  # A TPU or a GPU of this machine is left to others.
     return backend
 
 

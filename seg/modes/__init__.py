@@ -12,6 +12,7 @@ from seg.modes.base import Call, ExperimentMode, Flag, Mode
 
 if TYPE_CHECKING:
     from seg.engine.base import Engine
+    from seg.engine.jax.step_cost import StepCost
     from seg.experiment import Experiment
 
 DEFAULT = 'train_and_eval'
@@ -65,6 +66,10 @@ def check_flags(mode: type[Mode], given: Mapping[str, Any]) -> None:
             raise UserError(
                 f'{flags[name].spelled(value)} is for --mode={names}; this is --mode={mode.name}.{reason} Leave it out.'
             )
+    if given.get('topology') and not given.get('validate'):
+        raise UserError(f'--topology={given["topology"]} compiles and runs nothing: give --validate as well.')
+    if given.get('topology') and given.get('coordinator'):
+        raise UserError(f'--coordinator={given["coordinator"]}: --topology compiles in one process. Leave it out.')
 
 
 def run(
@@ -118,12 +123,35 @@ def validate(
     Arguments as for `run`.
 
     Returns:
-      What was found, in a line.
+      What was found, in a line; for `topology='v3-8'` and the like what each step costs, in a line each.
 
     Raises:
       UserError: for every mistake in the settings or the data.
     """
     return _call(mode, model_dir, gin_files, gin_params, plugin_specs, engine, flags, validate=True).validate()
+
+
+def step_costs(
+    gin_files: Sequence[str],
+    topology: str,
+    *,
+    mode: str = DEFAULT,
+    gin_params: Sequence[str] = (),
+    plugin_specs: Sequence[str] = (),
+) -> list[StepCost]:
+    """Compiles the steps of a training for TPUs that need not be there; runs nothing and reads no weights.
+
+    Args:
+      gin_files: as for `run`.
+      topology: a slice of TPUs, such as 'v3-8'.
+      mode: `train_and_eval` for the training and the evaluation step, or `train`.
+      gin_params: as for `run`.
+      plugin_specs: as for `run`.
+
+    Raises:
+      UserError: for every mistake in the settings.
+    """
+    return _call(mode, None, gin_files, gin_params, plugin_specs, None, {'topology': topology}, validate=True).costs()
 
 
 def build(

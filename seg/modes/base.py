@@ -104,6 +104,12 @@ CHECKPOINT = Flag(
     'Which weights: latest, best, or the path of a checkpoint.',
     'Training continues from the latest checkpoint; to start a new run from other weights, bind init.weights.',
 )
+TOPOLOGY = Flag(
+    'topology',
+    flags.DEFINE_string,
+    '',
+    'With --validate: compiles the steps for TPUs that need not be there, such as v3-8, and prints what they cost.',
+)
 
 # Bindings that only a training reads.
 _OF_TRAININGS = ('optimizers.*', 'schedules.*', 'OptimizerStep.*', 'augments.*', 'init.*')
@@ -215,7 +221,7 @@ class ExperimentMode(Mode):
         from seg.engine import set_up
 
         super().__init__(call)
-        self.engine = call.engine or set_up()
+        self.engine = call.engine or set_up(topology=self.topology)
         self.folder = RunFolder(self.load_settings())
         self.settings: Any = None
 
@@ -261,6 +267,11 @@ class ExperimentMode(Mode):
             self.prepare()
         yield
 
+    @property
+    def topology(self) -> str:
+        """The value of `--topology`; empty for none."""
+        return self.call.flags.get('topology', '')
+
     # ---- Settings ----------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -287,7 +298,7 @@ class ExperimentMode(Mode):
                     f'--model_dir={call.model_dir}: no run was trained there: {snapshot} is missing. {need}'
                 )
             gin_files = [snapshot]
-        config.parse(gin_files, call.gin_params)
+        config.parse(gin_files, call.gin_params, {'DATA_DIR': None} if self.topology else {})
         return self.directory(gin_files, call.model_dir)
 
     def needs(self) -> Needs:

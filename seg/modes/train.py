@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from seg.modes.base import FRESH, TOPOLOGY
 from seg.modes.training import Training
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ class Train(Training):
 
     name = 'train'
     aliases = ('training', 'fit')
+    flags = (FRESH, TOPOLOGY)
 
     def inputs(self) -> tuple[Input, ...]:
         experiment = self.experiment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from seg.modes.base import FRESH, TOPOLOGY
 from seg.modes.training import Training
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ class TrainAndEval(Training):
 
     name = 'train_and_eval'
     aliases = ('train_and_evaluate', 'train_eval', 'train_and_val')
+    flags = (FRESH, TOPOLOGY)
     needs_eval_data = True
 
     def evaluated(self) -> Any:

@@ -13,6 +13,7 @@ from absl import logging
 from seg.modes.base import FRESH, ExperimentMode
 
 if TYPE_CHECKING:
+    from seg.engine.jax.step_cost import StepCost
     from seg.experiment import Needs
     from seg.structures import Input
 
@@ -38,7 +39,7 @@ class Training(ExperimentMode):
         return None
 
     def needs(self) -> Needs:
-        return dataclasses.replace(super().needs(), fresh=self.fresh)
+        return dataclasses.replace(super().needs(), fresh=self.fresh, described=bool(self.topology))
 
     def read_settings(self) -> Any:
         """Reads the settings of all modes that train: `operative_config.gin` and `run.json` contain them."""
@@ -74,6 +75,29 @@ class Training(ExperimentMode):
         with locked(self.folder, keep) if self.engine.chief else contextlib.nullcontext():
             with super().ready(keep):
                 yield
+
+    def validate(self) -> str:
+        if not self.topology:
+            return super().validate()
+        costs = self.costs()
+        info = self.experiment.info
+        data = f'{self.topology}, {self.engine.precision}: {info.name}, {info.num_classes} classes'
+        return '\n'.join([*(cost.text() for cost in costs), f'Compiled for {data}; nothing was run.'])
+
+    def costs(self) -> list[StepCost]:
+        """For `--topology`: builds everything, reads no weights, and compiles the steps."""
+        from seg import config
+        from seg.metrics.base import RowMetric, SumMetric
+
+        self.build()
+        experiment, engine = self.experiment, self.engine
+        task, metrics = experiment.task, experiment.task.metrics()
+        training, *evaluations = self.inputs()
+        found = [engine.training_cost(task, experiment.optimizer, config.injected('OptimizerStep')(), training)]
+        for source in evaluations:
+            kinds = ([metric for metric in metrics if isinstance(metric, kind)] for kind in (SumMetric, RowMetric))
+            found.append(engine.evaluation_cost(task, *kinds, source, experiment.run_config.num_pictures > 0))
+        return found
 
     def run(self) -> dict[str, Any] | None:
         from seg.executor.agreement import together

@@ -37,24 +37,29 @@ class _Found(NamedTuple):
 
 
 class Evaluation:
-    """Programs of a task's inference and of its metrics' device code, compiled once for each shape of batches."""
+    """Programs of a task's inference and of its metrics' device code, compiled once for each shape of batches.
+
+    Attributes:
+      variables: of the model.
+      programs: functions of the variables' values and a batch; the one for True also rates the images for drawing.
+    """
 
     def __init__(self, task, summing: Sequence[Any], by_row: Sequence[Any], devices: Devices, process: Share):
         self._task, self._summing, self._by_row = task, summing, by_row
         self._devices, self._process = devices, process
-        self._variables = [variable for part in task.checkpoint_items.values() for variable in part.variables]
+        self.variables = [variable for part in task.checkpoint_items.values() for variable in part.variables]
         specs = _Found(WHOLE, WHOLE, ROWS, ROWS, ROWS)
-        self._programs = {
+        self.programs = {
             draws: devices.compiled(functools.partial(self._replica, draws=draws), specs) for draws in (False, True)
         }
 
     def __call__(self, source: Input, draws: bool) -> Iterator[EvaluatedBatch]:
-        values = [variable.value for variable in self._variables]
+        values = [variable.value for variable in self.variables]
         devices = self._devices
         for batch in source.make(share=self._process).as_numpy_iterator():
             with loss_told(devices.processes):
                 placed = devices.divided(batch)
-                found: _Found = self._programs[draws](values, placed)
+                found: _Found = self.programs[draws](values, placed)
                 sums, losses, rows, scores = devices.to_host((found.sums, found.losses, found.rows, found.scores))
             of_rows = {'rows': rows, 'scores': scores, 'index': batch['index'], 'weight': batch['weight']}
             yield EvaluatedBatch(
@@ -66,7 +71,7 @@ class Evaluation:
 
     def _replica(self, values: list[jax.Array], batch: Mapping[str, jax.Array], draws: bool) -> _Found:
         counts = batch['weight'] > 0
-        mapping = list(zip(self._variables, values, strict=True))
+        mapping = list(zip(self.variables, values, strict=True))
         with keras.StatelessScope(state_mapping=mapping):
             predictions, terms = self._task.evaluate_batch(batch)
             sums = [metric.update(batch, predictions) for metric in self._summing]

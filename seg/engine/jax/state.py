@@ -32,9 +32,7 @@ class State:
         self._variables |= {f'optimizer/{name}': variable for name, variable in variables.optimizer.items()}
         self._names = variables
         self._averages: dict[str, jax.Array] = {}
-        averaged = variables.averaged() if averages else ()
-        values = {name: variable.value for name, variable in self._variables.items()}
-        self.put(devices.copied(values | {f'ema/{name}': values[f'model/{name}'] for name in averaged}))
+        self.put(devices.copied(initial_values(variables, averages)))
 
     def get(self) -> dict[str, jax.Array]:
         """Returns all arrays by their names in checkpoints."""
@@ -72,3 +70,11 @@ class State:
             model = name.replace('ema/', 'model/', 1)
             arrays[name], arrays[model] = arrays[model], arrays[name]
         self.put(arrays)
+
+
+def initial_values(variables: Variables, averages: bool) -> dict[str, jax.Array]:
+    """Returns the values of all variables by their names in checkpoints, with the averages at their start."""
+    values = {f'model/{name}': variable.value for name, variable in variables.model.items()}
+    values |= {f'optimizer/{name}': variable.value for name, variable in variables.optimizer.items()}
+    averaged = variables.averaged() if averages else ()
+    return values | {f'ema/{name}': values[f'model/{name}'] for name in averaged}

@@ -1,0 +1,46 @@
+"""A data set without files: its classes and the size of its images, from which the shapes of batches follow."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from seg.datasets.base import Dataset, instances
+from seg.errors import UserError
+from seg.masks import ragged
+from seg.structures import ClassHistogram, DatasetInfo
+
+
+class Described(Dataset):
+    """What a reader returns without a folder, for compilations (`--topology`), which need shapes only.
+
+    Its one example is a black image without instances. As with files, a graph does not know their sizes and numbers. A
+    run refuses this data set.
+
+    Args:
+      info: classes and largest image; the number of examples is 1.
+      target: what the task learns from.
+      refusal: the message of a run.
+    """
+
+    def __init__(self, info: DatasetInfo, target: str, refusal: str):
+        self.info, self._target, self._refusal = info, target, refusal
+
+    def verify(self) -> None:
+        raise UserError(self._refusal)
+
+    def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        none = 0 * tf.cast(index, tf.int32)  # A number that a graph does not know.
+        height, width = tf.unstack(tf.constant(self.info.max_size) + none)
+        image = tf.zeros([height, width, 3], tf.uint8)
+        if self._target == 'label_map':
+            return {'image': image, 'label': tf.zeros([height, width], tf.int32)}
+        masks = ragged.from_dense(tf.zeros([none, height, width], tf.bool))
+        return {'image': image, **instances(masks, tf.zeros([none], tf.int32), height)}
+
+    def image_name(self, index: int) -> str:
+        return f'{self.info.name}/{index}'
+
+    def class_histogram(self) -> ClassHistogram:
+        """Equal numbers: the weights of classes are constants of a step, and change nothing about its cost."""
+        ones = tf.ones([self.info.num_classes], tf.int64).numpy()
+        return ClassHistogram(ones, ones)

@@ -1,0 +1,94 @@
+"""The slices of TPUs that Cloud TPU offers, by their names, and the memory of a device. Loads no framework."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from seg.errors import UserError
+
+_FLAT = '1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16'
+_CUBES = '2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x16 8x16x16'
+
+
+class _Chip(NamedTuple):
+    """One version of a TPU.
+
+    Attributes:
+      memory: GiB of a device of JAX.
+      devices: devices of a chip: each TensorCore is one in v2 and v3; both together are one from v4 on.
+      counted: what the number in a slice's name counts of a chip: its two TensorCores, or 1 if it counts chips.
+      layouts: arrangements of the chips in slices.
+      options: what libtpu is told beside the layout.
+    """
+
+    memory: float
+    devices: int
+    counted: int
+    layouts: str
+    options: Mapping[str, Any] = {}
+
+
+# From the page of each version, such as https://cloud.google.com/tpu/docs/v3: "HBM capacity" (of a chip) and
+# "Configurations". libtpu leaves some memory to itself: of a device's 8, 16, 16 and 32 GiB, 7.48 are left on v2, 15.48
+# on v3, 15.75 on v5e and 31.25 on v6e.
+_CHIPS = {
+    'v2': _Chip(8, 2, 2, '2x2 4x4 8x8 8x16 16x16'),
+    'v3': _Chip(16, 2, 2, '2x2 4x4 4x8 8x8 8x16 16x16 16x32 32x32'),
+    'v4': _Chip(32, 1, 2, _CUBES, {'chip_config_name': 'megacore'}),
+    'v5e': _Chip(16, 1, 1, _FLAT),
+    'v5p': _Chip(95, 1, 2, f'{_CUBES} 16x16x16 16x16x24'),
+    'v6e': _Chip(32, 1, 1, _FLAT),
+}
+
+
+class Topology(NamedTuple):
+    """A slice of TPUs.
+
+    Attributes:
+      name: as Cloud TPU has it, such as `v3-8`.
+      memory: GiB of each device.
+      devices: number of devices of JAX.
+      layout: libtpu's name, such as `v3:2x2`.
+      options: what libtpu is told beside it.
+    """
+
+    name: str
+    memory: float
+    devices: int
+    layout: str
+    options: Mapping[str, Any]
+
+
+def table() -> dict[str, Topology]:
+    """All slices by name."""
+    found = {}
+    for version, chip in _CHIPS.items():
+        for layout in chip.layouts.split():
+            chips = math.prod(map(int, layout.split('x')))
+            name = f'{version}-{chips * chip.counted}'
+            one = {'chips_per_host_bounds': (1, 1, 1)} if chips == 1 else {}
+            options = {**chip.options, **one}
+            found[name] = Topology(name, chip.memory, chips * chip.devices, f'{version}:{layout}', options)
+    return found
+
+
+def find(name: str) -> Topology:
+    """Returns a slice; `v5litepod-8` means the same as `v5e-8`.
+
+    Raises:
+      UserError: for an unknown name, with all names.
+    """
+    known = table()
+    found = known.get(name.replace('v5litepod-', 'v5e-'))
+    if found is None:
+        names = ', '.join(
+            f'{version}-' + '/'.join(other.partition('-')[2] for other in known if other.startswith(f'{version}-'))
+            for version in _CHIPS
+        )
+        raise UserError(
+            f'--topology={name}: expected one of {names}. The number counts TensorCores for v2, v3, v4 and v5p, and '
+            'chips for v5e and v6e.'
+        )
+    return found

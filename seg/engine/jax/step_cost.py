@@ -1,0 +1,122 @@
+"""What a compiled step costs a device, and how it is read from XLA's texts. Loads no framework."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+_COLLECTIVE = re.compile(
+    r'= (.*?) (all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all|collective-broadcast)(-start)?\('
+)
+_ARRAY = re.compile(r'\b(pred|[a-z]+\d+)[a-z0-9]*\[([\d,]*)\]')
+_SIZE = r'([\d.]+)([KMGT]?)'
+_TOO_LARGE = (
+    re.compile(rf'\({_SIZE}\) exceeds available HBM \({_SIZE}\)'),
+    re.compile(rf'Used {_SIZE} of {_SIZE} hbm'),
+)
+_GIB = {'': 2**-30, 'K': 2**-20, 'M': 2**-10, 'G': 1, 'T': 2**10}
+
+
+class Compiled(NamedTuple):
+    """One program. All numbers are of one device.
+
+    Attributes:
+      memory: GiB that it needs: arguments, results, temporary arrays and code.
+      limit: GiB that are available to it; None if it fits.
+      flops: floating-point operations. The body of a loop counts once, here and below.
+      bytes_accessed: bytes read and written.
+      collectives: number and bytes of the exchanges between devices, by kind.
+      seconds: duration of the compilation.
+      cpu_seconds: its CPU time.
+    """
+
+    memory: float
+    limit: float | None = None
+    flops: float = 0.0
+    bytes_accessed: float = 0.0
+    collectives: dict[str, tuple[int, int]] = {}  # Never changed.
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def text(self) -> str:
+        """What it costs, for a program that fits."""
+        exchanges = [f'{count} {kind} ({size / 1e6:.3g} MB)' for kind, (count, size) in self.collectives.items()]
+        return (
+            f'{self.flops / 1e9:,.4g} GFLOP, {self.bytes_accessed / 1e9:.3g} GB accessed, '
+            f'{", ".join(exchanges) or "no exchange"}; compiled in {self.seconds:.0f} s ({self.cpu_seconds:.0f} s of '
+            'CPU time)'
+        )
+
+
+class StepCost(NamedTuple):
+    """A step with the batch size of the settings and, if that does not fit, with the largest batch that does.
+
+    Attributes:
+      step: `training` or `evaluation`.
+      devices: number of devices.
+      memory: GiB of a device.
+      batch: global batch size of the settings.
+      program: the step with it.
+      largest: global batch size of `fitting`; None if there is none.
+      fitting: the step with the largest batch, if `program` does not fit.
+    """
+
+    step: str
+    devices: int
+    memory: float
+    batch: int
+    program: Compiled
+    largest: int | None = None
+    fitting: Compiled | None = None
+
+    def text(self) -> str:
+        """One line."""
+        needs = f'memory {self.program.memory:.3g} of {self.memory:g} GiB'
+        start = f'{self.step} step, {self._batch(self.batch)}: '
+        if self.program.limit is None:
+            return f'{start}{needs}, {self.program.text()}'
+        start += f'does not fit, {needs}, of which {self.program.limit:.4g} are available. '
+        if self.fitting is None:
+            return f'{start}No batch fits.'
+        return (
+            f'{start}The largest that fits, {self._batch(self.largest)}: memory {self.fitting.memory:.3g} of '
+            f'{self.memory:g} GiB, {self.fitting.text()}'
+        )
+
+    def _batch(self, size: int) -> str:
+        return f'batch {size} = {self.devices} x {size // self.devices}'
+
+
+def collectives(text: str) -> dict[str, tuple[int, int]]:
+    """The exchanges between devices in a compiled program: number and bytes of their results by kind.
+
+    Args:
+      text: the program, as `Compiled.as_text` of JAX returns it.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for match in _COLLECTIVE.finditer(text):
+        result, kind, starts = match.groups()
+        arrays = _ARRAY.findall(result)
+        if starts and kind in ('all-gather', 'collective-permute'):  # Their results begin with the operand.
+            arrays = arrays[1:2]
+        count, size = found.get(kind, (0, 0))
+        found[kind] = count + 1, size + sum(_bytes(*array) for array in arrays)
+    return found
+
+
+def _bytes(dtype: str, sides: str) -> int:
+    bits = 8 if dtype == 'pred' else int(re.sub(r'\D', '', dtype))
+    return bits * math.prod(map(int, filter(None, sides.split(',')))) // 8
+
+
+def excess(message: str) -> tuple[float, float] | None:
+    """GiB that a program needs, and that are available, from the message of XLA that it does not fit.
+
+    None for any other message.
+    """
+    for pattern in _TOO_LARGE:
+        if match := pattern.search(message):
+            needed, unit, available, other = match.groups()
+            return float(needed) * _GIB[unit], float(available) * _GIB[other]
+    return None
