@@ -75,6 +75,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason="needs libtpu: pip install -e '.[tpu]'")
 def test_a_step_is_compiled(tmp_path):
     settings = ('BATCH_SIZE=8', 'CROP=(33, 33)', *runs.SMALL_PARTS[runs.SHAPES], 'backbones.resnet18.width=0.125')
