@@ -84,7 +84,7 @@ def check_seg_main(words):
         for name in values.gin_file:
             assert name in own or gin_files.find_file(name, 'docs')
         if not own:
-            config.parse(values.gin_file, values.gin_param)
+            config.parse(values.gin_file, values.gin_param, {'DATA_DIR': None} if values.topology else {})
 
 
 @pytest.mark.parametrize('page', PAGES)
