@@ -42,7 +42,7 @@ LAYERS = {
     # The engine's step uses the optimizers' rule for variables that decay.
     "engine": BASE + ["optimizers"],
     "executor": BASE + ["run", "engine", "metrics", "weights"],
-    "prediction": BASE + ["run", "drawing", "masks", "engine", "executor"],
+    "prediction": BASE + ["run", "drawing", "masks", "datasets", "engine", "executor"],
     "tasks": BASE + ["registry", "drawing", "masks", "inputs", "prediction"] + PARTS,
     "report": ["errors", "files", "structures", "run", "drawing", "datasets"],
 }

@@ -12,7 +12,7 @@ from seg.errors import UserError, shown
 PAD_PIXEL = (123.675, 116.28, 103.53)
 # Height and width, in pixels, of the symbolic image on which models are built. Every stride up to 64 divides it.
 SYMBOLIC_SIDE = 256
-# What the record of an evaluation says beside its metrics; no metric may have one of these names.
+# Keys of an evaluation's record besides its metrics; no metric may have one of these names.
 RECORD_KEYS = ('kind', 'step', 'examples', 'seconds', 'split', 'weights', 'details')
 
 
@@ -76,7 +76,7 @@ class FeatureMap(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class BackboneSpec:
-    """The stride and the channels of each output of a backbone: all that a decoder may know of it."""
+    """The stride and the channels of each output of a backbone: all that a decoder knows of it."""
 
     features: Mapping[str, FeatureMap]
 
@@ -123,17 +123,17 @@ class Published:
     """Published weights of a backbone, which its builder attaches to the model as the attribute `published`.
 
     `init.weights = 'imagenet'` loads them from an installed Python package that contains the file, otherwise from the
-    address, once. With neither, only files given by path are converted. Other parts of a model may have this attribute,
-    too: each of them converts its own weights from a file given by path.
+    address, once. With neither, only files given by path are converted. Other parts of a model may have this attribute
+    as well: each converts its own weights from a file given by path.
 
     Attributes:
       title: name of the weights, for the report.
-      convert: from the file's tensors by name to arrays by `variable.path` of the backbone (or other part), in the
-        layout of its variables; numpy only. It gets all tensors of the file and may ignore some. For a file of another
-        architecture a backbone may raise `UserError`, and other parts return an empty dict.
+      convert: function from the file's tensors by name to arrays by `variable.path` of the backbone (or other part), in
+        the layout of its variables; numpy only. It gets all tensors of the file and may ignore some. For a file of
+        another architecture a backbone may raise `UserError`, and other parts return an empty dict.
       package_file: path of the file in an importable package, such as `some_package/models/weights.pth`, or ''.
       url: address of the file, whose last component is the file's name, or ''.
-      checksum: of the file, or its first digits: 'sha256:…' or 'md5:…'.
+      checksum: checksum of the file, or its first digits: 'sha256:…' or 'md5:…'.
       install: command that installs the package, for messages.
     """
 
@@ -147,8 +147,8 @@ class Published:
     def __post_init__(self):
         if (self.package_file or self.url) and self.checksum.partition(':')[0] not in ('sha256', 'md5'):
             raise UserError(
-                f'published weights {self.title!r}: checksum is {self.checksum!r}, expected the one of the file, such '
-                "as 'sha256:0676ba61…'."
+                f'published weights {self.title!r}: checksum is {self.checksum!r}, expected one such as '
+                "'sha256:0676ba61…'."
             )
 
 
@@ -168,12 +168,12 @@ class Annotations(NamedTuple):
     """Ground-truth instances of one image, at its native resolution.
 
     Attributes:
-      height: of the image, in pixels.
-      width: of the image, in pixels.
+      height: height of the image, in pixels.
+      width: width of the image, in pixels.
       boxes: float32 [N, 4], y0, x0, y1, x1 in pixels.
       classes: int32 [N], 0 to K - 1.
       is_crowd: bool [N]; detections in a crowd region do not count as errors.
-      area: float32 [N], of the instance in pixels, as stated by the data set.
+      area: float32 [N], area of the instance in pixels, as stated by the data set.
       masks: N run-length encodings in pycocotools' form: dicts of `size` [height, width] and `counts` (bytes).
     """
 
@@ -220,7 +220,7 @@ class Share(NamedTuple):
     """The rows of each global batch that one process makes: of B, `index B / count` to `(index + 1) B / count - 1`.
 
     Attributes:
-      index: of the process, 0 to count - 1.
+      index: index of the process, 0 to count - 1.
       count: processes that make a global batch together.
     """
 
@@ -245,8 +245,8 @@ class Input:
       image_name: function from a position in the data set to the image's name.
       truth: function from a position in the data set to the image's annotations, for metrics that compare on the host;
         None if the ground truth is in the batches.
-      why_unread: function from a position in the stream (batch * batch_size + row) to the reason why the image there
-        has weight 0. Raises a `UserError` if the cause is the data set's labels or an augmentation, not the file.
+      why_unreadable: function from a position in the stream (batch * batch_size + row) to the reason why the image
+        there has weight 0. Raises a `UserError` if the cause is the data set's labels or an augmentation, not the file.
     """
 
     make: Callable[..., Any]
@@ -255,7 +255,7 @@ class Input:
     name: str
     image_name: Callable[[int], str]
     truth: Callable[[int], Annotations] | None = None
-    why_unread: Callable[[int], str] | None = None
+    why_unreadable: Callable[[int], str] | None = None
 
     @property
     def num_batches(self) -> int | None:

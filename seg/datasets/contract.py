@@ -20,10 +20,27 @@ _OUTSIDE = 1.0  # Pixels that a box may reach beyond its image: boxes in files a
 # ---- In the graph ----------------------------------------------------------------------------------------------------
 
 
-def asserted(example: Mapping[str, Any], info: DatasetInfo, target: str | None) -> Mapping[str, Any]:
-    """The example, with an error in the graph for class ids that `check` refuses: the cheap part of it, for every step.
+def load_in_graph(dataset: Dataset, index: tf.Tensor) -> Mapping[str, Any]:
+    """Calls `load` while a graph is made.
 
-    A loss cannot raise in a compiled step, and some give finite values for ids that are no class.
+    Raises:
+      UserError: if the `load` of a plugin cannot be part of a graph.
+    """
+    try:
+        return dataset.load(index)
+    except Exception as error:
+        raise _graph_failed(dataset, error) from error
+
+
+@tf.autograph.experimental.do_not_convert
+def _graph_failed(dataset: Dataset, error: Exception) -> Exception:
+    return load_failed(dataset, f'{dataset.info.name}: load, called in a graph,', error, in_graph=True)
+
+
+def asserted(example: Mapping[str, Any], info: DatasetInfo, target: str | None) -> Mapping[str, Any]:
+    """Returns the example, with an assertion in the graph that its class ids are in range, for every step.
+
+    A loss cannot raise in a compiled step, and some losses are finite for ids out of range.
 
     Raises:
       UserError: if the graph does not know the number of dimensions of a tensor.
@@ -45,9 +62,9 @@ def asserted(example: Mapping[str, Any], info: DatasetInfo, target: str | None) 
 
 @tf.autograph.experimental.do_not_convert
 def _check_static(value: Any, key: str, field: Field, info: DatasetInfo) -> None:
-    """Refuses a tensor whose shape the graph does not know, or knows to be wrong."""
+    """Refuses a tensor whose static shape is unknown or wrong."""
     if not isinstance(value, (tf.Tensor, tf.RaggedTensor)):
-        return  # An array, which has all of its shape.
+        return  # The shape of an array is known.
     if value.shape.rank is None or not value.shape.is_compatible_with(field.sides):
         raise UserError(
             f'{info.name}: in a graph, load returns {key} of shape {value.shape}; expected {field}. The results of '
@@ -59,20 +76,20 @@ def _check_static(value: Any, key: str, field: Field, info: DatasetInfo) -> None
 
 
 def verify(dataset: Any, target: str, slot: str) -> None:
-    """Lets a data set check itself, then loads its first examples and compares them with the contract.
+    """Calls the data set's own check, then loads its first examples and compares them with the contract.
 
     Args:
       dataset: what the data set's builder returned.
-      target: what the task learns from. Of a target that is not in `TARGETS`, only the image is compared.
-      slot: the setting and the reference that the data set comes from, for messages.
+      target: what the task learns from. For a target that is not in `TARGETS`, only the image is compared.
+      slot: the setting and its reference to the data set, for messages.
 
     Raises:
-      UserError: names the data set, the image, the key, what it holds and what was expected.
+      UserError: names the data set, the image, the key, its value and what was expected.
     """
     if not isinstance(dataset, Dataset):
         raise UserError(
             f'{slot} returned {type(dataset).__name__}, expected a seg.datasets.base.Dataset. Derive the class of the '
-            'data set from it; docs/plugins.md has an example.'
+            'data set from it; docs/plugins_data.md has an example.'
         )
     dataset.verify()
     info = dataset.info
@@ -82,7 +99,7 @@ def verify(dataset: Any, target: str, slot: str) -> None:
     for index in range(count):
         name = dataset.image_name(index)
         if not isinstance(name, str):
-            raise UserError(f'{info.name}: image_name({index}) returned {shown(name)}, expected a text.')
+            raise UserError(f'{info.name}: image_name({index}) returned {shown(name)}, expected a string.')
         try:
             with tf.device('CPU:0'):
                 example = dataset.load(tf.constant(index, tf.int64))
@@ -93,7 +110,7 @@ def verify(dataset: Any, target: str, slot: str) -> None:
         except Exception as error:
             if not checking.unreadable(error):
                 raise load_failed(dataset, f'{slot}: load of image {shown(name)}', error) from error
-            failures.append(f'image {shown(name)}: {reason(error)}')  # It counts nowhere, and the run names it.
+            failures.append(f'image {shown(name)}: {reason(error)}')  # The image counts nowhere, and the log names it.
             continue
         if annotations is not None:
             _check_annotations(annotations, example, info, name)
@@ -102,16 +119,16 @@ def verify(dataset: Any, target: str, slot: str) -> None:
 
 
 def load_failed(dataset: Dataset, what: str, error: Exception, in_graph: bool = False) -> Exception:
-    """What to raise for an exception of `load` that does not mean that a file cannot be read.
+    """Returns the exception to raise if `load` fails for another reason than an unreadable file.
 
     Args:
       dataset: the data set.
       what: the data set, the image and the call.
       error: the exception.
-      in_graph: whether nothing was read yet: `load` was only called to make a graph.
+      in_graph: whether `load` was only traced, so that no file was read.
 
     Returns:
-      A message with the line in the plugin's file; the exception itself from a built-in data set, and a `UserError`.
+      A message with the line in the plugin's file; `error` itself if it is a `UserError` or from a built-in data set.
     """
     while isinstance(dataset, FirstExamples):
         dataset = dataset.whole
@@ -133,8 +150,8 @@ def _check_info(info: Any, target: str, slot: str) -> None:
         raise UserError(f'{info.name}: info.max_size is {shown(info.max_size)}, expected (height, width) in pixels.')
     if target == 'label_map' and info.num_classes < 2:
         raise UserError(
-            f'{info.name}: its classes are {shown(info.class_names)}, which leaves nothing to tell apart. Expected two '
-            'or more; a background is a class, too.'
+            f'{info.name}: its classes are {shown(info.class_names)}, which leaves nothing to distinguish. Expected '
+            'two or more; a background is a class as well.'
         )
 
 
@@ -146,10 +163,10 @@ def check(example: Any, info: DatasetInfo, name: str, target: str | None) -> Non
     """Compares one example with the contract.
 
     Args:
-      example: as loaded, eagerly.
-      info: of the data set.
-      name: of the image.
-      target: what the task learns from. None: nothing is known about the example but that it is a dict.
+      example: an example that was loaded eagerly.
+      info: facts about the data set.
+      name: name of the image.
+      target: what the task learns from. If None, the only check is that the example is a dict.
 
     Raises:
       UserError: for the first difference.
@@ -161,10 +178,10 @@ def check(example: Any, info: DatasetInfo, name: str, target: str | None) -> Non
         return
     expected = IMAGE | TARGETS.get(target, {})
     if lacking := [key for key in expected if key not in example]:
-        told = ', '.join(f'{key} ({expected[key]})' for key in lacking)
+        needed = ', '.join(f'{key} ({expected[key]})' for key in lacking)
         raise UserError(
-            f'{where}: load returned {", ".join(map(shown, sorted(example)))}. The target {target!r} needs {told} as '
-            'well. Is this a data set for another target?'
+            f'{where}: load returned {", ".join(map(shown, sorted(example)))}. The target {target!r} also needs '
+            f'{needed}. Is this a data set for another target?'
         )
     image = _value(example['image'], IMAGE['image'], 'image', where)
     height, width = image.shape[:2]
@@ -173,7 +190,7 @@ def check(example: Any, info: DatasetInfo, name: str, target: str | None) -> Non
     if height > info.max_size[0] or width > info.max_size[1]:
         raise UserError(
             f'{where}: the image is {height} x {width} pixels (height x width), but info.max_size is {info.max_size}. '
-            'Expected (height, width) of the largest image: largest of the heights, largest of the widths.'
+            'Expected the largest height and the largest width of all images.'
         )
     if target == 'label_map':
         _check_label(_value(example['label'], expected['label'], 'label', where), image, info, where)
@@ -198,8 +215,8 @@ def _check_label(label: np.ndarray, image: np.ndarray, info: DatasetInfo, where:
         raise UserError(
             f'{where}: label holds {", ".join(found[: checking.SHOWN])}{", …" if found[checking.SHOWN :] else ""}. '
             f'Expected class ids 0..{info.num_classes - 1} ({info.num_classes} classes) or {info.ignore_label}, which '
-            'is ignored. Of a palette PNG, tf.io.decode_png gives colours; seg.datasets.image_files.decode_label gives '
-            'the ids. Else change the labels or class_names.'
+            'is ignored. From a palette PNG, tf.io.decode_png returns colours; seg.datasets.image_files.decode_label '
+            'returns the ids. Otherwise correct the labels or class_names.'
         )
 
 
@@ -207,8 +224,8 @@ def _check_instances(example: Mapping[str, Any], image: np.ndarray, info: Datase
     fields, masks = TARGETS['instances'], example['masks']
     if not (isinstance(masks, tf.RaggedTensor) and masks.dtype == tf.int32 and masks.ragged_rank):
         raise UserError(
-            f'{where}: masks is {shown(masks)}, expected a tf.RaggedTensor {fields["masks"]}, as '
-            'seg.masks.ragged.from_dense makes it of masks bool [N, H, W].'
+            f'{where}: masks is {shown(masks)}, expected a tf.RaggedTensor {fields["masks"]}. '
+            'seg.masks.ragged.from_dense makes it from masks bool [N, H, W].'
         )
     parts = {key: _value(example[key], field, key, where) for key, field in fields.items() if key != 'masks'}
     lengths = {key: part.shape[0] if part.ndim else 0 for key, part in parts.items()}
@@ -223,8 +240,8 @@ def _check_instances(example: Mapping[str, Any], image: np.ndarray, info: Datase
 
 def _check_lengths(lengths: Mapping[str, Any], where: str) -> None:
     if len({int(length) for length in lengths.values()}) > 1:
-        told = ', '.join(f'{key} {int(length)}' for key, length in lengths.items())
-        raise UserError(f'{where}: {told}: expected one entry of each for every instance.')
+        found = ', '.join(f'{key} {int(length)}' for key, length in lengths.items())
+        raise UserError(f'{where}: lengths {found}. Expected one entry of each key for every instance.')
 
 
 def _check_values(boxes: np.ndarray, classes: np.ndarray, size: tuple[int, int], info: DatasetInfo, where: str) -> None:
@@ -252,12 +269,12 @@ def _check_runs(masks: tf.RaggedTensor, pixels: int, where: str) -> None:
             raise UserError(
                 f'{where}: masks[{n}] is {shown(ends)}. Expected its runs: start, stop, start, stop, … ascending, '
                 f'within 0..{pixels}, where pixel (y, x) has position x * height + y. '
-                'seg.masks.ragged.from_dense makes them of masks bool [N, H, W].'
+                'seg.masks.ragged.from_dense makes them from masks bool [N, H, W].'
             )
 
 
 def _check_annotations(found: Any, example: Mapping[str, Any], info: DatasetInfo, name: str) -> None:
-    """Compares what scores are computed against with the loaded example."""
+    """Compares the annotations with the loaded example."""
     where = f'{info.name}, image {shown(name)}: annotations'
     if not isinstance(found, Annotations):
         raise UserError(f'{where} returned {shown(found)}, expected a seg.structures.Annotations.')

@@ -29,7 +29,9 @@ def together(engine: Engine) -> Iterator[None]:
         engine.agree(True)
         raise
     if engine.agree(False):
-        raise UserError('Another process of this run has ended, for a reason that it tells itself. So does this one.')
+        raise UserError(
+            'Another process of this run failed; its own message gives the reason. This process ends as well.'
+        )
 
 
 def asked_to_stop(engine: Engine, signals: Stopping) -> bool:

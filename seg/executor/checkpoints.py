@@ -103,7 +103,7 @@ class Checkpoints:
             raise UserError(
                 f'{self._folder.path}: none of its {damaged} checkpoints can be read'
                 + ('; they stay there with the ending .damaged' if aside else '')
-                + '. Start over with --fresh, or take another --model_dir.'
+                + '. Start over with --fresh, or use another --model_dir.'
             )
         return None
 
@@ -130,7 +130,7 @@ class Checkpoints:
         step = metadata.get('step')
         if type(step) is not int or step < 0:
             raise tensor_file.DamagedFileError(
-                f'{path} is no checkpoint of a run: its step is {shown(step)}, expected a number.'
+                f'{path} is not a checkpoint of a run: its step is {shown(step)}, expected a number.'
             )
         return Checkpoint(path, step, tensors, metadata)
 

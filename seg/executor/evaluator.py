@@ -12,7 +12,7 @@ import numpy as np
 
 from seg.engine.base import Engine
 from seg.errors import UserError, shown, told
-from seg.executor import unread
+from seg.executor import unreadable
 from seg.executor.gallery import Gallery
 from seg.executor.progress import Progress
 from seg.metrics.base import Metric, RowMetric, SumMetric
@@ -23,11 +23,11 @@ class Evaluation(NamedTuple):
     """Result of one pass over a data set.
 
     Attributes:
-      metrics: by name; includes `loss` and `loss/<term>` if the task has losses in evaluation.
+      metrics: values by name; includes `loss` and `loss/<term>` if the task has losses in evaluation.
       examples: number of images that count.
       seconds: duration of the pass, including tracing.
       images_per_second: without the first batch, which includes tracing; of all images if there is only one batch.
-      figures: of the fixed, the worst and the best images, and the metrics' charts.
+      figures: figures of the fixed, the worst and the best images, and the metrics' charts.
       details: results of metrics that are not numbers, by name; values for JSON.
     """
 
@@ -94,7 +94,7 @@ class Evaluator:
             progress.update(examples)
         end = time.perf_counter()
         progress.close()
-        unread.report(source, 0, missing, stream)
+        unreadable.report(source, 0, missing, stream)
         metrics = _losses(losses)
         for metric in self._metrics:
             with _calling(metric, 'result'):

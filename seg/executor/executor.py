@@ -13,6 +13,7 @@ If a run has several processes, all of them do this after the same steps, and on
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import time
@@ -81,7 +82,6 @@ class Executor:
         self.training = TrainingRecords(config, task, engine, self._folder, self._log)
         self.higher_is_better = higher_is_better(task.metrics(), config.best_metric)
         self._records = EvaluationRecords(config, self._folder, self._checkpoints, self._log, self.higher_is_better)
-        self._evaluator: Evaluator | None = None
         self.trainer: Trainer | None = None
         self._last: tuple[int, Evaluation] | None = None  # Step and evaluation.
 
@@ -138,7 +138,7 @@ class Executor:
         """
         found, ema = self._load_model(checkpoint)
         self.training.read_times(found.metadata, found.path)
-        evaluation = self._the_evaluator.evaluate(source)
+        evaluation = self._evaluator.evaluate(source)
         mark = '-' + hashlib.sha256('\n'.join(settings).encode()).hexdigest()[:6] if settings else ''
         written = self._results(found.step, evaluation, source.name, found.path, ema, mark)
         written['settings'] = list(settings)
@@ -235,7 +235,7 @@ class Executor:
                 self._log.cut(found.step if found else 0)
         if found is None:
             return 0
-        logging.info('Going on from step %d (%s).', found.step, found.path)
+        logging.info('Continuing from step %d (%s).', found.step, found.path)
         return found.step
 
     def _newest_after_clearing_up(self) -> Checkpoint | None:
@@ -265,13 +265,14 @@ class Executor:
             self._refuse_other_classes(found)
 
     def _refuse_other_classes(self, found: Checkpoint) -> None:
-        learnt, names = found.metadata.get('class_names'), list(self._task.class_names)
-        if learnt is not None and learnt != names:
-            before, now = (', '.join(map(shown, each)) for each in (learnt, names))
+        trained, names = found.metadata.get('class_names'), list(self._task.class_names)
+        if trained is not None and trained != names:
+            before, now = (', '.join(map(shown, each)) for each in (trained, names))
             raise UserError(
-                f'{found.path} has learnt other classes than these data have.\n  learnt: {before}\n  now: {now}\n'
-                'Class id = place in the list. Give the data the names and the order that were learnt, or train anew: '
-                'in another --model_dir, or with --fresh.'
+                f'{found.path} was trained with other classes than those of this data set.\n'
+                f'  trained: {before}\n  now: {now}\n'
+                'Class id = position in the list. Give the data set the same names in the same order, or start a new '
+                'training: in another --model_dir, or with --fresh.'
             )
 
     def _save(self, step: int) -> None:
@@ -283,11 +284,9 @@ class Executor:
 
     # ---- Steps of an evaluation --------------------------------------------------------------------------------------
 
-    @property
-    def _the_evaluator(self) -> Evaluator:
-        if self._evaluator is None:
-            self._evaluator = Evaluator(self._task, self.engine)
-        return self._evaluator
+    @functools.cached_property
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(self._task, self.engine)
 
     def _evaluation_is_due(self, step: int, last: int) -> bool:
         return step % self._config.eval_every == 0 or step == last
@@ -295,7 +294,7 @@ class Executor:
     def _evaluate_now(self, source: Input, step: int) -> Evaluation:
         """Evaluates the weights in memory and records the result; `step` is their step."""
         with self.trainer.averaged():
-            evaluation = self._the_evaluator.evaluate(source, self._config.num_pictures)
+            evaluation = self._evaluator.evaluate(source, self._config.num_pictures)
         logging.info('step %d: %s', step, self._task.summary(evaluation.metrics))
         with together(self.engine):
             if self.engine.chief:

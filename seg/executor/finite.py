@@ -1,4 +1,4 @@
-"""Checks that losses and gradients of a loop are finite, before anything of them is written."""
+"""Checks that losses and gradients of a loop are finite, before any of its results is written."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def check(result: LoopResult, before: int, source: Input, checkpoints: Checkpoin
     """Checks the losses and gradients of a loop.
 
     Args:
-      result: of the loop.
+      result: results of the loop.
       before: number of steps before the loop.
       source: the training data.
-      checkpoints: of the run, to name the last good one in the message.
+      checkpoints: checkpoints of the run, to name the last good one in the message.
 
     Raises:
       UserError: for the first step that is not finite, with its loss and the images that cause it.
@@ -36,9 +36,9 @@ def check(result: LoopResult, before: int, source: Input, checkpoints: Checkpoin
     saved = checkpoints.steps()
     raise UserError(
         f'step {before + i + 1}: '
-        + (f'loss {", ".join(broken)}' if broken else 'the losses are finite, but not their gradient')
+        + (f'loss {", ".join(broken)}' if broken else 'the losses are finite, their gradient is not')
         + f' (learning rate {result.learning_rate[i]:g}, gradient norm {result.gradient_norm[i]:g}).\n'
-        f'Images {"with a non-finite share" if shares.any() else "of that step"}: {images}.\n'
+        f'Images {"with a non-finite contribution" if shares.any() else "of that step"}: {images}.\n'
         f'Last good checkpoint: {f"step {saved[-1]}" if saved else "none"}. Usual causes: a learning rate too high '
         'for this batch size, no warm-up, no pretrained weights; OptimizerStep.clip_norm helps against rare large '
         'gradients.'

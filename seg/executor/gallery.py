@@ -20,8 +20,8 @@ class Gallery:
 
         Args:
           size: number of images of each kind.
-          num_examples: of the whole evaluation. The fixed images are spread evenly over them, because neighbours are
-            often frames of one video.
+          num_examples: number of images of the whole evaluation. The fixed images are spread evenly over them, because
+            neighbours are often frames of one video.
         """
         self._size = size
         self._fixed = {i * num_examples // size for i in range(size)}
@@ -33,8 +33,9 @@ class Gallery:
         """Adds images to the choice.
 
         Args:
-          indices: of images, each in one call only.
-          scores: of these images, higher is better; an image with score NaN is neither among the worst nor the best.
+          indices: indices of images, each in one call only.
+          scores: scores of these images, higher is better; an image with score NaN is neither among the worst nor the
+            best.
 
         Returns:
           Positions in `indices` of the images to keep.

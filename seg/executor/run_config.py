@@ -60,8 +60,8 @@ class RunConfig:
             # A period beyond the end has no effect: short trials of a long recipe need no other settings.
             if value < self.train_steps and value % self.iterations_per_loop:
                 raise UserError(
-                    f'RunConfig.{name} = {value} is no multiple of RunConfig.iterations_per_loop = '
-                    f'{self.iterations_per_loop}: the host looks in only after every {self.iterations_per_loop} steps. '
+                    f'RunConfig.{name} = {value} is not a multiple of RunConfig.iterations_per_loop = '
+                    f'{self.iterations_per_loop}: the host acts only every {self.iterations_per_loop} steps. '
                     f'Set {name} = {-(-value // self.iterations_per_loop) * self.iterations_per_loop}, or another '
                     'iterations_per_loop.'
                 )

@@ -75,7 +75,7 @@ class Stopping:
         if self.saved is None:
             return 'No step was taken. The same command starts again.'
         if not self.saved:
-            return 'Nothing was saved, for there was no checkpoint yet. The same command starts again.'
+            return 'Nothing was saved, because there was no checkpoint yet. The same command starts again.'
         return f'Step {self.saved} is saved. The same command goes on from there.'
 
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ import psutil
 from absl import logging
 
 from seg.engine.base import Engine, LoopResult
-from seg.executor import unread
+from seg.executor import unreadable
 from seg.executor.progress import Progress
 from seg.executor.run_config import RunConfig
 from seg.run.events import Events
@@ -49,7 +49,7 @@ class TrainingRecords:
         """Writes the means of one loop, and reports unreadable images.
 
         Args:
-          result: of the loop.
+          result: results of the loop.
           step: last step of the loop.
           seconds: duration of the loop.
           source: the training data.
@@ -79,7 +79,7 @@ class TrainingRecords:
             self._events.scalars(step, values)
             self._events.flush()
         places = np.flatnonzero(result.weight == 0)
-        unread.report(source, (step - len(result.losses)) * source.batch_size, places, result.index.ravel())
+        unreadable.report(source, (step - len(result.losses)) * source.batch_size, places, result.index.ravel())
         if advice := self._task.advice(dict(zip(result.counted, counts, strict=True))):
             logging.warning('Steps up to %d: %s', step, advice)
         self._progress.update(step, f'loss {values["loss"]:.4f}, {values["images_per_second"]:.1f} images/s')
@@ -100,7 +100,7 @@ class TrainingRecords:
             self._timed = [int(images), float(seconds)]
             self._seconds = float(metadata.get('train_seconds', 0.0))
         except (TypeError, ValueError, OverflowError):
-            logging.warning('%s does not have the times of its training: they are counted from here on.', path)
+            logging.warning('%s lacks the times of its training: they are counted from here on.', path)
 
     def speed(self, step: int) -> dict[str, float | None]:
         """`train_seconds` and `train_images_per_second` of all steps up to `step`."""

@@ -1,7 +1,7 @@
 """Batches from data sets, addressed by position: batch number n does not depend on when and where it is made.
 
-Position -> epoch and place -> seeded permutation of the epoch -> example -> stateless map. Nothing of the pipeline has
-to be saved, and a restart goes on with the very next image.
+Position -> epoch and place -> seeded permutation of the epoch -> example -> stateless map. The pipeline has no state to
+save, and a restart continues with the next image.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from seg.structures import WHOLE, Input, Share
 Prepare = Callable[[Example, tf.Tensor], Example]
 
 _PARALLEL = 8  # Images that are read and augmented at a time: enough for many cores, little memory.
-_TRIES = 8  # Examples that are tried where any will do.
+_TRIES = 8  # Number of examples that `any_example` tries.
 
 
 def any_example(dataset: Dataset, seed: tf.Tensor, target: str | None = None) -> Example:
-    """A loaded example, drawn by a seed (int32 [2]); where it cannot be read, the next one that can."""
+    """A loaded example, drawn by a seed (int32 [2]); if it cannot be read, the next readable one."""
     count = dataset.info.num_examples or 2**31 - 1
     first = tf.random.stateless_uniform([], seed, maxval=count, dtype=tf.int64, alg='philox')
     examples = tf.data.Dataset.range(min(count, _TRIES)).map(lambda i: load(dataset, (first + i) % count, target))
@@ -32,21 +32,12 @@ def any_example(dataset: Dataset, seed: tf.Tensor, target: str | None = None) ->
 
 
 def load(dataset: Dataset, index: tf.Tensor, target: str | None) -> Example:
-    """A loaded example; class ids that the contract of data sets excludes are an error of the graph.
+    """A loaded example; class ids that the contract of data sets excludes are an error in the graph.
 
     Raises:
       UserError: if the `load` of a plugin cannot be part of a graph, or returns tensors of unknown shapes.
     """
-    try:
-        example = dataset.load(index)
-    except Exception as error:
-        raise _failure(dataset, error) from error
-    return contract.asserted(example, dataset.info, target)
-
-
-@tf.autograph.experimental.do_not_convert
-def _failure(dataset: Dataset, error: Exception) -> Exception:
-    return contract.load_failed(dataset, f'{dataset.info.name}: load, called in a graph,', error, in_graph=True)
+    return contract.asserted(contract.load_in_graph(dataset, index), dataset.info, target)
 
 
 def training_input(
@@ -60,11 +51,11 @@ def training_input(
     """An endless stream of shuffled examples, every one once per epoch.
 
     Args:
-      dataset: whose examples are shuffled.
-      prepare: from a loaded example and its seed (int32 [2]) to tensors of static shapes.
+      dataset: the data set.
+      prepare: function from a loaded example and its seed (int32 [2]) to tensors of static shapes.
       blank: fill values of the example that replaces an unreadable one; 0 for other keys.
-      batch_size: global.
-      seed: of the order and of every example's randomness.
+      batch_size: global batch size.
+      seed: seed for the order, and for the random numbers of every example.
       target: what the task learns from; None for examples without a contract.
     """
     size = dataset.info.num_examples
@@ -120,7 +111,7 @@ def _input(
         raise ValueError(f'{dataset.info.name}: the prepared {", ".join(loose)} has no static shape.')
 
     def one(position: tf.Tensor) -> tf.data.Dataset:
-        """The example, or a blank of weight 0 where there is none or it cannot be read: nothing after it shifts."""
+        """The example, or a blank of weight 0 if it is padding or unreadable: later examples keep their places."""
         example_index = index(position)
         stand_in = {
             name: tf.broadcast_to(tf.cast(blank.get(name, 0), part.dtype), part.shape) for name, part in spec.items()
@@ -132,13 +123,13 @@ def _input(
 
     def make(start: int = 0, share: Share = WHOLE, pieces: int = 1) -> tf.data.Dataset:
         if not 0 <= share.index < share.count or batch_size % (share.count * pieces):
-            raise ValueError(f'a batch of {batch_size} rows cannot be cut for {share} into {pieces} piece(s) each.')
-        rows = batch_size // share.count  # Of one global batch.
+            raise ValueError(f'a batch of {batch_size} rows cannot be divided for {share} into {pieces} piece(s) each.')
+        rows = batch_size // share.count  # Rows of the share in one global batch.
         first = share.index * rows
         end = 2**62 // batch_size if count is None else -(-count // batch_size)
 
         def position(place: tf.Tensor) -> tf.Tensor:
-            """In the whole stream, of a row of the share's own."""
+            """Position in the whole stream of a row of the share."""
             return place // rows * batch_size + first + place % rows
 
         data = tf.data.Dataset.range(start * rows, end * rows, output_type=tf.int64)
@@ -150,7 +141,7 @@ def _input(
         )
         return data.batch(rows // pieces, drop_remainder=True).prefetch(2 * pieces).with_options(_options())
 
-    def why_unread(place: int) -> str:
+    def why_unreadable(place: int) -> str:
         position = tf.constant(place, tf.int64)
         example_index = index(position)
         name = dataset.image_name(int(example_index))
@@ -170,7 +161,7 @@ def _input(
                 raise UserError(f'{dataset.info.name}, image {shown(name)}: {text}') from error
         return 'it can be read now, but could not a moment ago'
 
-    return Input(make, batch_size, count, dataset.info.name, dataset.image_name, why_unread=why_unread)
+    return Input(make, batch_size, count, dataset.info.name, dataset.image_name, why_unreadable=why_unreadable)
 
 
 def _options() -> tf.data.Options:

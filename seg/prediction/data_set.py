@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from seg.datasets import checking, contract
+from seg.datasets.base import Dataset
+from seg.errors import reason, shown
 from seg.prediction.reading import ImageError
 from seg.prediction.sources import Source
 
 
-def images(dataset) -> list[Source]:
+def images(dataset: Dataset) -> list[Source]:
     """All images of a data set, in its order, with its names; outputs with equal names are numbered.
 
-    Args:
-      dataset: a `seg.datasets.base.Dataset`.
+    As in a training, unreadable files are failures of single images, and any other exception of a plugin's `load` is a
+    mistake in its code.
+
+    Raises:
+      UserError: if `load` cannot be part of a graph. A source's `load` raises it for a mistake in the plugin's code.
     """
     info = dataset.info
     load = tf.function(
-        lambda index: dataset.load(index)['image'], input_signature=[tf.TensorSpec([], tf.int64)]
+        lambda index: contract.load_in_graph(dataset, index)['image'], input_signature=[tf.TensorSpec([], tf.int64)]
     )  # The label is not read, because this graph does not use it.
+    load.get_concrete_function()
 
     def image(index: int) -> np.ndarray:
         try:
             return load(tf.constant(index, tf.int64)).numpy()
-        except tf.errors.OpError as error:
-            text = re.sub(r'\{\{.*?\}\}', '', error.message).strip()  # Without names of nodes.
-            raise ImageError(text.splitlines()[0] if text else type(error).__name__) from None
+        except Exception as error:
+            if checking.unreadable(error):
+                raise ImageError(reason(error)) from None
+            what = f'{info.name}, image {shown(dataset.image_name(index))}: load'
+            raise contract.load_failed(dataset, what, error) from error
 
     names = [dataset.image_name(index) for index in range(info.num_examples)]
     return [

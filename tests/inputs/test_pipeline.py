@@ -175,8 +175,8 @@ def test_unreadable_examples_become_blanks():
 def test_why_an_example_was_not_read():
     source = training(broken=[3])
     index = joined(read(source, 3), 'index')
-    assert 'no such number' in source.why_unread(int(np.flatnonzero(index == 3)[0]))
-    assert source.why_unread(int(np.flatnonzero(index != 3)[0])) == 'it can be read now, but could not a moment ago'
+    assert 'no such number' in source.why_unreadable(int(np.flatnonzero(index == 3)[0]))
+    assert source.why_unreadable(int(np.flatnonzero(index != 3)[0])) == 'it can be read now, but could not a moment ago'
 
 
 def failing(example, seed):
@@ -199,9 +199,9 @@ def test_an_augmentation_that_fails_is_no_unreadable_file():
     assert sorted(batch['index'][batch['weight'] == 0]) == [5, 6, 7, 8, 9]
     place = int(np.flatnonzero(batch['index'] == 7)[0])
     with pytest.raises(UserError, match=r"(?s)numbers/train, image '7': augments\[0\]: @augments.failing .*failed.*49"):
-        source.why_unread(place)
+        source.why_unreadable(place)
     with pytest.raises(UserError, match="(?s)numbers/train, image '7': preparing it failed: .*too large"):
-        pipeline.training_input(Numbers(10), failing, {}, 10, SEED).why_unread(place)
+        pipeline.training_input(Numbers(10), failing, {}, 10, SEED).why_unreadable(place)
 
 
 class Labels(Dataset):
@@ -222,7 +222,7 @@ def test_a_label_that_is_no_class_is_found_at_any_step():
     (batch,) = read(source)
     assert batch['weight'].tolist() == [1, 1, 0, 1]
     with pytest.raises(UserError, match=r"labels/train, image 'image 2': label holds 52 \(1 pixels\).* 0..1 "):
-        source.why_unread(2)
+        source.why_unreadable(2)
 
 
 def asked(path, index):
@@ -249,12 +249,12 @@ def test_a_mistake_in_the_code_of_a_data_set_is_no_unreadable_file(call):
     source = pipeline.evaluation_input(dataset, lambda example, seed: example, {}, 4, 'label_map')
     (batch,) = read(source)
     assert batch['weight'].tolist() == [1, 0, 0, 1]
-    assert source.why_unread(1) == 'OSError: one.png is cut off'
+    assert source.why_unreadable(1) == 'OSError: one.png is cut off'
     few = pipeline.evaluation_input(FirstExamples(dataset, 3, ''), lambda example, seed: example, {}, 4, 'label_map')
     line = asked.__code__.co_firstlineno + 4
     for each in (source, few):
         with pytest.raises(UserError) as caught:
-            each.why_unread(2)
+            each.why_unreadable(2)
         parts = ("labels/train, image 'image 2'", f'tests/inputs/test_pipeline.py:{line}: KeyError: 2')
         assert all(part in str(caught.value) for part in parts)
 

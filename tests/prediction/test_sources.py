@@ -194,7 +194,7 @@ def test_a_data_set():
         info = dataclasses.replace(DatasetInfo('mine/val', ('a', 'b'), 3, (7, 9)))
 
         def load(self, index):
-            with tf.control_dependencies([tf.debugging.Assert(index != 2, ['no such picture'])]):
+            with tf.control_dependencies([tf.debugging.Assert(index != 2, ['no such image'])]):
                 image = tf.cast(tf.fill([4, 5, 3], index), tf.uint8)
             return {'image': image, 'label': tf.io.decode_png(tf.where(index == 1, b'nonsense', b''))}
 
@@ -206,11 +206,55 @@ def test_a_data_set():
         (f'scenes/{i}', f'scenes/{i}', (7, 9)) for i in range(3)
     ]
     for i in range(2):
-        picture = found[i].load()
-        assert picture.shape == (4, 5, 3) and picture.dtype == np.uint8 and np.all(picture == i)
+        image = found[i].load()
+        assert image.shape == (4, 5, 3) and image.dtype == np.uint8 and np.all(image == i)
     with pytest.raises(reading.ImageError) as caught:
         found[2].load()
-    assert '\n' not in str(caught.value) and 'no such picture' in str(caught.value) and '{{' not in str(caught.value)
+    assert '\n' not in str(caught.value) and 'no such image' in str(caught.value) and '{{' not in str(caught.value)
+
+
+def opened(index):
+    """What a plugin's code may do with one of its files."""
+    if index == 0:
+        raise OSError('one.png is cut off')
+    return np.zeros([2, 3, 3], {1: np.uint8}[int(index)])  # There is no 2.
+
+
+class FromPython(Dataset):
+    """Loads by Python code: image 0 cannot be read, image 2 is a mistake."""
+
+    info = DatasetInfo('mine/val', ('a', 'b'), 3, (2, 3))
+
+    def load(self, index):
+        return {'image': tf.ensure_shape(tf.numpy_function(opened, [index], tf.uint8), [2, 3, 3])}
+
+    def image_name(self, index):
+        return f'scene {index}'
+
+
+def test_a_mistake_in_the_code_of_a_data_set():
+    """As in a training: the run ends, and only a file that cannot be read is a failure of its image."""
+    unreadable, readable, mistaken = data_set.images(FromPython())
+    with pytest.raises(reading.ImageError) as caught:
+        unreadable.load()
+    assert str(caught.value) == 'OSError: one.png is cut off'
+    assert readable.load().shape == (2, 3, 3)
+    with pytest.raises(UserError) as caught:
+        mistaken.load()
+    line = opened.__code__.co_firstlineno + 4
+    parts = ("mine/val, image 'scene 2'", f'tests/prediction/test_sources.py:{line}: KeyError: 2')
+    assert all(part in str(caught.value) for part in parts)
+
+
+def test_a_load_that_fits_no_graph():
+    class Data(FromPython):
+        def load(self, index):
+            return {'image': np.zeros([2, 3, 3], np.uint8)[int(index)]}
+
+    with pytest.raises(UserError) as caught:
+        data_set.images(Data())
+    line = Data.load.__code__.co_firstlineno + 1
+    assert all(part in str(caught.value) for part in ('mine/val', f'tests/prediction/test_sources.py:{line}: '))
 
 
 def test_images_of_one_name_in_a_data_set():

@@ -10,7 +10,7 @@ from absl import logging
 from seg.errors import UserError
 from seg.structures import Input
 
-_ASKED = 8  # At most this many images of a loop are read again, to find the fault.
+_REREAD = 8  # Largest number of images of a loop that are read again, to find the reason.
 
 
 def report(source: Input, first: int, missing: Sequence[int], indices: Sequence[int]) -> None:
@@ -28,11 +28,12 @@ def report(source: Input, first: int, missing: Sequence[int], indices: Sequence[
     if not len(missing):
         return
     indices = np.asarray(indices)
-    reasons = [source.why_unread(first + int(place)) if source.why_unread else '' for place in missing[:_ASKED]]
-    told = f'{source.names(indices[missing])}. {source.image_name(int(indices[missing[0]]))}: {reasons[0]}'
+    reason = source.why_unreadable
+    reasons = [reason(first + int(place)) if reason else '' for place in missing[:_REREAD]]
+    found = f'{source.names(indices[missing])}. {source.image_name(int(indices[missing[0]]))}: {reasons[0]}'
     if len(missing) == np.count_nonzero(indices >= 0):
         raise UserError(
-            f'{source.name}: none of {len(missing)} image(s) could be read: {told}. Nothing is learnt or scored so. '
-            'Mend the files, then start the same command again.'
+            f'{source.name}: none of {len(missing)} image(s) could be read: {found}. Training and scores need images. '
+            'Repair the files, then start the same command again.'
         )
-    logging.warning('%s: %d image(s) could not be read and count nowhere: %s.', source.name, len(missing), told)
+    logging.warning('%s: %d image(s) could not be read and count nowhere: %s.', source.name, len(missing), found)
