@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
+from seg.errors import UserError, shown, told
 from seg.modes.base import CHECKPOINT, Call, ExperimentMode, Flag
 from seg.prediction.settings import PredictSettings
 
@@ -98,9 +99,16 @@ class Predict(ExperimentMode):
         return results
 
     def _writer(self) -> Outputs:
+        from seg.prediction.outputs import Outputs
+
         experiment = self.experiment
         folder = self._output or self.folder.predictions(experiment.eval_data.info.name)
-        return experiment.task.writer(folder, experiment.info, self.settings, self.call.flags['probabilities'])
+        task, call = experiment.task, f'experiment.task: {type(experiment.task).__name__}.writer'
+        with told(call, task):
+            writer = task.writer(folder, experiment.info, self.settings, self.call.flags['probabilities'])
+        if not isinstance(writer, Outputs):
+            raise UserError(f'{call} returned {shown(writer)}; expected a seg.prediction.outputs.Outputs.')
+        return writer
 
     @classmethod
     def failure(cls, results: dict[str, Any] | None) -> str | None:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
@@ -27,11 +28,11 @@ _JPEG_LONGEST = 65500  # Pixels; the format allows no more.
 _JPEG = {'quality': 90, 'subsampling': 0}  # Colours at full resolution, because regions of a class have sharp edges.
 
 
-class Outputs:
+class Outputs(ABC):
     """Writes predictions to one folder; every file is written atomically.
 
     As a context it makes the folder, with a legend of the colours if there are classes, and at the end removes
-    temporary files. A subclass for each kind of prediction decides how an image is placed on the canvas (`plan`,
+    temporary files. A subclass for each kind of prediction plans how an image is placed on the canvas (`plan`,
     `prediction_bytes`) and writes its prediction (`write`).
 
     Attributes:
@@ -46,7 +47,7 @@ class Outputs:
 
         Args:
           folder: for all files; files of earlier runs remain, except those of the same names.
-          info: of the training data: class names, and original ids if there are any.
+          info: facts about the training data: class names, and original ids if there are any.
           colors: one (r, g, b) per class, as drawn.
         """
         self.folder = folder
@@ -86,14 +87,15 @@ class Outputs:
                 self._lines.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
+    @abstractmethod
     def plan(self, image: np.ndarray, canvas: Size) -> Plan:
         """Plans how an image, uint8 [H, W, 3], is placed on a canvas of (height, width)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prediction_bytes(self, size: Size, canvas: Size) -> int:
         """Estimates the bytes in memory of the prediction and the overlay of an image of a size."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, source: Source, pixels: np.ndarray, prediction: Any) -> dict[str, Any]:
         """Writes the files of one image. May be called from several threads.
 
@@ -109,7 +111,6 @@ class Outputs:
           ImageError: if its name is not a valid file name.
           UserError: if the output can no longer be written.
         """
-        raise NotImplementedError
 
     def line(self, record: dict[str, Any]) -> None:
         """Appends an image's line to `predictions.jsonl`. Called in the order of the sources."""

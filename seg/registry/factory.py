@@ -39,7 +39,8 @@ class Factory:
 
         Raises:
           TypeError: if the kind does not know a supplied value (a mistake of the caller).
-          UserError: if a parameter without default is not bound, or a plugin's builder fails or returns None.
+          UserError: if a parameter without default is not bound, if a plugin's builder fails or returns None, or if the
+            part lacks members that its base class marks as abstract.
         """
         if self.known is not None:
             if strange := sorted(set(supplied) - set(self.known)):
@@ -62,6 +63,10 @@ class Factory:
                         f'{self.slot}: {self.entry.reference} ({self.entry.place}) returned None, expected what it '
                         f'builds (see docs/plugins.md on {self.entry.kind}). Is a return missing?'
                     )
+                if lacking := _abstract_members(built):
+                    base = next(base for base in type(built).__mro__ if lacking[0] in vars(base))
+                    expected = f'a {base.__module__}.{base.__name__} with all of these'
+                    raise self.wrong(f'a {type(built).__name__} without {", ".join(lacking)}', expected)
                 return built
         key = self.entry.key
         bindings = '\n'.join(f'    {key}.{name} = ...' for name in missing)
@@ -71,14 +76,14 @@ class Factory:
         )
 
     def make(self, kind: type | tuple[type, ...], **supplied: Any) -> Any:
-        """Builds the part, as a call does, and checks that it is what its slot asks for.
+        """Builds the part, as a call does, and checks that it is what its slot requires.
 
         Args:
           kind: the base class, or several to choose from.
           supplied: see `__call__`.
 
         Raises:
-          UserError: as a call does; and if the part is of another type, or lacks what its base class marks as abstract.
+          UserError: as a call does; and if the part is of another type.
         """
         built = self(**supplied)
         kinds = kind if isinstance(kind, tuple) else (kind,)
@@ -86,9 +91,6 @@ class Factory:
         if not isinstance(built, kinds):
             found = f'the class {built.__name__}' if inspect.isclass(built) else f'a {type(built).__name__}'
             raise self.wrong(found, expected)
-        methods = inspect.getmembers(type(built), callable)
-        if lacking := [name for name, method in methods if getattr(method, '__isabstractmethod__', False)]:
-            raise self.wrong(f'a {type(built).__name__} without {", ".join(lacking)}', f'{expected} with all of these')
         return built
 
     def expect_target(self, target: str) -> None:
@@ -105,18 +107,24 @@ class Factory:
             )
 
     def failed(self, error: Exception, call: str, remedy: str = '') -> UserError:
-        """The message that a `call` of a plugin's part raised an exception; `remedy` tells what to do."""
+        """The message that a `call` of a plugin's part raised an exception; `remedy` is a sentence on what to do."""
         entry = self.entry
         return failed(error, f'{self.slot}: {entry.reference} ({entry.place}): {call}', entry.file, remedy)
 
     def wrong(self, found: str, expected: str, call: str = '') -> UserError:
-        """The message that a part, or a `call` of it, returned something else than was expected."""
+        """The message that a part, or a `call` of it, returned something unexpected."""
         entry = self.entry
         of = f' from {call}' if call else ''
         return UserError(
             f'{self.slot}: {entry.reference} ({entry.place}) returned {found}{of}; expected {expected}. '
             f'See docs/plugins.md on {entry.kind}.'
         )
+
+
+def _abstract_members(built: Any) -> list[str]:
+    """Names of the members that the part's base class marks as abstract and that its class does not define."""
+    methods = inspect.getmembers(type(built), callable)
+    return [name for name, method in methods if getattr(method, '__isabstractmethod__', False)]
 
 
 def _missing_parameters(error: Exception, entry: Entry) -> list[str]:

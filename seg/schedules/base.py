@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import keras
@@ -62,8 +63,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_lr = check_number(f'{self.slot}.warmup_lr', warmup_lr)
         if self.warmup_steps and self.warmup_lr > self.base_lr:
             raise UserError(
-                f'{self.slot}.warmup_lr = {warmup_lr!r} is above {self.slot}.base_lr = {base_lr!r}: a warm-up rises. '
-                'Both are for the reference batch.'
+                f'{self.slot}.warmup_lr = {warmup_lr!r} is above {self.slot}.base_lr = {base_lr!r}. '
+                'Expected a rise, both rates for the reference batch.'
             )
 
     @property
@@ -95,9 +96,9 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         left = ops.maximum(self.total_steps - step, 0)
         return ops.minimum(left / self.decay_steps, 1.0)
 
+    @abstractmethod
     def decayed(self, step) -> Any:
         """Rate without warm-up at a step, which is a float scalar of at least `warmup_steps`."""
-        raise NotImplementedError
 
     def __call__(self, step):
         """Rate at a step.
@@ -117,9 +118,9 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         warm = start + (rate - start) * (step / self.warmup_steps)
         return ops.where(step < self.warmup_steps, warm, rate)
 
+    @abstractmethod
     def details(self) -> str:
         """The subclass's own settings, for `describe`."""
-        raise NotImplementedError
 
     def describe(self) -> str:
         """One line, such as 'poly: 0.007 x 8/16 = 0.0035, power 0.9 to 0, 30000 steps, warm-up 500 from 0'."""

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seg import registry
 from seg.errors import UserError
+from seg.schedules.base import Schedule
 from seg.schedules.cosine import Cosine
 from seg.schedules.poly import Poly
 from seg.schedules.step import Step
@@ -164,3 +166,22 @@ def test_describe_is_one_line_with_the_numbers():
 def test_wrong_settings_name_the_place(cls, settings, place):
     with pytest.raises(UserError, match=rf'schedules\.{cls.__name__.lower()}\.{place}'):
         make(cls, **settings)
+
+
+def test_a_plugin_without_its_methods():
+    """Refused where it is built, not in the first step."""
+    with registry.temporary():
+
+        @registry.schedules.register('half')
+        class Half(Schedule):
+            """Half."""
+
+            name = 'half'
+
+            def __init__(self, *, total_steps, batch_size):
+                super().__init__(total_steps, batch_size, 0.1, None, 0, 0.0)
+
+        with pytest.raises(UserError) as caught:
+            registry.schedules.build(Half, 'optimizers.sgd.schedule', total_steps=9, batch_size=2)
+    parts = ('optimizers.sgd.schedule: @schedules.half', 'Half without decayed, details', 'seg.schedules.base.Schedule')
+    assert all(part in str(caught.value) for part in parts)
