@@ -29,6 +29,8 @@ PAGES = {
 }
 # Names that stand for something of the reader's.
 OF_THE_READER = ('my_', 'lab/', 'lab.', 'scratch/', '/data/', 'venv/', 'runs/')
+# The pages about parts, whose examples form one package `lab`.
+PLUGIN_PAGES = ('docs/plugins.md', 'docs/plugins_networks.md', 'docs/plugins_training.md', 'docs/plugins_data.md')
 # In place of the pages' backbones, for commands that a test runs.
 SMALL_BACKBONE = ('BACKBONE=@backbones.resnet18', 'backbones.resnet18.width=0.125')
 
@@ -51,7 +53,7 @@ def commands():
 
 
 def test_there_is_something_to_check():
-    assert {'docs/plugins.md', 'docs/python.md', 'experiments/tiny_backbone/README.md'} <= set(PAGES)
+    assert {*PLUGIN_PAGES, 'docs/python.md', 'experiments/tiny_backbone/README.md'} <= set(PAGES)
     assert sum('seg_main ' in command for command in commands()) > 5
 
 
@@ -70,7 +72,7 @@ def test_command(command, monkeypatch):
 def check_seg_main(words):
     """Flags, names and bindings: all but building and running."""
     values = seg_main.parser()
-    assert len(values(seg_main._with_bare_list(words))) == 1, 'a word that is no flag'
+    assert len(values(seg_main._with_bare_list(words))) == 1, 'a word that is not a flag'
     modes.check_flags(modes.find(values.mode), values.flag_values_dict())
     modes.load_parts(spec for spec in values.plugins if not spec.startswith(OF_THE_READER))
     if values.list is not None:
@@ -137,17 +139,19 @@ def test_python_page(workplace):
 
 
 def write_plugins(workplace):
-    """Writes the plugin files of the page, and its gin files: two runs on label maps and one on instances."""
+    """Writes the plugin files of the pages, and their gin files: two runs on label maps and one on instances."""
     (workplace / 'lab').mkdir()
-    for _, text in blocks('docs/plugins.md', 'python'):
-        path = workplace / re.match(r'"""(lab/\w+\.py)"""', text)[1]
-        path.write_text(text)
-        assert len(text.splitlines()) < 55
-    for name, (_, text) in zip(('run.gin', 'fcn.gin', 'cells.gin'), blocks('docs/plugins.md', 'gin'), strict=True):
+    gin = []
+    for page in PLUGIN_PAGES:
+        for _, text in blocks(page, 'python'):
+            (workplace / re.match(r'"""(lab/\w+\.py)"""', text)[1]).write_text(text)
+            assert len(text.splitlines()) < 55
+        gin += [text for _, text in blocks(page, 'gin')]
+    for name, text in zip(('run.gin', 'fcn.gin', 'cells.gin'), gin, strict=True):
         (workplace / name).write_text(text)
 
 
-def test_plugins_page(workplace, capsys):
+def test_plugins_pages(workplace, capsys):
     """Each block is a plugin file, and the first gin block trains with them on a folder of images and label maps."""
     write_plugins(workplace)
     random = np.random.default_rng(0)
@@ -159,7 +163,7 @@ def test_plugins_page(workplace, capsys):
         image = random.integers(0, 99, (*mask.shape, 3), np.uint8) + 100 * (mask == 1)[..., None].astype(np.uint8)
         Image.fromarray(image).save(workplace / 'my_data' / 'images' / f'{i:02}.png')
         stored = Image.frombytes('P', mask.shape[::-1], mask.tobytes())
-        stored.putpalette([0, 90, 40, 250, 7, 128])  # Colours whose luminance is no class.
+        stored.putpalette([0, 90, 40, 250, 7, 128])  # Colours whose luminance is not a class.
         stored.save(workplace / 'my_data' / 'masks' / f'{i:02}.png')
     small = ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'backbones.plain.channels=8']
     small += ['losses.dice.weight=0.5', 'tasks.semantic.augments=[@augments.any_way_up, @augments.scale_crop_flip]']
@@ -196,8 +200,8 @@ def test_plugins_page(workplace, capsys):
     assert re.search(r"two_folders/train, image '01': label holds \d+ \(\d+ pixels\).* 0..1 ", capsys.readouterr().err)
 
 
-def test_instances_of_the_plugins_page(workplace, capsys):
-    """The second gin block: its data set and its augment train and evaluate, and find a wrong class."""
+def test_instances_of_the_plugins_pages(workplace, capsys):
+    """The third gin block: its data set and its augment train and evaluate, and find a wrong class."""
     write_plugins(workplace)
     random = np.random.default_rng(0)
     for split, count in (('train', 4), ('val', 2)):
@@ -228,7 +232,7 @@ def test_instances_of_the_plugins_page(workplace, capsys):
     assert re.search(r"cells/train, image '0': classes\[\d\] is 2.* 0..1 ", capsys.readouterr().err)
 
 
-def test_arrays_of_the_plugins_page(workplace):
+def test_arrays_of_the_plugins_pages(workplace):
     """The data set that reads with numpy keeps the contract, and its tensors have a known number of axes in a graph."""
     write_plugins(workplace)
     modes.load_parts(['lab.arrays'])
@@ -253,7 +257,7 @@ def test_arrays_of_the_plugins_page(workplace):
 def test_tables_of_data_sets_and_augments():
     """They have the keys, dtypes and shapes of the code, in its order."""
     found, target = {}, ''
-    for line in PAGES['docs/plugins.md'].splitlines():
+    for line in PAGES['docs/plugins_data.md'].splitlines():
         if match := re.match(r"\| (?:(any|`'\w+'`) )?\| `(\w+)` \| (\w+) (\[.*\]) \|", line):
             target = match[1] or target
             found.setdefault(target.strip("`'"), {})[match[2]] = f'{match[3]} {match[4]}'
@@ -312,16 +316,16 @@ def test_page_about_instances(workplace):
     (workplace / 'my_instances' / 'annotations').mkdir(parents=True)
     for split, count in (('train', 5), ('val', 3)):
         (workplace / 'my_instances' / split).mkdir()
-        images, objects = [], []
+        images, annotations = [], []
         for i in range(count):
-            picture = random.integers(0, 99, (64, 80 + i, 3), np.uint8)
-            picture[10:40, 20:60] += 100
-            Image.fromarray(picture).save(workplace / 'my_instances' / split / f'{i}.jpg')
-            Image.fromarray(picture).resize((50 + 60 * i, 70)).save(workplace / 'photos' / f'{split}-{i}.png')
+            image = random.integers(0, 99, (64, 80 + i, 3), np.uint8)
+            image[10:40, 20:60] += 100
+            Image.fromarray(image).save(workplace / 'my_instances' / split / f'{i}.jpg')
+            Image.fromarray(image).resize((50 + 60 * i, 70)).save(workplace / 'photos' / f'{split}-{i}.png')
             images.append({'id': i, 'file_name': f'{i}.jpg', 'height': 64, 'width': 80 + i})
             outline = [20, 10, 60, 10, 60, 40, 20, 40]
-            objects.append({'id': i, 'image_id': i, 'category_id': 5, 'segmentation': [outline], 'iscrowd': 0})
-        text = json.dumps({'images': images, 'annotations': objects, 'categories': [{'id': 5, 'name': 'pane'}]})
+            annotations.append({'id': i, 'image_id': i, 'category_id': 5, 'segmentation': [outline], 'iscrowd': 0})
+        text = json.dumps({'images': images, 'annotations': annotations, 'categories': [{'id': 5, 'name': 'pane'}]})
         (workplace / 'my_instances' / 'annotations' / f'instances_{split}.json').write_text(text)
     small = [*SMALL_BACKBONE, 'init.weights=None', 'overfit.train_steps=2', 'overfit.num_images=4', 'TRAIN_STEPS=2']
     small += ['BATCH_SIZE=2', 'CROP=(64, 64)', 'overfit.target=0.0', 'decoders.fpn.channels=8', 'heads.rpn.channels=8']
@@ -344,7 +348,7 @@ def test_page_about_instances(workplace):
     assert found and {entry['category_id'] for entry in found} == {5}
 
 
-def test_published_weights_of_the_plugins_page(workplace):
+def test_published_weights_of_the_plugins_pages(workplace):
     """The example converts a state dict as torch would write it, and all variables are set."""
     write_plugins(workplace)
     modes.load_parts(['lab.pretrained'])

@@ -1,4 +1,4 @@
-"""What a data set is: the class that every data set derives from, and the keys of an example for each target."""
+"""The contract of data sets: the class that each one derives from, and the keys of an example for each target."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seg.errors import UserError, failed, shown, source_file
 from seg.masks import ragged
 from seg.structures import Annotations, ClassHistogram, DatasetInfo
 
-_COUNTED = 200  # Examples of an endless data set that its class histogram is counted over.
+_COUNTED = 200  # Number of examples of an endless data set that its class histogram counts.
 _PARALLEL = 8
 
 
@@ -22,8 +22,8 @@ class Field(NamedTuple):
     """One key of an example.
 
     Attributes:
-      dtype: of the tensor.
-      shape: as the documentation writes it: H, W are the image's sides, N its number of instances.
+      dtype: dtype of the tensor.
+      shape: dimensions as in the documentation: H and W are the image's sides, N is its number of instances.
       meaning: units and range.
     """
 
@@ -36,7 +36,7 @@ class Field(NamedTuple):
 
     @property
     def sides(self) -> list[int | None]:
-        """The dimensions of `shape`; None for letters."""
+        """The dimensions in `shape`; None for letters."""
         return [int(side) if side.isdigit() else None for side in self.shape.strip('[]').split(', ')]
 
 
@@ -50,8 +50,8 @@ TARGETS = {
     },
     'instances': {
         'boxes': Field(tf.float32, '[N, 4]', 'y0, x0, y1, x1 in pixels, within the image'),
-        'classes': Field(tf.int32, '[N]', '0 to K - 1; the background is no class'),
-        'is_crowd': Field(tf.bool, '[N]', 'True for a region of many instances, which counts neither way'),
+        'classes': Field(tf.int32, '[N]', '0 to K - 1; the background is not a class'),
+        'is_crowd': Field(tf.bool, '[N]', 'True for a crowd, a region of many instances that counts nowhere'),
         'area': Field(tf.float32, '[N]', 'pixels of the mask'),
         'masks': Field(tf.int32, '[N, (ends)]', 'runs of each mask, a tf.RaggedTensor, see `seg.masks.runs`'),
     },
@@ -61,12 +61,12 @@ TARGETS = {
 class Dataset:
     """One split of annotated images. Every data set derives from this class.
 
-    A data set sets `info` and defines `load` and `image_name`. The other members have defaults. Order, shuffling,
-    batches and augmentation are no concern of a data set.
+    A data set sets `info` and defines `load` and `image_name`. The other members have defaults. A data set does not
+    handle order, shuffling, batches or augmentation.
 
     The data set's builder may take the supplied arguments `target` (what the task learns from: 'label_map',
-    'instances' or a plugin's own word) and `seed` (of the run). One that serves several targets looks at `target`; one
-    that cannot serve it raises what `unsupported` returns.
+    'instances' or a plugin's own word) and `seed` (of the run). A data set with several targets reads `target`; for a
+    target that it does not have, it raises the error that `unsupported` returns.
 
     Before a run, the first examples are checked against this contract. Class ids are checked in every loaded example
     (`contract`).
@@ -80,11 +80,11 @@ class Dataset:
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads one example.
 
-        Called within a graph, by several threads, and must depend on the index alone: TensorFlow operations only, or
-        `tf.numpy_function` with `tf.ensure_shape` around it.
+        It is called in a graph, by several threads, and must depend on the index alone. It uses TensorFlow operations
+        only, or `tf.numpy_function` with `tf.ensure_shape` around it.
 
         Args:
-          index: scalar int64, 0 to `info.num_examples` - 1; 0 and above where that is None.
+          index: scalar int64, 0 to `info.num_examples` - 1; any number from 0 on if that is None.
 
         Returns:
           A dict with the keys of `IMAGE` and those of the target in `TARGETS`. Instances may come in any order, and an
@@ -97,7 +97,7 @@ class Dataset:
         raise _missing(self, 'load(index)', 'Every data set needs it')
 
     def image_name(self, index: int) -> str:
-        """Name of an image, for messages and for files of results; may have slashes, has no ending."""
+        """Name of an image, for messages and result files. It may contain slashes and has no ending."""
         raise _missing(self, 'image_name(index)', 'Every data set needs it')
 
     def verify(self) -> None:
@@ -108,7 +108,7 @@ class Dataset:
         """
 
     def class_histogram(self) -> ClassHistogram:
-        """Pixels of each class, for losses with class weights; called when such a loss asks for it.
+        """Pixels of each class, for losses with class weights; called only if such a loss needs it.
 
         By default all examples are loaded and counted (the first 200 of an endless data set): labelled pixels of a
         label map, areas of instances. Unreadable examples are skipped.
@@ -129,7 +129,7 @@ class Dataset:
             raise _missing(
                 self,
                 'class_histogram()',
-                f'A loss asks for pixels by class, and load returns {shown(sorted(example))} only',
+                f'A loss needs the pixels of each class, but load returns {shown(sorted(example))} only',
             )
 
         examples = tf.data.Dataset.range(_COUNTED if self.info.num_examples is None else self.info.num_examples)
@@ -137,20 +137,21 @@ class Dataset:
         return histogram(np.array(list(counts.as_numpy_iterator()), np.int64).reshape(-1, self.info.num_classes))
 
     def image_id(self, index: int) -> int | str:
-        """The number of an image by which files of results name it; by default its position, from 1 on."""
+        """Id of an image in result files; by default its position, counted from 1."""
         return index + 1
 
     def image_path(self, index: int) -> str | None:
         """The file of an image; None if it has no file of its own.
 
-        With it, images of the evaluation data that are copies of training images are found by their bytes.
+        By the bytes of these files, evaluation images that are copies of training images are found.
         """
         return None
 
     def annotations(self, index: int) -> Annotations:
-        """The instances of one image as arrays, which scores are computed against. Only for the target 'instances'.
+        """The ground-truth instances of one image as arrays, for the scores. Only for the target 'instances'.
 
-        By default they come from `load`, which reads the image as well. A data set that can do without defines its own.
+        By default they come from `load`, which also reads the image. A data set that can avoid this overrides the
+        method.
 
         Args:
           index: 0 to `info.num_examples` - 1.
@@ -184,12 +185,12 @@ class FirstExamples(Dataset):
     """The first few examples of another data set, `whole`.
 
     Args:
-      dataset: the other one.
+      dataset: the other data set.
       count: number of examples.
       slot: the setting that needs them, for messages.
 
     Raises:
-      UserError: if the data set has fewer.
+      UserError: if the data set has fewer examples.
     """
 
     def __init__(self, dataset: Dataset, count: int, slot: str):
@@ -222,7 +223,7 @@ def instances(masks: tf.RaggedTensor, classes: tf.Tensor, height: int | tf.Tenso
       masks: int32 [N, (ends)]: `ragged.from_dense` makes them of bool [N, H, W], `ragged.from_labels` of a map of
         instance numbers, int32 [H, W].
       classes: int32 [N].
-      height: of the image, in pixels.
+      height: height of the image, in pixels.
     """
     boxes, area = ragged.boxes_and_areas(masks, height)
     is_crowd = tf.zeros_like(classes, tf.bool)
@@ -236,15 +237,15 @@ def histogram(counts: np.ndarray) -> ClassHistogram:
 
 
 def unsupported(slot: str, target: Any, targets: Sequence[str]) -> UserError:
-    """The error of a data set that cannot serve a target.
+    """Returns the error for a target that a data set does not have.
 
     Args:
       slot: the data set's gin key, such as 'datasets.coco'.
       target: what the task learns from.
-      targets: what the data set can serve.
+      targets: the targets that the data set has.
     """
     return UserError(
-        f'{slot}: the task learns from target {target!r}; this data set has {" and ".join(map(repr, targets))}. Take '
+        f'{slot}: the task learns from target {target!r}; this data set has {" and ".join(map(repr, targets))}. Use '
         'another data set or another task.'
     )
 
@@ -253,5 +254,5 @@ def _missing(dataset: Dataset, member: str, need: str) -> UserError:
     own = type(dataset).__name__
     return UserError(
         f'{dataset.info.name if dataset.info else own}: the data set {own} defines no {member}. {need}: see '
-        'docs/plugins.md, "Data sets".'
+        'docs/plugins_data.md.'
     )

@@ -123,7 +123,8 @@ def _tried(factory: Factory, call: str, function: Callable[..., str], *arguments
     except UserError:
         raise
     except Exception as error:
-        raise factory.failed(error, call, f'See docs/plugins.md on the arguments of {factory.entry.kind}.') from error
+        remedy = f'See docs/plugins_training.md on the arguments of {factory.entry.kind}.'
+        raise factory.failed(error, call, remedy) from error
 
 
 def _term(term: Any) -> str:
