@@ -27,12 +27,12 @@ import pairs
 
 CLASSES = 21
 BACKBONES = ('efficientnet_lite0', 'resnet50')
-TOLERANCE = 1e-4  # Of the largest logit.
+TOLERANCE = 1e-4  # As a fraction of the largest logit.
 TARGETS = {('infer', 'float32'): 1.20}
 
 
 class _Side:
-    """The network with its inputs, and what all sides tell of it."""
+    """The network with its inputs, and the facts that all sides report about it."""
 
     def __init__(self, arguments: argparse.Namespace):
         import seg  # noqa: F401  # isort: skip  Before TensorFlow: turns on oneDNN.
@@ -64,17 +64,17 @@ class _Side:
         return {'logits': self.model({'image': image, 'size': size}, training=False)['logits']}
 
     def signature(self) -> list:
-        """What `logits` takes."""
+        """The signature of `logits`."""
         import tensorflow as tf
 
         return [tf.TensorSpec(value.shape, value.dtype, name=key) for key, value in self.batch.items()]
 
 
 class Ours(_Side):
-    """What `predict` runs its batches by."""
+    """The function by which `predict` runs its batches."""
 
     def prepared(self, threads: int):
-        """Returns a function without arguments that gives the logits of the batch on the host, and sets `versions`."""
+        """Returns a function without arguments that returns the batch's logits on the host, and sets `versions`."""
         import numpy as np
         import tensorflow as tf
 
@@ -95,7 +95,7 @@ class Variables(_Side):
     """The same network as a graph that reads its weights each time."""
 
     def prepared(self, threads: int):
-        """As `Ours.prepared`."""
+        """See `Ours.prepared`."""
         import tensorflow as tf
 
         self.versions = f'tensorflow {tf.__version__}'
@@ -105,7 +105,7 @@ class Variables(_Side):
 
 class OnnxRuntime(_Side):
     def prepared(self, threads: int):
-        """As `Ours.prepared`."""
+        """See `Ours.prepared`."""
         import onnxruntime
         import tensorflow as tf
         import tf2onnx
@@ -127,7 +127,7 @@ class OnnxRuntime(_Side):
 
 class LiteRT(_Side):
     def prepared(self, threads: int):
-        """As `Ours.prepared`."""
+        """See `Ours.prepared`."""
         import tensorflow as tf
         from ai_edge_litert import interpreter
 

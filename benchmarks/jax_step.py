@@ -2,7 +2,7 @@
 
     python benchmarks/jax_step.py --what train infer --nets deeplab mask_rcnn --batches 8 16
 
-This script does without the engine: it runs the models and losses, which name no backend, as one pure function that XLA
+This script does not use the engine: it runs the models and losses, which name no backend, as one pure function that XLA
 compiles (`KERAS_BACKEND=jax`; TensorFlow is neither needed nor loaded). It needs keras, gin-config, safetensors, psutil
 and a jax for the device. The peers need torch, torchvision and segmentation_models_pytorch; `--sides ours` does not.
 Networks, batches and steps are those of `benchmarks/deeplab.py` and `benchmarks/mask_rcnn.py`, whose headers explain
@@ -51,7 +51,7 @@ import deeplab
 import mask_rcnn
 
 SIZES = {'deeplab': 512, 'mask_rcnn': 1024}  # DeepLab's peer takes multiples of 16 only.
-CHECKED = {'deeplab': 257, 'mask_rcnn': 512}  # Smaller, as a CPU computes it, too; with 2 images.
+CHECKED = {'deeplab': 257, 'mask_rcnn': 512}  # Smaller, because a CPU computes it as well; with 2 images.
 WARM_UP = 3
 
 
@@ -62,7 +62,7 @@ class Ours:
         self.built = None
 
     def build(self, net: str, precision: str) -> None:
-        """Makes the network and its state, unless they are there."""
+        """Makes the network and its state, unless they exist."""
         import keras
 
         if self.built == (net, precision):
@@ -76,7 +76,7 @@ class Ours:
         self.built = (net, precision)
 
     def batch(self, net: str, batch: int, size: int) -> dict:
-        """The model's input, and the labels as `label` if they are no part of it; on the device."""
+        """The model's input, and the labels as `label` if they are not a part of it; on the device."""
         import jax
         import numpy as np
 
@@ -105,7 +105,7 @@ class Ours:
 
         from seg.optimizers.sgd import SGD
 
-        self.state = self.result = self.step = None  # The case before gives its memory back.
+        self.state = self.result = self.step = None  # Frees the memory of the previous case.
         start = time.perf_counter()
         self.build(net, precision)
         model, data = self.model, self.batch(net, batch, size)
@@ -232,7 +232,7 @@ class Peer:
         }
 
     def deeplab(self, shape: argparse.Namespace, device: str) -> tuple:
-        """Network, inputs, a function from outputs to the loss, and one from results to the number of objects."""
+        """Network, inputs, a function from outputs to the loss, and one from results to the number of detections."""
         import torch
 
         torch.manual_seed(0)
@@ -247,11 +247,11 @@ class Peer:
         )
 
     def mask_rcnn(self, shape: argparse.Namespace, device: str) -> tuple:
-        """As `deeplab`."""
+        """See `deeplab`."""
         import torch
 
         if self.compiled:
-            raise NotImplementedError('its shapes depend on what it finds')
+            raise NotImplementedError('its shapes depend on its detections')
         model = mask_rcnn.torchvision_model(shape.size)
         model.load_state_dict(torch.load(os.environ[mask_rcnn.WEIGHTS]))
         image, targets = mask_rcnn.peer_batch(shape, torch.channels_last, device)
@@ -288,14 +288,14 @@ SIDES = {'ours': Ours, 'peer': Peer, 'peer_compiled': PeerCompiled}
 def serve(name: str) -> None:
     """Answers requests, one line of JSON each: `{method: its arguments}`. The seconds it took are in the answer."""
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
-    os.dup2(2, 1)  # What the libraries print belongs elsewhere.
+    os.dup2(2, 1)  # The output of the libraries goes to standard error.
     side = SIDES[name]()
     for line in sys.stdin:
         ((method, settings),) = json.loads(line).items()
         start = time.perf_counter()
         try:
             answer = getattr(side, method)(**settings) or {}
-        except Exception as e:  # Such as a batch that is too large: the other cases go on.
+        except Exception as e:  # For instance a batch that is too large: the other cases continue.
             answer = {'error': f'{type(e).__name__}: {str(e)[:400]}'}
         answers.write(json.dumps({'seconds': time.perf_counter() - start, **answer}) + '\n')
 
@@ -306,7 +306,7 @@ class Worker:
     def __init__(self, name: str):
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         environment = {
-            'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.5',  # The other half of a GPU is the peer's.
+            'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.5',  # The peer uses the other half of a GPU.
             **os.environ,
             'KERAS_BACKEND': 'jax',
             'PYTHONPATH': os.pathsep.join([root, *filter(None, [os.environ.get('PYTHONPATH')])]),
@@ -324,11 +324,11 @@ class Worker:
 
 
 def compare(workers: dict[str, Worker], case: dict, arguments: argparse.Namespace) -> None:
-    """Times all sides in one case, and prints what came out."""
+    """Times all sides in one case, and prints the results."""
     facts = {name: worker('prepare', **case) for name, worker in workers.items()}
     rounds: dict[str, list] = {name: [] for name in workers if 'error' not in facts[name]}
     for i in range(arguments.rounds):
-        # The first of a round is the last of the one before: neither side always has the other's wake.
+        # The first side of a round is the last one of the previous round, so that the order alternates.
         for name in list(rounds)[:: 1 if i % 2 else -1]:
             rounds[name].append(workers[name]('run', steps=arguments.steps)['seconds'] / arguments.steps)
     for name in workers:
@@ -372,7 +372,7 @@ def main() -> None:
     parser.add_argument('--sides', nargs='+', default=['ours', 'peer'], choices=list(SIDES))
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--steps', type=int, default=10, help='of each side per round')
-    parser.add_argument('--out', help='file that figures are appended to')
+    parser.add_argument('--out', help='file to which results are appended')
     parser.add_argument('--check', metavar='FILE', help='compare one step with that of another device')
     parser.add_argument('--worker', choices=list(SIDES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -42,7 +42,7 @@ SETTINGS = (
 
 
 def bare_step(model, optimizer, num_classes: int):
-    """A training step as one would write it by hand."""
+    """A training step as written by hand."""
     variables = model.trainable_variables
     optimizer.build(variables)
     kernels = [v for v in variables if decays(v)]

@@ -32,8 +32,8 @@ from typing import Any
 import pairs
 
 CLASSES = 90
-OBJECTS = 72  # So many that at least 128 regions per image are positive, as many as a step takes.
-PROPOSALS = 2000  # Of a training step, as torchvision has it.
+OBJECTS = 72  # Enough that at least 128 regions per image are positive, the number in a step.
+PROPOSALS = 2000  # Number of proposals in a training step of torchvision.
 LEARNING_RATE, MOMENTUM = 1e-7, 0.9
 TARGETS = {
     ('train', 'float32'): 0.85,
@@ -179,7 +179,7 @@ def our_model() -> tuple:
 
 
 def our_batch(arguments: argparse.Namespace) -> dict:
-    """What this project's model takes, of `random_batch`."""
+    """The batch of `random_batch` in the form for this project's model."""
     import numpy as np
 
     image, boxes, classes = random_batch(arguments)
@@ -210,7 +210,7 @@ def random_batch(arguments: argparse.Namespace) -> tuple:
 
 
 def peer_batch(arguments: argparse.Namespace, layout: Any, device: str = 'cpu') -> tuple[list, list]:
-    """Images and targets of `random_batch`, as torchvision's model takes them."""
+    """Images and targets of `random_batch` in the form for torchvision's model."""
     import torch
 
     image, boxes, classes = random_batch(arguments)
@@ -274,7 +274,7 @@ def save_weights(path: str) -> None:
     with torch.no_grad():
         for name, value in model.named_buffers():
             if name.endswith('bn3.weight'):
-                value.fill_(0.2)  # Or else residual sums grow with each block.
+                value.fill_(0.2)  # Otherwise residual sums grow with each block.
         for layer, spread in spreads.items():
             seen: list = []
             hook = layer.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(output.flatten()))

@@ -29,9 +29,9 @@ Targets = Mapping[tuple[str, str], float]
 
 
 def work(arguments: argparse.Namespace, sides: Mapping[str, Any]) -> None:
-    """Serves one side: reads `<what> <times>`, answers with the seconds of each run, by the clock and of processor."""
+    """Serves one side: reads `<what> <times>`, and answers with the seconds of each run, elapsed and of CPU time."""
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
-    os.dup2(2, 1)  # What the libraries print belongs elsewhere.
+    os.dup2(2, 1)  # The output of the libraries goes to standard error.
     side = sides[arguments.worker](arguments)
     facts = {'weights': side.weights, 'versions': side.versions, 'note': getattr(side, 'note', '')}
     answers.write(json.dumps(facts) + '\n')
@@ -100,7 +100,7 @@ class Worker:
         return Measured(clock, processor, max(0.0, others) / max(total, 1e-9))
 
     def _used(self) -> tuple[float, float]:
-        """Processor seconds so far: those that all other processes took, and all that there were."""
+        """Seconds of CPU time so far: of all other processes, and the total available."""
         machine, own = psutil.cpu_times(), self.usage.cpu_times()
         total = sum(machine)
         return total - machine.idle - getattr(machine, 'iowait', 0.0) - own.user - own.system, total
@@ -116,7 +116,7 @@ def spread(values: Iterable[float]) -> str:
 
 
 def compare(precision: str, arguments: argparse.Namespace, targets: Targets) -> None:
-    """Times both sides in one precision and prints what came out."""
+    """Times both sides in one precision and prints the results."""
     workers = [Worker(name, precision, arguments) for name in arguments.sides]
     for worker in workers:
         facts = worker.facts
@@ -140,15 +140,15 @@ def compare(precision: str, arguments: argparse.Namespace, targets: Targets) -> 
 
 
 def measure(workers: list[Worker], what: str, arguments: argparse.Namespace) -> list[dict[str, Measured]]:
-    """Returns what each side took, per round."""
+    """Returns the measurements of each side, per round."""
     rounds: list[dict[str, Measured]] = []
     for attempt in range(2 * arguments.rounds):
-        # The first of a round is the last of the one before: neither side always has the other's wake.
+        # The first side of a round is the last one of the previous round, so that the order alternates.
         order = workers if attempt % 2 else workers[::-1]
         measured = {worker.name: worker(what, arguments.steps) for worker in order}
         disturbed = max(side.company for side in measured.values()) > arguments.company
         if disturbed and attempt < arguments.rounds + len(rounds):
-            continue  # There are attempts left for all rounds that are missing.
+            continue  # There are attempts left for all missing rounds.
         rounds.append(measured)
         if len(rounds) == arguments.rounds:
             break
@@ -165,11 +165,11 @@ def main(
     """Reads the command line, and runs the benchmark or serves one of its sides.
 
     Args:
-      doc: what the benchmark says of itself.
+      doc: docstring of the benchmark.
       sides: class by name: 'ours', and those to compare with.
-      targets: ratio that is aimed at, by (what, precision).
-      choices: values of further flags, by name; the first is the default. The sides get them, too.
-      defaults: of the flags, where they are others than below.
+      targets: target ratio by (what, precision).
+      choices: values of further flags, by name; the first is the default. The sides also get them.
+      defaults: defaults of flags that differ from those below.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=7)

@@ -20,7 +20,7 @@ def same_classes(train: DatasetInfo, evaluation: DatasetInfo) -> None:
         lists = '\n'.join(f'  {info.name}: {listed(info.class_names)}' for info in (train, evaluation))
         raise UserError(
             f'The classes of the training data are not those of the evaluation data:\n{lists}\n'
-            'Class id = place in the list: write both with the same names, in the same order.'
+            'Class id = position in the list: both need the same names in the same order.'
         )
 
 
@@ -29,7 +29,7 @@ def best_metric(name: str, metrics: Sequence[Any], losses: Sequence[str]) -> Non
 
     Args:
       name: the setting.
-      metrics: of the task.
+      metrics: metrics of the task.
       losses: names of the task's losses in an evaluation.
 
     Raises:
@@ -41,11 +41,11 @@ def best_metric(name: str, metrics: Sequence[Any], losses: Sequence[str]) -> Non
     if name not in known:
         hints = ''.join(f' Did you mean {near!r}?' for near in registry.near_misses(name, known)[:1])
         raise UserError(
-            f'RunConfig.best_metric = {shown(name)}: an evaluation of this task does not give it.{hints} There are '
+            f'RunConfig.best_metric = {shown(name)}: an evaluation of this task does not return it.{hints} There are '
             f'{", ".join(known)}.'
         )
 
 
 def listed(names: Sequence[str]) -> str:
-    """Class names for a message, in quotes, so that a blank at the end of a name is visible."""
+    """Class names for a message, in quotes, so that a space at the end of a name is visible."""
     return ', '.join(map(shown, names))

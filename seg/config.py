@@ -50,7 +50,7 @@ def clear() -> None:
 
 
 def configurable(name: str, supplied: Iterable[str] = (), free: Iterable[str] = ()) -> Callable[[Any], Any]:
-    """Decorator for the few configurables that are no plugins, such as `experiment`; returns its target unchanged.
+    """Decorator for the few configurables that are not plugins, such as `experiment`; returns its target unchanged.
 
     Args:
       name: plain name in gin files.

@@ -48,7 +48,7 @@ class UnsavedError(UserError):
 def shown(value: Any, length: int = 60) -> str:
     """Returns the repr of a value, shortened to about `length` characters, also for long or deeply nested values.
 
-    Texts have quotes. Characters that look alike on a screen are escaped.
+    Strings have quotes. Characters that look alike on a screen are escaped.
     """
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = length
@@ -111,7 +111,7 @@ def failed(error: BaseException, what: str, file: str | None, remedy: str = '') 
 
 
 def built_in(code: Any) -> bool:
-    """Whether a function, a class or an object is of this package, not of a plugin."""
+    """Whether a function, a class or an object belongs to this package, not to a plugin."""
     return _owner(code).__module__.startswith('seg.')
 
 

@@ -59,7 +59,7 @@ class Experiment:
       optimizer: the Keras optimizer; None if the mode does not train.
       init: the weights that a new run starts from.
       executor: trains, evaluates and predicts.
-      class_histogram: pixels of each class in the training data; None if nothing has asked for them.
+      class_histogram: pixels of each class in the training data; None if nothing needed them.
     """
 
     def __init__(self, *, model_dir: str, engine: Engine, needs: Needs, task, train_data, eval_data, optimizer):
@@ -133,7 +133,7 @@ class Experiment:
         return self._full_train_data
 
     def _supplied(self) -> dict[str, Any]:
-        """The arguments that data sets are supplied with."""
+        """The arguments that are supplied to data sets."""
         return {'seed': self.run_config.seed, 'target': self._task_factory.entry.target}
 
     def _read_info(self) -> DatasetInfo:

@@ -24,7 +24,7 @@ _KINDS = {
 
 
 def irregular(path: str) -> str | None:
-    """Names what is at a path instead of a regular file, such as 'a FIFO'; None for a file or nothing. Follows links.
+    """Returns what is at a path instead of a regular file, such as 'a FIFO'; None for a file or nothing. Follows links.
 
     Opening a FIFO can block forever, and some devices have no end.
     """
@@ -38,7 +38,7 @@ def read_bytes(path: str) -> bytes:
     """Reads a regular file.
 
     Raises:
-      UserError: if there is no regular file, or it cannot be read.
+      UserError: if it is not a regular file, or cannot be read.
     """
     if kind := irregular(path):
         raise UserError(f'{path!r} is {kind}, expected a file.')
@@ -50,10 +50,10 @@ def read_bytes(path: str) -> bytes:
 
 
 def parse_json(content: bytes) -> Any:
-    """Parses JSON in UTF-8, with or without a byte order mark. Errors have short texts.
+    """Parses JSON in UTF-8, with or without a byte order mark. Errors have short messages.
 
     Raises:
-      ValueError: with a short text that completes "… is no JSON: ".
+      ValueError: with a short message that completes "… is not JSON: ".
     """
     try:
         return json.loads(content.decode('utf-8-sig'))
@@ -61,7 +61,7 @@ def parse_json(content: bytes) -> Any:
         raise ValueError(f'expected UTF-8; byte {error.start} is not') from None
     except json.JSONDecodeError as error:
         if error.pos >= len(error.doc.rstrip()):
-            raise ValueError('the file is cut off or empty') from None
+            raise ValueError('the file is truncated or empty') from None
         raise ValueError(f'line {error.lineno}, column {error.colno}: {error.msg}') from None
     except RecursionError:
         raise ValueError('lists or objects are nested too deep') from None
@@ -82,11 +82,11 @@ def read_json(path: str, remedy: str) -> Any:
     try:
         return parse_json(read_bytes(path))
     except ValueError as error:
-        raise UserError(f'{path!r} is no JSON: {error}. {remedy}') from None
+        raise UserError(f'{path!r} is not JSON: {error}. {remedy}') from None
 
 
 def read_object(path: str, remedy: str) -> dict[str, Any]:
-    """Reads a JSON file that holds an object; arguments and errors are those of `read_json`."""
+    """Reads a JSON file that holds an object; arguments and errors as for `read_json`."""
     value = read_json(path, remedy)
     if not isinstance(value, dict):
         raise UserError(f'{path!r} holds {shown(value)}, expected an object in braces. {remedy}')
@@ -149,7 +149,7 @@ def replacing(path: str) -> Iterator[str]:
             yield temporary
     except OSError as error:
         raise UserError(
-            f'cannot write {path!r}: {error.strerror or error}. What was there before is unchanged; free space or '
+            f'cannot write {path!r}: {error.strerror or error}. The previous file is unchanged; free space or '
             'choose another place, then start the same command again.'
         ) from error
 

@@ -74,7 +74,7 @@ def find_file(name: str, place: str, beside: str | None = None) -> pathlib.Path:
 
 
 def read_text(path: str | os.PathLike, place: str) -> str:
-    """Reads a text in UTF-8, with or without a byte order mark.
+    """Reads a text file in UTF-8, with or without a byte order mark.
 
     Raises:
       UserError: if the file cannot be read or is not UTF-8.
@@ -94,7 +94,7 @@ def read_text(path: str | os.PathLike, place: str) -> str:
 
 
 def syntax_hint(source: Source, line: int, message: str) -> str:
-    """Explains a syntax error by its most frequent causes."""
+    """Explains a syntax error by the most frequent causes."""
     text = (source.text.splitlines() or [''])[min(line, len(source.text.splitlines()) or 1) - 1]
     match = re.match(r'\s*([\w./]+)\s*=\s*(.*?)\s*(#.*)?$', text)
     if not match:

@@ -41,12 +41,12 @@ _NOT_OURS = {
 
 # Flags common to all modes. Those of `SETTINGS` are for all modes that read settings.
 _EVERY_MODE = (
-    Flag('mode', flags.DEFINE_string, modes.DEFAULT, 'What is done; see below.'),
+    Flag('mode', flags.DEFINE_string, modes.DEFAULT, 'The work to do; see below.'),
     Flag(
         'model_dir',
         flags.DEFINE_string,
         None,
-        'Directory of the run; the same one again continues it. Default: runs/<name of the gin file>.',
+        'Directory of the run; a run in it is continued. Default: runs/<name of the gin file>.',
     ),
 )
 _NO_MODE = (
@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
         mode = modes.find(values.mode)
         modes.check_flags(mode, values.flag_values_dict())
         with stopping.listening(command=True, trains=mode.trains) as signals:
-            return _told_when_stopped(argv, values, mode, signals)
+            return _run_until_stopped(argv, values, mode, signals)
     except flags.Error as error:
         return _tell(f'{error}\nseg_main --help lists the flags.')
     except UnsavedError as error:
@@ -115,12 +115,12 @@ def main(argv: Sequence[str]) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _NOT_OURS:
             return _tell(
-                f'{error.filename or "a file"}: {error.strerror}. Repair that, then start the same command again.'
+                f'{error.filename or "a file"}: {error.strerror}. Correct this, then start the same command again.'
             )
         return _report_bug(argv, values, error)
 
 
-def _told_when_stopped(
+def _run_until_stopped(
     argv: Sequence[str], values: flags.FlagValues, mode: type[Mode], signals: stopping.Stopping
 ) -> int:
     """Runs the mode. After a signal, the message says what is on disk."""
@@ -215,7 +215,7 @@ def _help_text() -> str:
     lines = [
         'seg_main --gin_file=FILE [--mode=MODE] [flags]',
         '',
-        'Trains, evaluates and predicts with what a gin file describes. A first run, which needs no data:',
+        'Trains, evaluates and predicts with the settings of a gin file. A first run, which needs no data:',
         '',
         '  seg_main --gin_file=gin/deeplab_shapes.gin',
         '',
@@ -270,7 +270,7 @@ def _place_in_plugin(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Hides the start-up lines of TensorFlow, which writes them to file descriptor 2 whatever the log level is."""
+    """Hides the start-up lines of TensorFlow, which it writes to file descriptor 2 at every log level."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     sys.stderr.flush()
     try:

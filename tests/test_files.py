@@ -26,8 +26,8 @@ def test_only_regular_files_are_read(tmp_path):
 @pytest.mark.parametrize(
     ('content', 'reason'),
     [
-        (b'{"a": [1', 'cut off'),
-        (b'', 'cut off'),
+        (b'{"a": [1', 'truncated'),
+        (b'', 'truncated'),
         (b'{"a": 1,\n x}', 'line 2, column 2'),
         (b'["\xe9"]', 'byte 2'),
         (b'[' * 10**6, 'nested'),

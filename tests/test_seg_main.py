@@ -144,7 +144,7 @@ MISTAKES = {
     ),
     'damaged dataset_info.json': (
         ['--mode=eval', '--model_dir=damaged'],
-        ['damaged/dataset_info.json', 'is no JSON', 'Remove the file'],
+        ['damaged/dataset_info.json', 'is not JSON', 'Remove the file'],
     ),
     'incomplete dataset_info.json': (
         ['--mode=predict', '--model_dir=incomplete'],

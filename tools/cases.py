@@ -63,8 +63,8 @@ class Command:
     def message(self) -> str:
         """The first line of the last message, or else the last line."""
         lines = [line for line in self.text().splitlines() if line.strip()]
-        told = [line.partition('seg_main: ')[2] for line in lines if line.startswith('seg_main: ')]
-        return (told or lines or [''])[-1]
+        messages = [line.partition('seg_main: ')[2] for line in lines if line.startswith('seg_main: ')]
+        return (messages or lines or [''])[-1]
 
     def faults(self) -> list[str]:
         text = self.text()
@@ -103,14 +103,14 @@ def read_expected(path: str) -> dict[tuple[str, int], Expectation]:
 
 
 class Cases:
-    """Runs cases; answers what the `seg_main` on their PATH asks for."""
+    """Runs cases, and serves the requests of the `seg_main` on their PATH."""
 
     def __init__(self, folder: pathlib.Path, scratch: pathlib.Path):
         """Makes the server and the commands on the PATH.
 
         Args:
           folder: a copy of the cases.
-          scratch: for the outputs and the commands.
+          scratch: folder for the outputs and the commands.
         """
         self._folder, self._scratch = folder, scratch
         self._server = socket.socket(socket.AF_UNIX)
@@ -119,7 +119,7 @@ class Cases:
         self._bin = scratch / 'bin'
         self._bin.mkdir()
         shim = _SHIM.format(python=sys.executable, address=str(scratch / 'server'))
-        # A start takes a second here, hence a script that waits for one has to wait less.
+        # A start takes a second here, so a script that waits for one can wait for a shorter time.
         for name, text in (('seg_main', shim), ('sleep', '#!/bin/sh\nexec /bin/sleep 3\n')):
             (self._bin / name).write_text(text)
             (self._bin / name).chmod(0o755)
@@ -175,7 +175,7 @@ def identity(case: str) -> str:
 
 
 def choose(folder: pathlib.Path, only: list[str]) -> list[list[str]]:
-    """The cases to run: first those whose runs others read, then the rest."""
+    """The cases to run: first those whose runs other cases read, then the rest."""
     scripts = {path.parent.name: path.read_text() for path in sorted(folder.glob('*/run.sh'))}
     unknown = set(only) - set(map(identity, scripts))
     if unknown:
@@ -191,7 +191,7 @@ def judge(case: str, commands: list[Command], expected: dict[tuple[str, int], Ex
     found = []
     for number, command in enumerate(commands, 1):
         row = expected.get((identity(case), number))
-        allowed = 'bug of seg' if row and 1 in row.statuses else None  # A plugin's mistake may be told so.
+        allowed = 'bug of seg' if row and 1 in row.statuses else None  # A plugin's mistake may have this message.
         lines = [fault for fault in command.faults() if fault != allowed]
         lines += row.misses(command) if row else ['not in the table']
         if lines:
@@ -202,7 +202,7 @@ def judge(case: str, commands: list[Command], expected: dict[tuple[str, int], Ex
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('folder', type=pathlib.Path)
-    parser.add_argument('--only', default='', help='ids of cases, by commas')
+    parser.add_argument('--only', default='', help='ids of cases, separated by commas')
     parser.add_argument('--keep', type=pathlib.Path, help='folder for the copy and the outputs, which then stay')
     parser.add_argument('--expected', default=str(pathlib.Path(__file__).with_name('cases_expected.tsv')))
     args = parser.parse_args()

@@ -38,19 +38,19 @@ from safetensors.numpy import load_file  # noqa: E402
 from tools import golden  # noqa: E402
 
 _FLAGS = ('--strategy=one', '--precision=float32', '--deterministic')
-# Keys of metrics.jsonl that no two runs share, and what names files.
+# Keys of metrics.jsonl that differ between any two runs, or that name files.
 _CHANGING = re.compile(r'.*(_per_second|seconds|memory_mb)|split|weights|details')
 
 
 class Failure(Exception):
-    """What keeps the commits from being compared, in one message."""
+    """The reason why the commits cannot be compared."""
 
 
 @contextlib.contextmanager
 def worktree(commit: str, folder: pathlib.Path) -> Iterator[None]:
-    """Inside, `folder` holds the files of a commit."""
+    """Context in which `folder` holds the files of a commit."""
     _git(
-        f'{commit!r} is no commit of this project',
+        f'{commit!r} is not a commit of this project',
         'rev-parse',
         '--verify',
         '--quiet',
@@ -77,7 +77,7 @@ def run(commit: str, code: pathlib.Path, name: str, model_dir: pathlib.Path) -> 
       Failure: if a command fails; it has the command's last lines.
     """
     gin_file, *params = golden.TRAININGS[name]
-    probabilities = ['--probabilities'] if 'deeplab' in gin_file else []  # Of pixels; objects have none.
+    probabilities = ['--probabilities'] if 'deeplab' in gin_file else []  # Of pixels; instances have none.
     for arguments in (
         [f'--gin_file={gin_file}', *(f'--gin_param={param}' for param in params)],
         ['--mode=predict', *probabilities],
@@ -91,7 +91,7 @@ def run(commit: str, code: pathlib.Path, name: str, model_dir: pathlib.Path) -> 
 
 
 def entries(model_dir: pathlib.Path) -> dict[str, Any]:
-    """Everything that is compared of a run, by name: numbers, texts and arrays."""
+    """All compared values of a run, by name: numbers, strings and arrays."""
     lines = [json.loads(line) for line in (model_dir / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
     told = {'train': {}, 'eval': {}}
     for line in lines:
@@ -116,7 +116,7 @@ def entries(model_dir: pathlib.Path) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Lines that tell which entries of two runs differ in any bit, in their order, and by how much."""
+    """Lines on the entries of two runs that differ in any bit, in their order, and on the differences."""
     lines = []
     for key in [*old, *(key for key in new if key not in old)]:
         if key not in old or key not in new:
@@ -127,7 +127,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _difference(old: Any, new: Any) -> str:
-    """In what two entries differ; '' if all of their bits are equal."""
+    """Describes the difference of two entries; '' if all of their bits are equal."""
     if isinstance(old, float) and isinstance(new, float):
         single = all(value != value or float(np.float32(value)) == value for value in (old, new))
         old, new = np.array([old, new], np.float32 if single else np.float64)  # The step computes in float32.
@@ -145,7 +145,7 @@ def _difference(old: Any, new: Any) -> str:
 
 
 def _places(values: np.ndarray) -> np.ndarray:
-    """Where floating point numbers stand among all of their dtype in order: neighbours are 1 apart, and -0 below 0."""
+    """Ranks of floating point numbers among all numbers of their dtype: neighbours differ by 1, and -0 is below 0."""
     bits = values.view(f'i{values.itemsize}')
     return bits ^ (bits >> (8 * values.itemsize - 1) & np.iinfo(bits.dtype).max)
 
@@ -176,7 +176,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('old', help='a commit, branch or tag')
     parser.add_argument('new', help='another one')
-    parser.add_argument('--only', default='', help=f'some of {", ".join(golden.TRAININGS)}, by commas')
+    parser.add_argument('--only', default='', help=f'some of {", ".join(golden.TRAININGS)}, separated by commas')
     given = parser.parse_args()
     names = list(filter(None, given.only.split(','))) or list(golden.TRAININGS)
     try:

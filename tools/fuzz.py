@@ -4,7 +4,7 @@
 
 Small valid files are made, changed at random and read, one after the other, by a worker process for each format. A
 mutation is a finding if it raises another exception than a `UserError` (or `ImageError`, or TensorFlow's `OpError`
-where the reader is a graph), kills the worker, or needs more than 2 s of CPU time or more than 1 GB of memory. The
+if the reader is a graph), kills the worker, or needs more than 2 s of CPU time or more than 1 GB of memory. The
 files of findings are kept, and the number of each reproduces it:
 
     python tools/fuzz.py --formats h5 --first 1234 --mutations 1
@@ -40,14 +40,14 @@ from fuzz_formats import FORMATS, Format, Seed, make, restore  # noqa: E402
 
 _CPU = 2.0  # Seconds of a mutation.
 _MEMORY = 1 << 30  # Bytes that a mutation may add.
-_ADDRESSES = 3 << 30  # Bytes of address space that the worker may add: the machine is safe whatever comes.
-_SILENCE = 60.0  # Seconds without CPU time after which a worker waits for something that will not come.
+_ADDRESSES = 3 << 30  # Bytes of address space that the worker may add, which protects the machine.
+_SILENCE = 60.0  # Seconds without CPU time after which a worker counts as blocked.
 _SHOWN = 10  # Findings of a format that are printed.
 
 
 @dataclasses.dataclass
 class Tally:
-    """How the mutations of one format ended: how often in what, and (number, what, file) of each finding."""
+    """The results of one format's mutations: counts by result, and (number, description, file) of each finding."""
 
     ends: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     findings: list[tuple[int, str, str]] = dataclasses.field(default_factory=list)
@@ -67,7 +67,7 @@ def work(name: str, campaign: int, numbers: range, folder: pathlib.Path, keep: p
     told = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)
     chosen = make(name, folder)
-    for seed in chosen.seeds:  # Sound files: they are read, and whatever is loaded late is there.
+    for seed in chosen.seeds:  # The valid files are read first, so that modules that load late are loaded.
         restore(folder, seed)
         chosen.read(str(folder / seed.name))
         restore(folder, seed)
@@ -89,13 +89,13 @@ def work(name: str, campaign: int, numbers: range, folder: pathlib.Path, keep: p
 
 
 def _tried(chosen: Format, path: str) -> dict[str, object]:
-    """What the reading ended in: `end`, `finding` (None if it is right), CPU `seconds`, `bytes` of memory added."""
+    """The result of the reading: `end`, `finding` (None if it is right), CPU `seconds`, `bytes` of memory added."""
     finding, end = None, 'value'
     _forget_peak()
     before, seconds = _peak(), time.process_time()
     try:
         chosen.read(path)
-    except BaseException as error:  # Whatever it is: that is the question.
+    except BaseException as error:  # Any exception may be a finding.
         end = type(error).__name__
         if not isinstance(error, chosen.refusals):
             frames = [
@@ -124,19 +124,19 @@ def _in_chain(error: BaseException | None, kind: type[BaseException]) -> bool:
 
 
 def _forget_peak() -> None:
-    """Lets the kernel measure the most memory anew."""
+    """Resets the kernel's record of the peak memory."""
     with open('/proc/self/clear_refs', 'w') as file:
         file.write('5')
 
 
 def _peak() -> int:
-    """The most bytes of memory that this process has had since `_forget_peak`."""
+    """The peak memory of this process in bytes since `_forget_peak`."""
     with open('/proc/self/status') as file:
         return next(int(line.split()[1]) << 10 for line in file if line.startswith('VmHWM'))
 
 
 def campaign(name: str, seed: int, numbers: range, keep: pathlib.Path) -> Tally:
-    """Tries the mutations of a format; a worker that died is followed by another one."""
+    """Tries the mutations of a format; another worker replaces one that died."""
     tally, first = Tally(), numbers.start
     while first < numbers.stop:
         with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as log:
@@ -148,7 +148,7 @@ def campaign(name: str, seed: int, numbers: range, keep: pathlib.Path) -> Tally:
 def _watched(
     name: str, seed: int, numbers: range, folder: pathlib.Path, log: BinaryIO, keep: pathlib.Path, tally: Tally
 ) -> int:
-    """Runs one worker until its end. Returns the number to go on with. Libraries tell every damage, into the log."""
+    """Runs one worker until its end. Returns the number to continue with. Messages of libraries go to the log."""
     command = [sys.executable, __file__, '--worker', '--formats', name, '--seed', str(seed), '--folder', str(folder)]
     command += ['--first', str(numbers.start), '--mutations', str(len(numbers)), '--keep', str(keep)]
     environment = os.environ | {'TF_CPP_MIN_LOG_LEVEL': '3', 'CUDA_VISIBLE_DEVICES': ''}
@@ -179,12 +179,12 @@ def _watched(
     if status:
         log.seek(0)
         told = log.read()[-3000:].decode(errors='replace')
-        raise RuntimeError(f'{name}: the sound files cannot be read; the worker ended with {status}:\n{told}')
+        raise RuntimeError(f'{name}: the valid files cannot be read; the worker ended with {status}:\n{told}')
     return done + 1
 
 
 def _lines(worker: subprocess.Popen):
-    """What the worker tells, line by line; None once a mutation takes far too long."""
+    """The worker's lines; None if a mutation takes far too long."""
     process, rest = psutil.Process(worker.pid), b''
     cpu, since, began = 0.0, time.monotonic(), False
     while True:

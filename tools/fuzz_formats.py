@@ -26,7 +26,7 @@ Mutation = Callable[[random.Random, bytes], bytes]
 
 @dataclasses.dataclass(frozen=True)
 class Seed:
-    """A sound file: its name within the folder, its content, and what may be done to it, each as often."""
+    """A valid file: its name within the folder, its content, and its mutations, which are equally frequent."""
 
     name: str
     content: bytes
@@ -35,12 +35,12 @@ class Seed:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """What the campaign tries.
+    """A format.
 
     Attributes:
-      seeds: the sound files.
+      seeds: the valid files.
       read: called with a path; returns, or raises one of `refusals`.
-      refusals: exceptions by which the readers refuse a file, `UserError` and what stands for it within a graph.
+      refusals: exceptions by which the readers refuse a file: `UserError`, and what replaces it in a graph.
     """
 
     seeds: list[Seed]
@@ -49,7 +49,7 @@ class Format:
 
 
 def make(name: str, folder: pathlib.Path) -> Format:
-    """Makes a format, and its sound files in the folder."""
+    """Makes a format, and its valid files in the folder."""
     return FORMATS[name](folder)
 
 
@@ -79,7 +79,7 @@ def _pth(folder: pathlib.Path) -> Format:
 
 
 def _inside_zip(draw: random.Random, content: bytes) -> bytes:
-    """Changes one record, mostly the pickle, and keeps the archive around it sound."""
+    """Changes one record, mostly the pickle, and keeps the archive around it valid."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         records = {name: archive.read(name) for name in archive.namelist()}
     pickles = [name for name in records if name.endswith('data.pkl')]
@@ -129,13 +129,13 @@ def _split_header(content: bytes) -> tuple[bytes, bytes]:
 
 
 def _safetensors_header(draw: random.Random, content: bytes) -> bytes:
-    """Changes values of the header, whose length stays right."""
+    """Changes values of the header, and keeps its length correct."""
     header, values = _split_header(content)
     return _with_header(of_json(draw, header), values)
 
 
 def _safetensors_metadata(draw: random.Random, content: bytes) -> bytes:
-    """Changes our metadata or the list of checksums, and makes the header's checksum anew."""
+    """Changes our metadata or the list of checksums, and recomputes the header's checksum."""
     header, values = _split_header(content)
     parsed = json.loads(header)
     metadata = parsed['__metadata__']
@@ -214,7 +214,7 @@ def _image(folder: pathlib.Path) -> Format:
     deep = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
     exif = Image.Exif()
     exif[0x0112] = 6
-    pictures = {
+    images = {
         'a.jpg': (colours, {'exif': exif}),
         'b.jpg': (grey, {'progressive': True}),
         'c.jpg': (colours.convert('CMYK'), {}),
@@ -229,8 +229,8 @@ def _image(folder: pathlib.Path) -> Format:
         'a.webp': (colours, {}),
         'a.ppm': (colours, {}),
     }
-    for name, (picture, settings) in pictures.items():
-        picture.save(folder / name, **settings)
+    for name, (image, settings) in images.items():
+        image.save(folder / name, **settings)
     decode = tf.function(image_files.decode_image, input_signature=[tf.TensorSpec([], tf.string)])
 
     def read(path: str) -> None:
@@ -247,7 +247,7 @@ def _image(folder: pathlib.Path) -> Format:
         if refused:
             raise refused[0]
 
-    seeds = [Seed(name, (folder / name).read_bytes()) for name in pictures]
+    seeds = [Seed(name, (folder / name).read_bytes()) for name in images]
     return Format(seeds, read, (UserError, reading.ImageError, ValueError, tf.errors.OpError))
 
 
@@ -295,7 +295,7 @@ def _run(folder: pathlib.Path) -> Format:
 
     run = made.run(folder)
     run_folder = RunFolder(run)
-    made.edit(folder / 'run.json', lambda values: values.update(training={}, free={}))  # As no settings are parsed.
+    made.edit(folder / 'run.json', lambda values: values.update(training={}, free={}))  # No settings are parsed.
     info = DatasetInfo(
         name='pets/train',
         class_names=made.NAMES,
@@ -304,7 +304,7 @@ def _run(folder: pathlib.Path) -> Format:
         colors=((0, 0, 0), (9, 0, 0), (0, 9, 0)),
     )
     dataset_info.write(run_folder, info, None)
-    made.events(folder, 300, [made.photo('1_fixed/a'), made.picture('confusion')])
+    made.events(folder, 300, [made.photo('1_fixed/a'), made.figure('confusion')])
     checkpoints = Checkpoints(run_folder, 5)
     for step in (200, 300):
         checkpoints.save(step, {'model/a': np.ones(3, 'f4')}, {'seed': 7, 'counter': [1, 2]})
@@ -356,7 +356,7 @@ def _run(folder: pathlib.Path) -> Format:
 
 
 def restore(folder: pathlib.Path, seed: Seed) -> None:
-    """Puts the sound file back, whatever a reader has made of the mutated one."""
+    """Restores the valid file, whatever a reader did to the mutated one."""
     path = folder / seed.name
     if path.is_dir():
         shutil.rmtree(path)

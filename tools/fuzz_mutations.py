@@ -10,7 +10,7 @@ from typing import Any
 
 _BYTES = (0, 1, 0x7F, 0x80, 0xFE, 0xFF, 0x0A, 0x22, 0x2D, 0x39, 0x5B, 0x7B)
 _NUMBERS = (0, 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**61, 2**62, 2**63, 2**64 - 1)
-_DEEP, _LONG = '@deep', '@long'  # Stand for what Python's own writer of JSON refuses.
+_DEEP, _LONG = '@deep', '@long'  # Placeholders for values that Python's JSON writer refuses.
 
 
 def of_bytes(draw: random.Random, content: bytes) -> bytes:

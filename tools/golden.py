@@ -109,11 +109,11 @@ def write_data(folder: pathlib.Path) -> None:
         (voc / 'ImageSets' / 'Segmentation' / f'{split}.txt').write_text('one\ntwo\n')
     random, images = np.random.default_rng(0), []
     for number, (stem, (height, width)) in enumerate({'one': (60, 80), 'two': (72, 50)}.items()):
-        picture = Image.fromarray(random.integers(0, 255, (height, width, 3), np.uint8))
+        image = Image.fromarray(random.integers(0, 255, (height, width, 3), np.uint8))
         label = Image.fromarray(random.choice(np.uint8([0, 1, 20, 255]), (height, width)))
         label.save(voc / 'SegmentationClass' / f'{stem}.png')
         for place in (voc / 'JPEGImages', *(folder / split for split in splits)):
-            picture.save(place / f'{stem}.jpg')
+            image.save(place / f'{stem}.jpg')
         images.append({'id': number, 'file_name': f'{stem}.jpg', 'height': height, 'width': width})
     triangle = {'id': 0, 'image_id': 0, 'category_id': 7, 'segmentation': [[5, 5, 30, 5, 5, 40]], 'iscrowd': 0}
     names = [{'id': 3, 'name': 'cell'}, {'id': 7, 'name': 'wedge'}]
@@ -127,7 +127,7 @@ def text(gin_file: pathlib.Path, data: pathlib.Path) -> str:
 
     Args:
       gin_file: one of `GIN_FILES`.
-      data: what `write_data` has made; nothing of its place shows in the text.
+      data: the folder of `write_data`; the text does not contain its path.
     """
     asks = 'DATA_DIR = %gin.REQUIRED' in _with_includes(gin_file)
     set_precision('float32')
@@ -156,7 +156,7 @@ def text(gin_file: pathlib.Path, data: pathlib.Path) -> str:
 
 
 def _with_includes(path: pathlib.Path) -> str:
-    """A gin file with those that it includes."""
+    """The text of a gin file and of the files that it includes."""
     own = path.read_text(encoding='utf-8')
     included = [line.split("'")[1] for line in own.splitlines() if line.startswith("include '")]
     return own + ''.join(_with_includes(ROOT / name) for name in included)
@@ -164,7 +164,7 @@ def _with_includes(path: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def _initialisers() -> Iterator[dict[int, tuple[Any, Any]]]:
-    """Inside, weights are zeros, which takes no time; yields their layers and initialisers by the variables' ids."""
+    """Context in which weights are zeros, which saves time; yields layers and initialisers by the variables' ids."""
     found, original = {}, keras.layers.Layer.add_weight
     signature = inspect.signature(original)
 
@@ -185,18 +185,18 @@ def _initialisers() -> Iterator[dict[int, tuple[Any, Any]]]:
 
 
 def _line(variable: Any, step: Any, part: str, optimizer: Any, owner: Any, initialiser: Any) -> str:
-    """What is told of a variable beside its name."""
-    told = [str(tuple(variable.shape)), _spelled(initialiser)]
+    """The description of a variable after its name."""
+    facts = [str(tuple(variable.shape)), _spelled(initialiser)]
     if variable.trainable:
         decay = [f'l2 {step.l2}'] if step.l2 and decays(variable) else []
         if optimizer.weight_decay and optimizer._use_weight_decay(variable):
             decay.append(f'decoupled {optimizer.weight_decay}')
-        told += ['trained', ' + '.join(decay) or 'no decay', f'rate {float(step.part_rates.get(part, 1))}']
+        facts += ['trained', ' + '.join(decay) or 'no decay', f'rate {float(step.part_rates.get(part, 1))}']
     else:
-        # Moving statistics are never trained, and may stand still beside.
+        # Moving statistics are never trained, and may be constant as well.
         moves = hasattr(owner, 'is_stored') and not owner.is_stored(training=True)
-        told.append('moving statistics' if moves else 'frozen')
-    return ', '.join(told)
+        facts.append('moving statistics' if moves else 'frozen')
+    return ', '.join(facts)
 
 
 def _spelled(initialiser: Any) -> str:
@@ -208,7 +208,7 @@ def train(name: str, folder: pathlib.Path) -> dict[str, Any]:
     """Trains one of `TRAININGS` in float64.
 
     Returns:
-      `steps`, what metrics.jsonl says of each; `metrics` of the evaluation at the end; `norms` of the last checkpoint's
+      `steps`, the values of each in metrics.jsonl; `metrics` of the last evaluation; `norms` of the last checkpoint's
       tensors, those of each part of the model and of the optimizer together.
     """
     gin_file, *params = TRAININGS[name]
@@ -251,7 +251,7 @@ def flat(value: Any, key: str = '') -> dict[str, float | None]:
 
 
 def changes(golden: Any, now: Any, tolerance: float = 1e-6) -> list[str]:
-    """Lines that tell in what two records of a training differ by more than a share of their values."""
+    """Lines on the values of two records of a training whose relative difference exceeds the tolerance."""
     old, new = flat(golden), flat(now)
     lines = []
     for key in [*old, *(key for key in new if key not in old)]:
@@ -263,7 +263,7 @@ def changes(golden: Any, now: Any, tolerance: float = 1e-6) -> list[str]:
 
 
 def difference(path: pathlib.Path, new: str) -> str:
-    """A diff of a golden text and what it has become; '' if they are equal."""
+    """A diff of a golden text and the new text; '' if they are equal."""
     old = path.read_text(encoding='utf-8') if path.exists() else ''
     name = str(path.relative_to(ROOT))
     lines = difflib.unified_diff(old.splitlines(), new.splitlines(), name, f'{name} (now)', n=0, lineterm='')
@@ -271,7 +271,7 @@ def difference(path: pathlib.Path, new: str) -> str:
 
 
 def main(only: Iterable[str]) -> int:
-    """Rewrites golden files; tells which ones have changed."""
+    """Rewrites golden files, and prints which ones have changed."""
     known = [*(path.stem for path in GIN_FILES), *TRAININGS]
     if unknown := sorted(set(only) - set(known)):
         print(f'golden.py: --only={unknown[0]}: expected some of {", ".join(known)}.', file=sys.stderr)
@@ -286,14 +286,14 @@ def main(only: Iterable[str]) -> int:
         kept = json.loads(LOSSES.read_text()) if LOSSES.exists() else {}
         for name in (name for name in TRAININGS if name in wanted):
             now = train(name, folder / name)
-            if changes(kept.get(name, {}), now):  # Rounding differs between machines, and is no change.
+            if changes(kept.get(name, {}), now):  # Rounding differs between machines, and is not a change.
                 kept[name] = now
         _rewrite(LOSSES, json.dumps({name: kept[name] for name in TRAININGS if name in kept}, indent=1) + '\n')
     if not only:
         names = {path.stem for path in GIN_FILES}
         for path in itertools.filterfalse(lambda path: path.stem in names, FOLDER.glob('*.txt')):
             path.unlink()
-            print(f'{path.relative_to(ROOT)}: removed, since there is no such gin file')
+            print(f'{path.relative_to(ROOT)}: removed, because there is no such gin file')
     return 0
 
 
@@ -306,5 +306,5 @@ def _rewrite(path: pathlib.Path, new: str) -> None:
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--only', default='', help='names, by commas')
+    parser.add_argument('--only', default='', help='names, separated by commas')
     sys.exit(main(list(filter(None, parser.parse_args().only.split(',')))))

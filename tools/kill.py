@@ -50,7 +50,7 @@ SETTINGS = (
     f'RunConfig.keep_checkpoint_max={KEPT}',
     'RunConfig.num_pictures=1',
 )
-# What differs between two runs of the same numbers.
+# Keys whose values differ between two equal runs.
 MEASURED = ('seconds', 'train_seconds', 'images_per_second', 'host_memory_mb', 'device_memory_mb')
 MEASURED += ('train_images_per_second', 'eval_images_per_second', 'data_wait', 'time', 'wall_time')
 _LIMIT = 400  # Seconds of one start on a busy machine.
@@ -86,7 +86,7 @@ class Run:
             os.kill(self._process, number)
 
     def wait(self) -> float:
-        """Waits for the end, and kills what takes too long. Returns the seconds."""
+        """Waits for the end, and kills a process that takes too long. Returns the seconds."""
         start = time.monotonic()
         while self.lives():
             time.sleep(0.01)
@@ -126,7 +126,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Aim:
-    """A moment, and up to how many seconds after it the signal follows."""
+    """A moment, and the longest delay of the signal after it in seconds."""
 
     name: str
     moment: Callable[[Run], bool]
@@ -158,7 +158,7 @@ def _trained(step: int) -> Callable[[Run], bool]:
 
 
 def _kill_trials(seconds: float, chance: random.Random) -> Iterator[tuple[Aim, Aim]]:
-    """Aims of trials with two SIGKILLs, without end.
+    """Endless aims of trials with two SIGKILLs.
 
     Args:
       seconds: from a start to the first line of training, in the base.
@@ -227,7 +227,7 @@ def _json(path: pathlib.Path, folder: pathlib.Path) -> Any:
 
 
 def differences(run: Run, base: Run) -> list[str]:
-    """In what a finished run differs from the base."""
+    """The differences of a finished run from the base."""
     found = [] if run.status == 0 else [f'status {run.status}: {run.last_words()[:200]}']
     last = f'ckpt-{STEPS:08d}.safetensors'
     found += _different_tensors(base.folder / last, run.folder / last)
@@ -284,7 +284,7 @@ def kill_trial(run: Run, aims: Iterable[Aim], chance: random.Random) -> tuple[in
 
 
 def signal_trial(run: Run, number: int, aim: Aim, chance: random.Random) -> tuple[str, list[str]]:
-    """Returns what happened, and what was wrong with it before the same command is started again."""
+    """Returns a description of the trial, and its findings before the same command starts again."""
     run.start()
     if run.until(aim.moment):
         time.sleep(chance.uniform(0, aim.delay))
@@ -303,7 +303,7 @@ def signal_trial(run: Run, number: int, aim: Aim, chance: random.Random) -> tupl
 
 
 def _statuses(number: int, trained: int) -> tuple[int, ...]:
-    """The exit statuses that are right. Before anything was trained, SIGTERM may end a process as it ends any."""
+    """The valid exit statuses. Before any training, SIGTERM may end the process with the signal's own status."""
     if number == signal.SIGINT:
         return (130,)
     return (0,) if trained else (0, -signal.SIGTERM)

@@ -17,14 +17,14 @@ os.environ['OPENBLAS_NUM_THREADS'] = '1'  # numpy's import would start threads.
 import seg  # isort: skip  Before TensorFlow: turns on oneDNN.
 import tensorflow as tf
 
-import seg.experiment  # noqa: F401  What a run needs is to be there before the fork.
+import seg.experiment  # noqa: F401  The modules of a run are imported before the fork.
 import seg.plugins
 import seg.prediction.pipeline  # noqa: F401
 import seg.report.page  # noqa: F401
 from seg import seg_main
 
 seg.plugins.load_builtins()
-# Optimising the graphs takes a third of the rest of a start, and is worth it for long runs only.
+# Optimising the graphs takes a third of the rest of a start, and pays for long runs only.
 tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True})
 
 
@@ -33,7 +33,7 @@ def start(args: Sequence[str], output: str, folder: str = '.') -> int:
 
     Args:
       args: its flags.
-      output: file that takes standard output and error; appended to.
+      output: file to which standard output and error are appended.
       folder: working directory.
     """
     if (threads := len(os.listdir('/proc/self/task'))) != 1:
@@ -54,4 +54,4 @@ def start(args: Sequence[str], output: str, folder: str = '.') -> int:
         sys.argv = ['seg_main', *args]
         seg_main.run()
     finally:
-        os._exit(70)  # `run` does not return; nothing of the parent may go on in the fork.
+        os._exit(70)  # `run` does not return; no code of the parent may run in the fork.

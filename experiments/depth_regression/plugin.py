@@ -1,6 +1,6 @@
 """Depth from one image: data set, head, loss, metric and task. Loaded by `import experiments.depth_regression.plugin`.
 
-The model is DeepLab v3+ with one channel in place of one for each class. Depths are in metres; 0 means unknown.
+The model is DeepLab v3+ with a single output channel. Depths are in metres; 0 means unknown.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics
 
 @datasets.register('balls', target='depth')
 class Balls(Dataset):
-    """Drawn balls above a floor, lit from the camera: what is farther away is darker. Needs no files.
+    """Drawn balls above a floor, lit from the camera, so that farther surfaces are darker. Needs no files.
 
     Args:
       split: 'train' or 'val'; their scenes differ.
-      num_examples: scenes.
+      num_examples: number of scenes.
       size: (height, width) in pixels.
     """
 
@@ -63,7 +63,7 @@ def depth(*, start: float = 2.0) -> keras.layers.Layer:
     """Depth by one 1x1 convolution: a layer from [B, h, w, C] to [B, h, w, 1], in metres.
 
     Args:
-      start: depth in metres that an untrained head gives everywhere.
+      start: depth in metres that an untrained head returns everywhere.
     """
     return DepthHead(1, 1, bias_initializer=keras.initializers.Constant(start), dtype='float32', name='depth_head')
 
@@ -99,7 +99,7 @@ def summed_error(outputs, batch):
 
 @metrics.register('depth_error', target='depth')
 class DepthError(SumMetric):
-    """`rmse`, the root of the mean squared error in metres, and `delta1`, the share of pixels off by less than 25 %."""
+    """`rmse`, the root of the mean squared error in metres, and `delta1`, the fraction of errors below 25 %."""
 
     def __init__(self):
         self.reset()
@@ -129,7 +129,7 @@ class DepthError(SumMetric):
 
 @tasks.register('depth', target='depth', free=('metrics',))
 class Depth(Task):
-    """Depth of every pixel, with any model that gives one channel of logits.
+    """Depth of every pixel, with any model that returns one channel of logits.
 
     Args:
       dataset_info: supplied.
@@ -148,7 +148,7 @@ class Depth(Task):
         super().__init__(checkpoint_items=self._model.parts, inputs=inputs, metrics=scores)
 
     def _loss_trial(self):
-        """Outputs, batch and step without values: losses and metrics are tried on them."""
+        """Symbolic outputs, batch and step, for the checks of losses and metrics."""
         depth, weight = keras.KerasTensor((TRIAL_IMAGES, 8, 8)), keras.KerasTensor((TRIAL_IMAGES,))
         return {'depth': depth}, {'depth': depth, 'weight': weight}, keras.KerasTensor((), 'int32')
 

@@ -16,8 +16,8 @@ def tiny(*, output_stride: int, norm: NormFactory, channels: int = 24) -> keras.
 
     Args:
       output_stride: stride of c5; stages beyond it dilate instead.
-      norm: maker of the normalisation layers.
-      channels: of the first stage; doubled up to the fourth.
+      norm: makes the normalisation layers.
+      channels: channels of the first stage; doubled in each stage up to the fourth.
 
     Returns:
       A model from [B, H, W, 3] RGB float 0..255 to maps c1 (stride 2), c2 (4), c3, c4, c5.

@@ -1,4 +1,4 @@
-"""The contract of augments, and helpers that change label maps and instances alike.
+"""The contract of augments, and helpers that change label maps and instances together.
 
 An augment is a function `augment(example, seed)` that returns a changed copy of the example. It runs in the graph of
 the input pipeline. `seed`, int32 [2], differs for every example, epoch and augment: all random numbers must
@@ -56,7 +56,7 @@ def change_colors(example: Example, change: Callable[[tf.Tensor], tf.Tensor]) ->
 
     Args:
       example: with any keys.
-      change: from the valid part, [h, w, 3], to its new values, which are limited to 0 to 255.
+      change: function from the valid part, [h, w, 3], to its new values, which are limited to 0 to 255.
     """
     image = example['image']
     height, width = tf.unstack(example['size'])

@@ -1,4 +1,4 @@
-"""Copy-paste: instances of another image, put into this one."""
+"""Copy-paste: instances of another image are pasted into this one."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def copy_paste(
 ) -> CopyPaste:
     """Instances of another image pasted at random, as in simple copy-paste (Ghiasi et al., 2021, arXiv:2012.07177).
 
-    Goes after the augment that gives all images one size. The other image is scaled, cropped and mirrored by
-    itself, then some of its instances are pasted with their pixels, edges as they are; instances behind them
-    keep the part that is still visible.
+    It follows the augment that gives all images one size. The other image is scaled, cropped and mirrored on its own.
+    Then some of its instances are pasted with their pixels, without blending at their edges. Instances behind them keep
+    their visible part.
 
     Args:
-      other: supplied by the task: from a seed, int32 [2], to a random training example, as `instances.begin` makes it.
-      probability: chance that anything is pasted, 0..1.
-      object_probability: chance of each instance of the other image to be among those pasted, 0..1. Crowds never are.
-      min_scale: least factor that the other image is scaled by; 1 is where it just fits into this one.
-      max_scale: greatest factor.
-      flip: whether every second of the other images is mirrored, left to right.
-      min_visible: instances are dropped where less than this share of them is still visible, 0..1.
+      other: supplied: function from a seed, int32 [2], to a random training example in the form of `instances.begin`.
+      probability: probability that anything is pasted, 0..1.
+      object_probability: probability of pasting each instance of the other image, 0..1; crowds are never pasted.
+      min_scale: smallest factor by which the other image is scaled; with 1 it just fits into this one.
+      max_scale: largest factor.
+      flip: whether the other image is mirrored left to right with probability 1/2.
+      min_visible: instances of which a smaller fraction is still visible are dropped, 0..1.
 
     Raises:
       UserError: if a setting is out of its range.
@@ -57,9 +57,9 @@ def copy_paste(
 class CopyPaste:
     """The augment made by `copy_paste`.
 
-    Pasted instances keep their masks in the frame of their own image. An instance that is partly hidden gets a new mask
-    of the visible part, whose frame is its old box: at no time is there more than one map of the image's size,
-    but for a short while a map of the box of one instance.
+    Pasted instances keep their masks in the frame of their own image. A partly occluded instance gets a new mask of its
+    visible part, whose frame is its old box. Thus memory holds one map of the image's size, and a map of the box of one
+    instance at a time.
     """
 
     def __init__(self, other, probability, object_probability, scales, flip, min_visible):
@@ -71,10 +71,10 @@ class CopyPaste:
 
         Args:
           example: with instances, and an image of static size.
-          seed: int32 [2]; all chance comes from it.
+          seed: int32 [2]; determines all random numbers.
 
         Returns:
-          The example with the pasted instances after its own. The valid part grows to hold the one of the other image.
+          The example with the pasted instances after its own. The valid part grows to contain that of the other image.
 
         Raises:
           UserError: if the size of the image is not known.
@@ -108,31 +108,31 @@ class CopyPaste:
         joined = {key: tf.concat([part[key] for part in (*behind, pasted)], axis=0) for key in instances.KEYS}
         return {'image': image, 'size': tf.maximum(example['size'], source['size']), **joined}
 
-    def _behind(self, objects: Example, covered: tf.Tensor) -> tuple[Example, Example]:
-        """The instances that are not touched, and the visible parts of the others."""
+    def _behind(self, present: Example, covered: tf.Tensor) -> tuple[Example, Example]:
+        """The instances that are not occluded, and the visible parts of the others."""
         # Pixels covered within each box, from sums over all rectangles that begin at the top left.
         sums = tf.pad(tf.cumsum(tf.cumsum(tf.cast(covered, tf.int32), 0), 1), [[1, 0], [1, 0]])
-        low, high = _pixels(objects['boxes'])
+        low, high = _pixels(present['boxes'])
         corner = lambda y, x: tf.gather_nd(sums, tf.stack([y[:, 0], x[:, 1]], axis=1))  # noqa: E731
-        touched = corner(high, high) - corner(low, high) - corner(high, low) + corner(low, low) > 0
-        seen = self._seen(instances.choose(objects, tf.where(touched)[:, 0]), covered)
-        return instances.choose(objects, tf.where(~touched)[:, 0]), seen
+        occluded = corner(high, high) - corner(low, high) - corner(high, low) + corner(low, low) > 0
+        seen = self._seen(instances.choose(present, tf.where(occluded)[:, 0]), covered)
+        return instances.choose(present, tf.where(~occluded)[:, 0]), seen
 
-    def _seen(self, objects: Example, covered: tf.Tensor) -> Example:
-        """The visible parts of instances that are partly hidden."""
-        boxes = objects['boxes']
+    def _seen(self, present: Example, covered: tf.Tensor) -> Example:
+        """The visible parts of occluded instances."""
+        boxes = present['boxes']
         low, high = _pixels(boxes)
-        splits, ends = objects['masks'].row_splits, objects['masks'].values
+        splits, ends = present['masks'].row_splits, present['masks'].values
 
         def visible_part(n):
             """Runs of one instance in the frame of its box, their box, and the numbers of visible pixels and of all."""
             own = ends[splits[n] : splits[n + 1]]
             own = tf.RaggedTensor.from_row_lengths(own, tf.size(own, tf.int64)[None], validate=False)
             centres = [tf.cast(tf.range(low[n, axis], high[n, axis]), tf.float32) + 0.5 for axis in (0, 1)]
-            view, frame = objects['view'][n], objects['frame'][n : n + 1]
+            view, frame = present['view'][n], present['frame'][n : n + 1]
 
             def seen_through(first, second):
-                """The mask where the axes of the image lie along the rows and the columns of the frame."""
+                """The mask at these positions along the rows and the columns of the frame."""
                 factors = tf.reduce_sum(view[:, :2], axis=1)
                 rows, columns = (
                     tf.cast(tf.floor(factors[axis] * along + view[axis, 2]), tf.int32)[None]
@@ -157,20 +157,22 @@ class CopyPaste:
         )
         offset = tf.cast(low, tf.float32)
         inner = inner + tf.tile(offset, [1, 2])
-        # Sides that are not hidden stay where they were, between pixels.
+        # Sides that are not occluded keep their position between pixels.
         inner = tf.concat([tf.maximum(inner[:, :2], boxes[:, :2]), tf.minimum(inner[:, 2:], boxes[:, 2:])], axis=1)
-        share = pixels[:, 0] / tf.maximum(pixels[:, 1], 1.0)
-        seen = objects | {
+        fraction = pixels[:, 0] / tf.maximum(pixels[:, 1], 1.0)
+        seen = present | {
             'boxes': inner,
-            'area': objects['area'] * share,
+            'area': present['area'] * fraction,
             'masks': masks,
             'frame': high - low,
             'view': tf.concat([tf.eye(2, batch_shape=[tf.shape(boxes)[0]]), -offset[:, :, None]], axis=2),
         }
-        left = (share >= self._min_visible) & tf.reduce_all(inner[:, 2:] - inner[:, :2] >= instances.LEAST_SIDE, axis=1)
+        left = (fraction >= self._min_visible) & tf.reduce_all(
+            inner[:, 2:] - inner[:, :2] >= instances.LEAST_SIDE, axis=1
+        )
         return instances.choose(seen, tf.where(left)[:, 0])
 
 
 def _pixels(boxes):
-    """The first row and column that each box reaches into, and those after the last, int32 [N, 2] each."""
+    """The first row and column of each box's pixels, and the first ones after them, int32 [N, 2] each."""
     return tf.cast(tf.floor(boxes[:, :2]), tf.int32), tf.cast(tf.math.ceil(boxes[:, 2:]), tf.int32)

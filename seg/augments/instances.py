@@ -1,7 +1,6 @@
-"""Instances under augments: their boxes and views, which of them stay, and their masks in their boxes.
+"""Instances in augments: their boxes and views, selection, and the masks in their boxes.
 
-`base` defines views. An augment changes views and boxes; at the end `mask_crops` looks the masks up through the
-views.
+`base` defines views. An augment changes views and boxes; at the end `mask_crops` samples the masks through the views.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ Example = dict[str, tf.Tensor]
 
 # Keys of an example with one entry for each instance, along the first axis.
 KEYS = ('boxes', 'classes', 'is_crowd', 'area', 'masks', 'view', 'frame')
-LEAST_SIDE = 1.0  # Of a box, in pixels; instances with less are dropped.
+LEAST_SIDE = 1.0  # Smallest side of a box, in pixels; instances with smaller boxes are dropped.
 
 
 def begin(example: Example, dtype: str = 'float32') -> Example:
-    """Makes a loaded example ready for augments.
+    """Converts a loaded example to the form of augments.
 
     Args:
       example: as a data set loads it.
-      dtype: of the image.
+      dtype: dtype of the image.
 
     Returns:
       The example with the image in `dtype`, `size`, and `frame` and `view` of each instance, see `base.FIELDS`.
@@ -42,11 +41,11 @@ def choose(example: Example, indices: tf.Tensor) -> Example:
 
 
 def move(example: Example, factor: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> Example:
-    """Moves instances with their image, and drops those that are out of it.
+    """Moves instances with their image, and drops those outside of it.
 
     Args:
       example: with instances, before the move.
-      factor: float32 [2], for y and x: the point p of the new image was at factor * p + offset. Below 0 for a mirror
+      factor: float32 [2], for y and x: the point p of the new image was at factor * p + offset. Negative for a mirror
         image.
       offset: float32 [2].
       size: int32 [2], the valid part of the new image.
@@ -68,9 +67,9 @@ def move(example: Example, factor: tf.Tensor, offset: tf.Tensor, size: tf.Tensor
 def mask_crops(masks: tf.RaggedTensor, frame: tf.Tensor, view: tf.Tensor, boxes: tf.Tensor, side: int) -> tf.Tensor:
     """Each instance's mask in its own box, sampled at the nearest point.
 
-    Cell (i, j) of a box is set where the mask is set at the centre of the cell, seen through the view. No mask is
-    decoded: the column of a cell is looked up among the ends of the runs, and the few ends within the column are
-    compared with its row.
+    Cell (i, j) of a box is set if the mask is set at the centre of the cell, mapped to the frame by the view. No mask
+    is decoded: a binary search in the run ends finds the column of a cell, and the few ends within the column are
+    compared with the cell's row.
 
     Args:
       masks: int32 [N, (ends)], runs of set pixels, column after column.
@@ -98,7 +97,7 @@ def swaps_axes(view: tf.Tensor) -> tf.Tensor:
 
 
 def look_up(masks: tf.RaggedTensor, frame: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Whether each mask is set where these rows and columns of its frame cross; not set outside of the frame.
+    """Whether each mask is set at each pair of these rows and columns of its frame; False outside of the frame.
 
     Args:
       masks: int32 [N, (ends)].
@@ -120,10 +119,10 @@ def look_up(masks: tf.RaggedTensor, frame: tf.Tensor, rows: tf.Tensor, columns: 
     passed = tf.searchsorted(ends, tf.reshape(top, [-1]), side='right', out_type=tf.int32)
     later = tf.searchsorted(ends, tf.reshape(top + sides[:, :1] - 1, [-1]), side='right', out_type=tf.int32)
     passed, later = (tf.reshape(places, tf.shape(top)) for places in (passed, later))
-    # Runs come in pairs of ends, so that the ends of earlier instances do not change what is odd.
+    # Every run has two ends, so the number of earlier instances' ends is even and does not change the parity.
     is_set = tf.tile((passed % 2 == 1)[:, None, :], [1, tf.shape(rows)[1], 1])
 
-    def turn(number, is_set):
+    def toggle(number, is_set):
         """Toggles all rows at or below the next run end of each column."""
         place = passed + number
         end = tf.cast(tf.gather(ends, tf.minimum(place, tf.size(ends) - 1)) - top, tf.int32)
@@ -131,5 +130,5 @@ def look_up(masks: tf.RaggedTensor, frame: tf.Tensor, rows: tf.Tensor, columns: 
         return number + 1, tf.math.logical_xor(is_set, rows[:, :, None] >= end[:, None, :])
 
     most = tf.reduce_max(tf.concat([[0], tf.reshape(later - passed, [-1])], axis=0))
-    _, is_set = tf.while_loop(lambda number, _: number < most, turn, [0, is_set])
+    _, is_set = tf.while_loop(lambda number, _: number < most, toggle, [0, is_set])
     return is_set & ((rows >= 0) & (rows < height))[:, :, None] & within[:, None, :]

@@ -30,11 +30,11 @@ def photometric(
     The kinds and default ranges are those of SSD (Liu et al., 2016, arXiv:1512.02325).
 
     Args:
-      brightness: up to this part of the full range is added or taken away, 0..1.
+      brightness: up to this fraction of the full range is added or subtracted, 0..1.
       contrast: distances from the image's mean grey are multiplied by up to 1 - this to 1 + this, 0..1.
       saturation: distances from a pixel's own grey are multiplied by up to 1 - this to 1 + this, 0..1.
-      hue: colours turn by up to this part of the full circle either way, 0..0.5.
-      probability: chance of each of the four changes, 0..1.
+      hue: hues are rotated by up to this fraction of the full circle in either direction, 0..0.5.
+      probability: probability of each of the four changes, 0..1.
 
     Raises:
       UserError: if a setting is out of its range.
@@ -53,8 +53,8 @@ def photometric(
 class Photometric:
     """The augment made by `photometric`.
 
-    All four changes are linear in the colour of a pixel, so that they come down to one 3x3 matrix and one offset per
-    image. Padding is left alone, so that it does not matter whether this comes before or after a crop.
+    All four changes are linear in the colour of a pixel, so together they are one 3x3 matrix and one offset per image.
+    Padding does not change, so the augment may come before or after a crop.
     """
 
     def __init__(self, brightness, contrast, saturation, hue, probability):
@@ -66,7 +66,7 @@ class Photometric:
 
         Args:
           example: `image` float32 [H, W, 3] in 0..255, `size` int32 [2], the valid region at the top left.
-          seed: int32 [2]; all chance comes from it.
+          seed: int32 [2]; determines all random numbers.
 
         Returns:
           The example with a changed `image`, within 0..255. Other keys are passed on.

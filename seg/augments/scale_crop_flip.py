@@ -1,4 +1,4 @@
-"""Random scale, crop and mirror image: the augmentation of DeepLab, and the scale jitter of Mask R-CNN."""
+"""Random scale, crop and mirroring: the augmentation of DeepLab, and the scale jitter of Mask R-CNN."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scale_crop_flip(
     flip: bool = True,
     fit: bool = False,
 ) -> ScaleCropFlip:
-    """Random scale, random crop and random mirror image, of an image and its label or its instances.
+    """Random scale, random crop and random mirroring of an image and its label map or its instances.
 
     The defaults are DeepLab's (Chen et al., 2018, arXiv:1802.02611). With `fit=True, scale_step=0.0` it is the scale
     jitter that instance detectors train with, such as 0.8 to 1.25, or 0.1 to 2 for large-scale jitter (Ghiasi et al.,
@@ -34,10 +34,10 @@ def scale_crop_flip(
     Args:
       ignore_label: label of the padding.
       size: (height, width) of the result, in pixels.
-      min_scale: least factor that the image is scaled by.
-      max_scale: greatest factor.
-      scale_step: distance of the factors that are drawn, from `min_scale` on; 0 draws any factor in between.
-      flip: whether every second image is mirrored, left to right.
+      min_scale: smallest factor by which the image is scaled.
+      max_scale: largest factor.
+      scale_step: step between the possible factors, from `min_scale` on; 0 allows all factors of the range.
+      flip: whether the image is mirrored left to right with probability 1/2.
       fit: meaning of a factor of 1: False for the image as stored, True for the scale at which it just fits
         into `size`.
 
@@ -61,10 +61,10 @@ def scale_crop_flip(
 class ScaleCropFlip:
     """The augment made by `scale_crop_flip`.
 
-    The window that will fill the crop is cut out of the source first and scaled then, so that the cost depends on the
-    crop and not on the scaled image. Pixels are areas: the centre of pixel i is at i + 0.5, for image and label
-    alike. The image is scaled bilinearly, without a smoothing filter down to a factor of 0.5, where each result is
-    just the mean of the pixels under it, and with one below. The label takes its nearest neighbour; instances keep
+    The window that fills the crop is first cut out of the source and then scaled, so the cost depends on the crop, not
+    on the scaled image. Pixels are areas: the centre of pixel i is at i + 0.5, for image and label map alike. The image
+    is scaled bilinearly: down to a factor of 0.5, at which each result is the mean of the pixels below it, without a
+    smoothing filter, and with one for smaller factors. The label map is scaled by nearest neighbour. Instances keep
     their masks and get new boxes and views, see `base`.
     """
 
@@ -78,11 +78,11 @@ class ScaleCropFlip:
         Args:
           example: `image` float32 [H, W, 3], `size` int32 [2], the valid region at the top left; `label` int32 [H, W]
             or `boxes`, `view` and so on of instances, or neither, see `base`.
-          seed: int32 [2]; all chance comes from it.
+          seed: int32 [2]; determines all random numbers.
 
         Returns:
-          The example with `image` [h, w, 3], `label` [h, w], `size` [2]: the valid region is at the top left, what
-          lies below and right of it is `PAD_PIXEL` and the ignore label. Boxes are limited to the valid region, and
+          The example with `image` [h, w, 3], `label` [h, w], `size` [2]: the valid region is at the top left, and the
+          padding below and right of it is `PAD_PIXEL` and the ignore label. Boxes are limited to the valid region, and
           instances that are narrower or lower than 1 pixel in it are dropped. Other keys are passed on.
         """
         draws = tf.unstack(tf.random.stateless_uniform([4], seed, alg='philox'))
@@ -115,15 +115,15 @@ class ScaleCropFlip:
     def _sizes(self, draw, valid):
         """Returns the scale, and the sizes of the window before and after it is scaled.
 
-        The window has whole pixels, at most those that there are. In float64, halves up: sizes are those of an
-        evaluation that scales by the same factor.
+        The window consists of whole pixels of the image. Sizes are computed in float64 and halves are rounded up, so
+        that they equal those of an evaluation with the same factor.
         """
         scale = self._scale(tf.cast(draw, tf.float64))
         crop, exact, limit = tf.constant(self._size), tf.cast(valid, tf.float64), tf.constant(self._size, tf.float64)
         sides = exact * scale
         if self._fit:
             tight = tf.argmin(limit / exact)
-            # Divided last: where the exact quotient is a half, its float64 is one.
+            # The division is last: if the exact quotient ends in one half, so does its float64.
             sides = sides * limit[tight] / exact[tight]
             scale *= limit[tight] / exact[tight]
         window = tf.minimum(valid, tf.cast(tf.math.ceil(limit / scale), tf.int32))

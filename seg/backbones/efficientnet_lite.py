@@ -3,7 +3,7 @@
 Decisions:
 
 - Padding is symmetric (`seg.ops.conv`), as in every backbone here. The weights were trained with TensorFlow's SAME,
-  which is the same where every map has odd sides (225, 257, … pixels): there the outputs equal those of the published
+  which is the same if every map has odd sides (225, 257, … pixels): then the outputs equal those of the published
   network. On even sides SAME samples a grid that is shifted by up to half a stride.
 - c5 is the last block's map (320 channels at width 1), without the classifier's 1x1 convolution to 1,280 channels.
 - The epsilon of batch normalisation is the published 1e-3, whatever the model's other layers have.
@@ -145,7 +145,7 @@ def _published(variant: int, name: str, depth: float) -> Published:
 def _block(
     x: Any, channels: int, expansion: int, kernel_size: int, stride: int, dilation: int, norm: NormFactory, name: str
 ) -> Any:
-    """1x1 convolution to more channels, depthwise convolution, 1x1 convolution back, and a shortcut where it fits."""
+    """1x1 convolution to more channels, depthwise convolution, 1x1 convolution back, shortcut if shapes agree."""
     shortcut = x
     if expansion != 1:
         x = ConvNorm(expansion * x.shape[-1], 1, activation='relu6', norm=norm, name=f'{name}_expand')(x)

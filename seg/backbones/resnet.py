@@ -6,10 +6,10 @@ Decisions:
   size. torchvision and Keras pad in the same way, so that their ImageNet weights give the same numbers here.
 - The last normalisation of every residual branch starts with a scale of zero, so that a new network begins as a chain
   of shortcuts (Goyal et al., arXiv:1706.02677). Loading published weights overwrites it.
-- Where a stage gives up its stride, its first block keeps the previous dilation rate and the others have twice that
-  rate. The dilated network then computes, at every second cell, exactly what the strided one does, borders included, so
-  that weights can be used at any output stride. `multi_grid` differs, as in its paper (arXiv:1706.05587): block i of
-  the last stage dilates by the stage's rate times multi_grid[i].
+- If a stage's stride is replaced by dilation, its first block keeps the previous dilation rate and the others have
+twice that rate. The dilated network then computes, at every second cell, exactly what the strided one does, borders
+included, so that weights can be used at any output stride. `multi_grid` differs, as in its paper (arXiv:1706.05587):
+block i of the last stage dilates by the stage's rate times multi_grid[i].
 - Two bottleneck networks have published weights. torchvision's has a block's stride in the 3x3 convolution and divides
   pixels by their standard deviation. Keras Applications' is the paper's: the stride is in the first 1x1 convolution, so
   that the 3x3 convolution works on the coarser grid, and only the mean is subtracted from pixels.
@@ -87,7 +87,7 @@ def resnet50(
       norm: makes the normalisation layers.
       multi_grid: dilation factors of the three blocks of the last stage, such as (1, 2, 4), or None.
       variant: 'torchvision' (stride in the 3x3 convolution) or 'keras' (stride in the first 1x1, epsilon 1.001e-5
-        whatever the norm has): which ImageNet weights fit.
+        for any norm): which ImageNet weights fit.
       stem: 'conv7' (one 7x7) or 'beta' (three 3x3), both followed by a max pool.
       width: multiplies all channels, rounded to multiples of 8.
 
@@ -119,7 +119,7 @@ def resnet101(
       norm: makes the normalisation layers.
       multi_grid: dilation factors of the three blocks of the last stage, such as (1, 2, 4), or None.
       variant: 'torchvision' (stride in the 3x3 convolution) or 'keras' (stride in the first 1x1, epsilon 1.001e-5
-        whatever the norm has): which ImageNet weights fit.
+        for any norm): which ImageNet weights fit.
       stem: 'conv7' (one 7x7) or 'beta' (three 3x3), both followed by a max pool.
       width: multiplies all channels, rounded to multiples of 8.
 
@@ -230,7 +230,7 @@ def _basic_block(
 def _bottleneck_block(
     x: Any, channels: int, strides: tuple[int, int], rates: tuple[int, int], norm: NormFactory, name: str
 ) -> Any:
-    """1x1, 3x3 and 1x1 convolutions and a shortcut; `strides` of the first two, the 3x3 dilates by rates[0]."""
+    """1x1, 3x3 and 1x1 convolutions and a shortcut; the first two have `strides`, the 3x3 one dilation rates[0]."""
     shortcut = _shortcut(x, 4 * channels, max(strides), norm, name)
     x = ConvNorm(channels, 1, strides=strides[0], norm=norm, name=f'{name}_conv1')(x)
     x = ConvNorm(channels, 3, strides=strides[1], dilation_rate=rates[0], norm=norm, name=f'{name}_conv2')(x)

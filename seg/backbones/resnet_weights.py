@@ -68,7 +68,7 @@ def _from_torchvision(tensors: dict[str, np.ndarray], name: str, depths: tuple[i
 
 
 def _from_keras(tensors: dict[str, np.ndarray], name: str, depths: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Keras' convolutions have biases; the normalisation's mean takes them in."""
+    """Keras' convolutions have biases, which are subtracted from the normalisation's mean."""
     _check(tensors, 'keras', name)
     arrays = {}
     for ours, stage, block, conv in _convolutions(depths):
@@ -90,7 +90,7 @@ def _check(tensors: dict[str, np.ndarray], variant: str, name: str) -> None:
     fitting = [other for other, stem in _STEM.items() if stem in tensors and (other, name) in _FILES]
     raise UserError(
         f'init.weights: the file is not for the {variant} variant of {name}: it has no {_STEM[variant]!r}.'
-        + (f' Set backbones.{name}.variant = {fitting[0]!r}, which it seems to be for.' if fitting else '')
+        + (f' It seems to fit backbones.{name}.variant = {fitting[0]!r}.' if fitting else '')
     )
 
 

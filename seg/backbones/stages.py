@@ -27,8 +27,9 @@ class Rates(NamedTuple):
 def plan(name: str, stem_stride: int, strides: Sequence[int], output_stride: int) -> list[Rates]:
     """Turns strides beyond the output stride into dilation.
 
-    Where a stage gives up its stride, its first block keeps the dilation from before and the others take the multiplied
-    one: the dilated network then computes, at every second cell, exactly what the strided one does.
+    If a stage's stride is replaced by dilation, its first block keeps the previous dilation rate, and the rate of the
+    others is multiplied by the stride: at every second cell, the dilated network then computes exactly what the strided
+    one does.
 
     Args:
       name: name of the backbone in gin, for the message.

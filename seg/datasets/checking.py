@@ -1,4 +1,4 @@
-"""What the data sets' checks of files share: threads, listings, and one message for many problems."""
+"""Helpers for checks of a data set's files: threads, listings, and one message for many problems."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def raise_problems(where: str, problems: Sequence[str], count: int, things: str 
 
 
 def first_of(values: Sequence[Any]) -> str:
-    """The first five, as Python writes them, for a message: "'a', 'b', 'c', 'd', 'e', …"."""
+    """The repr of the first five values, for a message: "'a', 'b', 'c', 'd', 'e', …"."""
     return ', '.join(map(shown, values[:SHOWN])) + (', …' if len(values) > SHOWN else '')
 
 
 def listed(folder: str) -> list[str]:
     """Sorted names of the entries of a folder; none if there is no such folder.
 
-    Names that are not UTF-8 are left out: no list of a data set can name them.
+    Names that are not UTF-8 are omitted: no list of a data set can contain them.
     """
     if not tf.io.gfile.isdir(folder):
         return []
@@ -71,7 +71,7 @@ def listed(folder: str) -> list[str]:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a non-empty text that UTF-8 can encode. (Texts of JSON may hold lone surrogates.)"""
+    """Whether a value is a non-empty string that UTF-8 can encode. (Strings in JSON may contain lone surrogates.)"""
     try:
         return isinstance(value, str) and bool(value.encode())
     except UnicodeEncodeError:
@@ -98,16 +98,16 @@ def unreadable(error: Exception) -> bool:
 
 
 def damage(path: str, error: tf.errors.OpError, remedy: str) -> str:
-    """The problem with a file that cannot be decoded."""
-    return f'{path}: the file is cut off or damaged ({reason(error)}). Fetch or make it again, or {remedy}.'
+    """Describes the fault of a file that cannot be decoded."""
+    return f'{path}: the file is truncated or damaged ({reason(error)}). Download or create it again, or {remedy}.'
 
 
 def need_instances(where: str, instances: int, crowds: int) -> None:
-    """Refuses a split without an instance to learn from or to score.
+    """Refuses a split without an instance for training or for scores.
 
     Args:
       where: the split, for the message.
-      instances: number of instances that are no crowds.
+      instances: number of instances that are not crowds.
       crowds: number of crowds.
 
     Raises:
@@ -138,5 +138,5 @@ def warn_of_turned(where: str, names: Sequence[str], headers: Sequence[image_fil
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def decoded_shape(contents: tf.Tensor) -> tf.Tensor:
-    """Shape of an image, decoded as in a data set's `load`: a file that passes here does not fail there."""
+    """Shape of an image, decoded as in a data set's `load`, so that a file that passes here does not fail there."""
     return tf.shape(image_files.decode_image(contents))

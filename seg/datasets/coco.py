@@ -34,23 +34,23 @@ def coco(
 ) -> Coco | Described:
     """Instances with masks from a COCO JSON file and a folder of images, as published or exported by a label tool.
 
-    The file is `annotations/instances_<split>.json`, the images are in `<split>`; or, as Roboflow has it, both are
-    in `<split>`, the file as `_annotations.coco.json`. Polygons of any number of parts
-    and run-length encodings, compressed or not, are read; crowds stay crowds; images without instances stay.
-    Instances without a usable mask are dropped, and counted in the log. Classes are numbered by ascending category id,
-    which may have gaps. Images are taken as stored: an EXIF orientation is not applied.
+    The file is `annotations/instances_<split>.json`, and the images are in `<split>`. Roboflow's exports are read as
+    well: both are in `<split>`, and the file is `_annotations.coco.json`. Polygons of any number of parts and
+    run-length encodings, compressed or not, are read; crowds and images without instances are kept. Instances without
+    a usable mask are dropped, and counted in the log. Classes are numbered by ascending category id; ids may have gaps.
+    Images are read as stored: an EXIF orientation is not applied.
 
     Args:
-      data_dir: the folder that holds all. None, for `--topology` only: the number of classes and the image sizes of
-        COCO 2017 without files.
-      split: its name, such as 'train2017'.
-      images: folder of the images, if another; relative to `data_dir`, or from the root.
-      annotations: the JSON file, if another; likewise.
-      target: supplied; 'instances', the only one here.
+      data_dir: the folder that holds annotations and images. None, for `--topology` only: the number of classes and the
+        image sizes of COCO 2017 without files.
+      split: name of the split, such as 'train2017'.
+      images: folder of the images, if it is another one; relative to `data_dir`, or absolute.
+      annotations: the JSON file, if it is another one; likewise.
+      target: supplied; only 'instances'.
       verify: whether `verify()` decodes every image. Otherwise it reads headers only: sizes and file types.
 
     Raises:
-      UserError: if the file or the folder is missing, or a listed image, or the file is inconsistent.
+      UserError: if the file, the folder or a listed image is missing, or if the file is inconsistent.
     """
     if target != 'instances':
         raise unsupported('datasets.coco', target, ['instances'])
@@ -73,10 +73,10 @@ class Coco(Dataset):
 
     Examples have `image` uint8 [H, W, 3] and, for N instances, `boxes` float32 [N, 4] (y0, x0, y1, x1), `classes` int32
     [N], `is_crowd` bool [N], `area` float32 [N] and `masks` int32 [N, (ends)] (`seg.masks.runs`). Boxes and areas are
-    those of the file where it has sound ones, else the mask's.
+    computed from the mask if the file has no valid ones.
 
-    The constructor reads the file. All instances lie in a few flat arrays, which the graph captures: a few
-    hundred bytes per instance, and no Python list per instance.
+    The constructor reads the file. A few flat arrays, which the graph captures, hold all instances: a few hundred bytes
+    per instance, and no Python list per instance.
     """
 
     def __init__(self, path: str, folder: str, split: str, decode_all: bool):
@@ -86,7 +86,7 @@ class Coco(Dataset):
         self._image_ids = contents.image_ids
         self._names = coco_layout.find_images(self._where, folder, contents.file_names, self._image_ids)
         self._files = [posixpath.join(folder, name) for name in self._names]
-        # Kept once, as tensors: eager ones are captured by a graph, not copied into it.
+        # Eager tensors, because a graph captures them without a copy.
         with tf.init_scope(), tf.device('CPU:0'):
             self._sizes = tf.constant(contents.sizes)
             self._instances = coco_masks.Instances(*map(tf.constant, contents.instances))
@@ -115,17 +115,17 @@ class Coco(Dataset):
         return self._files[index]
 
     def image_id(self, index: int) -> int | str:
-        """The file's own id of an image, by which results name it."""
+        """The id of an image in the annotation file; result files use it as well."""
         return self._image_ids[index]
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One example. The graph fails if the file is missing or damaged, or if its size is not the stated one."""
+        """One example. The graph fails if the file is missing or damaged, or its size differs from the stated one."""
         instances = self._instances
         path = tf.gather(self._paths, index)
         image = image_files.decode_image(tf.io.read_file(path))
         size = tf.gather(self._sizes, index)
         fits = tf.reduce_all(tf.shape(image)[:2] == size)
-        with tf.control_dependencies([tf.debugging.Assert(fits, ['Size differs from the stated:', path, size])]):
+        with tf.control_dependencies([tf.debugging.Assert(fits, ['Size differs from the stated one:', path, size])]):
             image = tf.identity(image)
         begin, end = instances.splits[index], instances.splits[index + 1]
         splits = instances.run_splits[begin : end + 1]
@@ -168,8 +168,8 @@ class Coco(Dataset):
         """Checks every image of the split, by decoding it unless the setting `verify` is off.
 
         Raises:
-          UserError: names the first five images that can't be used, what is wrong with each, and what to do; also if
-            there is no instance but crowds.
+          UserError: names the first five images that cannot be used, the fault of each, and the remedy; also if all
+            instances are crowds.
         """
         crowds = int(self._arrays.is_crowd.sum())
         checking.need_instances(self._where, len(self._arrays.is_crowd) - crowds, crowds)
@@ -183,7 +183,7 @@ class Coco(Dataset):
 
     @functools.cached_property
     def _arrays(self) -> coco_masks.Instances:
-        """The instances as numpy sees them, in the same memory."""
+        """The instances as numpy arrays, which share the memory of the tensors."""
         return coco_masks.Instances(*(np.asarray(memoryview(part)) for part in self._instances))
 
     def _check_header(self, index: int) -> image_files.ImageHeader | str:
@@ -191,21 +191,21 @@ class Coco(Dataset):
         try:
             header = image_files.read_header(path)
         except (ValueError, tf.errors.OpError) as error:
-            return f'{path}: no readable image: {error}. Replace the file, or take it out of {self._path}.'
+            return f'{path}: not a readable image: {error}. Replace the file, or remove it from {self._path}.'
         height, width = np.asarray(memoryview(self._sizes))[index].tolist()
         if (header.height, header.width) == (height, width):
             return header
-        mend = 'Were the images scaled after they were labelled? Masks must fit the images as stored.'
+        remedy = 'Were the images scaled after they were labelled? Masks must fit the images as stored.'
         if (header.width, header.height) == (height, width):
-            mend = 'Height and width are the wrong way round.'
+            remedy = 'Height and width are swapped.'
             if header.orientation >= 5:
-                mend = (
+                remedy = (
                     f'The image has EXIF orientation {header.orientation}, which is not applied here: turn its '
                     'stored pixels (for example by ImageMagick: mogrify -auto-orient).'
                 )
         return (
             f'{path} is {header.width}x{header.height} pixels (width x height), but {width}x{height} in '
-            f'{self._path}. {mend}'
+            f'{self._path}. {remedy}'
         )
 
     def _check_pixels(self, index: int) -> str | None:
@@ -213,5 +213,5 @@ class Coco(Dataset):
         try:
             checking.decoded_shape(tf.io.read_file(path))
         except tf.errors.OpError as error:
-            return checking.damage(path, error, f'take it out of {self._path}')
+            return checking.damage(path, error, f'remove it from {self._path}')
         return None

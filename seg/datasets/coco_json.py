@@ -13,29 +13,29 @@ from seg.datasets import checking, coco_masks
 from seg.errors import UserError, shown
 from seg.files import parse_json, read_bytes
 
-# Of an image. pycocotools reserves 6 bytes per run and writes one more at the end, which spoils its memory where all
-# of four or more runs take 6; that cannot happen below four runs of 2^24 pixels.
+# Pixels of an image. pycocotools allocates 6 bytes per run and writes one more at the end. If there are four or more
+# runs and all take 6 bytes, that corrupts its memory; such runs have at least 2^24 pixels each.
 _MOST_PIXELS = 2**26
 _KEYS = ('images', 'annotations')
 _OTHER_FORMATS = {
     b'PK\x03\x04': 'a ZIP archive: unpack it',
     b'\x1f\x8b': 'a gzip file: unpack it',
-    b'version https://git-lfs': "a pointer of Git LFS: fetch the file by 'git lfs pull'",
+    b'version https://git-lfs': "a pointer of Git LFS: download the file with 'git lfs pull'",
 }
-# Texts come from CSV and XML.
+# The strings come from files that were converted from CSV and XML.
 _IS_CROWD = {0: False, 1: True, None: False, '0': False, '1': True, 'false': False, 'true': True, '': False}
 
 
 class Contents(NamedTuple):
-    """What an annotation file says.
+    """The content of an annotation file.
 
     Attributes:
-      image_ids: the file's own id of each image, a number or a text, in the order of the file.
-      file_names: of the images, as they stand there.
+      image_ids: the id of each image in the file, a number or a string, in the file's order.
+      file_names: file names of the images, as written in the file.
       sizes: int32 [images, 2], (height, width).
-      class_names: by ascending category id.
-      category_ids: the file's own id of each class.
-      instances: with a usable mask.
+      class_names: names of the classes, by ascending category id.
+      category_ids: the id of each class in the file.
+      instances: all instances with a usable mask.
     """
 
     image_ids: tuple[int | str, ...]
@@ -49,11 +49,11 @@ class Contents(NamedTuple):
 def read(path: str) -> Contents:
     """Reads an annotation file.
 
-    Instances without a usable mask are dropped; a line of the log counts them by reason and names the first five.
+    Instances without a usable mask are dropped; the log counts them by reason, and names the first five.
 
     Raises:
-      UserError: if the file is cut off or of another kind, or is inconsistent: two images with
-        one id, instances of unknown images or classes, …
+      UserError: if the file is truncated, of another kind, or inconsistent: two images with one id, instances of
+        unknown images or classes, …
     """
     data = _load(path)
     index_of, file_names, sizes = _images(path, data['images'])
@@ -76,12 +76,12 @@ def _load(path: str) -> dict[str, Any]:
     except ValueError as error:
         other = next((name for begin, name in _OTHER_FORMATS.items() if content.startswith(begin)), None)
         if other:
-            raise UserError(f'{path} is no JSON but {other}.') from None
-        raise UserError(f'{path} is no complete JSON file: {error}. Fetch or make it again.') from None
+            raise UserError(f'{path} is not JSON but {other}.') from None
+        raise UserError(f'{path} is not a complete JSON file: {error}. Download or create it again.') from None
     if isinstance(data, list):
         raise UserError(
-            f"{path} is a list, as COCO's files of results are. Expected annotations: an object with the lists "
-            'images, annotations and categories.'
+            f"{path} is a list, like COCO's result files. Expected annotations: an object with the lists images, "
+            'annotations and categories.'
         )
     lacking = [key for key in _KEYS if not isinstance(data, dict) or not isinstance(data.get(key), list)]
     if lacking:
@@ -105,7 +105,7 @@ def _load(path: str) -> dict[str, Any]:
 
 
 def _id(value: Any) -> int | str | None:
-    """An id: a number or a text. (pandas writes numbers as 1.0.) None for anything else."""
+    """An id: a number or a string. (pandas writes numbers as 1.0.) None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float) and value.is_integer():
@@ -114,7 +114,7 @@ def _id(value: Any) -> int | str | None:
 
 
 class _Found(dict):
-    """Entries by id. A text matches the same number, and the other way round, where that is unambiguous."""
+    """Entries by id. A string also matches the number that it stands for, and vice versa, if that is unambiguous."""
 
     def __init__(self, ids: Iterable[int | str]):
         super().__init__((identity, n) for n, identity in enumerate(ids))
@@ -124,7 +124,7 @@ class _Found(dict):
             self._by_text[str(identity)] = None if str(identity) in self._by_text else n
 
     def find(self, value: Any) -> int | None:
-        """The number of an entry by its id; None if there is none."""
+        """The position of the entry with an id; None if there is none."""
         identity = _id(value)
         found = self.get(identity)
         if found is None and identity is not None:
@@ -152,16 +152,16 @@ def _images(path: str, images: list) -> tuple[dict[int | str, int], tuple[str, .
         elif image_id in index_of:
             other = images[index_of[image_id]].get('file_name')
             problems.append(
-                f'images[{number}], {shown(name)}: the id {shown(image_id)} belongs to {shown(other)} as well. Ids '
-                'of images must differ: where files are merged, give the images of the second one new ids, here and in '
-                'its annotations.'
+                f'images[{number}], {shown(name)}: the id {shown(image_id)} also belongs to {shown(other)}. Ids of '
+                'images must differ: if the file was merged from two, give the images of the second one new ids, in '
+                'images and in its annotations.'
             )
         elif not checking.is_text(name) or '\0' in name:
             problems.append(f'images[{number}], id {shown(image_id)}: {_about_name(image)}')
         elif not (height and width and height * width < _MOST_PIXELS):
             problems.append(
                 f'images[{number}], {shown(name)}: height is {shown(image.get("height"))} and width '
-                f'{shown(image.get("width"))}, expected pixels, and at most {_MOST_PIXELS} in all.'
+                f'{shown(image.get("width"))}, expected pixels, and at most {_MOST_PIXELS} per image.'
             )
         index_of.setdefault(image_id, number)
     checking.raise_problems(path, problems, len(images), 'entries of images')
@@ -171,11 +171,11 @@ def _images(path: str, images: list) -> tuple[dict[int | str, int], tuple[str, .
 
 
 def _about_name(image: Mapping) -> str:
-    message = f'file_name is {shown(image.get("file_name"))}, expected the name of a file.'
+    message = f'file_name is {shown(image.get("file_name"))}, expected a file name.'
     if 'file_name' in image or 'coco_url' not in image:
         return message
     return (
-        f'there is no file_name. LVIS names images by coco_url alone, here {shown(image["coco_url"])}: give each '
+        f'there is no file_name. In LVIS, images have a coco_url only, here {shown(image["coco_url"])}: give each '
         'entry a file_name, such as train2017/000000391895.jpg.'
     )
 
@@ -198,12 +198,12 @@ def _classes(path: str, categories: Any, annotations: list) -> tuple[tuple[str, 
         category_id, name = _id(entry.get('id')), entry.get('name')
         if not isinstance(category_id, int) or not checking.is_text(name):
             problems.append(
-                f'categories[{number}] is {shown(category, 80)}: expected {{"id": <number>, "name": <text>}}.'
+                f'categories[{number}] is {shown(category, 80)}: expected {{"id": <number>, "name": <string>}}.'
             )
         elif category_id in name_of:
             problems.append(
-                f'categories[{number}], {shown(name)}: the id {shown(category_id)} belongs to '
-                f'{shown(name_of[category_id])} as well.'
+                f'categories[{number}], {shown(name)}: the id {shown(category_id)} also belongs to '
+                f'{shown(name_of[category_id])}.'
             )
         else:
             name_of[category_id] = name
@@ -211,7 +211,7 @@ def _classes(path: str, categories: Any, annotations: list) -> tuple[tuple[str, 
     parents = _parents(categories, used)
     if parents:
         logging.warning(
-            '%s: the categories %s are not used as classes: they are parents of others, and have no instances.',
+            '%s: the categories %s are not used as classes: they are parents of others and have no instances.',
             *(path, checking.first_of([name_of.pop(parent) for parent in parents])),
         )
     _refuse_one_name_twice(path, name_of)
@@ -220,9 +220,9 @@ def _classes(path: str, categories: Any, annotations: list) -> tuple[tuple[str, 
 
 
 def _parents(categories: list, used: set) -> list[int]:
-    """Ids of categories without instances that are the parent of all others, or have the name of another one.
+    """Ids of categories without instances that are the parent of all others, or share a name with another one.
 
-    Roboflow begins its files with a supercategory of all others.
+    The first category in Roboflow's files is the parent of all others.
     """
     above = collections.Counter(c['supercategory'] for c in categories if isinstance(c.get('supercategory'), str))
     named = collections.Counter(category['name'] for category in categories)
@@ -242,7 +242,7 @@ def _refuse_one_name_twice(path: str, name_of: Mapping[int, str]) -> None:
         if name in first_id:
             problems.append(
                 f'the ids {shown(first_id[name])} and {shown(category_id)} both have the name {shown(name)}. Rename '
-                'one of them, or, if they mean the same, take one out and give its annotations the id of the other.'
+                'one of them, or, if they mean the same class, remove one and give its annotations the id of the other.'
             )
         first_id.setdefault(name, category_id)
     checking.raise_problems(path, problems, len(name_of), 'categories')
@@ -262,7 +262,7 @@ def _references(path: str, annotations: list, index_of: Mapping, class_of: Mappi
         image, its_class, crowd = images.find(image_id), categories.find(category_id), _crowd(annotation)
         if image is None:
             problems.append(
-                f'{_title(annotation, number)}: image_id is {shown(image_id)}, and images lists no such id. It lists '
+                f'{_title(annotation, number)}: image_id is {shown(image_id)}, which is not in images. It lists '
                 f'{listed[0]}.'
             )
         elif its_class is None:
@@ -284,21 +284,21 @@ def _references(path: str, annotations: list, index_of: Mapping, class_of: Mappi
     for found, key in ((images, 'image_id'), (categories, 'category_id')):
         if found.other_kind:
             logging.warning(
-                '%s: %d annotations have a text as %s where the list has the number, or the other way round; both are '
-                'taken as equal.',
+                '%s: %d annotations have a string as %s where the list has a number, or vice versa; both are treated '
+                'as equal.',
                 *(path, found.other_kind, key),
             )
     if twice:
         logging.warning(
             '%s: %d annotations have the id of an earlier one, such as %s. All are used; if the file was merged from '
-            'others, check that it does not hold instances twice.',
+            'others, check that it contains no instance twice.',
             *(path, sum(twice.values()), checking.first_of(list(twice))),
         )
     return image_of, classes, is_crowd
 
 
 def _crowd(annotation: Mapping) -> bool | None:
-    """Whether an annotation is marked as a crowd; None where its mark is neither 0 nor 1."""
+    """Whether an annotation is marked as a crowd; None if the mark is neither 0 nor 1."""
     mark = annotation.get('iscrowd')
     if isinstance(mark, str):
         mark = mark.strip().lower()

@@ -1,4 +1,4 @@
-"""Finds the files of a data set in COCO's format: its annotations, and each image that they list."""
+"""Finds the files of a data set in COCO's format: its annotations, and the images that they list."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _COCO, _ROBOFLOW = 'annotations/instances_{}.json', '{}/_annotations.coco.json'
 
 
 def find_annotations(root: str, split: str, annotations: str | None) -> str:
-    """Returns the path of the annotation file: COCO's place, Roboflow's, or the one that is set.
+    """Returns the path of the annotation file: the one that is set, or the one at COCO's or Roboflow's place.
 
     Raises:
-      UserError: if it is not there.
+      UserError: if it does not exist.
     """
     wanted = [annotations] if annotations else [place.format(split) for place in (_COCO, _ROBOFLOW)]
     for name in wanted:
@@ -58,7 +58,7 @@ def find_folder(root: str, split: str, images: str | None) -> str:
     """Returns the folder of the images.
 
     Raises:
-      UserError: if it is not there.
+      UserError: if it does not exist.
     """
     candidates = [images] if images else [split, f'images/{split}', 'images']
     for candidate in candidates:
@@ -73,22 +73,22 @@ def find_folder(root: str, split: str, images: str | None) -> str:
 
 
 def find_images(where: str, folder: str, names: Sequence[str], ids: Sequence[int | str]) -> tuple[str, ...]:
-    """Looks for all listed images.
+    """Finds the files of all listed images.
 
-    Names may have Windows' separators, or be absolute paths into the folder. A missing name is looked for in other
-    spellings: web tools write `%20` for a blank, and macOS stores accents apart from their letters.
+    Names may have Windows' separators, or be absolute paths within the folder. For a missing name, other spellings are
+    tried: web tools write `%20` for a space, and macOS stores accents apart from their letters.
 
     Args:
       where: the split, for messages.
-      folder: of the images.
-      names: as the annotation file has them.
-      ids: of the images, for messages.
+      folder: folder of the images.
+      names: file names in the annotation file.
+      ids: ids of the images, for messages.
 
     Returns:
       The name of each image's file, relative to the folder and within it.
 
     Raises:
-      UserError: if an image is not there, is listed twice, or its name leads out of the folder.
+      UserError: if an image is missing or listed twice, or its name leads out of the folder.
     """
     relative = [_within(folder, name) for name in names]
     outside = [name for name, inner in zip(names, relative, strict=True) if inner is None]
@@ -110,7 +110,7 @@ def find_images(where: str, folder: str, names: Sequence[str], ids: Sequence[int
     respelt = [pair for pair in zip(relative, found, strict=True) if pair[0] != pair[1]]
     if respelt:
         logging.warning(
-            '%s: %d images are found by another spelling of their names, such as %s for %s.',
+            '%s: %d images were found under another spelling of their names, such as %s for %s.',
             *(where, len(respelt), shown(respelt[0][1]), shown(respelt[0][0])),
         )
     _refuse_twice(where, found, ids)
@@ -144,7 +144,7 @@ class _Listing:
         return posixpath.basename(name) in self._names(posixpath.dirname(name))
 
     def other_spelling(self, name: str) -> str | None:
-        """The file that a name means in another spelling; None if there is none."""
+        """The file with this name in another spelling; None if there is none."""
         plain = urllib.parse.unquote(name)
         for spelling in (name, plain) if _within(self._folder, plain) == plain and '\0' not in plain else (name,):
             if self.has(spelling):
@@ -163,7 +163,7 @@ def _composed(name: str) -> str:
 
 
 def _hint(folder: str, names: Sequence[str], count: int) -> str:
-    """What to do about missing names, of `count` names in all; '' where nothing is known."""
+    """The remedy for missing names, out of `count` names; '' if none is known."""
     parts = [[part for part in re.split(r'[/\\]', name) if part] for name in names]
     above = posixpath.dirname(folder)
     listing = _Listing(above)
@@ -176,7 +176,7 @@ def _hint(folder: str, names: Sequence[str], count: int) -> str:
     if not there:
         return ''
     return (
-        f'{len(there)} of them are in {folder} by the last part of their names: write {shown(there[0])}, without '
+        f'{len(there)} of them are in {folder} under the last part of their names: write {shown(there[0])}, without '
         'folders, as file_name.'
     )
 
@@ -186,9 +186,9 @@ def _refuse_twice(where: str, files: Sequence[str], ids: Sequence[int | str]) ->
     for file, image_id in zip(files, ids, strict=True):
         if file in first:
             problems.append(
-                f'{shown(file)} is the image of the ids {shown(first[file])} and {shown(image_id)}. An image needs '
-                'one entry of images with all of its instances: take the later one out, and set the image_id of its '
-                f'annotations to {shown(first[file])}.'
+                f'{shown(file)} is the image of the ids {shown(first[file])} and {shown(image_id)}. Each image needs '
+                'exactly one entry in images: remove the later one, and set the image_id of its annotations to '
+                f'{shown(first[file])}.'
             )
         first.setdefault(file, image_id)
     checking.raise_problems(where, problems, len(files), 'entries of images')

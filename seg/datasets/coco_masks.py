@@ -1,4 +1,4 @@
-"""Turns the instances of COCO's annotation files into flat arrays: masks, boxes and areas."""
+"""Converts the instances of COCO's annotation files to flat arrays: masks, boxes and areas."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from seg.errors import UserError
 from seg.masks import runs as mask_runs
 from seg.masks.matching import paired_iou
 
-_CHUNK = 8192  # Instances that are turned into runs at a time, …
-_CHUNK_BYTES = 2**22  # … or so much of their compressed form, which takes some 50 times as much while it is read.
-_FAR = 20_000  # Pixels outside of the image beyond which a polygon is invalid.
-# Pixels along an outline. pycocotools keeps five steps of 8 bytes for each, and crashes where memory is short.
+_CHUNK = 8192  # Number of instances that are converted at a time, …
+_CHUNK_BYTES = 2**22  # … or bytes of their compressed form, whose conversion takes 50 times as much memory.
+_FAR = 20_000  # Pixels that a polygon may reach beyond the image.
+# Pixels along an outline. pycocotools allocates 5 x 8 bytes for each, and crashes if memory is short.
 _LONGEST = 4_000_000
 _POINT = 'a polygon of a single point'
 
@@ -46,10 +46,10 @@ class Instances(NamedTuple):
 
 
 class _Unusable(ValueError):
-    """An instance, or a part of one, without a usable mask; the text says why."""
+    """An instance, or a part of one, without a usable mask; the message is the reason."""
 
 
-@np.errstate(over='ignore', invalid='ignore')  # What overflows is found by its value.
+@np.errstate(over='ignore', invalid='ignore')  # Overflows are found by their values.
 def read(
     path: str,
     annotations: list,
@@ -59,25 +59,25 @@ def read(
     sizes: np.ndarray,
     title: Callable[[int], str],
 ) -> Instances:
-    """Turns annotations into arrays.
+    """Converts annotations to arrays.
 
-    Those without a usable mask are dropped. A line of the log counts them by reason and names the first five; another
-    one does so for instances that lose a part of their mask, or have it in another form than COCO's.
+    Instances without a usable mask are dropped. The log counts them by reason and names the first five, and likewise
+    those that lose a part of their mask, or whose mask is not in COCO's form.
 
     Args:
       path: the file, for messages.
-      annotations: as read from it. Each entry becomes None once it is read, to free its lists of numbers.
-      image_of: int64 [annotations], the image of each.
-      classes: int32 [annotations].
+      annotations: annotations of the file. Each entry is set to None after its conversion, to free its numbers.
+      image_of: int64 [annotations], the image of each annotation.
+      classes: int32 [annotations], 0 to K - 1.
       is_crowd: bool [annotations].
       sizes: int32 [images, 2], (height, width).
-      title: the name of an annotation by its number, for messages.
+      title: function from the position of an annotation to its name, for messages.
 
     Raises:
-      UserError: if there are annotations, and none has a usable mask.
+      UserError: if there are annotations, but none has a usable mask.
     """
     dropped, noted, replaced = _Tally(), _Tally(), _Tally()
-    # Empty arrays, for files without instances.
+    # Empty arrays, so that files without instances have a result as well.
     parts = [(np.zeros(0, np.int64), np.zeros([0, 4], np.float32), *(np.zeros(0, t) for t in ('f', 'i', 'q')))]
     order = np.argsort(image_of, kind='stable')
     for chunk, strings in _compressed_chunks(annotations, order, sizes[image_of], dropped, noted, title):
@@ -85,7 +85,7 @@ def read(
         runs, covered = mask_runs.from_strings(strings, size[:, 0] * size[:, 1])
         mask_boxes, pixels = mask_runs.boxes_and_areas(runs, size[:, 0])
         for place in np.flatnonzero(pixels == 0):
-            reason = 'a mask without a single pixel in the image'
+            reason = 'a mask without a pixel in the image'
             if covered[place] != size[place].prod():
                 reason = 'a damaged run-length encoding' if covered[place] < 0 else _NOT_COVERING
             dropped.add(reason, title(chunk[place]))
@@ -110,7 +110,7 @@ def read(
     where = f'{path}: %d of {len(annotations)} instances'
     dropped.log(f'{where} have no usable mask and are dropped')
     noted.log(f"{where} are kept, but their masks are not in COCO's form")
-    replaced.log(f'{where} have no valid box; the box of the mask is used')
+    replaced.log(f'{where} have no valid box; the bounding box of the mask is used')
     numbers, boxes, area, ends, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Instances(
         splits=np.searchsorted(image_of[numbers], np.arange(len(sizes) + 1)),
@@ -124,7 +124,7 @@ def read(
 
 
 def _compressed_chunks(annotations, order, sizes, dropped, noted, title):
-    """Yields numbers of annotations in this order, int64 [N], and the masks of each, in COCO's compressed form."""
+    """Yields positions of annotations in this order, int64 [N], and their masks in COCO's compressed form."""
     numbers, strings, stored = [], [], 0
     for number in order.tolist():
         height, width = sizes[number].tolist()
@@ -146,7 +146,7 @@ def _compressed_chunks(annotations, order, sizes, dropped, noted, title):
 
 
 class _Tally:
-    """Counts by reason, and the first five by name."""
+    """Counts instances by reason, and keeps the names of the first five."""
 
     def __init__(self):
         self._counts, self._named = collections.Counter(), []
@@ -173,14 +173,14 @@ class _Tally:
 # ---- Segmentations ---------------------------------------------------------------------------------------------------
 
 _NOT_COVERING = "run lengths whose sum is not the image's height times its width"
-_NO_NUMBERS = 'a polygon that is no list of numbers'
+_NO_NUMBERS = 'a polygon that is not a list of numbers'
 
 
 def _compressed(segmentation: Any, height: int, width: int) -> tuple[bytes, str]:
-    """A mask in COCO's compressed form, and what is odd about its own; '' for nothing.
+    """A mask in COCO's compressed form, and a note if its own form is not COCO's; otherwise ''.
 
     Raises:
-      _Unusable: if there is none, or it is damaged beyond use.
+      _Unusable: if there is no mask, or it is too damaged.
     """
     if segmentation is None:
         raise _Unusable('a box only, no segmentation')
@@ -194,13 +194,13 @@ def _compressed(segmentation: Any, height: int, width: int) -> tuple[bytes, str]
     if isinstance(segmentation[0], (int, float)):
         polygons = [segmentation]  # Some tools write one polygon without the list around it.
     elif len(segmentation) >= 3 and all(_is_pair(point) for point in segmentation):
-        note, polygons = 'pairs [x, y] in one list, taken as one polygon', [segmentation]
+        note, polygons = 'pairs [x, y] in one list, read as one polygon', [segmentation]
     outlines, reasons, reach = [], [], 0.0
     for polygon in polygons:
         try:
             outline = _outline(polygon)
             if len(polygons) == 1 and _are_run_lengths(outline, height, width):
-                note = 'run lengths in the place of a polygon, taken as such'
+                note = 'run lengths in place of a polygon, read as run lengths'
                 return _compressed_runs({'counts': outline}, height, width), note
             reach = max(reach, _reach(outline, height, width))
             outlines.append(outline)
@@ -209,12 +209,12 @@ def _compressed(segmentation: Any, height: int, width: int) -> tuple[bytes, str]
     if not outlines:
         raise _Unusable(reasons[0])
     longest = min(100 * (height + width), _LONGEST) + 4 * _FAR
-    # First a bound that costs nothing.
+    # The product is a bound that is fast to compute.
     if sum(map(len, outlines)) * reach > longest and sum(map(_length, outlines)) > longest:
         raise _Unusable('outlines of more than a hundred times around the image')
-    lost = [reason for reason in reasons if reason != _POINT]  # A point covers nothing.
+    lost = [reason for reason in reasons if reason != _POINT]  # A point covers no pixel.
     if lost:
-        note = f'{lost[0]}, a part that is left out'
+        note = f'{lost[0]}, a part that is omitted'
     return _merged(coco_mask.frPyObjects(outlines, height, width))['counts'], note
 
 
@@ -223,7 +223,7 @@ def _is_pair(value: Any) -> bool:
 
 
 def _outline(polygon: Any) -> np.ndarray:
-    """The numbers x0, y0, x1, y1, … of a polygon, float64; of pairs, too."""
+    """The numbers x0, y0, x1, y1, … of a polygon, which may consist of pairs; float64."""
     try:
         outline = np.asarray(polygon, np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -236,37 +236,37 @@ def _outline(polygon: Any) -> np.ndarray:
 
 
 def _are_run_lengths(outline: np.ndarray, height: int, width: int) -> bool:
-    """Whether these are the lengths of runs that cover the image, one of them longer than any coordinate can be."""
+    """Whether these are run lengths: they cover the image, and one of them is too large for a coordinate."""
     return outline.sum() == height * width and outline.max() > max(height, width) and not (outline % 1).any()
 
 
 def _reach(outline: np.ndarray, height: int, width: int) -> float:
-    """The greatest coordinate of an outline, after what makes it one was checked."""
+    """Checks an outline, and returns its largest absolute coordinate."""
     count = len(outline)
     if count % 2:
-        raise _Unusable('a polygon of an odd number of values')
+        raise _Unusable('a polygon with an odd number of values')
     if count == 2:
         raise _Unusable(_POINT)
     if count == 4:
-        raise _Unusable('a polygon of four numbers, which are two points or a box')
+        raise _Unusable('a polygon of four numbers, which is two points or a box')
     if not count:
         raise _Unusable('an empty polygon')
     reach = np.abs(outline).max()
     if not reach < max(height, width) + _FAR:  # Catches NaN, too.
         raise _Unusable('a polygon that reaches far out of the image')
     if reach <= 1 and (outline % 1).any():
-        raise _Unusable('coordinates from 0 to 1, where COCO has pixels')
+        raise _Unusable('coordinates from 0 to 1, but COCO has pixels')
     return reach
 
 
 def _length(outline: np.ndarray) -> float:
-    """Pixels along an outline, the longer of both directions for each edge."""
+    """Pixels along an outline: for each edge, the longer of its two extents."""
     points = outline.reshape(-1, 2)
     return np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
 
 
 def _merged(masks: list) -> dict[str, Any]:
-    """The union of compressed masks, in time that hardly grows with their number."""
+    """The union of compressed masks, merged in groups: one after another takes quadratic time."""
     while len(masks) > 1:
         masks = [coco_mask.merge(masks[n : n + 8]) for n in range(0, len(masks), 8)]
     return masks[0]
@@ -275,7 +275,7 @@ def _merged(masks: list) -> dict[str, Any]:
 def _compressed_runs(segmentation: Mapping, height: int, width: int) -> bytes:
     counts, size = segmentation.get('counts'), segmentation.get('size')
     if size is not None and (not isinstance(size, list) or size != [height, width]):
-        raise _Unusable('a run-length encoding of another size than the image')
+        raise _Unusable('a run-length encoding whose size is not the size of the image')
     if isinstance(counts, str):
         if len(counts) > 8 * (height * width + 2):  # A number has up to 8 characters.
             raise _Unusable('a damaged run-length encoding')
@@ -287,7 +287,7 @@ def _compressed_runs(segmentation: Mapping, height: int, width: int) -> bytes:
     except (TypeError, ValueError, OverflowError):
         runs = np.full(1, np.nan)
     if runs.ndim != 1 or not ((runs >= 0) & (runs % 1 == 0)).all():
-        raise _Unusable('run lengths that are no whole numbers')
+        raise _Unusable('run lengths that are not whole numbers')
     if runs.sum() != height * width:
         raise _Unusable(_NOT_COVERING)
     counts = runs.astype(np.int64).tolist()
@@ -298,7 +298,7 @@ def _compressed_runs(segmentation: Mapping, height: int, width: int) -> bytes:
 
 
 def _number(value: Any) -> float:
-    """A number as a float; NaN for all else, and where it is too large."""
+    """A number as a float; NaN for any other value, and for a number that is too large."""
     try:
         return float(value) if isinstance(value, (int, float)) else np.nan
     except OverflowError:
@@ -306,10 +306,10 @@ def _number(value: Any) -> float:
 
 
 def _boxes(entries: list, mask_boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes from the annotations where they make sense, else from the masks.
+    """Boxes from the annotations if they are valid, otherwise from the masks.
 
     Returns:
-      float32 [N, 4], and why the box of the mask is used, object [N] of texts; '' where it is not.
+      float32 [N, 4], and the reasons for using the boxes of masks, object [N] of str; '' for a box of its own.
     """
     given = np.full([len(entries), 4], np.nan)
     for place, entry in enumerate(entries):
@@ -322,7 +322,7 @@ def _boxes(entries: list, mask_boxes: np.ndarray, sizes: np.ndarray) -> tuple[np
     as_corners = np.clip(np.stack([y, x, height, width], axis=1), 0, limit)
     overlap, swapped = paired_iou(boxes, mask_boxes), paired_iou(as_corners, mask_boxes)
     wrong = np.full(len(entries), '', object)
-    wrong[~(overlap > 0)] = 'a box beside its mask'
-    wrong[(overlap < 0.5) & (swapped > 0.9)] = 'a box of two corners, where COCO has x, y, width, height'
+    wrong[~(overlap > 0)] = 'a box that does not overlap its mask'
+    wrong[(overlap < 0.5) & (swapped > 0.9)] = 'a box of two corners, but COCO has x, y, width, height'
     wrong[~((width > 0) & (height > 0) & np.isfinite(given).all(axis=1))] = 'no box, or an empty one'
     return np.where((wrong == '')[:, None], boxes, mask_boxes).astype(np.float32), wrong

@@ -16,14 +16,14 @@ PNG_COLOR_TYPES = {0: 'greyscale', 2: 'RGB', 3: 'palette', 4: 'greyscale with al
 
 
 class ImageHeader(NamedTuple):
-    """What the first bytes of an image file say.
+    """The header of an image file.
 
     Attributes:
       format: 'jpeg' or 'png'.
       height: in stored pixels.
       width: in stored pixels.
       color_type: PNG's colour type (a key of `PNG_COLOR_TYPES`); None for JPEG.
-      orientation: EXIF orientation, 1 (upright) to 8; 1 where the file says nothing.
+      orientation: EXIF orientation, 1 (upright) to 8; 1 if the file has none.
     """
 
     format: str
@@ -34,10 +34,10 @@ class ImageHeader(NamedTuple):
 
 
 def read_header(path: str) -> ImageHeader:
-    """Reads the header of a JPEG or PNG file; the whole file only where the header is long.
+    """Reads the header of a JPEG or PNG file; the whole file only if the header is long.
 
     Raises:
-      ValueError: if it is neither, or ends within the header, or is no regular file; says what was found.
+      ValueError: if it is neither, ends within the header, or is not a regular file; the message says what was found.
     """
     if kind := irregular(path):
         raise ValueError(f'it is {kind}, not a file')
@@ -50,7 +50,7 @@ def read_header(path: str) -> ImageHeader:
     try:
         return parse_header(head)
     except EOFError:
-        raise ValueError(f'the file is cut off within its header, after {len(head)} bytes') from None
+        raise ValueError(f'the file ends within its header, after {len(head)} bytes') from None
 
 
 def parse_header(head: bytes) -> ImageHeader:
@@ -70,8 +70,8 @@ def parse_header(head: bytes) -> ImageHeader:
     if not head:
         raise ValueError('the file is empty')
     known = {b'GIF8': 'a GIF', b'BM': 'a BMP', b'II*\0': 'a TIFF', b'MM\0*': 'a TIFF', b'RIFF': 'a WebP'}
-    found = next((name for magic, name in known.items() if head.startswith(magic)), 'no image that is known here')
-    raise ValueError(f'by its first bytes the file is {found}, not JPEG or PNG')
+    found = next((name for magic, name in known.items() if head.startswith(magic)), 'not a known image format')
+    raise ValueError(f'its first bytes are not those of a JPEG or PNG file: it is {found}')
 
 
 def _parse_jpeg(head: bytes) -> ImageHeader:
@@ -87,7 +87,7 @@ def _parse_jpeg(head: bytes) -> ImageHeader:
             continue
         (length,) = struct.unpack('>H', head[position + 2 : position + 4])
         body = head[position + 4 : position + 2 + length]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # Start of frame, whatever the coding.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # Start of frame, of any coding.
             if len(body) < 5:
                 raise EOFError
             height, width = struct.unpack('>HH', body[1:5])
@@ -112,7 +112,7 @@ def _exif_orientation(tiff: bytes) -> int:
 
 
 def decode_image(contents: tf.Tensor) -> tf.Tensor:
-    """Decodes a JPEG or PNG image as it is stored; an EXIF orientation is not applied.
+    """Decodes a JPEG or PNG image as stored; an EXIF orientation is not applied.
 
     Args:
       contents: scalar string, the bytes of the file.
@@ -121,11 +121,11 @@ def decode_image(contents: tf.Tensor) -> tf.Tensor:
       uint8 [H, W, 3]; grey images are repeated over the channels, alpha is dropped.
 
     Raises:
-      tf.errors.InvalidArgumentError: if the file is damaged, also if it is merely cut off.
+      tf.errors.InvalidArgumentError: if the file is damaged or incomplete.
     """
     image = tf.cond(
         tf.io.is_jpeg(contents),
-        # The decoder's default transform is a fast one that is off by a few grey levels.
+        # The decoder's default DCT is fast, but its errors are a few grey levels.
         lambda: tf.io.decode_jpeg(contents, channels=3, dct_method='INTEGER_ACCURATE'),
         lambda: tf.io.decode_png(contents, channels=3),
     )
@@ -135,11 +135,11 @@ def decode_image(contents: tf.Tensor) -> tf.Tensor:
 def decode_label(contents: tf.Tensor) -> tf.Tensor:
     """Decodes a label file: a PNG whose samples are class ids, in greyscale or as indices into a palette.
 
-    TensorFlow's decoder turns palette indices into colours, which do not tell the index where two entries share a
-    colour. A palette PNG stores its indices exactly as a greyscale PNG stores its samples, so the file is relabelled
-    as greyscale before it is decoded: the colour type and the header's checksum are rewritten, and the chunks between
-    header and pixels, the palette among them, are left out. This is exact for every palette, and stays in the graph:
-    no Python lock, nothing that op determinism would serialise.
+    TensorFlow's decoder returns a palette PNG's colours, which are ambiguous if two entries share a colour. But a
+    palette PNG stores its indices exactly as a greyscale PNG stores its samples. So the bytes are changed to greyscale
+    before decoding: the colour type and the header's checksum are replaced, and the chunks between header and pixels,
+    such as the palette, are removed. This is exact for every palette. It needs no Python in the graph, whose lock and
+    whose serial execution under op determinism would cost time.
 
     Args:
       contents: scalar string, the bytes of a PNG of 1, 2, 4, 8 or 16 bits per sample.
@@ -148,11 +148,11 @@ def decode_label(contents: tf.Tensor) -> tf.Tensor:
       int32 [H, W], the samples as stored (a 1-bit file gives 0 and 1).
 
     Raises:
-      tf.errors.InvalidArgumentError: if the file is damaged or no greyscale or palette PNG.
+      tf.errors.InvalidArgumentError: if the file is damaged, or not a greyscale or palette PNG.
     """
     is_png = tf.strings.substr(contents, 0, 8) == _PNG_SIGNATURE
     is_long = tf.strings.length(contents) >= 33  # Signature and header.
-    # A substring beyond the end would raise too, but with the whole file in the message.
+    # A substring beyond the end would also raise, but its message would contain the whole file.
     with tf.control_dependencies([tf.debugging.Assert(is_png & is_long, ['A label must be a PNG file.'])]):
         contents = tf.identity(contents)
     header = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, 33), tf.uint8), tf.int32)
@@ -173,12 +173,12 @@ def decode_label(contents: tf.Tensor) -> tf.Tensor:
         ]
     )
     samples = tf.io.decode_png(grey, channels=1, dtype=tf.uint16)[..., 0]
-    # The decoder stretches samples to the full range of 16 bits by repeating their bits.
+    # The decoder scales samples to the full range of 16 bits by repeating their bits.
     return tf.cast(tf.bitwise.right_shift(samples, tf.cast(16 - bit_depth, tf.uint16)), tf.int32)
 
 
 def label_bits(contents: tf.Tensor) -> tf.Tensor:
-    """Bits of each sample of a PNG file that `decode_label` has decoded; uint8."""
+    """Bits per sample of a PNG file that `decode_label` has decoded; uint8."""
     return tf.io.decode_raw(tf.strings.substr(contents, 24, 1), tf.uint8)[0]
 
 
@@ -186,7 +186,7 @@ _BYTES = [bytes([value]) for value in range(256)]
 
 
 def _crc_mask() -> tf.Tensor:
-    """What the checksum of a PNG header changes by, per byte, when its colour type goes from palette to greyscale."""
+    """The change of a PNG header's checksum, byte by byte, if its colour type changes from palette to greyscale."""
     blank = bytearray(b'IHDR' + bytes(13))
     before = zlib.crc32(blank)
     blank[4 + 9] = _PNG_PALETTE
@@ -194,7 +194,7 @@ def _crc_mask() -> tf.Tensor:
 
 
 def _first_pixel_chunk(contents: tf.Tensor) -> tf.Tensor:
-    """Byte position of a PNG's first IDAT chunk. (Each chunk: length, name, that many bytes, checksum.)"""
+    """Byte position of a PNG's first IDAT chunk. (A chunk consists of length, name, data and checksum.)"""
 
     def is_other(position):
         is_there = tf.debugging.Assert(position + 8 <= tf.strings.length(contents), ['A PNG without pixels.'])

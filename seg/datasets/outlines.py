@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-REACH = 1.5  # The atlas covers [-REACH, REACH] in both directions; every outline fits into the disc of radius 1.
+REACH = 1.5  # The atlas covers [-REACH, REACH] in both directions; every outline lies in the disc of radius 1.
 _CELLS = 96
 
 
@@ -52,21 +52,21 @@ def _polygon(corners):
 
 
 def _around(radii, turn=0.0):
-    """Corners at equal angles around the middle, with these radii in turn."""
+    """Corners at equal angles around the centre, with these radii in turn."""
     angles = 2 * np.pi * np.arange(len(radii)) / len(radii) + turn
     return np.stack([radii * np.sin(angles), radii * np.cos(angles)], axis=1)
 
 
-_ARM = 0.4  # Half the width of the cross' arms.
+_ARM = 0.4  # Half the width of the arms of a cross.
 _QUARTER = np.array([[_ARM, 0.93], [_ARM, _ARM], [0.93, _ARM]])
 
 _OUTLINES = {
     'disc': _disc,
-    # Sides along the axes, so that stretching makes a rectangle, not a rhombus.
+    # Sides parallel to the axes, so that stretching gives a rectangle, not a rhombus.
     'square': _polygon(_around(np.ones(4), np.pi / 4)),
     'triangle': _polygon(_around(np.ones(3), -np.pi / 2)),
     'ring': _ring,
-    # The four quarters of a cross are one quarter, turned.
+    # The four quarters of a cross are rotations of one.
     'cross': _polygon(
         np.concatenate([_QUARTER @ np.array([[c, s], [-s, c]]) for c, s in ((1, 0), (0, -1), (-1, 0), (0, 1))])
     ),

@@ -15,10 +15,10 @@ from seg.datasets.base import Dataset
 
 
 def warn_of_shared(train: Dataset, evaluation: Dataset) -> None:
-    """Warns of training images that are scored on.
+    """Warns of training images that are also evaluation images.
 
-    Images are the same where their files hold the same bytes (`image_path`), or, in data sets without files, where
-    their names and their pixels are the same.
+    Images are the same if their files have the same bytes (`image_path`), or, in data sets without files, if their
+    names and their pixels are equal.
     """
     if None in (train.info.num_examples, evaluation.info.num_examples):
         return
@@ -26,8 +26,8 @@ def warn_of_shared(train: Dataset, evaluation: Dataset) -> None:
     same = (_same_files if has_files else _same_images)(train, evaluation)
     if same:
         logging.warning(
-            '%d of the %d images of %s are in %s as well, such as %s. Scores on training images tell nothing about new '
-            'images. Let each image belong to one of the two only.',
+            '%d of the %d images of %s are also in %s, such as %s. Scores on training images do not show how well new '
+            'images are segmented. Put each image into one of the two only.',
             *(len(same), evaluation.info.num_examples, evaluation.info.name, train.info.name, checking.first_of(same)),
         )
 
@@ -50,12 +50,12 @@ def _same_files(train: Dataset, evaluation: Dataset) -> list[str]:
 def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
-    except OSError:  # Not there, or not on a local disk.
+    except OSError:  # Missing, or not on a local disk.
         return 0
 
 
 def _same_images(train: Dataset, evaluation: Dataset) -> list[str]:
-    """Names that occur in both, if the first few of them stand for the same pixels."""
+    """Names that occur in both, if the first few of these images have equal pixels."""
     train_index = {train.image_name(index): index for index in range(train.info.num_examples)}
     evaluation_index = {evaluation.image_name(index): index for index in range(evaluation.info.num_examples)}
     common = [name for name in evaluation_index if name in train_index]

@@ -1,4 +1,4 @@
-"""Procedural scenes: textured shapes on textured grounds, endless, without files."""
+"""Procedural scenes: textured shapes on textured backgrounds, endless, without files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from seg.structures import ClassHistogram, DatasetInfo
 _SPLITS = ('train', 'val')
 _VAL_EXAMPLES = 128
 _HISTOGRAM_EXAMPLES = 200
-_LARGEST = 0.56  # Of the shorter side of the frame.
-_COMMON = 0.3  # Most instances are larger than this part of the shorter side.
-_SMALL_SHARE = 0.04  # The others.
-_TURN = math.pi / 8  # Instances are turned by up to this angle either way.
-_RELIEF = 0.4  # Part of the brightness that the slope of a relief adds or takes.
+_LARGEST = 0.56  # Largest extent of an instance, as a fraction of the scene's shorter side.
+_COMMON = 0.3  # Most instances are larger than this fraction of the shorter side.
+_SMALL_SHARE = 0.04  # Fraction of the others.
+_TURN = math.pi / 8  # Instances are rotated by up to this angle in either direction.
+_RELIEF = 0.4  # Fraction of the brightness that the slope of a relief adds or subtracts.
 _DRAWS = 28  # Random numbers per layer.
 _NOISE_CELLS = 12  # Cells of the smooth noise along each side.
 _TEXTURES = 4  # Stripes, checkers, a gradient, smooth noise.
@@ -44,7 +44,7 @@ def shapes(
     min_object_size: float = 12.0,
     noise: float = 6.0,
 ) -> Shapes:
-    """Endless drawn scenes of seven textured shapes that hide one another; needs no files.
+    """Endless drawn scenes of textured shapes, of seven classes, that occlude one another; needs no files.
 
     A scene is a function of (seed, split, index) alone. Scenes of `val` do not depend on the seed, so that all runs
     are scored on the same images, and no scene belongs to both splits.
@@ -58,7 +58,7 @@ def shapes(
       min_objects: least number of instances drawn.
       max_objects: greatest number of instances drawn.
       min_object_size: least extent of an instance, in pixels. Most have an extent between 0.3 and 0.56 of the
-        shorter side of the frame.
+        scene's shorter side.
       noise: amplitude of the uniform pixel noise, in grey levels of 255.
 
     Raises:
@@ -96,25 +96,25 @@ def shapes(
 class Shapes(Dataset):
     """The data set made by `shapes`.
 
-    Examples have `image` uint8 [H, W, 3], and by the target:
+    Examples have `image` uint8 [H, W, 3], and for the target
     - label_map: `label` int32 [H, W].
     - instances: `boxes` float32 [N, 4] (y0, x0, y1, x1, around the visible pixels), `classes` int32 [N], `is_crowd`
-      bool [N], `area` float32 [N] (visible pixels), `masks` int32 [N, (ends)], the visible pixels see `seg.masks.runs`.
-      Instances of which nothing is visible are left out.
+      bool [N], `area` float32 [N] (visible pixels), `masks` int32 [N, (ends)] (visible pixels, see `seg.masks.runs`).
+      Instances without a visible pixel are omitted.
     """
 
     def __init__(self, split, seed, target, size, num_examples, objects, min_object_size, noise):
-        objects_only = target == 'instances'
-        names = outlines.NAMES if objects_only else ('background', *outlines.NAMES)
+        without_background = target == 'instances'
+        names = outlines.NAMES if without_background else ('background', *outlines.NAMES)
         self.info = DatasetInfo(
             name=f'shapes/{split}',
             class_names=names,
             num_examples=num_examples,
             max_size=size,
-            colors=(instance_palette if objects_only else voc_palette)(len(names)),
+            colors=(instance_palette if without_background else voc_palette)(len(names)),
         )
         self._split, self._target, self._size = split, target, size
-        self._objects, self._min_object_size, self._noise = objects, min_object_size, noise
+        self._counts, self._min_object_size, self._noise = objects, min_object_size, noise
         # The two splits draw from different random keys, whatever the seed.
         self._key = (_SPLITS.index(split) << 32) + (seed % 2**32 if split == 'train' else 0)
         self._atlas = outlines.atlas()
@@ -148,19 +148,19 @@ class Shapes(Dataset):
         return {'image': image, **self._instances(owner, classes)}
 
     def _instances(self, owner, classes):
-        """From the visible instance of each pixel (0 is ground) to the visible instances."""
+        """The visible instances, from the instance that is visible at each pixel (0 is background)."""
         numbers, masks = ragged.from_labels(owner)
         return instances(masks, tf.gather(classes, numbers - 1), self._size[0])
 
     def _draw(self, index):
-        """Returns image uint8 [H, W, 3], label int32 [H, W], owner int32 [H, W] (0 = ground), classes int32 [N]."""
+        """Returns image uint8 [H, W, 3], label int32 [H, W], owner int32 [H, W] (0 = background), classes int32 [N]."""
         height, width = self._size
-        layers = self._objects[1] + 1  # The ground, then the instances from back to front.
+        layers = self._counts[1] + 1  # The background, then the instances from back to front.
         seeds = [
             tf.stack([tf.constant(self._key + (part << 40), tf.int64), tf.cast(index, tf.int64)]) for part in (0, 1, 2)
         ]
         draw = functools.partial(tf.random.stateless_uniform, alg='philox')
-        # One row of numbers in [0, 1) per layer; `take` hands out the columns.
+        # One row of numbers in [0, 1) per layer; `take` returns the next column.
         columns = iter(tf.unstack(draw([layers, _DRAWS], seeds[0]), axis=1))
         take = functools.partial(next, columns)
 
@@ -168,8 +168,8 @@ class Shapes(Dataset):
         coverage = tf.clip_by_value(0.5 - distance, 0.0, 1.0)
         shadow = tf.clip_by_value(1.0 - distance / (0.04 * min(self._size)), 0.0, 1.0)
         label, owner = tf.zeros([height, width], tf.int32), tf.zeros([height, width], tf.int32)
-        depth = tf.zeros([height, width])  # How far inside its outline the visible instance is, in pixels.
-        clear = tf.ones([height, width])  # How much of what lies behind is still seen, front to back.
+        depth = tf.zeros([height, width])  # Distance in pixels from the outline of the visible instance, inwards.
+        clear = tf.ones([height, width])  # Transmittance of the layers so far, from front to back.
         shares = []
         for number in reversed(range(layers - 1)):
             inside = (distance[number] < 0) & (owner == 0)
@@ -196,7 +196,7 @@ class Shapes(Dataset):
     def _place(self, take):
         """Returns classes int32 [N] and every pixel's distance to each outline in pixels, < 0 inside, [N, H, W]."""
         height, width = self._size
-        least, most = self._objects
+        least, most = self._counts
         count = least + tf.cast(take()[0] * (most - least + 1), tf.int32)
         classes = tf.cast(take()[1:] * len(outlines.NAMES), tf.int32)
 
@@ -207,10 +207,10 @@ class Shapes(Dataset):
             self._min_object_size + within * (common - self._min_object_size),
             common + within * (largest - common),
         )
-        # Large instances mostly lie behind small ones, so that few instances are hidden altogether.
+        # Large instances are mostly behind small ones, so that few instances are hidden completely.
         extent = tf.gather(extent, tf.argsort(extent * (0.6 + 0.8 * take()[1:]), direction='DESCENDING'))
         radius = extent / 2
-        # Each instance has a cell of a grid as its own, from which it may stray, so that few scenes are one heap.
+        # Each instance starts from a cell of its own in a grid and is shifted at random, so that few are in one place.
         columns = math.ceil(math.sqrt(most))
         rows = math.ceil(most / columns)
         cell = tf.argsort(take()[1:])
@@ -221,7 +221,7 @@ class Shapes(Dataset):
         angle = (take()[1:] - 0.5) * (2 * _TURN)
         stretch = tf.exp((take()[1:] - 0.5) * 0.3)  # The longer axis is at most 1.16 times the shorter.
 
-        # From a pixel of the frame to a position in the atlas, whose pixel centres cover [-REACH, REACH].
+        # From a pixel of the scene to a position in the atlas, whose pixel centres cover [-REACH, REACH].
         cells = self._atlas.shape[1]
         per_radius = cells / (2 * outlines.REACH)
         cos, sin = tf.cos(angle) / radius * per_radius, tf.sin(angle) / radius * per_radius
@@ -261,7 +261,7 @@ class Shapes(Dataset):
     def _colors(self, take):
         """Returns the mean of the two colours of every layer and half their difference, [layers, 3] each."""
         middle = 40.0 + 175.0 * tf.stack([take(), take(), take()], axis=1)
-        # No instance may melt into the ground: colours too close are pushed away from the ground's.
+        # Instances must differ from the background: colours too close to its own are moved away from it.
         apart = middle - middle[:1]
         length = tf.norm(apart, axis=1, keepdims=True)
         middle = middle[:1] + apart * tf.maximum(1.0, 100.0 / tf.maximum(length, 1.0))
@@ -271,7 +271,7 @@ class Shapes(Dataset):
 
 
 def _relief(depth, draw):
-    """Brightness of a relief that rises from each outline inwards, lit from about above, [H, W]."""
+    """Brightness of a relief that rises inwards from each outline and is lit roughly from above, [H, W]."""
     angle = (draw - 0.5) * (2 * _TURN)
     padded = tf.pad(depth, [[1, 1], [1, 1]], 'SYMMETRIC')
     down, across = padded[2:, 1:-1] - padded[:-2, 1:-1], padded[1:-1, 2:] - padded[1:-1, :-2]

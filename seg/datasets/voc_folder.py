@@ -1,4 +1,4 @@
-"""Folders in the layout of PASCAL VOC: where they are, their splits and their class names."""
+"""Folders in the layout of PASCAL VOC: their place, their splits and their class names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def split_paths(root: str, split: str) -> list[str]:
 
 
 def find_root(data_dir: str, needed: Sequence[str]) -> str:
-    """Returns the folder that holds the needed ones, at or under `data_dir`.
+    """Returns the folder that holds the `needed` folders, at or under `data_dir`.
 
     Raises:
       UserError: if there is none.
@@ -58,7 +58,7 @@ def _read_lines(path: str) -> list[str]:
 
 
 def read_split(root: str, split: str) -> list[str]:
-    """Names of all lists of the split, each once.
+    """Names in all lists of the split, each name once.
 
     Raises:
       UserError: if a list is missing or empty.
@@ -80,10 +80,10 @@ def read_split(root: str, split: str) -> list[str]:
 
 
 def read_class_names(root: str) -> tuple[str, ...]:
-    """Class names by id: those of the folder, else those of PASCAL VOC.
+    """Class names by id, from the folder, or of PASCAL VOC if the folder has none.
 
     Raises:
-      UserError: if the file of names is empty, names a class twice or leaves one out.
+      UserError: if the file of names is empty, names a class twice or has an empty line.
     """
     path = posixpath.join(root, NAMES)
     if not tf.io.gfile.exists(path):
@@ -92,15 +92,15 @@ def read_class_names(root: str) -> tuple[str, ...]:
     while names and not names[-1]:
         names.pop()
     twice = sorted({name for name in names if names.count(name) > 1})
-    trouble = None
+    fault = None
     if not names:
-        trouble = 'is empty'
+        fault = 'is empty'
     elif '' in names:
-        trouble = f'has an empty line {names.index("") + 1}, which would shift all later ids'
+        fault = f'has an empty line {names.index("") + 1}, which would shift all later ids'
     elif twice:
-        trouble = f'names {shown(twice[0])} twice'
+        fault = f'names {shown(twice[0])} twice'
     elif len(names) > IGNORE_LABEL:
-        trouble = f'has {len(names)} names; the id {IGNORE_LABEL} means ignored, so that at most {IGNORE_LABEL} fit'
-    if trouble:
-        raise UserError(f'{path} {trouble}. Expected one class name per line, id 0 first.')
+        fault = f'has {len(names)} names; the id {IGNORE_LABEL} means ignored, so there may be at most {IGNORE_LABEL}'
+    if fault:
+        raise UserError(f'{path} {fault}. Expected one class name per line, id 0 first.')
     return tuple(names)

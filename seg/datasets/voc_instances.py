@@ -15,15 +15,15 @@ from seg.datasets.voc_label_maps import VocLabelMaps
 from seg.masks import ragged
 from seg.structures import Annotations
 
-_KIND = 'map of instances'
-_LEAST_SHARE = 0.9  # Of an instance's pixels that have its class; with less, the two maps do not fit.
+_KIND = 'instance map'
+_LEAST_SHARE = 0.9  # Least fraction of an instance's pixels with its class; below it, the two maps do not match.
 
 
 class VocInstances(VocLabelMaps):
     """The data set made by `voc_layout` with the target 'instances'.
 
     Examples have `image` uint8 [H, W, 3] and, for N instances, `boxes` float32 [N, 4] (y0, x0, y1, x1, around the
-    pixels), `classes` int32 [N] (the label's id less 1), `is_crowd` bool [N], all False, `area` float32 [N] (pixels)
+    pixels), `classes` int32 [N] (the label's id minus 1), `is_crowd` bool [N], all False, `area` float32 [N] (pixels)
     and `masks` int32 [N, (ends)], see `seg.masks.runs`. The ignored border belongs to no instance.
     """
 
@@ -34,13 +34,13 @@ class VocInstances(VocLabelMaps):
     def __init__(self, root: str, split: str, class_names: Sequence[str], stems: Sequence[str], decode_all: bool):
         super().__init__(root, split, class_names, stems, decode_all)
         self._number_paths = self._find_files(voc_folder.OBJECTS, ('.png',), _KIND)
-        self._has_instances = False  # Known when the maps were decoded.
+        self._has_instances = False  # Set when the maps are decoded.
 
     def verify(self) -> None:
-        """As `VocLabelMaps.verify`, and decodes the maps of instances as well.
+        """Does the same as `VocLabelMaps.verify`, and decodes the instance maps as well.
 
         Raises:
-          UserError: also if no map that was decoded has an instance.
+          UserError: also if none of the decoded maps has an instance.
         """
         super().verify()
         if self._decode_all:
@@ -67,7 +67,7 @@ class VocInstances(VocLabelMaps):
         )
         ids, masks, counts = _instances_and_counts(label, owner, len(self._class_names))
         classes = tf.argmax(counts, axis=1, output_type=tf.int32)
-        known = tf.where(classes > 0)[:, 0]  # Without instances of background alone, which `verify` reports.
+        known = tf.where(classes > 0)[:, 0]  # Instances of background alone are omitted; `verify` reports them.
         masks, classes = tf.gather(masks, known), tf.gather(classes, known) - 1
         return instances(masks, classes, tf.shape(label)[0]), tf.shape(label)
 
@@ -88,10 +88,10 @@ class VocInstances(VocLabelMaps):
                 tf.io.read_file(label_path), tf.io.read_file(path), tf.constant(len(self._class_names))
             )
         except tf.errors.OpError as error:
-            return checking.damage(path, error, 'take its name out of the split')
+            return checking.damage(path, error, 'remove its name from the split')
         ids, shares = ids.numpy(), shares.numpy()
         most = shares.max(axis=1, initial=0)
-        # A border may have the number 255 in a map of 16 bits as well, where all of it is ignored.
+        # A border may have the number 255 in a map of 16 bits as well, if all of it is ignored.
         border = (ids == IGNORE_LABEL) & (most == 0)
         wrong = np.flatnonzero(~border & ((shares.argmax(axis=1) == 0) | (most < _LEAST_SHARE * shares.sum(axis=1))))
         if not wrong.size:
@@ -99,16 +99,17 @@ class VocInstances(VocLabelMaps):
             return counts
         named = ', '.join(self._class_names[n] for n in np.flatnonzero(shares[wrong[0]]))
         return (
-            f'{path}: {len(wrong)} of {len(ids)} instances have no class of their own, such as number {ids[wrong[0]]}, '
-            f'which covers {named or "ignored pixels only"} in {label_path}. Each instance needs a number of its own, '
-            'and one class for all of its pixels.'
+            f'{path}: {len(wrong)} of {len(ids)} instances have no single class, such as number {ids[wrong[0]]}, '
+            f'which covers {named or "ignored pixels only"} in {label_path}. Each instance needs its own number, and '
+            'all of its pixels the same class.'
         )
 
 
 def _decode_pair(label, owner):
-    """Decodes a label and a map of instances, int32 [H, W] each; 0 is no instance.
+    """Decodes a label map and an instance map, int32 [H, W] each; 0 marks pixels without an instance.
 
-    The number 255 is the ignored border in maps of up to 8 bits, as in PASCAL VOC. Deeper ones have room for more.
+    The number 255 is the ignored border in maps of up to 8 bits, as in PASCAL VOC. Maps of 16 bits may have instances
+    with this number.
     """
     label, numbers = image_files.decode_label(label), image_files.decode_label(owner)
     fits = tf.reduce_all(tf.shape(label) == tf.shape(numbers))

@@ -20,7 +20,7 @@ from seg.errors import UserError, shown
 from seg.structures import ClassHistogram, DatasetInfo
 
 _IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png')
-_DARK = 64  # An image of 8 bits without a value this high is nearly black.
+_DARK = 64  # An image whose values (8 bits) are all lower is nearly black.
 
 
 class VocLabelMaps(Dataset):
@@ -28,12 +28,12 @@ class VocLabelMaps(Dataset):
 
     Examples have `image` uint8 [H, W, 3] and `label` int32 [H, W]: class ids, 255 where ignored.
 
-    The constructor lists the files, `info` reads their headers, and `verify()` decodes them. It counts the class
-    histogram on the way, so that nothing is decoded twice.
+    The constructor lists the files, `info` reads their headers, and `verify()` decodes them. In doing so it counts the
+    class histogram, so that nothing is decoded twice.
     """
 
-    _first_class = 0  # Of the labels' ids; ids below are no class.
-    _too_few = 'which leaves nothing to tell apart. Name the background as well, and label it with an id of its own'
+    _first_class = 0  # First id of a class in the labels.
+    _too_few = 'which leaves nothing to distinguish. Name the background as well, and label it with its own id'
 
     def __init__(self, root: str, split: str, class_names: Sequence[str], stems: Sequence[str], decode_all: bool):
         self._root, self._split, self._stems, self._decode_all = root, split, tuple(stems), decode_all
@@ -51,7 +51,7 @@ class VocLabelMaps(Dataset):
         """Facts about the split.
 
         Raises:
-          UserError: if a header can't be read, or image and label differ in size.
+          UserError: if a header cannot be read, or image and label differ in size.
         """
         headers = self._headers
         return DatasetInfo(
@@ -78,15 +78,15 @@ class VocLabelMaps(Dataset):
         label_path = tf.gather(self._label_paths, index)
         label = image_files.decode_label(tf.io.read_file(label_path))
         fits = tf.reduce_all(tf.shape(image)[:2] == tf.shape(label))
-        told = ['Image and label differ in size:', label_path, tf.shape(image), tf.shape(label)]
-        with tf.control_dependencies([tf.debugging.Assert(fits, told)]):
+        message = ['Image and label differ in size:', label_path, tf.shape(image), tf.shape(label)]
+        with tf.control_dependencies([tf.debugging.Assert(fits, message)]):
             return {'image': tf.identity(image), 'label': tf.identity(label)}
 
     def verify(self) -> None:
         """Checks every file of the split, by decoding it unless the setting `verify` is off.
 
         Raises:
-          UserError: names the first five files that can't be used, what is wrong with each, and what to do.
+          UserError: names the first five files that cannot be used, the fault of each, and the remedy.
         """
         _ = self.info
         if self._decode_all and self._histogram is None:
@@ -96,18 +96,18 @@ class VocLabelMaps(Dataset):
         """Pixels by class of the whole split; decodes the labels if `verify()` has not done so.
 
         Raises:
-          UserError: if a label can't be decoded or is out of range.
+          UserError: if a label cannot be decoded or is out of range.
         """
         if self._histogram is None:
             self._histogram = self._count(check_images=False)
         return ClassHistogram(*(counts[self._first_class :] for counts in self._histogram))
 
     def _find_files(self, folder: str, endings: Sequence[str], kind: str) -> list[str]:
-        """Returns the file of every listed name, the first of `endings` that is there."""
+        """Returns the file of every listed name, with the first of the `endings` that exists."""
         files = {}
         for below in {posixpath.dirname(stem) for stem in self._stems}:
             if below.startswith('/') or '..' in below.split('/'):
-                continue  # A path out of the folder is no name.
+                continue  # The name leads out of the folder.
             for name in checking.listed(posixpath.join(self._root, folder, below)):
                 stem, ending = posixpath.splitext(posixpath.join(below, name))
                 files.setdefault(stem, {})[ending.lower()] = f'{stem}{ending}'
@@ -119,12 +119,12 @@ class VocLabelMaps(Dataset):
             plain = _plain_name(missing[0])
             if plain != missing[0] and self._is_there(folder, plain, endings):
                 there = (
-                    f' Names are listed one a line, without folder, ending or anything behind: {plain!r}, not '
+                    f' Expected one name per line, without folder, ending or anything after it: {plain!r}, not '
                     f'{shown(missing[0])}.'
                 )
             raise UserError(
                 f'{self._where}: {len(missing)} of {len(self._stems)} listed names have no {kind} in '
-                f'{posixpath.join(self._root, folder)}: {named}.{there} Add the files, or take the names out of '
+                f'{posixpath.join(self._root, folder)}: {named}.{there} Add the files, or remove the names from '
                 f'{" and ".join(voc_folder.split_paths(self._root, self._split))}.'
             )
         return [
@@ -137,41 +137,41 @@ class VocLabelMaps(Dataset):
 
     @functools.cached_property
     def _headers(self) -> list[image_files.ImageHeader]:
-        """Headers of all images, after image and label were compared."""
+        """Headers of all images. Compares the sizes of images and labels."""
         checked = list(checking.in_threads(self._check_headers, len(self._stems), f'{self._where}: reading headers'))
         self._raise_problems([item for item in checked if isinstance(item, str)])
         checking.warn_of_turned(self._where, self._stems, checked)
         return checked
 
     def _label_files(self, index: int) -> list[tuple[str, str]]:
-        """The label files of an example, and what each is called."""
+        """The label files of an example, and the term for each in messages."""
         return [(self._label_paths[index], 'label')]
 
     def _check_headers(self, index: int) -> image_files.ImageHeader | str:
-        """The header of an image, or what is wrong with it or with its label files."""
+        """The header of an image, or the fault of the image or of its label files."""
         image = None
         for path, kind in ((self._image_paths[index], 'image'), *self._label_files(index)):
             try:
                 header = image_files.read_header(path)
             except (ValueError, tf.errors.OpError) as error:
-                return f'{path}: no readable {kind}: {error}. Replace the file, or take its name out of the split.'
+                return f'{path}: not a readable {kind}: {error}. Replace the file, or remove its name from the split.'
             image = image or header
             if kind != 'image' and (problem := self._compare(index, image, header, path, kind)):
                 return problem
         return image
 
     def _compare(self, index: int, image, label, path: str, kind: str) -> str | None:
-        """What is wrong with a label file, judged by its header and the header of the image."""
+        """The fault of a label file, from its header and the header of the image."""
         if label.format != 'png':
             return f'{path}: the {kind} is a JPEG file, which blurs ids. Save it as greyscale or palette PNG.'
         if label.color_type not in (0, 3):
             return (
                 f'{path}: the {kind} is a PNG of type {image_files.PNG_COLOR_TYPES.get(label.color_type, "?")}. '
-                'Expected greyscale or palette, each sample an id; turn colours into ids and save it again.'
+                'Expected greyscale or palette, where each sample is an id: convert colours to ids and save it again.'
             )
         if (image.height, image.width) != (label.height, label.width):
             turned = image.orientation >= 5 and (image.width, image.height) == (label.height, label.width)
-            mend = (
+            remedy = (
                 f'The image has EXIF orientation {image.orientation}, which is not applied here: turn its stored '
                 'pixels (for example by ImageMagick: mogrify -auto-orient).'
                 if turned
@@ -179,7 +179,7 @@ class VocLabelMaps(Dataset):
             )
             return (
                 f'{path}: the {kind} is {label.width}x{label.height} pixels, the image {self._image_paths[index]} is '
-                f'{image.width}x{image.height} (width x height). {mend}'
+                f'{image.width}x{image.height} (width x height). {remedy}'
             )
         return None
 
@@ -216,16 +216,16 @@ class VocLabelMaps(Dataset):
         occurring, absent = np.flatnonzero(pixels), np.flatnonzero(pixels == 0)
         if len(occurring) < 2:
             values = [*occurring.tolist(), *([IGNORE_LABEL] if total.ignored else [])]
-            mend = 'Label the pixels of each class with its id'
+            remedy = 'Label the pixels of each class with its id'
             if total.ignored:
-                mend = (
+                remedy = (
                     f'{IGNORE_LABEL} is ignored. If it marks a class, write its id instead, such as {absent[0]} for '
                     f'{shown(self._class_names[absent[0]])}'
                 )
             raise UserError(
                 f'{self._where}: all labels hold {" and ".join(map(str, values))} only'
                 f'{"".join(f" (class {shown(self._class_names[n])})" for n in occurring)}, so that there is nothing to '
-                f'tell apart. {mend}.'
+                f'distinguish. {remedy}.'
             )
         two = [
             stem
@@ -241,8 +241,8 @@ class VocLabelMaps(Dataset):
         names = posixpath.join(self._root, voc_folder.NAMES)
         if absent.size and not tf.io.gfile.exists(names):
             logging.warning(
-                '%s: there is no %s, so the classes are the %d of PASCAL VOC, of which %s do not occur. If yours are '
-                'others, name them there, one a line.',
+                '%s: there is no %s, so the classes are the %d of PASCAL VOC, of which %s do not occur. If you have '
+                'other classes, write their names into this file, one per line.',
                 *(self._where, names, len(pixels), checking.first_of(absent.tolist())),
             )
         dark = [
@@ -252,8 +252,8 @@ class VocLabelMaps(Dataset):
         ]
         if dark:
             logging.warning(
-                '%s: %d of %d images are nearly black, such as %s: no value is above %d of 255. Images of 16 bits '
-                'are read by their 8 highest ones: where a camera gave 12, stretch the values to all 16.',
+                '%s: %d of %d images are nearly black, such as %s: no value is above %d of 255. Of images of 16 bits '
+                'only the 8 highest bits are read: if a camera has fewer, such as 12, scale its values to 16 bits.',
                 *(self._where, len(dark), len(counts), checking.first_of(dark), _DARK - 1),
             )
 
@@ -266,7 +266,7 @@ class VocLabelMaps(Dataset):
             path = self._label_paths[index]
             counts = _count_samples(tf.io.read_file(path)).numpy()
         except tf.errors.OpError as error:
-            return checking.damage(path, error, 'take its name out of the split')
+            return checking.damage(path, error, 'remove its name from the split')
         num_classes, ignored = len(self._class_names), int(counts[IGNORE_LABEL])
         counts[IGNORE_LABEL] = 0
         unknown = np.flatnonzero(counts[num_classes:]) + num_classes
@@ -278,19 +278,19 @@ class VocLabelMaps(Dataset):
         )
 
     def _out_of_range(self, path: str, item: _Counts, total: _Counts) -> str:
-        """What is wrong with a label that holds values beyond the classes, and what to do, by what the others hold."""
+        """Describes a label with values that are not classes, with a remedy that depends on the other labels."""
         num_classes, unknown = len(self._class_names), sorted(total.unknown)
         found = [f'{value} ({pixels} pixels)' for value, pixels in sorted(item.unknown.items())]
         names = posixpath.join(self._root, voc_folder.NAMES)
-        origin = names if tf.io.gfile.exists(names) else f'PASCAL VOC, since there is no {names}'
-        mend = 'Change the labels, or name the missing classes there'
+        origin = names if tf.io.gfile.exists(names) else f'PASCAL VOC, because there is no {names}'
+        remedy = 'Change the labels, or add names for the missing classes there'
         if unknown == [num_classes] and not total.classes[0]:
-            mend = 'The labels seem to begin at 1: subtract 1 from each but 255, or name class 0 there'
+            remedy = 'The labels seem to start at 1: subtract 1 from each except 255, or add a name for class 0 there'
         elif num_classes == 2 and len(unknown) == 1 and total.classes[0] and not total.classes[1]:
-            mend = f'If {unknown[0]} marks {shown(self._class_names[1])}, write 1 instead'
+            remedy = f'If {unknown[0]} marks {shown(self._class_names[1])}, write 1 instead'
         return (
             f'{path}: label values out of range: {", ".join(found[: checking.SHOWN])}. Classes are '
-            f'0..{num_classes - 1} from {origin}; {IGNORE_LABEL} is ignored. {mend}.'
+            f'0..{num_classes - 1} from {origin}; {IGNORE_LABEL} is ignored. {remedy}.'
         )
 
     def _raise_problems(self, problems: Sequence[str]) -> None:
@@ -300,12 +300,12 @@ class VocLabelMaps(Dataset):
 class _Counts(NamedTuple):
     classes: np.ndarray  # int64 [num_classes], pixels of each class.
     ignored: int
-    unknown: collections.Counter[int]  # Pixels by value, of values that are no class.
-    greatest: int | None = None  # Of the image's values; None if it was not decoded.
+    unknown: collections.Counter[int]  # Pixels by value, of values that are not classes.
+    greatest: int | None = None  # Largest value of the image; None if it was not decoded.
 
 
 def _plain_name(line: str) -> str:
-    """A name without the path, the ending and the labels that lists of other tools have beside it."""
+    """A name without its path, its ending and what follows it in lists of other tools, such as labels."""
     words = line.split()
     return posixpath.splitext(posixpath.basename(words[0]))[0] if words else line
 

@@ -29,14 +29,14 @@ def voc_layout(
     - for instances, `SegmentationObject/<name>.png`: the number of each pixel's instance, from 1 on; 0 is background,
       and in maps of 8 bits 255 is ignored (maps of 16 bits have room for more). An instance's class is the most common
       one of its pixels in `SegmentationClass`,
-    - `ImageSets/Segmentation/<split>.txt`: the names of the split, one a line; `city/1` for files in folders `city`,
-    - `class_names.txt`: the class names, one a line, id 0 first. Without it the classes are the 21 of PASCAL VOC.
+    - `ImageSets/Segmentation/<split>.txt`: the names of the split, one per line; `city/1` for files in folders `city`,
+    - `class_names.txt`: the class names, one per line, id 0 first. Without it the classes are the 21 of PASCAL VOC.
 
-    Images and labels are taken as stored: an EXIF orientation is not applied, for label tools write plain PNGs. Where
-    it makes image and label differ in size, the message says so.
+    Images and labels are read as stored: an EXIF orientation is not applied, because label tools write PNGs without it.
+    If image and label differ in size for this reason, the message says so.
 
     Args:
-      data_dir: that folder, or a folder that holds it as `VOC2012` or `VOCdevkit/VOC2012`. None, for `--topology`
+      data_dir: this folder, or a folder that holds it as `VOC2012` or `VOCdevkit/VOC2012`. None, for `--topology`
         only: the classes and image sizes of PASCAL VOC without files.
       split: which list of names to use.
       target: supplied; 'label_map' (background is class 0) or 'instances' (the classes are those after the background).

@@ -80,7 +80,7 @@ def deeplab_v3plus(
     check_whole(f'{slot}.detail_channels', detail_channels, 0)
     if detail_channels and 'c1' not in backbone.features:
         raise UserError(
-            f'{slot}.detail_channels = {detail_channels!r}: this backbone has no map c1; leave the setting out.'
+            f'{slot}.detail_channels = {detail_channels!r}: this backbone has no map c1; remove the setting.'
         )
     return DeepLabV3PlusDecoder(
         backbone,

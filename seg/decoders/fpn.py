@@ -45,7 +45,7 @@ def fpn(
       A layer from `(features, size, seed, training)` to `{'p2': [B, H/4, W/4, channels], …, 'p6': …}`.
 
     Raises:
-      UserError: if a setting is out of range, or the backbone's strides are others.
+      UserError: if a setting is out of range, or the backbone has other strides.
     """
     check_whole('decoders.fpn.channels', channels)
     if extra_level not in EXTRA:

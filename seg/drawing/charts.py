@@ -41,7 +41,7 @@ def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str]) -> np.nd
     room = _name_room(names, size)
     upright = room > cell - 0.1
     left, bottom, right, top = room + 0.5, (room if upright else 0.2) + 0.5, 1.0, 0.65
-    width = max(left + side + right, 5.0)  # The title's.
+    width = max(left + side + right, 5.0)  # Room for the title.
     figure, axes = _figure(width, bottom + side + top, (left, bottom, side, side))
 
     image = axes.imshow(fractions, cmap=_blues(), vmin=0, vmax=1, aspect='auto', interpolation='nearest')
@@ -336,7 +336,7 @@ def _pixels(figure) -> np.ndarray:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
-    for part in figure.findobj(Text):  # Dollar signs in names are no formulas, and nothing is TeX.
+    for part in figure.findobj(Text):  # A dollar sign in a name does not start a formula.
         part.set(parse_math=False, usetex=False, fontfamily=text.FAMILY)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

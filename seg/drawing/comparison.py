@@ -25,8 +25,8 @@ _HEADINGS = ('input', 'truth', 'prediction', 'errors')
 class Comparison:
     """One image beside its truth, its prediction and its errors.
 
-    It holds panels at the size that they are drawn in: about a megabyte however large the image is. The figures are
-    those at the image's native size.
+    It holds the panels in their drawn size, about a megabyte for an image of any size. The numbers are computed at the
+    image's native size.
 
     Attributes:
       miou: mean IoU of the classes that occur in truth or prediction; None without a labelled pixel.
@@ -44,7 +44,7 @@ class Comparison:
         colors: Sequence[Color],
         ignore_label: int,
     ):
-        """Computes the figures, and shrinks the rest.
+        """Computes the numbers and the panels.
 
         Args:
           name: name of the image.
@@ -64,7 +64,7 @@ class Comparison:
         self._ious = {int(c): float(right[c] / union[c]) for c in np.flatnonzero(union)}
         self.miou = float(np.mean(list(self._ious.values()))) if self._ious else None
         self.wrong = float(np.mean(true != predicted)) if true.size else None
-        # Predictions at unlabelled pixels are drawn as well, so that their classes belong to the legend.
+        # Predictions at unlabelled pixels are drawn as well, so the legend has their classes.
         self._shown = sorted({*self._ious, *(int(c) for c in np.unique(classes))})
         self._ignores = not labelled.all()
 
@@ -78,7 +78,7 @@ class Comparison:
         width = len(_HEADINGS) * self._truth.shape[1] + (len(_HEADINGS) - 1) * _GAP
         return draw_panels(
             self._name,
-            self._figures(),
+            self._numbers(),
             list(zip(_HEADINGS, self._panels(), strict=True)),
             [self._legend(), self._error_legend()],
             font_size=int(np.clip(width / 100, 13, 19)),
@@ -97,7 +97,7 @@ class Comparison:
         errors[self._truth < 0] = IGNORED
         return errors
 
-    def _figures(self) -> str:
+    def _numbers(self) -> str:
         if self.miou is None:
             return '  ·  no labelled pixel'
         return f'  ·  mIoU {self.miou:.3f}  ·  {_percent(self.wrong)} of the pixels wrong'
@@ -124,14 +124,14 @@ def panel_size(height: int, width: int, longest: int = _LONGEST, comfortable: in
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Shrinks an image, uint8 [H, W, 3], smoothly, or magnifies it with its pixels visible, to (height, width)."""
+    """Resizes an image, uint8 [H, W, 3], to (height, width): smoothly if it shrinks, otherwise by nearest neighbour."""
     if size[0] >= image.shape[0]:
         return _nearest(image, size)
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
 
 
 def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Takes the nearest pixel of [H, W, …]: no new values. A copy."""
+    """Returns a copy of [H, W, …] resized by nearest neighbour, without new values."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, values.shape[:2], strict=True)
     )

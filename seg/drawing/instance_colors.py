@@ -9,7 +9,7 @@ import numpy as np
 
 from seg.drawing.labels import Color
 
-# Changes of a class's colour: (turn of the hue, change of the lightness). The first is the class's own.
+# Changes of a class's colour: (rotation of the hue, change of the lightness). The first one keeps the colour.
 _SHADES = ((0.0, 0.0), (0.06, 0.14), (-0.06, -0.06), (0.1, -0.05), (-0.1, 0.1), (0.0, 0.25))
 _DARKEST, _LIGHTEST = 0.5, 0.62  # Lightness of a class's own shade: visible on dark images and on bright ones.
 _NEAR = 0.1  # Instances are neighbours when their boxes, grown by this fraction of their sides, meet.

@@ -98,8 +98,8 @@ def above(detections: Detections, min_score: float) -> Detections:
 class InstanceComparison:
     """One image twice: with its ground-truth instances, and with the detections.
 
-    It holds the image at the size that it is drawn in, and the masks encoded: about a megabyte however large the image
-    is. The figures are those at the image's native size.
+    It holds the image in its drawn size, and the encoded masks: about a megabyte for an image of any size. The numbers
+    are computed at native size.
 
     Attributes:
       found: number of instances that a detection of their class matches, with a mask IoU of at least 0.5.
@@ -119,16 +119,16 @@ class InstanceComparison:
         colors: Sequence[Color],
         min_score: float = 0.5,
     ):
-        """Computes the figures, and shrinks the image.
+        """Computes the numbers, and resizes the image.
 
         Args:
           name: name of the image.
-          image: uint8 [h, w, 3]; its size may differ from that of the instances.
+          image: uint8 [h, w, 3]; the instances may have another size.
           truth: its ground-truth instances.
           detections: detections in it.
           class_names: one per class.
           colors: one per class.
-          min_score: detections of a lower score are left out, in the figures as well.
+          min_score: detections of a lower score are omitted, in the numbers as well.
         """
         self._name, self._class_names, self._colors = name, class_names, colors
         self._min_score = min_score
@@ -145,7 +145,7 @@ class InstanceComparison:
         """The panels with their caption and legend, uint8 [h, w, 3]."""
         return draw_panels(
             self._name,
-            self._figures(),
+            self._numbers(),
             self._panels(),
             [self._legend(), self._marks()],
             font_size=int(np.clip(self._image.shape[1] / 40, 13, 17)),
@@ -192,7 +192,7 @@ class InstanceComparison:
         more = f', {crowds} crowd{"s" if crowds > 1 else ""}' if crowds else ''
         return f'{_number(self.found + self.missed, "instance")}, {self.missed} missed{more}'
 
-    def _figures(self) -> str:
+    def _numbers(self) -> str:
         if self.f1 is None:
             return '  ·  no instance'
         return f'  ·  F1 {self.f1:.3f}  ·  {self.found} found, {self.missed} missed, {self.false} false'
@@ -220,7 +220,7 @@ class InstanceComparison:
             Entry(None, 'dashed:', 'missed, or false'),
         ]
         if np.any(self._truth.is_crowd):
-            entries.append(Entry(None, 'hatched:', 'crowd, counts as nothing'))
+            entries.append(Entry(None, 'hatched:', 'crowd, not counted'))
         return entries
 
 

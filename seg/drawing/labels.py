@@ -31,7 +31,7 @@ def colorize(classes: np.ndarray, colors: Sequence[Color], ignore_label: int) ->
     Args:
       classes: [H, W] integers; the ignore label, and ids without a colour, get the colour of ignored pixels.
       colors: one per class.
-      ignore_label: any integer that is no class.
+      ignore_label: any integer that is not a class id.
 
     Returns:
       uint8 [H, W, 3].

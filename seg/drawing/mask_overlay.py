@@ -162,7 +162,7 @@ def _box(pixels: np.ndarray, box: np.ndarray, shape: Shape, unit: int) -> None:
 
 
 def _write_labels(pixels, shapes: Sequence[Shape], boxes, order: Sequence[int], seen: np.ndarray, unit: int) -> None:
-    """Writes the labels that find room."""
+    """Writes the labels for which there is room."""
     font = ImageFont.truetype(text.font_path(), _FONT * unit, layout_engine=ImageFont.Layout.BASIC)
     ascent, descent = font.getmetrics()
     named = sorted((i for i in order if shapes[i].label), key=lambda i: not shapes[i].dashed)

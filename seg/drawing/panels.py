@@ -13,7 +13,7 @@ from seg.drawing.legends import BACKGROUND, FRAME, INK, MARGIN, PALE_INK, Entry,
 
 def draw_panels(
     name: str,
-    figures: str,
+    numbers: str,
     panels: Sequence[tuple[str, np.ndarray]],
     legends: Sequence[Sequence[Entry]],
     *,
@@ -24,8 +24,8 @@ def draw_panels(
     """Draws panels side by side.
 
     Args:
-      name: name of the image, the beginning of the caption; it is shortened where the line has no room for it.
-      figures: numbers of the image, the end of the caption.
+      name: name of the image, the beginning of the caption; it is shortened if the line has no room for it.
+      numbers: numbers about the image, the end of the caption.
       panels: heading and pixels of each panel, uint8 [h, w, 3] of one size.
       legends: legends; each begins on a new line.
       font_size: font size in pixels.
@@ -46,8 +46,8 @@ def draw_panels(
     draw = ImageDraw.Draw(canvas)
 
     x, y = MARGIN, MARGIN
-    short = text.shorten(text.drawable(name), lambda cut: font.getlength(cut + figures) <= room)
-    draw.text((x, y), short + figures, INK, font)
+    short = text.shorten(text.drawable(name), lambda cut: font.getlength(cut + numbers) <= room)
+    draw.text((x, y), short + numbers, INK, font)
     y += line
     for (heading, panel), column in zip(panels, columns, strict=True):
         draw.text((x, y), heading, PALE_INK, font)

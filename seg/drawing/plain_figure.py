@@ -11,12 +11,12 @@ from seg.drawing.panels import draw_panels
 
 
 class PlainFigure:
-    """Images of one size side by side, kept in the size that they are drawn in.
+    """Images of one size side by side, kept in their drawn size.
 
     Args:
-      name: of the image, the beginning of the caption.
-      caption: its end, such as `'mean error 0.12 m'`.
-      panels: by heading: colours [H, W, 3] or shades of grey [H, W], 0 to 255; values beyond are clipped.
+      name: name of the image, the beginning of the caption.
+      caption: end of the caption, such as `'mean error 0.12 m'`.
+      panels: colours [H, W, 3] or shades of grey [H, W] by heading, 0 to 255; values out of range are clipped.
     """
 
     def __init__(self, name: str, caption: str, panels: Mapping[str, np.ndarray]):

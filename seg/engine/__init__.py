@@ -40,10 +40,10 @@ def set_up(
       precision: `auto` (bfloat16 if the hardware multiplies it, otherwise float32), `float32` or `bfloat16`.
       jit: `auto` (XLA on GPUs; on the CPU it is slower than oneDNN), `on` or `off`. JAX always uses XLA.
       deterministic: whether the same seed gives bit-equal results, at some cost in speed.
-      engine: `tensorflow`, `jax`, or `auto`: that of the Keras backend that is set; if none is set, JAX where there is
-        a TPU, and TensorFlow elsewhere.
-      topology: a slice of TPUs, such as `v3-8`, that need not be there: the engine then compiles steps and runs none.
-        It needs the engine jax. Empty for this machine's devices.
+      engine: `tensorflow`, `jax`, or `auto`: the engine of the Keras backend that is set; if none is set, JAX if there
+        is a TPU, and TensorFlow elsewhere.
+      topology: a slice of TPUs, such as `v3-8`, that need not exist: the engine then compiles steps and runs none. It
+        needs the engine jax. Empty for this machine's devices.
 
     Raises:
       UserError: for an unknown value, more devices than there are, or an engine that this process cannot have.
@@ -178,7 +178,7 @@ def _name(engine: str, topology: str = '') -> str:
 
 
 def _backend() -> tuple[Any, str]:
-    """Returns the Keras backend that is set, or the best one for this machine, and the place of the setting."""
+    """Returns the Keras backend that is set, or the best one for this machine, and the source of the setting."""
     if backend := os.environ.get('KERAS_BACKEND'):
         return backend, 'The environment (KERAS_BACKEND)'
     if 'keras' not in sys.modules and tpu.is_usable():
@@ -189,5 +189,5 @@ def _backend() -> tuple[Any, str]:
     try:
         with open(path, encoding='utf-8') as file:
             return json.load(file)['backend'], path
-    except (OSError, ValueError, KeyError, TypeError):  # Keras ignores such a file, too.
+    except (OSError, ValueError, KeyError, TypeError):  # Keras ignores such a file as well.
         return 'tensorflow', "Keras' default"

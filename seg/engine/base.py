@@ -78,7 +78,7 @@ class Predictions(Protocol):
 
         Args:
           key: name of the prediction, such as `classes`.
-          index: of the image in the global batch.
+          index: index of the image in the global batch.
           size: (height, width) of the upper left part of a map; None for all of it, whatever its shape.
         """
         ...
@@ -199,14 +199,14 @@ class Engine(Protocol):
 
 
 def checked_terms(task, terms: Any) -> dict[str, LossTerm]:
-    """Returns what `loss_terms` of a task has returned.
+    """Returns the result of a task's `loss_terms`, after a check.
 
     Raises:
-      UserError: if that is no dict of `LossTerm`s by name.
+      UserError: if it is not a dict of `LossTerm`s by name.
     """
     if isinstance(terms, Mapping) and terms and all(isinstance(term, LossTerm) for term in terms.values()):
         return dict(terms)
     own = f'{type(task).__module__}.{type(task).__name__}'
     raise UserError(
-        f'{own}.loss_terms returned {shown(terms)}; expected a dict of LossTerm by name, with one at least.'
+        f'{own}.loss_terms returned {shown(terms)}; expected a dict of LossTerm by name, with at least one entry.'
     )

@@ -38,7 +38,7 @@ def measure(task, batch: Mapping[str, Any], step: Any) -> Measured:
       step: int32 scalar, number of steps taken before.
 
     Raises:
-      UserError: if the task's losses are no terms by name.
+      UserError: if the task's losses are not a dict of terms by name.
     """
     terms = checked_terms(task, task.loss_terms(batch, step))
     example = ops.cast(batch['weight'], next(iter(terms.values())).total.dtype)

@@ -15,7 +15,7 @@ _TPUS = {'0x0027', '0x0056', '0x005e', '0x0062', '0x0063', '0x006f', '0x0076'}
 
 
 def is_usable() -> bool:
-    """Whether JAX can use a TPU here; a warning tells of one without JAX's package for it."""
+    """Whether JAX can use a TPU here. Logs a warning if there is one, but not JAX's package for it."""
     platforms = os.environ.get('JAX_PLATFORMS')
     if not any(map(_is_tpu, glob.glob(os.path.join(_BUS, '*')))) or (platforms and 'tpu' not in platforms.split(',')):
         return False

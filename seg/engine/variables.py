@@ -62,7 +62,7 @@ class Variables:
         """Returns the tensors of a checkpoint by today's names: `model/…`, `ema/…` and `optimizer/…`.
 
         Args:
-          tensors: of the checkpoint. The optimizer's may have positions for names, as in earlier releases.
+          tensors: tensors of the checkpoint. The optimizer's may have positions for names, as in earlier releases.
           averages: whether moving averages are kept.
           place: path of the checkpoint, for messages.
 

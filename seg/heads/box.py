@@ -123,8 +123,8 @@ class BoxHead(keras.layers.Layer):
 
     Attributes:
       code_weights: factors of the boxes' codes.
-      sampler: which proposals it is trained on.
-      detector: how its outputs become detections.
+      sampler: selects the proposals that it is trained on.
+      detector: makes detections of its outputs.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class Detector:
           size: int32 [B, 2], height and width of each image within its padding; boxes are clipped to it.
 
         Returns:
-          `boxes` [B, D, 4] in pixels, `scores` [B, D] and `classes` int32 [B, D], by falling score; 0, 0 and -1 in
+          `boxes` [B, D, 4] in pixels, `scores` [B, D] and `classes` int32 [B, D], by decreasing score; 0, 0 and -1 in
           empty rows.
         """
         regions, classes, codes = boxes.shape[1], probabilities.shape[-1] - 1, deltas.shape[2]

@@ -1,4 +1,4 @@
-"""ROI sampler: which proposals a detector's second stage is trained on, and what each of them should find."""
+"""ROI sampler: selects the proposals that a detector's second stage is trained on, and their targets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seg.ops import boxes as boxes_lib
 from seg.ops import matching, sampling
 from seg.ops.gathering import batched_gather
 
-_SALT = 0xB0C5  # Tells the sampler's random numbers from others of the same seed.
+_SALT = 0xB0C5  # Makes the sampler's random numbers differ from others of the same seed.
 
 
 class Truth(NamedTuple):
@@ -66,7 +66,7 @@ class RoiSampler:
         Args:
           boxes: [B, R, 4], the proposals.
           valid: bool [B, R], false for empty rows.
-          truth: ground truth; its boxes are candidates, too.
+          truth: ground truth; its boxes are candidates as well.
           seed: int32 [B, 2], seed of the random choice.
         """
         boxes = ops.concatenate([boxes, truth.boxes], axis=1)

@@ -159,7 +159,7 @@ class Proposals(NamedTuple):
     """Boxes that may hold an instance.
 
     Attributes:
-      boxes: [B, R, 4] in pixels, by falling score; 0 in empty rows.
+      boxes: [B, R, 4] in pixels, by decreasing score; 0 in empty rows.
       valid: bool [B, R], false for empty rows.
     """
 

@@ -11,9 +11,9 @@ COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68
 
 
 def channels(theirs: int, num_classes: int) -> list[int]:
-    """Returns which of their channels, background included, are the background and our classes.
+    """Returns the channels of a torchvision classifier for the background and our classes.
 
-    All of them, unless they are COCO's numbers and ours its classes.
+    These are all channels, unless it has one for each of COCO's numbers and our classes are COCO's.
     """
     if theirs == 91 and num_classes == len(COCO_IDS):
         return [0, *COCO_IDS]
@@ -45,7 +45,7 @@ def box_head(
         arrays[f'class_logits/{name}'] = arrays[f'class_logits/{name}'][..., chosen]
         deltas = arrays[f'deltas/{name}']
         if deltas.shape[-1] == 4 * theirs:
-            # Background has a box, too, which is trained on nothing.
+            # Background has a box as well, which is never trained.
             deltas = deltas.reshape(*deltas.shape[:-1], theirs, 4)[..., chosen[1:], :][..., [1, 0, 3, 2]]
             arrays[f'deltas/{name}'] = deltas.reshape(*deltas.shape[:-2], -1)
     return torch_tensors.under('box_head', arrays)

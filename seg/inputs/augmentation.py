@@ -17,23 +17,23 @@ _CALL = 'augment(example, seed)'
 
 
 def build(factories: Sequence[Factory], slot: str, target: str, **supplied: Any) -> list[Augment]:
-    """Builds augments whose errors tell their names, and which are checked whenever they are traced.
+    """Builds augments with checks: an error names its augment, and results are checked whenever one is traced.
 
     Args:
       factories: the augments.
       slot: the setting that holds them, for messages.
-      target: what the task learns from; keys of a target that is not in `FIELDS` keep what they have.
-      supplied: what augments may be supplied with.
+      target: what the task learns from; keys of a target that is not in `FIELDS` keep dtype and dimensions.
+      supplied: arguments that are supplied to augments.
 
     Raises:
-      UserError: if one is no function of an example and a seed.
+      UserError: if an augment is not a function of an example and a seed.
     """
     augments = []
     for factory in factories:
         augment = factory(**supplied)
         if not _takes_two(augment):
             raise factory.wrong(shown(augment), f'a function {_CALL}')
-        augments.append(_checked(_telling(augment, factory), factory, FIELDS.get(target, {})))
+        augments.append(_checked(_reporting(augment, factory), factory, FIELDS.get(target, {})))
     return augments
 
 
@@ -45,7 +45,7 @@ def _takes_two(augment: Any) -> bool:
     return True
 
 
-def _telling(augment: Augment, factory: Factory) -> Augment:
+def _reporting(augment: Augment, factory: Factory) -> Augment:
     """An augment whose exceptions become messages with its setting and, for a plugin, the line."""
 
     def run(example: Example, seed: tf.Tensor) -> Example:
@@ -66,7 +66,7 @@ def _failure(error: Exception, example: Example, factory: Factory) -> Exception:
         removed = error.args and error.args[0] in example
         known = 'The augment has removed it.' if removed else f'The example has {", ".join(sorted(example))}.'
         return factory.failed(error, _CALL, known)
-    # In a graph nothing is computed: there, a built-in augment fails for a bug only.
+    # Tracing computes nothing, so there a built-in augment only fails because of a bug.
     return error if factory.entry.built_in and not tf.executing_eagerly() else factory.failed(error, _CALL)
 
 
@@ -108,8 +108,8 @@ def _check(example: Example, made: Any, factory: Factory, fields: Mapping[str, F
             or after.dtype != before.dtype
             or not after.shape.is_compatible_with(fixed)
         ):
-            told = f' {field.shape}: {field.meaning}' if field else f' of {len(fixed)} dimensions, as it was'
-            raise factory.wrong(f'{key} as {_kind_of(made[key])}', f'{key} {before.dtype.name}{told}')
+            rest = f' {field.shape}: {field.meaning}' if field else f' of {len(fixed)} dimensions, as it was'
+            raise factory.wrong(f'{key} as {_kind_of(made[key])}', f'{key} {before.dtype.name}{rest}')
     if 'label' in fields and not made['label'].shape.is_compatible_with(made['image'].shape[:2]):
         image, label = made['image'].shape, made['label'].shape
         raise factory.wrong(f'an image {image} and a label {label}', 'a label [H, W] of an image [H, W, 3]')

@@ -1,4 +1,4 @@
-"""The inputs of a task on images: training, evaluation and overfitting; what differs between targets is in `Rows`."""
+"""The inputs of a task on images: training, evaluation, overfitting. `Rows` has what depends on the target."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class ImageInputs:
         """Builds the augmentations.
 
         Args:
-          rows: how examples of the target become rows.
+          rows: makes rows of the target's examples.
           augments: references to augmentations.
-          slot: the setting that holds them, for messages.
+          slot: the setting that holds the references, for messages.
           ignore_label: supplied to augmentations.
-          seed: of the order of the images and of all augmentation.
+          seed: seed for the order of the images and for all augmentation.
           stride: sides of an evaluation canvas are multiples of it.
           train_stride: sides of a training canvas are multiples of it.
           eval_size: (height, width) that images are scaled to fit in evaluation, up or down; None for their own size.
           mixes: whether augmentations are supplied with `other`, which gives them other training examples.
-          check_size: called with the size of a training canvas and the batch size; raises a `UserError` where the model
+          check_size: called with the size of a training canvas and the batch size; raises a `UserError` if the model
             cannot be trained on that.
         """
         supplied = {'ignore_label': ignore_label} | ({'other': self._another} if mixes else {})
@@ -98,7 +98,7 @@ class ImageInputs:
         return self._rows.packed(self._augmented(example, seed), canvas)
 
     def fitted(self, example: Example, size: Size) -> Example:
-        """Scales an example, as `begin` makes it, so that it fills `size` as far as its shape allows."""
+        """Scales an example from `begin`, at its aspect ratio, to the largest size that fits into `size`."""
         before = tf.shape(example['image'], out_type=tf.int64)[:2]
         target = tf.cast(tf.stack(fitted_size(tf.unstack(before), size, tf.clip_by_value)), tf.int32)
         image = tf.image.resize(example['image'], target, antialias=True)
@@ -106,7 +106,7 @@ class ImageInputs:
         return self._rows.follow(scaled, before)
 
     def _another(self, seed: tf.Tensor) -> Example:
-        """Some other example of the training data, as augmentations get theirs."""
+        """A random example of the training data, for augmentations that mix examples."""
         return self._rows.begin(pipeline.any_example(self.train_data, seed, self._rows.target))
 
     def _augmented(self, example: Example, seed: tf.Tensor) -> Example:
@@ -124,15 +124,15 @@ class ImageInputs:
     def _training_size(self, dataset: Dataset, batch_size: int) -> Size:
         """The size of an augmented image."""
         self.train_data = dataset
-        # Not a constant, of which shapes that are drawn would be computed, and look static.
+        # Not a constant: then TensorFlow would compute shapes that depend on the seed, and they would look static.
         seed = lambda i: tf.cast(tf.stack([i, i]), tf.int32)  # noqa: E731
         load = lambda i: pipeline.load(dataset, i, self._rows.target)  # noqa: E731
         examples = tf.data.Dataset.range(1).map(lambda i: self._augmented(load(i), seed(i)))
         shape = examples.element_spec['image'].shape
         if not shape.is_fully_defined():
             raise UserError(
-                f'{self._slot}: the images of {dataset.info.name} have different sizes after these augmentations. Let '
-                'the last one give them one size, as @augments.scale_crop_flip does.'
+                f'{self._slot}: the images of {dataset.info.name} have different sizes after these augmentations. The '
+                'last one must give all the same size, as @augments.scale_crop_flip does.'
             )
         size = shape[0], shape[1]
         self._check_size(_padded(size, self._train_stride), batch_size)

@@ -19,8 +19,8 @@ class InstanceRows(Rows):
 
     Training rows hold `image` [H, W, 3] (Keras' floatx), `size` int32 [2], its valid part, `boxes` float32 [M, 4],
     `classes` int32 [M], `masks` uint8 [M, mask_size, mask_size], each over its box, and `left_out` int32 [], the
-    number of instances beyond M. Evaluation rows hold `native_size` int32 [2], the image's size as loaded, in place of
-    `masks` and `left_out`. Crowds are left out.
+    number of instances beyond M. Evaluation rows have `native_size` int32 [2], the image's size as loaded, in place of
+    `masks` and `left_out`. Crowds are omitted.
 
     Args:
       max_objects: places.
@@ -45,8 +45,8 @@ class InstanceRows(Rows):
         boxes = example['boxes']
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         wanted = tf.where(example['is_crowd'], -1.0, area)
-        objects = tf.reduce_sum(tf.cast(wanted >= 0, tf.int32))
-        order = tf.argsort(wanted, direction='DESCENDING', stable=True)[: tf.minimum(objects, self._places)]
+        count = tf.reduce_sum(tf.cast(wanted >= 0, tf.int32))
+        order = tf.argsort(wanted, direction='DESCENDING', stable=True)[: tf.minimum(count, self._places)]
         chosen = instances.choose(example, order)
         masks = instances.mask_crops(*(chosen[key] for key in ('masks', 'frame', 'view', 'boxes')), self._mask_size)
         return {
@@ -55,17 +55,17 @@ class InstanceRows(Rows):
             'boxes': _filled(chosen['boxes'], self._places, 0),
             'classes': _filled(chosen['classes'], self._places, -1),
             'masks': _filled(masks, self._places, 0),
-            'left_out': tf.maximum(objects - self._places, 0),
+            'left_out': tf.maximum(count - self._places, 0),
         }
 
     def scored(self, example: Example, native_size: tf.Tensor, canvas: Size) -> Example:
-        objects = ~example['is_crowd']
+        counted = ~example['is_crowd']
         return {
             'image': padded_image(example['image'], canvas),
             'size': example['size'],
             'native_size': native_size,
-            'boxes': _filled(tf.boolean_mask(example['boxes'], objects), self._places, 0),
-            'classes': _filled(tf.boolean_mask(example['classes'], objects), self._places, -1),
+            'boxes': _filled(tf.boolean_mask(example['boxes'], counted), self._places, 0),
+            'classes': _filled(tf.boolean_mask(example['classes'], counted), self._places, -1),
         }
 
     def truth(self, dataset: Dataset) -> Callable[[int], Annotations]:

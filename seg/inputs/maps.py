@@ -18,8 +18,8 @@ class MapRows(Rows):
 
     Args:
       target: what the task learns from.
-      key: of the map in an example.
-      fill: its value where an image is padded: pixels that count nowhere.
+      key: key of the map in an example.
+      fill: value of the map in the padding, whose pixels count nowhere.
     """
 
     def __init__(self, target: str, key: str, fill: Any):
@@ -29,8 +29,8 @@ class MapRows(Rows):
     def begin(self, example: Example) -> Example:
         if self._key not in example:
             raise UserError(
-                f'load of the data set returned {", ".join(sorted(example))}; expected {self._key!r} [H, W], too: the '
-                f'target of the task is {self.target!r}.'
+                f'load of the data set returned {", ".join(sorted(example))}; expected {self._key!r} [H, W] as well: '
+                f'the target of the task is {self.target!r}.'
             )
         shape = example[self._key].shape
         if shape.rank != 2:

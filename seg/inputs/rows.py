@@ -1,4 +1,4 @@
-"""How an example becomes a row of a batch: the class that the rows of each target derive from."""
+"""Rows of batches: the base class of the conversion of each target's examples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Size = tuple[int, int]
 
 
 class Rows(ABC):
-    """What differs between targets in the input of a task on images.
+    """The part of the input of a task on images that depends on the target.
 
     Attributes:
       target: what the task learns from; the data set's contract for it is checked.
@@ -28,14 +28,14 @@ class Rows(ABC):
 
     @abstractmethod
     def begin(self, example: Example) -> Example:
-        """A loaded example as augments take it, see `seg.augments.base`: `image` in Keras' floatx, `size` …"""
+        """Converts a loaded example to the form of augments, see `seg.augments.base`, with `image` in Keras' floatx."""
 
     @abstractmethod
     def follow(self, example: Example, before: tf.Tensor) -> Example:
-        """Scales what belongs to an image that was scaled.
+        """Scales the annotations of an image that was scaled.
 
         Args:
-          example: with the scaled `image` and its `size`; all else as before.
+          example: with the scaled `image` and its `size`; all other keys as before.
           before: int64 [2], (height, width) of the image before.
         """
 
@@ -48,5 +48,5 @@ class Rows(ABC):
         """Pads an example to an evaluation row of static shapes; `native_size` is its size as loaded, int32 [2]."""
 
     def truth(self, dataset: Dataset) -> Callable[[int], Annotations] | None:
-        """How metrics on the host get the instances of an image; None where the truth is in the batches."""
+        """Function from an index to an image's instances, for metrics on the host; None if the batches have them."""
         return None

@@ -121,7 +121,7 @@ class _Normalised(keras.layers.Layer):
         scale, offset = self.norm.affine()
         x = self.conv.convolve(x, self.conv.scaled_kernel(scale))
         x = ops.add(x, ops.cast(offset, x.dtype))
-        # Without a gradient not the one of `dispatch`: TensorFlow can fuse this one with the convolution.
+        # If no gradient is needed, Keras' own function, which TensorFlow can fuse with the convolution.
         return ops.relu6(x) if self.activation == 'relu6' and not training else ACTIVATIONS[self.activation](x)
 
     def compute_output_shape(self, x_shape: tuple) -> tuple:

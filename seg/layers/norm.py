@@ -33,9 +33,9 @@ class NormFactory:
       kind: 'sync', 'frozen' or 'group'.
       momentum: fraction of the old moving statistics that a step keeps; 'sync' only.
       epsilon: added to the variance.
-      groups: 'group' only: number of groups, or, where it does not divide the channels, the next smaller number that
+      groups: 'group' only: number of groups, or, if it does not divide the channels, the next smaller number that
         does.
-      slot: whose settings these are, such as `models.mask_rcnn`, for messages.
+      slot: gin key of the part with these settings, such as `models.mask_rcnn`, for messages.
 
     Raises:
       UserError: if a setting is out of range.

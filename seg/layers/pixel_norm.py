@@ -16,8 +16,9 @@ IMAGENET_STD = (58.395, 57.12, 57.375)  # RGB, 0..255; its mean is PAD_PIXEL.
 class PixelNorm(keras.layers.Layer):
     """Subtracts a mean pixel and divides by a deviation, in float32 or better, then casts.
 
-    Pixels equal to `structures.PAD_PIXEL` become 0 whatever the mean, as convolutions pad. No pixel of a file is equal
-    to it, for its values are not whole numbers. Later layers handle the outside of an image by `seg.ops.valid_cells`.
+    Pixels equal to `structures.PAD_PIXEL` become 0 for any mean, the value with which convolutions pad. No pixel of a
+    file is equal to it, because its values are not whole numbers. Later layers handle the outside of an image by
+    `seg.ops.valid_cells`.
     """
 
     def __init__(self, mean: Sequence[float] = PAD_PIXEL, std: Sequence[float] = IMAGENET_STD, *, name: str):

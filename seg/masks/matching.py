@@ -1,4 +1,4 @@
-"""Comparison of boxes and masks on the host: overlap, and which detection stands for which instance."""
+"""Comparison of boxes and masks on the host: overlap, and matching of detections with instances."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ NONE, CROWD = -1, -2
 
 
 def match(ious: np.ndarray, crowd: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Assigns detections to instances as COCO does: by falling score, each to the free instance with the highest IoU.
+    """Assigns detections to instances as COCO does: by decreasing score, each to the free instance of highest IoU.
 
     Args:
-      ious: [D, G], detections by falling score. For a crowd: the fraction of the detection that lies in it.
-      crowd: bool [G]. A crowd takes any number of detections, of those that no instance takes.
+      ious: [D, G], detections by decreasing score. For a crowd: the fraction of the detection that lies in it.
+      crowd: bool [G]. A crowd matches any number of the detections that match no instance.
       threshold: lowest IoU of a match.
 
     Returns:

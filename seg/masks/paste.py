@@ -21,7 +21,7 @@ def paste(
 
     The cells of the map divide the box evenly. A pixel whose centre lies in the box gets the bilinear value between the
     centres of the four nearest cells; beyond the outermost centres, the value of the outermost cell. A box with an area
-    but no pixel centre inside sets the pixel that holds its middle, so that a tiny instance is not lost. A map whose
+    but no pixel centre inside sets the pixel that holds its middle, so that no tiny instance is lost. A map whose
     cells are pixels comes out unchanged.
 
     Args:
@@ -40,7 +40,7 @@ def paste(
         return 0, 0, np.zeros((0, 0), bool)
     top, *rows = _places(y0, y1, height, mask.shape[0])
     left, *columns = _places(x0, x1, width, mask.shape[1])
-    # Columns last, and the patch in memory column by column, as the run lengths go.
+    # Columns last, and the patch in memory column by column, in the order of run lengths.
     values = _interpolate(np.asarray(mask, np.float32), *rows).T
     return top, left, (_interpolate(np.ascontiguousarray(values), *columns) >= np.float32(threshold)).T
 
@@ -58,7 +58,7 @@ def detections(
       threshold: lowest probability at which a pixel is set.
 
     Returns:
-      The detections by falling score, boxes clipped to the image.
+      The detections by decreasing score, boxes clipped to the image.
     """
     height, width = (int(side) for side in native)
     classes = np.asarray(prediction['classes'], np.int32)

@@ -1,6 +1,6 @@
 """Runs of the masks of one image's instances as TensorFlow tensors.
 
-The masks of N instances are a `tf.RaggedTensor` int32 [N, (ends)]; see `seg.masks.runs` for what the numbers mean.
+The masks of N instances are a `tf.RaggedTensor` int32 [N, (ends)]; `seg.masks.runs` explains the numbers.
 """
 
 from __future__ import annotations

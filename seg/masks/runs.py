@@ -5,7 +5,7 @@ up to its stop. Position p = column * height + row, as in COCO. So the pixel at 
 <= p is odd. They are the cumulative sums of COCO's run lengths, without the size of the image where the last run is
 not set: the list has an even length, and is empty for an empty mask.
 
-Here the host's half, in numpy; `seg.masks.ragged` has the half for TensorFlow's graphs.
+This module has the host's functions, in numpy; `seg.masks.ragged` has those for TensorFlow's graphs.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def from_strings(strings: Sequence[bytes], sizes: np.ndarray) -> tuple[Runs, np.
     is_last = (digits & 32) == 0
     final = np.cumsum(lengths)[lengths > 0] - 1
     sound[string[final[~is_last[final]]]] = False
-    is_last[final] = True  # A damaged string must not run into the next.
+    is_last[final] = True  # The end of a damaged string is not a part of the next one.
 
     stops = np.flatnonzero(is_last)
     starts = np.concatenate([[0], stops + 1])[:-1].astype(np.int64)
@@ -99,7 +99,7 @@ def boxes_and_areas(runs: Runs, heights: np.ndarray) -> tuple[np.ndarray, np.nda
 
     Args:
       runs: masks of N instances; an empty mask has the box 0, 0, 0, 0.
-      heights: int [N], height of the image that each instance is in.
+      heights: int [N], height of each instance's image.
     """
     starts, stops = runs.ends[0::2].astype(np.int64), runs.ends[1::2].astype(np.int64)
     count = len(runs.splits) - 1
@@ -162,7 +162,7 @@ def _compressed(counts: np.ndarray) -> bytes:
     values[3:] -= counts[1:-2]
     rest = values[:, None] >> (5 * np.arange(_GROUPS + 1))
     digits = rest[:, :-1] & 31
-    # A digit is the last one where all that is left is its own sign.
+    # A digit is the last one if only its sign is left.
     last = rest[:, 1:] == np.where(digits & 16, -1, 0)
     needed = np.argmax(last, axis=1)[:, None]
     order = np.arange(_GROUPS)

@@ -56,7 +56,7 @@ class SumMetric(Metric):
 
         Args:
           batch: a batch of the task's inputs; images with `batch['weight']` [B] of 0 do not count.
-          predictions: of the task's `evaluate_batch`.
+          predictions: predictions of the task's `evaluate_batch`.
 
         Returns:
           Integer or float tensors of any shape, by name.
@@ -80,7 +80,7 @@ class RowMetric(Metric):
 
         Args:
           batch: a batch of the task's inputs.
-          predictions: of the task's `evaluate_batch`.
+          predictions: predictions of the task's `evaluate_batch`.
 
         Returns:
           Tensors [B, …] by name, a row per image.

@@ -92,8 +92,8 @@ class CocoAP(RowMetric):
           truth: annotations of the same images.
 
         Raises:
-          UserError: if a class is not one of the data set's, or a score or a box is not finite. Nothing of that image
-            is added then.
+          UserError: if a class is not one of the data set's, or a score or a box is not finite. Then nothing of the
+            image is added.
         """
         for i, instances in enumerate(truth):
             present = np.flatnonzero(rows['classes'][i] >= 0)
@@ -122,7 +122,7 @@ class CocoAP(RowMetric):
             if len(invalid):
                 raise UserError(
                     f'metrics.coco_ap: {len(invalid)} {whose} class(es) of image {len(self._truth)} of this evaluation '
-                    f'are none of 0 to {self.num_classes - 1}, such as {invalid[0]}. {advice}'
+                    f'are not in 0 to {self.num_classes - 1}, such as {invalid[0]}. {advice}'
                 )
         bad = ~(np.isfinite(scores) & np.isfinite(boxes).all(axis=1))
         if bad.any():

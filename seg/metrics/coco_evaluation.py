@@ -107,7 +107,7 @@ class Comparison:
 
         Args:
           kind: 'box' or 'mask'.
-          matrices: whether to return the IoU of all detections and instances, too.
+          matrices: whether to return the IoU of all detections and instances as well.
         """
         engine = COCOeval_faster(
             self._instances,

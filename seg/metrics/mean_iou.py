@@ -14,7 +14,7 @@ from seg.metrics.base import SumMetric
 from seg.registry import metrics
 from seg.structures import ImageSummary
 
-# Invalid class ids are counted by value, so that a message can name them: a bin for values below 0, one for each of 0
+# Invalid class ids are counted by value, so that the message can name them: a bin for values below 0, one for each of 0
 # to 255, one for values above.
 _INVALID_BINS = 258
 
@@ -62,7 +62,7 @@ class MeanIoU(SumMetric):
           predictions: `classes` int [B, H, W].
 
         Returns:
-          `confusion` [K, K], `invalid_labels` [258] and `invalid_predictions` [258] (pixels whose id is no class, by
+          `confusion` [K, K], `invalid_labels` [258] and `invalid_predictions` [258] (pixels whose id is not a class, by
           value: below 0, 0 to 255, above 255), all int32, for a sum over replicas. Exact if the batches that are summed
           before `add` have fewer than 2^31 pixels (5,000 images of 640 x 640).
         """
@@ -92,7 +92,7 @@ class MeanIoU(SumMetric):
         """Adds the counts of `update`, summed over replicas, on the host.
 
         Raises:
-          UserError: if a label or a prediction is not a class id. Nothing is added then.
+          UserError: if a label or a prediction is not a class id. Then nothing is added.
         """
         self._refuse_invalid(
             values['invalid_labels'],
@@ -101,7 +101,7 @@ class MeanIoU(SumMetric):
         )
         self._refuse_invalid(
             values['invalid_predictions'],
-            f'predicted ids are no class (0 to {self.num_classes - 1})',
+            f'predicted ids are not a class (0 to {self.num_classes - 1})',
             "Check the model's number of output channels.",
         )
         self.confusion = self.confusion + np.asarray(values['confusion'], np.int64)

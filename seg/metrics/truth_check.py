@@ -39,13 +39,13 @@ def check_annotations(truth: Annotations, num_classes: int, place: str) -> None:
         raise UserError(f'{place}: expected one entry of each for every instance, received {lengths}.')
     for i, (box, label, mask) in enumerate(zip(boxes, classes, truth.masks, strict=True)):
         if not 0 <= label < num_classes:
-            raise UserError(f'{place}, instance {i}: its class {label} is none of 0 to {num_classes - 1}.')
+            raise UserError(f'{place}, instance {i}: its class {label} is not in 0 to {num_classes - 1}.')
         if not (np.isfinite(box).all() and box[2] > box[0] and box[3] > box[1]):
             raise UserError(f'{place}, instance {i}: its box (y0, x0, y1, x1) = {_listed(box)} has no area.')
         if list(mask['size']) != [truth.height, truth.width]:
             raise UserError(
-                f'{place}, instance {i}: its mask is of an image of {mask["size"][0]} x {mask["size"][1]} pixels; the '
-                f'image has {truth.height} x {truth.width}.'
+                f'{place}, instance {i}: its mask is for {mask["size"][0]} x {mask["size"][1]} pixels; the image has '
+                f'{truth.height} x {truth.width}.'
             )
         if not coco_mask.area(mask):
             raise UserError(f'{place}, instance {i}: its mask has no pixel.')

@@ -97,7 +97,7 @@ def _check_weights(weights: Sequence[float], count: int, slot: str) -> None:
 
 
 def _check_stage(head: BoxHead, first: BoxHead, slot: str) -> None:
-    """Refuses a head whose boxes cannot be refined, or with settings of its own for what happens once for all heads."""
+    """Refuses a head whose boxes cannot be refined, or with its own values of settings that all heads share."""
     if not head.class_agnostic:
         raise UserError(f'{slot}: expected class-agnostic boxes; set heads.box.class_agnostic = True.')
     own, shared = ({**vars(h.sampler), **vars(h.detector)} for h in (head, first))

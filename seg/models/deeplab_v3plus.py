@@ -59,7 +59,7 @@ def deeplab_v3plus(
         entry = backbones.check(backbone, f'{slot}.backbone').entry
         if 'multi_grid' not in entry.supplied:
             raise UserError(
-                f'{slot}.multi_grid = {multi_grid!r}: {entry.reference} has no multi-grid; leave the setting out.'
+                f'{slot}.multi_grid = {multi_grid!r}: {entry.reference} has no multi-grid; remove the setting.'
             )
     net = backbones.build(backbone, f'{slot}.backbone', **settings)
     spec = BackboneSpec.of(net, f'{slot}.backbone')

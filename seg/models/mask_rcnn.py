@@ -37,7 +37,7 @@ def mask_rcnn(
     norm_epsilon: float = 1e-5,
     frozen_stages: int = 0,
 ) -> keras.Model:
-    """Mask R-CNN: instance segmentation by region proposals, each with a class, a box and a mask.
+    """Mask R-CNN: instance segmentation by region proposals, each with class, box and mask.
 
     He et al., "Mask R-CNN", ICCV 2017.
 
@@ -105,15 +105,13 @@ def freeze(backbone: keras.Model, stages: int, slot: str) -> None:
     """Makes all layers untrainable that compute a backbone's map c<stages>; none for 0.
 
     Raises:
-      UserError: if there is no such map, or the backbone is no functional model.
+      UserError: if there is no such map, or the backbone is not a functional model.
     """
     if stages == 0:
         return
     maps = getattr(backbone, 'output', None)
     if not isinstance(maps, dict):
-        raise UserError(
-            f'{slot} = {shown(stages)}: {backbone.name} is no functional Keras model, so its stages are unknown; set 0.'
-        )
+        raise UserError(f'{slot} = {shown(stages)}: {backbone.name} is not a functional Keras model: set 0.')
     if f'c{stages}' not in maps:
         raise UserError(
             f'{slot} = {shown(stages)}: expected 0, or the number of a map of {backbone.name}: {sorted(maps)}.'
@@ -212,7 +210,7 @@ class MaskRCNN(keras.Model):
             [B, P, m, m] in {0, 1}, and `classes` int32 [B, P], class + 1, or -1 in empty rows.
 
           Otherwise `boxes` [B, D, 4], `scores` [B, D], `classes` int32 [B, D] (-1 in empty rows) and `masks`
-          [B, D, m, m], probabilities over each box; by falling score.
+          [B, D, m, m], probabilities over each box; by decreasing score.
         """
         image, size = batch['image'], batch['size']
         features = self.backbone(image, training=training)

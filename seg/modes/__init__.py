@@ -90,9 +90,9 @@ def run(
         reads the settings that the run in `model_dir` was trained with.
       model_dir: the run's directory; None for `runs/<name of the last gin file>`, or `runs/<folder>` if that file is
         called `<folder>/run.gin`.
-      mode: its name, as `--mode` takes it.
+      mode: name of the mode, as for `--mode`.
       gin_params: single bindings, such as `TRAIN_STEPS=200`.
-      plugin_specs: modules or files with parts of your own, as `--plugins` takes them.
+      plugin_specs: modules or files with parts of your own, as for `--plugins`.
       engine: from `seg.engine.set_up`; None for `auto` in everything.
       command: the command line of this call; a training stores it in `run.json`.
       **flags: the mode's own flags, such as `fresh=True`, `checkpoint='best'`, `input=['photos']`: `seg_main --help`
@@ -103,7 +103,7 @@ def run(
       images and the reasons of those that failed, for `train` and `report` None.
 
     Raises:
-      UserError: for every mistake in the settings or the data, with one message that says what to do.
+      UserError: for every mistake in the settings or the data; the message says what to do.
     """
     return _call(mode, model_dir, gin_files, gin_params, plugin_specs, engine, flags, command=command).run()
 

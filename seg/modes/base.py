@@ -1,4 +1,4 @@
-"""What a mode is: what `--mode=<name>` of the command line runs, and `mode='<name>'` of `seg.modes.run`.
+"""The contract of modes, which `--mode=<name>` on the command line and `mode='<name>'` of `seg.modes.run` run.
 
 A module of this folder whose `MODE` is a subclass of `Mode` adds a mode, with its flags and its settings; nothing else
 changes. `--help` and `--mode=report` import all of these modules, so they import Keras, a framework and gin inside
@@ -33,7 +33,7 @@ class Flag(NamedTuple):
       define: absl's function, such as `flags.DEFINE_string`.
       default: the value if the flag is not given.
       help: the text of `--help`.
-      elsewhere: what to tell who gives it to a mode that does not take it; empty for nothing special.
+      elsewhere: hint for the message if a mode that does not take the flag gets it; may be empty.
     """
 
     name: str
@@ -68,7 +68,7 @@ SETTINGS = (
         'engine',
         flags.DEFINE_string,
         'auto',
-        'tensorflow, jax, or auto: JAX where there is a TPU, TensorFlow elsewhere.',
+        'tensorflow, jax, or auto: JAX on machines with a TPU, TensorFlow elsewhere.',
     ),
     Flag(
         'strategy',
@@ -143,7 +143,7 @@ class Mode(ABC):
 
     Attributes:
       name: the value of `--mode`.
-      aliases: other words for it, which an error message answers with the name.
+      aliases: other words, for which an error message suggests the name.
       flags: what this mode takes besides `--mode` and `--model_dir`.
       common_flags: flags that it shares with most other modes.
       trains: whether it trains. A signal then ends it with a checkpoint and status 0.
@@ -229,7 +229,7 @@ class ExperimentMode(Mode):
         """Refuses settings that cannot run or have no meaning. Nothing on disk changes.
 
         Raises:
-          UserError: for the first thing that is wrong.
+          UserError: for the first fault.
         """
 
     @abstractmethod

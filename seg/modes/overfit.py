@@ -1,4 +1,4 @@
-"""`--mode=overfit`: checks that the model can learn a few images by heart."""
+"""`--mode=overfit`: checks that the model can memorise a few images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OverfitSettings:
       num_images: the first images of the training split; also the batch size.
       train_steps: at most this many steps.
       eval_every: steps between two evaluations, each of which may end the run.
-      target: value of `RunConfig.best_metric` at which the run ends: at least this, or at most where lower is better.
+      target: value of `RunConfig.best_metric` at which the run ends: at least this, or at most this if lower is better.
     """
 
     num_images: int = 8
@@ -32,7 +32,7 @@ class OverfitSettings:
 
 
 class Overfit(Training):
-    """Trains on a few images until the model knows them by heart: a quick test of data, labels and model."""
+    """Trains on a few images until the model has memorised them: a quick test of data, labels and model."""
 
     name = 'overfit'
     aliases = ('overfitting', 'memorize')
@@ -80,7 +80,7 @@ class Overfit(Training):
             settings, metric = self.settings, self.experiment.run_config.best_metric
             raise UserError(
                 f'overfit: {metric} is {results["metrics"][metric]:.3f} after {results["step"]} steps, expected '
-                f'{settings.target} (overfit.target). The model cannot learn {settings.num_images} images by heart. '
+                f'{settings.target} (overfit.target). The model cannot memorise {settings.num_images} images. '
                 f'Look at their labels (TensorBoard: {self.folder.eval}), raise overfit.train_steps, or change the '
                 'learning rate.'
             )

@@ -23,7 +23,7 @@ def at_least_float32(x: Any) -> Any:
 
 
 def area(boxes: Any) -> Any:
-    """Returns the area [...] of boxes [..., 4], in square pixels; 0 where an end lies before its start."""
+    """Returns the area [...] of boxes [..., 4], in square pixels; 0 if an end lies before its start."""
     sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return sides[..., 0] * sides[..., 1]
 
@@ -36,7 +36,7 @@ def iou(a: Any, b: Any) -> Any:
       b: [..., M, 4].
 
     Returns:
-      [..., N, M] in 0..1; 0 where one of the two has no area.
+      [..., N, M] in 0..1; 0 if one of the two has no area.
     """
     a, b = at_least_float32(a), at_least_float32(b)
 
@@ -46,7 +46,7 @@ def iou(a: Any, b: Any) -> Any:
 
     intersection = overlap(0, 2) * overlap(1, 3)
     union = area(a)[..., :, None] + area(b)[..., None, :] - intersection
-    # Where the intersection is 0, so is the result, whatever the divisor.
+    # If the intersection is 0, so is the result, for any divisor.
     return intersection / ops.where(intersection > 0, union, 1)
 
 
@@ -58,7 +58,7 @@ def clip(boxes: Any, size: Any) -> Any:
       size: int32 [B, 2], height and width of the valid part of each image, in pixels.
 
     Returns:
-      [B, N, 4]; boxes outside of it have no area.
+      [B, N, 4]; boxes outside of the image have no area.
     """
     limits = ops.cast(ops.concatenate([size, size], axis=-1), boxes.dtype)[:, None]
     return ops.minimum(ops.maximum(boxes, 0), limits)
@@ -70,7 +70,7 @@ def _centres_and_sides(boxes: Any) -> tuple:
 
 
 def encode(boxes: Any, anchors: Any, weights: Sequence[float] = (1, 1, 1, 1)) -> Any:
-    """Encodes boxes relative to anchors: offsets of the centres in sides of the anchor, logarithms of the scales.
+    """Encodes boxes relative to anchors: offsets of centres in units of the anchor's sides, logarithms of scales.
 
     The box code of R-CNN (Girshick et al. 2014, https://arxiv.org/abs/1311.2524). Sides shorter than 1e-8 pixels count
     as 1e-8 pixels, so that every result is finite.

@@ -149,9 +149,9 @@ def _kernel_gradient(x: Any, dy: Any, kernel_shape: tuple, rate: int) -> Any:
 def depthwise_conv(x: Any, kernel: Any, stride: int, rate: int) -> Any:
     """As `dispatch.depthwise_conv`; dilated ones on the rate x rate maps of every rate-th cell.
 
-    TensorFlow does so, too, but pads before it splits the map: at rate 12 on [2, 32, 32, 2048], 60 x 60 cells instead
-    of 36 x 36 (20 ms against 6, in bfloat16 10 against 3, forward). Taps that always lie outside of the map are left
-    out; at rate 36, one of nine is left, and the map is not split.
+    TensorFlow also does so, but pads before it splits the map: at rate 12 on [2, 32, 32, 2048], 60 x 60 cells instead
+    of 36 x 36 (20 ms against 6, in bfloat16 10 against 3, forward). Taps that always lie outside of the map are
+    omitted; at rate 36, one of nine remains, and the map is not split.
     """
     x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
     if rate == 1:
@@ -178,7 +178,7 @@ def _depthwise_core(x: Any, kernel: Any, stride: int) -> Any:
     columns: 15 ms for 5 x 5 on [4, 23, 30, 672] in bfloat16 and 7 in float32, against 1.4 and 2.4 here by a 5 x 3 and
     a 5 x 2 kernel.
 
-    The forward kernel accepts explicit borders, too, but then TensorFlow 2.21 aborts the process with a failed check
+    The forward kernel also accepts explicit borders, but then TensorFlow 2.21 aborts the process with a failed check
     when it fuses the convolution with an added offset. In a gradient nothing is added.
     """
     height, width = x.shape[1:3]
@@ -263,7 +263,7 @@ def weighted_rows(cells: Any, index: Any, weight: Any) -> Any:
 
     Both are parallel over rows of their result, so the gradient has the same bits every time.
     (`tf.image.crop_and_resize`, which could do the same per map, loses updates in its gradient: two threads add to one
-    cell without a lock.) Neither XLA nor other backends have them.
+    cell without a lock.) Neither XLA nor other backends have these kernels.
     """
     dtype = tf.convert_to_tensor(cells).dtype
     rows, taps = index.shape[0] or tf.shape(index)[0], index.shape[1]

@@ -1,7 +1,7 @@
 """The only access of model code to a backend's own kernels, where these are faster.
 
-Each function is defined by its docstring and tested against plain `keras.ops`, which it uses where a backend has no
-faster kernel. The kernels, and their timings, are in `seg/ops/cpu_kernels.py`.
+Each function is defined by its docstring and tested against plain `keras.ops`, which it uses if a backend has no faster
+kernel. The kernels, and their timings, are in `seg/ops/cpu_kernels.py`.
 """
 
 from __future__ import annotations

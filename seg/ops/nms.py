@@ -16,7 +16,7 @@ TILE = 512
 
 
 def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: Any = None) -> tuple:
-    """Greedy non-maximum suppression: keeps boxes by falling score, each unless it overlaps a kept one.
+    """Greedy non-maximum suppression: by decreasing score, keeps each box that overlaps no kept one.
 
     Boxes are processed in tiles: those of a tile that no kept box suppresses, then the best among these.
 

@@ -12,7 +12,7 @@ def random_bits(seed: Any, salt: int, count: int) -> Any:
     """Draws random words that depend on the example's seed, the salt and the position only.
 
     A counter-based generator: position, seed and salt go through an integer hash (the finaliser of MurmurHash3, twice).
-    There is no state: the split of a batch over replicas, a restart or the backend changes nothing.
+    There is no state: the division of a batch among replicas, a restart and the backend have no effect.
 
     Args:
       seed: [B, 2] int32.

@@ -30,8 +30,8 @@ def roi_align(
 
     Mask R-CNN's ROIAlign (He et al. 2017, https://arxiv.org/abs/1703.06870) on a feature pyramid, where a box belongs
     to level floor(4 + log2(sqrt(area) / 224)) (Lin et al. 2017, https://arxiv.org/abs/1612.03144), limited to the given
-    ones. A sample more than one cell outside of the map is 0, others outside read the cell at the edge. Gradients flow
-    into the features only.
+    ones. A sample more than one cell outside of the map is 0, other samples outside read the cell at the edge.
+    Gradients flow into the features only.
 
     Args:
       features: maps p2, p3, … [B, h, w, C], the finest first.
@@ -85,7 +85,7 @@ def _gathered(features: Sequence[Any], samples: Any, level: Any, sampling_ratio:
     sides = ops.stack([of_level(heights), of_level(widths)], axis=-1)[..., None]  # [B, R, 2, 1]
     span = ops.cast(sides, samples.dtype)
     inside = ops.logical_and(samples >= -1, samples <= span)
-    samples = ops.where(inside, ops.clip(samples, 0, span - 1), 0)  # Also for NaN, which is no index.
+    samples = ops.where(inside, ops.clip(samples, 0, span - 1), 0)  # Also for NaN, which is not an index.
     low = ops.floor(samples)
     fraction = samples - low
     low = ops.cast(low, 'int32')

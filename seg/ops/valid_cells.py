@@ -1,10 +1,10 @@
 """Cells of a feature map that belong to the image, where images of several sizes are padded to one canvas.
 
-The result for an image must not depend on how far its canvas is padded. Where a map ends with the image, convolutions
+The result for an image must not depend on the padding of its canvas. If a map ends with the image, convolutions
 pad with zeros. On a larger canvas, normalisation turns these zeros into `beta - mean * scale`, which the next
 convolution would mix into the image. So layers that mix neighbouring cells handle the outside here: convolutions and
 pooling read zeros outside of the image (`zero_outside`), upsampling repeats the last cells (`extended`), and group
-statistics leave the outside out (`valid_cells`). Other values outside are never read.
+statistics exclude the outside (`valid_cells`). Other values outside are never read.
 
 The model sets the images' sizes once, `with images_on_canvas(size, canvas):` around its parts. Layers need no further
 input, so backbones stay models of one image; without such a block, every cell is valid. Cell i of a stride-s map is
@@ -30,7 +30,7 @@ class _ImagesOnCanvas:
         self._masks: dict[tuple, Any] = {}
 
     def counts(self, x: Any) -> tuple[Any, Any] | None:
-        """Numbers of valid rows and columns [B] of a map; None for a single cell, or where no stride fits."""
+        """Numbers of valid rows and columns [B] of a map; None for a single cell, or if no stride fits."""
         if len(x.shape) != 4 or None in x.shape[1:3] or tuple(x.shape[1:3]) == (1, 1):
             return None
         strides = [_stride(side, cells) for side, cells in zip(self.canvas, x.shape[1:3], strict=True)]
@@ -40,7 +40,7 @@ class _ImagesOnCanvas:
         return tuple((size[:, axis] + stride - 1) // stride for axis, stride in enumerate(strides))
 
     def mask(self, x: Any, dtype: Any) -> Any | None:
-        """[B, h, w, 1]: 1 for valid cells, else 0; None where `counts` is."""
+        """[B, h, w, 1]: 1 for valid cells, else 0; None if `counts` is."""
         key = (*x.shape[1:3], str(dtype))
         if key not in self._masks:
             self._masks[key] = None
@@ -78,7 +78,7 @@ def zero_outside(x: Any) -> Any:
 
 
 def valid_cells(x: Any, dtype: Any) -> Any | None:
-    """Returns [B, h, w, 1], 1 for cells of the images and 0 outside; None where all cells of [B, h, w, C] count."""
+    """Returns [B, h, w, 1], 1 for cells of the images and 0 outside; None if all cells of [B, h, w, C] count."""
     current = _CURRENT.get()
     return None if current is None else current.mask(x, dtype)
 
@@ -86,7 +86,7 @@ def valid_cells(x: Any, dtype: Any) -> Any | None:
 def extended(x: Any) -> Any:
     """Returns the map [B, h, w, C] with the images' last row and column repeated in the cell after them.
 
-    Bilinear interpolation up to an image's last pixel then reads its last cells, as where the map ends there.
+    Bilinear interpolation up to an image's last pixel then reads its last cells, as in a map that ends there.
     """
     current = _CURRENT.get()
     counts = None if current is None else current.counts(x)

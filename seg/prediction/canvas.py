@@ -194,8 +194,8 @@ class _Axis:
     """Windows along one axis.
 
     Attributes:
-      length: of the image, in pixels.
-      side: of a window, in pixels.
+      length: length of the image, in pixels.
+      side: length of a window, in pixels.
       starts: first pixels of the windows.
       weights: [side] float32 per window; their sum over all windows of a pixel is one.
     """
@@ -228,7 +228,7 @@ def upscaled(values: np.ndarray, size: Size, rows: int | None = None) -> Iterato
     Args:
       values: [h, w, K] float32.
       size: (height, width) of the result.
-      rows: of a band; None for as many as fit in a cache.
+      rows: number of rows of a band; None for as many as fit in a cache.
 
     Yields:
       (first row, [rows, width, K] float32), top to bottom. The numbers do not depend on `rows`.

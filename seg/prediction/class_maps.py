@@ -38,7 +38,7 @@ class ClassMaps(Outputs):
           folder: see `Outputs`.
           info: see `Outputs`.
           colors: one (r, g, b) per class.
-          settings: of the mode.
+          settings: settings of the mode.
           probabilities: whether to write class probabilities.
 
         Raises:

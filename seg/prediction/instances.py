@@ -45,7 +45,7 @@ class InstanceOutputs(Outputs):
           folder: see `Outputs`.
           info: see `Outputs`.
           colors: one (r, g, b) per class.
-          settings: of the mode.
+          settings: settings of the mode.
           fits_canvas: whether smaller images are scaled up to fill the canvas. Larger ones are always scaled down.
         """
         super().__init__(folder, info, [vivid(color) for color in colors])

@@ -14,7 +14,7 @@ import numpy as np
 from seg.prediction.canvas import Plan
 from seg.prediction.sources import Source
 
-PATIENCE = 0.1  # Seconds between two checks whether to go on waiting.
+PATIENCE = 0.1  # Seconds between two checks whether to keep waiting.
 
 
 class StoppedError(Exception):

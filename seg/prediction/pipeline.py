@@ -61,8 +61,8 @@ def predict(
       predictor: the model.
       outputs: the output folder, and how the task places images on the canvas.
       size: (height, width) of the canvas.
-      batch_size: global; at most this many images are on the device at a time.
-      settings: of the mode.
+      batch_size: global batch size; at most this many images are on the device at a time.
+      settings: settings of the mode.
 
     Returns:
       `pictures` and `segmented` (numbers), `failed` (reasons by file), `seconds`, `output` and `checkpoint`.

@@ -106,5 +106,5 @@ def _reasons(path: str) -> Iterator[None]:
     except Exception as error:  # Pillow's decoders raise many kinds of exceptions on damaged files.
         text = getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
         if 'truncat' in text.lower():
-            raise ImageError('the file is cut off') from None
+            raise ImageError('the file is truncated') from None
         raise ImageError(f'the file cannot be read: {text.rstrip(".")}') from None

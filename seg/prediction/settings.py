@@ -18,7 +18,7 @@ class PredictSettings:
         class maps only: cut into overlapping windows at the image's scale; the model sees small details, but no window
         shows the whole image.
       tile_overlap: overlap of neighbouring windows, as a fraction of the window, from 0 to 0.9.
-      opacity: of the colours of classes and instances in overlays, from 0 to 1.
+      opacity: opacity of the colours of classes and instances in overlays, from 0 to 1.
       min_score: instances with a lower score are not drawn; `detections.json` and the lines have all. From 0 to 1.
       max_megapixels: larger images are refused, because their file may be a decompression bomb.
       memory_mb: memory of the images in progress at a time, about; at least one image is in progress.

@@ -30,7 +30,7 @@ class Source(NamedTuple):
       name: name of its outputs, relative to the output folder and without an ending.
       size: returns (height, width) as stored, or an upper bound, at little cost.
       load: returns the image, uint8 [H, W, 3]. Both raise `reading.ImageError`.
-      id: image id in the results: the id in the data set's own files, or otherwise the position, from 1.
+      id: image id in the results: the id in the data set's own files, otherwise the position, counted from 1.
     """
 
     file: str

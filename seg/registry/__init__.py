@@ -55,7 +55,7 @@ class Registry:
         Args:
           name: its name in gin files, after the kind.
           target: for tasks, losses, metrics and data sets: the ground truth that the part uses, 'label_map',
-            'instances' or a word of your own. A task must have one; without a target the others fit every task.
+            'instances' or a word of your own. A task must have one; other parts without a target fit every task.
           free: parameters that may change when a run is resumed, such as `data_dir`.
 
         Raises:
@@ -148,8 +148,8 @@ decoders = Registry('decoders', ['backbone'], ['output_stride', 'norm'])
 heads = Registry('heads', [], ['num_classes', 'norm'])
 losses = Registry('losses', [], ['num_classes', 'ignore_label', 'class_histogram'])
 datasets = Registry('datasets', [], ['seed', 'target'])
-# `other` comes from tasks of instances: called with a seed, int32 [2], it loads the example of the training data that
-# the seed draws, as `seg.augments.instances.begin` makes it.
+# Tasks with instances supply `other`: a function that loads a random example of the training data, drawn by a seed,
+# int32 [2], in the form of `seg.augments.instances.begin`.
 augments = Registry('augments', [], ['ignore_label', 'other'])
 metrics = Registry('metrics', [], ['num_classes', 'class_names', 'ignore_label'])
 optimizers = Registry('optimizers', ['total_steps'], ['batch_size'])

@@ -1,4 +1,4 @@
-"""What is registered: one Entry for each part, known to gin under its key."""
+"""The registered parts: one Entry for each, known to gin under its key."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Entry:
 
     @property
     def built_in(self) -> bool:
-        """Whether the part is of this package, not a plugin's."""
+        """Whether the part belongs to this package, not to a plugin."""
         return self.builder.__module__.startswith('seg.')
 
     @property
@@ -136,7 +136,7 @@ def enter(
     if kind == 'tasks' and target is None:
         raise refuse("a task names what it learns from, as in register(name, target='label_map').")
     if target is not None and kind not in _WITH_TARGET:
-        raise refuse(f'target={target!r}: {", ".join(_WITH_TARGET)} have a target, {kind} have none.')
+        raise refuse(f'target={target!r}: {", ".join(_WITH_TARGET)} have a target, {kind} do not.')
     if target is not None and not (isinstance(target, str) and target.isidentifier()):
         raise refuse(f"target={target!r}: expected a word such as 'label_map', 'instances' or one of your own.")
     doc = inspect.cleandoc(builder.__doc__ or '')

@@ -53,7 +53,7 @@ _SIZE = (5.0, 2.9)  # Inches of 72 units; shown about one pixel to the unit, so 
 # The number of points from which a curve is smoothed, and the fraction of it that is averaged for one point.
 _SMOOTH_FROM, _WINDOW = 30, 1 / 20
 _BAND_FROM, _BINS = 300, 150  # The number of points from which the values are drawn as a band, and its bins.
-_LOGARITHMIC_FROM = 50  # Largest value over the smallest.
+_LOGARITHMIC_FROM = 50  # Least ratio of the largest value to the smallest for a logarithmic axis.
 _MARKERS_TO = 40
 
 
@@ -61,10 +61,10 @@ class Series(NamedTuple):
     """A curve.
 
     Attributes:
-      label: for the legend, which the page writes.
+      label: name in the legend, which the page writes.
       steps: [N] x values.
       values: [N] y values, finite.
-      smooth: whether it is noisy: a long one is then smoothed, over its single values in a pale colour.
+      smooth: whether it is noisy: a long one is then smoothed, and its single values are shown in a pale colour.
       points: whether the steps are few and far between, and therefore marked.
     """
 
@@ -91,12 +91,12 @@ def line_chart(
     """Draws curves over the training steps.
 
     Args:
-      title: for the page; not drawn.
+      title: title on the page; not drawn.
       unit: label of the y axis.
       series: at least one, with at least one point each; more than `NUM_COLORS` share colours.
       key: makes the ids in the SVG unique in the page; letters and digits.
       last_step: end of the step axis, which begins at 0, so that all charts of a run have the same; later data go on.
-      logarithmic: whether the y axis may be logarithmic, which it is for positive values of very different size.
+      logarithmic: whether the y axis may be logarithmic, as for positive values of very different sizes.
     """
     with matplotlib.rc_context(_STYLE | {'svg.hashsalt': key}):
         figure = Figure(_SIZE, layout='constrained')
@@ -127,7 +127,7 @@ def line_chart(
 
 
 def smoothed(values: Sequence[float]) -> np.ndarray:
-    """A centred running mean [N] with a bell-shaped window of a twentieth of the curve: no lag, however long it is."""
+    """A centred running mean [N] with a bell-shaped window of a twentieth of the curve: no lag, at any length."""
     values = np.asarray(values, float)
     half = max(1, round(len(values) * _WINDOW / 2))
     window = np.hanning(2 * half + 3)[1:-1]
@@ -175,8 +175,8 @@ def _step(value: float, _=None) -> str:
 def _in_words(one: Series) -> str:
     last, lowest, highest = len(one.values) - 1, int(np.argmin(one.values)), int(np.argmax(one.values))
     points = {'first': 0, 'last': last, 'lowest': lowest, 'highest': highest} if last else {'only': 0}
-    told = [f'{name} {_value(one.values[i])} at step {one.steps[i]:,.0f}' for name, i in points.items()]
-    return f'{one.label}: ' + ', '.join(told)
+    described = [f'{name} {_value(one.values[i])} at step {one.steps[i]:,.0f}' for name, i in points.items()]
+    return f'{one.label}: ' + ', '.join(described)
 
 
 def _inline(svg: bytes, key: str) -> str:

@@ -57,9 +57,9 @@ def class_table(
 
     Args:
       run: the run.
-      evaluation: whose scores.
-      confusion: [K, K] pixels by (true class, predicted class) of the same evaluation, where they are known.
-      further: the last columns: by their headings, the cell of each class.
+      evaluation: the evaluation with the scores.
+      confusion: [K, K] pixels by (true class, predicted class) of the same evaluation, if they are known.
+      further: the last columns: the cell of each class by class name, by heading.
     """
     columns: dict[str, dict[str, float]] = {}
     for key, value in (evaluation.metrics if evaluation else {}).items():
@@ -76,7 +76,7 @@ def class_table(
         columns.setdefault('precision', _ratios(names, right, predicted))
         shares['True pixels'] = _ratios(names, truth, truth.sum())
         shares['Predicted pixels'] = _ratios(names, predicted, truth.sum())
-    trained, _ = run.dataset.get('class_histogram', ((), ()))  # Counted where a loss needs it.
+    trained, _ = run.dataset.get('class_histogram', ((), ()))  # Counted if a loss needs it.
     if len(trained) == len(names) and sum(trained):
         shares['Training pixels'] = _ratios(names, np.asarray(trained), sum(trained))
     kinds = sorted(columns, key=lambda kind: (_METRICS.index(kind) if kind in _METRICS else len(_METRICS), kind))
@@ -117,12 +117,12 @@ def confusion_table(run: RunFiles, confusion: np.ndarray | None) -> ConfusionTab
 
 
 def confusion_of(run: RunFiles, evaluation: Evaluation | None, notes: list[str]) -> np.ndarray | None:
-    """Reads the pixel counts [K, K] by (true class, predicted class) of an evaluation; None if no sound file has them.
+    """Reads the pixel counts [K, K] by (true class, predicted class) of an evaluation; None if no valid file has them.
 
     Args:
       run: the run.
-      evaluation: whose pixels.
-      notes: takes one if the file is damaged.
+      evaluation: the evaluation.
+      notes: gets a note if the file is damaged.
     """
     values = run.read_details(evaluation, 'confusion', notes) if evaluation else {}
     names = run.class_names
@@ -136,7 +136,7 @@ def confusion_of(run: RunFiles, evaluation: Evaluation | None, notes: list[str])
 
 
 def _ratios(names: list[str], parts: np.ndarray, wholes) -> dict[str, float]:
-    """parts / wholes by class name; classes whose whole is 0 are left out."""
+    """parts / wholes by class name; classes whose whole is 0 are omitted."""
     wholes = np.broadcast_to(wholes, len(names))
     return {name: float(parts[i] / wholes[i]) for i, name in enumerate(names) if wholes[i]}
 

@@ -48,7 +48,7 @@ class Embedded(NamedTuple):
 
 
 def embed(stored: Iterable[StoredFigure], notes: list[str]) -> list[Embedded]:
-    """Encodes figures as data URIs that together stay within the budget; adds a note on each that is left out."""
+    """Encodes figures as data URIs that together stay within the budget; adds notes on omitted ones."""
     readable = []
     for figure in stored:
         try:
@@ -116,7 +116,7 @@ def groups(figures: list[Embedded], score: str) -> list[tuple[str, str, list[tup
 
     Args:
       figures: all but the charts.
-      score: by which single images are ranked.
+      score: the score by which single images are ranked.
     """
     members_of: dict[str, list[Embedded]] = {}
     for figure in figures:

@@ -26,12 +26,12 @@ def are_of_instances(evaluations: Sequence[Evaluation]) -> bool:
 
 
 def instance_columns(run: RunFiles, evaluation: Evaluation | None, notes: list[str]) -> dict[str, dict[str, Cell]]:
-    """Reads the columns: by their headings, the cell of each class; empty if no sound file has them.
+    """Reads the columns: the cell of each class by heading; empty if no valid file has them.
 
     Args:
       run: the run.
-      evaluation: whose classes.
-      notes: takes one if the file is damaged.
+      evaluation: the evaluation with the classes.
+      notes: gets a note if the file is damaged.
     """
     rows = run.read_details(evaluation, 'instances', notes).get('classes') if evaluation else None
     rows = [mapping(row) for row in rows] if isinstance(rows, list) else []

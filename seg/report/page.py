@@ -33,7 +33,7 @@ def write(model_dir: str, output: str | None = None) -> str:
 
     Args:
       model_dir: the run's directory.
-      output: the file to write, replaced if it is there; None for `<model_dir>/report.html`.
+      output: the file to write, replaced if it exists; None for `<model_dir>/report.html`.
 
     Returns:
       The file's path.
@@ -117,7 +117,7 @@ def render(run: RunFiles) -> str:
 
 
 def _ranked_by(evaluations: list[Evaluation]) -> str:
-    """What the worst and the best images are picked by."""
+    """The score by which the worst and the best images are selected."""
     if are_of_instances(evaluations):
         return 'F1'
     return 'mIoU' if any('miou' in evaluation.metrics for evaluation in evaluations) else 'score'

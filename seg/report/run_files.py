@@ -1,4 +1,4 @@
-"""What the report reads of a run: scores, curves, settings, hardware."""
+"""The data of a report: scores, curves, settings and hardware, read from a run's files."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Evaluation(evaluations.Evaluation):
     """An evaluation as a table shows it.
 
     Attributes:
-      label: the head of its column: 'Last', 'Best', or the name of a split, with the mark of its file where it was
-        made with other settings.
+      label: heading of its column: 'Last', 'Best', or the name of a split, with the mark of its file if it was made
+        with other settings.
     """
 
     label: str
@@ -32,10 +32,10 @@ class Evaluation(evaluations.Evaluation):
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
-    """The content of a run's files. What is missing or damaged is empty.
+    """The content of a run's files; empty for missing or damaged files.
 
     Attributes:
-      folder: of the run.
+      folder: folder of the run.
       train: numbers of the lines of metrics.jsonl of kind train, `step` included, by step.
       evals: the evaluations of the training, by step.
       results: results.json.
@@ -43,9 +43,9 @@ class RunFiles:
       about: run.json.
       dataset: dataset_info.json.
       config: the text of config.gin.
-      operative_config: that of operative_config.gin.
-      model_info: that of model_info.txt.
-      notes: what was left out, and why, for the reader.
+      operative_config: the text of operative_config.gin.
+      model_info: the text of model_info.txt.
+      notes: what was omitted, and why, for the reader.
       running: whether a process on this machine is training in the directory now.
     """
 
@@ -64,7 +64,7 @@ class RunFiles:
 
     @property
     def class_names(self) -> list[str]:
-        """The data set's, in their order; empty if unknown."""
+        """The class names of the data set, in their order; empty if unknown."""
         return self.dataset.get('class_names', [])
 
     @property
@@ -130,10 +130,10 @@ class RunFiles:
         path = self.folder.named(name) if name else None
         if path is None or not os.path.exists(path):
             return {}
-        return _told(self.folder, path, lambda: files.read_object(path, ''), {}, notes)
+        return _tried(self.folder, path, lambda: files.read_object(path, ''), {}, notes)
 
     def _shown(self, label: str, evaluation: evaluations.Evaluation, name: str = '') -> Evaluation:
-        """Adds the label, and what records of older runs lack: details, and weights, which are the same in a run."""
+        """Adds the label, and details and weights if the record is of an older run, which lacks them."""
         details, weights = evaluation.details, evaluation.weights
         if details is None:
             details = evaluations.details_by_name(self.folder, evaluation.step, name)
@@ -164,17 +164,17 @@ def read(model_dir: str) -> RunFiles:
             'runs/deeplab_shapes.'
         )
     folder, notes = RunFolder(model_dir), []
-    log = _told(folder, folder.metrics, MetricsLog(folder.metrics).read, Log([], 0), notes)
+    log = _tried(folder, folder.metrics, MetricsLog(folder.metrics).read, Log([], 0), notes)
     if log.damaged:
-        notes.append(f'Damaged lines of {folder.relative(folder.metrics)}, left out: {log.damaged}.')
+        notes.append(f'Damaged lines of {folder.relative(folder.metrics)}, omitted: {log.damaged}.')
     run = RunFiles(
         folder=folder,
         train=[finite(line) | {'step': line['step']} for line in log.by_step('train')],
         evals=[evaluations.of_line(line) for line in log.by_step('eval')],
-        results=_told(folder, folder.results, lambda: results.read(folder.results, ''), None, notes) or {},
+        results=_tried(folder, folder.results, lambda: results.read(folder.results, ''), None, notes) or {},
         eval_files=_eval_files(folder, notes),
-        about=_told(folder, folder.run, lambda: About.read(folder), About(), notes),
-        dataset=_told(folder, folder.dataset_info, lambda: dataset_info.read_known(folder), {}, notes),
+        about=_tried(folder, folder.run, lambda: About.read(folder), About(), notes),
+        dataset=_tried(folder, folder.dataset_info, lambda: dataset_info.read_known(folder), {}, notes),
         config=_text(folder.config),
         operative_config=_text(folder.operative_config),
         model_info=_text(folder.model_info),
@@ -198,7 +198,7 @@ def _eval_files(folder: RunFolder, notes: list[str]) -> dict[str, dict[str, Any]
     for path in glob.glob(os.path.join(glob.escape(folder.eval), '*.json')):
         name = os.path.basename(path).removesuffix('.json')
         if not name.startswith(tuple(f'{kind}-' for kind in evaluations.KNOWN_DETAILS)):
-            values = _told(folder, path, lambda path=path: files.read_object(path, ''), {}, notes)
+            values = _tried(folder, path, lambda path=path: files.read_object(path, ''), {}, notes)
             if results.are_scores(values) and values['metrics']:
                 found[name] = values
     return dict(sorted(found.items(), key=lambda item: (-item[1]['step'], item[0])))
@@ -210,12 +210,12 @@ def _label(name: str, step: int) -> str:
     return f'{split} {mark[1:]}'.strip() if found and split else name
 
 
-def _told(folder: RunFolder, path: str, read: Callable[[], Any], otherwise: Any, notes: list[str]) -> Any:
+def _tried(folder: RunFolder, path: str, read: Callable[[], Any], otherwise: Any, notes: list[str]) -> Any:
     """Calls a reader; if the file is damaged, adds a note and returns `otherwise`."""
     try:
         return read()
     except UserError:
-        notes.append(f'{folder.relative(path)} is damaged, and left out.')
+        notes.append(f'{folder.relative(path)} is damaged, and omitted.')
         return otherwise
 
 

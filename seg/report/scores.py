@@ -24,7 +24,7 @@ class PrecisionTable(NamedTuple):
     Attributes:
       columns: (heading, evaluation) of each column.
       rows: (name, explanation, (exact, text) by column, None without a value).
-      remarks: below the table.
+      remarks: sentences below the table.
     """
 
     columns: list[tuple[str, Evaluation]]
@@ -65,7 +65,7 @@ def tiles(run: RunFiles, evaluations: list[Evaluation]) -> list[tuple[str, str, 
 
 
 def metric_rows(evaluations: list[Evaluation]) -> list[tuple[str, list[tuple[float, str] | None]]]:
-    """The metrics without those of classes, important ones first: (name, (exact, text) or None by evaluation)."""
+    """All metrics except those of classes, important ones first: (name, (exact, text) or None by evaluation)."""
     names = {name for e in evaluations for name in e.metrics if '/' not in name or name.startswith('loss/')}
     names = {name for name in names if not _AP.fullmatch(name)}  # They have their own table.
     losses = sorted((name for name in names if name.startswith('loss')), key=lambda name: (name.count('/'), name))

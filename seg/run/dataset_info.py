@@ -94,11 +94,11 @@ def _tests(values: dict[str, Any]) -> dict[str, tuple[str, bool]]:
     ignored, ids, colors = (values.get(key) for key in ('ignore_label', 'original_ids', 'colors'))
     k = len(names) if isinstance(names, list) else 0
     return {
-        'name': ('a text', isinstance(name, str)),
-        'class_names': ('a list of texts', _is_list(names, k, str)),
+        'name': ('a string', isinstance(name, str)),
+        'class_names': ('a list of strings', _is_list(names, k, str)),
         'num_examples': ('a whole number, or null', number is None or (type(number) is int and number >= 0)),
         'max_size': (
-            f'[height, width] in pixels, at most {_MOST_PIXELS:,} in all',
+            f'[height, width] in pixels, at most {_MOST_PIXELS:,} per image',
             _is_list(size, 2, int) and min(size) > 0 and size[0] * size[1] <= _MOST_PIXELS,
         ),
         'ignore_label': ('a whole number', type(ignored) is int and abs(ignored) < 2**31),
@@ -115,7 +115,7 @@ def _are_counts(value: Any, classes: int) -> bool:
 
 
 def _is_list(value: Any, length: int, kind: type = list) -> bool:
-    """Whether a JSON value is a list of the given length and type; true and false are no numbers."""
+    """Whether a JSON value is a list of the given length and type; true and false are not numbers."""
     in_range = lambda item: kind is not int or abs(item) < 2**63  # noqa: E731
     return isinstance(value, list) and len(value) == length and all(type(v) is kind and in_range(v) for v in value)
 

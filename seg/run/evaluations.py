@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from seg.run.folder import RunFolder
-from seg.run.values import Values, finite, number, text, texts, whole
+from seg.run.values import Values, finite, number, string, strings, whole
 from seg.structures import RECORD_KEYS
 
 # Kinds of details of this package's metrics. Records of older runs do not name their files.
@@ -26,9 +26,9 @@ class Evaluation:
       step: optimizer steps that the weights have taken.
       metrics: finite values by name, as the metrics give them.
       examples: images that counted; None if unknown.
-      seconds: of the whole pass; None if unknown.
+      seconds: duration of the whole pass; None if unknown.
       images_per_second: None if unknown.
-      split: of the data; empty if unknown.
+      split: split of the data; empty if unknown.
       weights: 'ema' or 'raw'; empty if unknown.
       details: paths in the run's folder by kind; None if the record does not say.
       settings: those that differ from the training's, `key = value` each.
@@ -74,9 +74,9 @@ def of_results(results: Mapping[str, Any]) -> Evaluation:
 def _origin(values: Mapping[str, Any]) -> dict[str, Any]:
     weights = values.get('weights')
     return {
-        'split': text(values.get('split')),
+        'split': string(values.get('split')),
         'weights': weights if weights in ('ema', 'raw') else '',
-        'details': texts(values['details']) if 'details' in values else None,
+        'details': strings(values['details']) if 'details' in values else None,
     }
 
 
@@ -98,10 +98,10 @@ def details_by_name(folder: RunFolder, step: int, name: str = '') -> dict[str, s
     """Finds the details of an evaluation whose record does not name them, by their file names.
 
     Args:
-      folder: of the run.
-      step: of the weights.
-      name: of the file with its scores, without the ending; empty for an evaluation during training. Its split is then
-        unknown, too: of several, the one with files of the most steps is taken.
+      folder: folder of the run.
+      step: step of the weights.
+      name: name of the file with its scores, without the ending; empty for an evaluation during training. Then its
+        split is unknown as well: of several splits, the one with files of the most steps is used.
 
     Returns:
       Paths in the folder by kind.

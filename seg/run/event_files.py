@@ -29,7 +29,7 @@ class Start(NamedTuple):
 
 
 class StoredFigure(NamedTuple):
-    """Where the encoded image of a figure is stored."""
+    """The place of a figure's encoded image in an event file."""
 
     tag: str
     step: int
@@ -49,7 +49,7 @@ class StoredFigure(NamedTuple):
 def figures(folder: str) -> list[StoredFigure]:
     """Finds the newest figure of every tag in the event files of a folder, by tag in the order of the files.
 
-    What a run wrote after the step that it was resumed from does not count. Of tags that belong together
+    Figures after the step from which the run was resumed do not count. Among tags of one group
     (`worst/1`, `worst/2`, …) only those of the newest step are listed.
     """
     found: list[StoredFigure] = []

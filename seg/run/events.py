@@ -31,7 +31,7 @@ class Events:
         """Opens a new event file.
 
         Args:
-          folder: made if need be.
+          folder: made if it does not exist.
           start: the step from which the run resumes; TensorBoard drops later steps of earlier files.
         """
         name = f'events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}'

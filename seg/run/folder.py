@@ -22,7 +22,7 @@ class RunFolder:
       config: the settings as given, from which the run can be started again.
       operative_config: every setting that was used, defaults included.
       run: hardware, versions and settings; see `seg/run/run_json.py`.
-      dataset_info: what evaluation and prediction need to know about the training data.
+      dataset_info: facts about the training data, for evaluation and prediction.
       model_info: the variables with their shapes, as text.
       metrics: a line for each loop of training and each evaluation.
       results: the scores at the end.
@@ -63,12 +63,12 @@ class RunFolder:
         Args:
           split: name of the data, such as `voc_layout/val`; its last part counts.
           step: step of the weights, followed by a mark for settings other than the training's.
-          kind: of the details, such as `confusion`; empty for the scores.
+          kind: kind of the details, such as `confusion`; empty for the scores.
         """
         return os.path.join(self.eval, f'{kind}{kind and "-"}{split_of(split)}-{step}.json')
 
     def details(self, split: str, step: int | str, kinds: Iterable[str]) -> dict[str, str]:
-        """The files of an evaluation's details as records name them, by their kinds; arguments as `eval_file` has."""
+        """The files of an evaluation's details as records name them, by their kinds; arguments as for `eval_file`."""
         return {kind: self.relative(self.eval_file(split, step, kind)) for kind in kinds}
 
     def relative(self, path: str) -> str:
@@ -91,11 +91,11 @@ class RunFolder:
         return _steps(self.path)
 
     def damaged(self, checkpoint: str) -> str:
-        """Where a damaged checkpoint is set aside."""
+        """The path under which a damaged checkpoint is set aside."""
         return checkpoint + _DAMAGED
 
     def damaged_checkpoints(self) -> list[str]:
-        """Paths of those that were set aside."""
+        """Paths of damaged checkpoints that were set aside."""
         return glob.glob(os.path.join(glob.escape(self.path), f'ckpt-*.safetensors{_DAMAGED}'))
 
     def has_checkpoint(self) -> bool:

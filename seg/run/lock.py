@@ -18,7 +18,7 @@ def locked(folder: RunFolder, keep: bool = True) -> Iterator[None]:
     """Locks the directory, so that no second process trains in it; also checks that it is writable.
 
     Args:
-      folder: made where it is not there.
+      folder: made if it does not exist.
       keep: whether new folders and the lock file stay; False for a check that runs nothing.
 
     Raises:

@@ -63,7 +63,7 @@ class MetricsLog:
         kept = [line for line, _ in lines if line is not None and line['step'] <= step]
         for number, (line, text) in enumerate(lines, 1):
             if line is None and text.endswith(b'\n'):
-                logging.warning('%s: line %d is damaged, and left out: %s', self._path, number, shown(text))
+                logging.warning('%s: line %d is damaged, and omitted: %s', self._path, number, shown(text))
         write_text(self._path, ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in kept))
 
     def _lines(self) -> list[tuple[dict[str, Any] | None, bytes]]:

@@ -3,7 +3,7 @@
 All of them hold `step` and `metrics`. The first two also hold `examples`, `train_seconds`, `train_images_per_second`,
 `eval_images_per_second`, `weights` ('ema' or 'raw'), `checkpoint`, `config`, `split` and `details`, the paths of the
 evaluation's further files in the run's folder, by their kinds. `results.json` has `best`, and a file of `--mode=eval`
-has `settings`, those that differ from the training's.
+has `settings`, which lists those that differ from the training's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read(path: str, remedy: str) -> dict[str, Any] | None:
 
     Args:
       path: the file.
-      remedy: a sentence that ends the message about a damaged one.
+      remedy: last sentence of the message about a damaged file.
 
     Raises:
       UserError: if it is damaged.

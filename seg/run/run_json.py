@@ -1,7 +1,7 @@
 """`run.json`: the mode, the hardware, versions and settings of a run. A training writes it when it starts.
 
-`training` and `free` hold the settings as texts by name: those that must stay the same when the run goes on, and those
-that may change.
+`training` and `free` hold the settings as strings by name: those that must not change when the run is resumed, and
+those that may.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from seg import files
 from seg.errors import UserError, shown
 from seg.run.folder import RunFolder
-from seg.run.values import mapping, text, texts, whole
+from seg.run.values import mapping, string, strings, whole
 
 _REMEDY = 'Remove the file; the same training command writes it again when it starts.'
 _OWN = (
@@ -41,16 +41,16 @@ def write(
     """Writes the file.
 
     Args:
-      folder: of the run.
-      mode: of the run.
+      folder: folder of the run.
+      mode: mode of the run.
       evaluates: whether the run evaluates, and so writes `results.json` at its end.
-      hardware: as the engine describes itself.
+      hardware: the engine's description of itself.
       batch_size: global.
-      train_steps: of the whole training.
-      best_metric: that picks the best checkpoint.
-      higher_is_better: whether its highest value does, or the lowest.
+      train_steps: steps of the whole training.
+      best_metric: metric that selects the best checkpoint.
+      higher_is_better: whether its highest value selects it, or the lowest.
       command: the command line that this process runs; empty for none.
-      versions: of libraries and the machine.
+      versions: versions of libraries and the machine.
       training: settings that must not change.
       free: settings that may.
     """
@@ -73,7 +73,7 @@ def write(
 
 
 def read(folder: RunFolder) -> dict[str, Any]:
-    """Reads the file, whose `training` and `free` are texts by name; empty where there is none.
+    """Reads the file, whose `training` and `free` are strings by name; empty if there is none.
 
     Raises:
       UserError: if it is damaged.
@@ -83,8 +83,8 @@ def read(folder: RunFolder) -> dict[str, Any]:
     record = files.read_object(folder.run, _REMEDY)
     for key in ('training', 'free'):
         values = record.get(key, {})
-        if not isinstance(values, dict) or len(texts(values)) < len(values):
-            raise UserError(f'{folder.run!r}: {key} is {shown(values)}, expected an object of texts. {_REMEDY}')
+        if not isinstance(values, dict) or len(strings(values)) < len(values):
+            raise UserError(f'{folder.run!r}: {key} is {shown(values)}, expected an object of strings. {_REMEDY}')
     return record
 
 
@@ -98,11 +98,11 @@ class About:
       evaluates: None if unknown, as in older runs.
       train_steps: None if unknown.
       batch_size: global; None if unknown.
-      best_metric: that picks the best checkpoint; the default of RunConfig if unknown.
-      higher_is_better: of that metric.
+      best_metric: metric that selects the best checkpoint; the default of RunConfig if unknown.
+      higher_is_better: whether a higher value of this metric is better.
       command: words of the command line.
-      versions: of libraries and the machine.
-      settings: texts by name.
+      versions: versions of libraries and the machine.
+      settings: strings by name.
       hardware: the rest of the file.
     """
 
@@ -131,14 +131,14 @@ class About:
         command = record.get('command')
         return cls(
             known=bool(record),
-            mode=text(record.get('mode')),
+            mode=string(record.get('mode')),
             evaluates=evaluates if isinstance(evaluates := record.get('evaluates'), bool) else None,
             train_steps=whole(record.get('train_steps')),
             batch_size=whole(record.get('global_batch')),
-            best_metric=text(record.get('best_metric')) or cls.best_metric,
+            best_metric=string(record.get('best_metric')) or cls.best_metric,
             higher_is_better=record.get('higher_is_better') is not False,
             command=tuple(map(str, command)) if isinstance(command, list) else (),
             versions=mapping(record.get('versions')),
-            settings=texts(record.get('training')) | texts(record.get('free')),
+            settings=strings(record.get('training')) | strings(record.get('free')),
             hardware={key: value for key, value in record.items() if key not in _OWN},
         )

@@ -43,7 +43,7 @@ def check(folder: RunFolder) -> None:
     training = {key: value for key, value in config.operative_values().items() if not _is_free(key)}
     if changes := diff(run['training'], training):
         raise UserError(
-            f'{folder.path} holds a run with other settings, so it cannot go on with these:\n{changes}\n'
+            f'{folder.path} holds a run with other settings, so it cannot continue with these:\n{changes}\n'
             'Use the settings of that run, another --model_dir, or --fresh to start over there.'
         )
 
@@ -51,8 +51,8 @@ def check(folder: RunFolder) -> None:
 def diff(old: Mapping[str, str], new: Mapping[str, str], free: Callable[[str], bool] = config.declared_free) -> str:
     """Compares two results of `config.operative_values`; returns a line per difference that is not free, or ''.
 
-    A part that only one side has gives one line. A parameter that only one side has, with the value None, of a part
-    that both have, is no difference: another version of the part has it, and it is not set.
+    A part that only one side has gives one line. If both have a part, and only one has one of its parameters, with the
+    value None, that is not a difference: the parameter belongs to another version of the part, and is not set.
     """
     lines = {}
     parts = [{key.rpartition('.')[0] for key in side} for side in (old, new)]
@@ -73,9 +73,9 @@ def write(folder: RunFolder, parts: Mapping[str, Any], **about: Any) -> None:
     """Writes the parsed settings, `run.json` and `model_info.txt`.
 
     Args:
-      folder: of the run.
-      parts: of the model, Keras layers by name.
-      **about: what `run_json.write` takes beside the settings.
+      folder: folder of the run.
+      parts: Keras layers of the model by name.
+      **about: the other arguments of `run_json.write`.
     """
     values = config.operative_values()
     write_text(folder.config, config.snapshot())

@@ -29,8 +29,8 @@ def is_step(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def text(value: Any) -> str:
-    """A text, empty for anything else."""
+def string(value: Any) -> str:
+    """A string, empty for anything else."""
     return value if isinstance(value, str) else ''
 
 
@@ -44,6 +44,6 @@ def finite(values: Any) -> Values:
     return {name: found for name, value in mapping(values).items() if (found := number(value)) is not None}
 
 
-def texts(values: Any) -> dict[str, str]:
-    """The texts of a dict."""
+def strings(values: Any) -> dict[str, str]:
+    """The strings of a dict."""
     return {name: value for name, value in mapping(values).items() if isinstance(value, str)}

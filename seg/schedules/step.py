@@ -25,7 +25,7 @@ class Step(Schedule):
       total_steps: supplied.
       batch_size: supplied.
       base_lr: rate at the end of the warm-up, for batches of `reference_batch` images.
-      boundaries: rising step numbers, or fractions of the training between 0 and 1, such as (0.66667, 0.88889); the
+      boundaries: increasing step numbers, or fractions of the training between 0 and 1, such as (0.66667, 0.88889); the
         step of a boundary has the new rate.
       gamma: factor at each boundary, above 0 and at most 1.
       reference_batch: batch size for which the rates are given; None does not scale them.
@@ -56,11 +56,12 @@ class Step(Schedule):
         )
         if not known or list(boundaries) != sorted(set(boundaries)):
             raise UserError(
-                f'schedules.step.boundaries = {boundaries!r}: expected rising step numbers above 0, such as (15000, '
-                '20000), or rising parts of the training, such as (0.66667, 0.88889).'
+                f'schedules.step.boundaries = {boundaries!r}: expected increasing step numbers above 0, such as '
+                '(15000, 20000), or increasing fractions of the training, such as (0.66667, 0.88889).'
             )
         self.boundaries = tuple(round(b * total_steps) if type(b) is float else b for b in boundaries)
-        # In a short trial of a long recipe, fractions of the training may fall into the warm-up: this is no mistake.
+        # In a short trial of a long recipe, fractions of the training may fall into the warm-up, which is not a
+        # mistake.
         if self.boundaries and boundaries[0] >= 1 and self.boundaries[0] < self.warmup_steps:
             raise UserError(
                 f'schedules.step.boundaries = {boundaries!r}: the first lies within the warm-up of '

@@ -69,7 +69,7 @@ class Task:
         """Losses of a training batch by name, in a fixed order. They are summed, logged, and checked for NaN by image.
 
         Args:
-          batch: of `training_input`: the tensors of the task's inputs, and `weight` float32 [B] (0 for an unreadable
+          batch: a batch of `training_input`: the task's tensors, and `weight` float32 [B] (0 for an unreadable
             image, which the engine excludes), `index` int32 [B], `seed` int32 [B, 2] for all random numbers.
           step: int32 scalar, number of steps taken before.
         """
@@ -87,7 +87,7 @@ class Task:
         """Predictions for the metrics, and the losses logged as `loss` and `loss/…`; by default `predict`, no losses.
 
         Args:
-          batch: of `evaluation_input`; `weight` is also 0 for padding.
+          batch: a batch of `evaluation_input`; `weight` is also 0 for padding.
         """
         return self.predict(batch), {}
 
@@ -175,8 +175,8 @@ class Task:
 
         Args:
           folder: the output folder.
-          info: of the training data.
-          settings: of `--mode=predict`.
+          info: facts about the training data.
+          settings: settings of `--mode=predict`.
           probabilities: whether to write the probability of every class (`--probabilities`).
 
         Raises:

@@ -164,7 +164,7 @@ class Instance(Task):
         return self._outputs(batch), batch, keras.KerasTensor((), 'int32')
 
     def _check_statistics(self, size: tuple[int, int], batch_size: int) -> None:
-        """Lets batch normalisation refuse a global batch with one value per channel (a UserError).
+        """Calls batch normalisation, which refuses a global batch with one value per channel (a UserError).
 
         Only a batch of one image can be so small.
         """
@@ -220,7 +220,7 @@ class Instance(Task):
         if counts['left_out'] > 0:
             problems['left_out'] = (
                 f'{counts["left_out"]:.1f} instances per image are beyond tasks.instance.max_objects = '
-                f'{self._max_objects}: the smallest were left out. A higher limit takes memory.'
+                f'{self._max_objects}: the smallest were omitted. A higher limit takes memory.'
             )
         if not counts['objects']:
             problems['objects'] = (
@@ -271,7 +271,7 @@ class Instance(Task):
             if asked:
                 raise UserError(
                     f'{flag} is for class maps, and this run detects instances: each has a score in detections.json, '
-                    'and a large image is always scaled down, because windows would cut instances. Leave it out.'
+                    'and a large image is always scaled down, because windows would cut instances. Remove it.'
                 )
         return InstanceOutputs(folder, info, self._colors, settings, self._fits_canvas)
 

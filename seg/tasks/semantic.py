@@ -181,7 +181,7 @@ class Semantic(Task):
         return {'logits': logits}, batch, keras.KerasTensor((), 'int32')
 
     def _check_statistics(self, size: tuple[int, int], batch_size: int) -> None:
-        """Lets batch normalisation refuse a global batch with one value per channel (a UserError).
+        """Calls batch normalisation, which refuses a global batch with one value per channel (a UserError).
 
         Only a batch of one image can be so small; the check calls the model with a symbolic one.
         """

@@ -20,7 +20,7 @@ def read(path: str) -> dict[str, np.ndarray]:
     """Reads all weights; the name of `<layer>/…/<weight>:0` is `<layer>/<weight>`, such as `conv1_conv/kernel`.
 
     The layer is the top-level group. Group names below it repeat it, or are the layer's name in another session; Keras
-    ignores them, too.
+    also ignores them.
 
     Raises:
       DamagedFileError: if the file is missing, truncated, or its data sets are not plain arrays of numbers.
@@ -46,9 +46,9 @@ def _weights(path: str, group: h5py.Group) -> dict[str, np.ndarray]:
     def add(name: str | bytes, item: object) -> None:
         nonlocal left
         if isinstance(name, bytes):
-            raise DamagedFileError(f'{path}: the name {shown(name)} in it is no text.')
+            raise DamagedFileError(f'{path}: the name {shown(name)} in it is not UTF-8.')
         if name.count('/') > _DEEPEST:
-            raise DamagedFileError(f'{path}: its groups lie more than {_DEEPEST} deep in each other.')
+            raise DamagedFileError(f'{path}: its groups are nested more than {_DEEPEST} deep.')
         if not isinstance(item, h5py.Dataset):
             return
         # A data set may claim any size, or values in another file; Keras writes all values to this file.
@@ -58,7 +58,7 @@ def _weights(path: str, group: h5py.Group) -> dict[str, np.ndarray]:
             left -= item.dtype.itemsize * max(math.prod(item.shape), math.prod(item.chunks or (0,)))
         if not plain or left < 0:
             raise DamagedFileError(
-                f'{path}: {shown(name, 200)} is no plain array of numbers'
+                f'{path}: {shown(name, 200)} is not a plain array of numbers'
                 + (': the arrays up to this one are larger than the file.' if plain else '.')
             )
         layer, _, weight = name.partition('/')

@@ -52,9 +52,9 @@ def arrays(parts: Mapping[str, Any], path: str | None = None) -> tuple[str, dict
     if (backbone := parts.get('backbone')) is not None:
         published = getattr(backbone, 'published', None)
         if published is None or not (path or published.url or published.package_file):
-            wish = f'cannot take weights from {path}' if path else 'has no published weights'
+            fault = f'cannot take weights from {path}' if path else 'has no published weights'
             raise UserError(
-                f'init.weights: backbone {backbone.name}, as it is configured, {wish}. Backbones that have published '
+                f'init.weights: backbone {backbone.name}, as it is configured, {fault}. Backbones that have published '
                 'ones: ' + (', '.join(_names()) or 'none')
             )
         if path is None:
@@ -69,7 +69,7 @@ def arrays(parts: Mapping[str, Any], path: str | None = None) -> tuple[str, dict
     except (LookupError, ValueError) as error:  # A tensor with unexpected axes, or a missing bias.
         raise UserError(
             f'init.weights = {path!r}: its tensors have the names of this network, but not its layout: '
-            f'{str(error) or type(error).__name__}. Take a file that the library itself has written for it.'
+            f'{str(error) or type(error).__name__}. Use a file that the library itself wrote for it.'
         ) from error
     found = {name: each for name, each in found.items() if each or name == 'backbone'}
     return f'{title}{path} ({len(tensors)} tensors)', found

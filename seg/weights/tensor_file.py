@@ -49,7 +49,7 @@ def parsing(path: str, expected: str) -> Iterator[None]:
 
     Raises:
       DamagedFileError: with the reason that the library gives.
-      UserError: if the memory does not suffice, which says nothing about the content.
+      UserError: if there is not enough memory, which does not depend on the content.
     """
     try:
         yield
@@ -57,10 +57,10 @@ def parsing(path: str, expected: str) -> Iterator[None]:
         raise
     except MemoryError:
         raise UserError(
-            f'{path}: reading this {expected} takes more memory than there is. Free some, or take another file.'
+            f'{path}: reading this {expected} takes more memory than available. Free some, or use another file.'
         ) from None
     except Exception as error:
-        raise DamagedFileError(f'{path}: no readable {expected}: {str(error) or type(error).__name__}') from error
+        raise DamagedFileError(f'{path}: not a readable {expected}: {str(error) or type(error).__name__}') from error
 
 
 def write(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
@@ -94,7 +94,7 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
     Raises:
       DamagedFileError: if the file is missing, truncated, or a checksum does not match.
-      UserError: if it cannot be opened, which says nothing about its content.
+      UserError: if it cannot be opened, for reasons other than its content.
     """
     with _opened(path) as file:
         header = file.metadata() or {}
@@ -111,7 +111,7 @@ def read_metadata(path: str) -> dict[str, Any]:
 
     Raises:
       DamagedFileError: if the file is missing or its header cannot be read.
-      UserError: if it cannot be opened, which says nothing about its content.
+      UserError: if it cannot be opened, for reasons other than its content.
     """
     with _opened(path) as file:
         header = file.metadata() or {}
@@ -132,7 +132,7 @@ def _opened(path: str) -> Iterator[Any]:
             raise DamagedFileError(f'{path!r}: there is no such file.') from None
         except OSError as error:
             raise UserError(
-                f'{path!r} cannot be opened: {error.strerror or error}. This says nothing about its content: '
+                f'{path!r} cannot be opened: {error.strerror or error}. Its content may be correct: '
                 'remove the cause (rights, a missing disk, too many open files), then start the same command again.'
             ) from error
 
@@ -142,8 +142,8 @@ def _tensors(path: str, file: Any) -> dict[str, np.ndarray]:
     for name, kind in kinds.items():
         if kind.startswith(('F4', 'F6_')):
             raise UserError(
-                f'{path}: {shown(name)} has the type {kind}, which is not read. Write the file with float32, float16, '
-                'bfloat16 or float8.'
+                f'{path}: {shown(name)} has the type {kind}, which is not supported. Write the file with float32, '
+                'float16, bfloat16 or float8.'
             )
     tensors = {name: file.get_tensor(name) for name, kind in kinds.items() if kind not in _SMALL}
     if len(tensors) == len(kinds):
@@ -161,7 +161,7 @@ def _tensors(path: str, file: Any) -> dict[str, np.ndarray]:
 
 
 def _checked(path: str, header: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, int] | None]:
-    """Returns the metadata and the tensors' checksums; None for these where another tool wrote the file."""
+    """Returns the metadata and the tensors' checksums; None for these if another tool wrote the file."""
     if 'crc32' not in header and 'header_crc32' not in header:
         return {}, None
     text, checksums = header.get('metadata', ''), header.get('crc32', '')
@@ -172,14 +172,14 @@ def _checked(path: str, header: Mapping[str, str]) -> tuple[dict[str, Any], dict
         with parsing(path, 'tensor file'):
             parsed.append(files.parse_json(value.encode()))
         if not isinstance(parsed[-1], dict):
-            raise DamagedFileError(f'{path}: its {what} is {shown(parsed[-1])}, expected an object of JSON.')
+            raise DamagedFileError(f'{path}: its {what} is {shown(parsed[-1])}, expected a JSON object.')
     return parsed[0], parsed[1]
 
 
 def _checksum(name: str, value: np.ndarray) -> int:
     """CRC-32 over name, dtype, shape and values."""
-    said = zlib.crc32(f'{name} {value.dtype} {value.shape}'.encode())
-    return zlib.crc32(np.asarray(value, order='C').reshape(-1).view(np.uint8).data, said)
+    header = zlib.crc32(f'{name} {value.dtype} {value.shape}'.encode())
+    return zlib.crc32(np.asarray(value, order='C').reshape(-1).view(np.uint8).data, header)
 
 
 def _header_checksum(metadata: str, checksums: str) -> int:

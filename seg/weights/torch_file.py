@@ -41,7 +41,7 @@ def read(path: str) -> dict[str, np.ndarray]:
 
     Raises:
       DamagedFileError: if the file is truncated, in neither layout, or inconsistent.
-      UserError: if the file cannot be read, its pickle needs more than tensors, or there is no tensor in it.
+      UserError: if the file cannot be read, its pickle needs more than tensors, or it contains no tensor.
     """
     content = files.read_bytes(path)
     # The raw values at the end of an old file may look like the end of a zip archive: check the beginning.
@@ -52,8 +52,7 @@ def read(path: str) -> dict[str, np.ndarray]:
         tensors = {name: _view(name, tensor, values) for name, tensor in _state_dict(state).items()}
     if not tensors:
         raise UserError(
-            f'{path}: there are no tensors in it. Expected a state dict, as torch.save(model.state_dict(), path) '
-            'writes it.'
+            f'{path}: it contains no tensors. Expected a state dict, as torch.save(model.state_dict(), path) writes it.'
         )
     return tensors
 
@@ -67,7 +66,7 @@ def _parse_zip(path: str, content: bytes) -> _Parsed:
     archive = zipfile.ZipFile(io.BytesIO(content))
     # torch stores its records uncompressed. Compressed or overlapping records could exhaust the memory.
     if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
-        raise ValueError('there are compressed records in it')
+        raise ValueError('it contains compressed records')
     if sum(record.file_size for record in archive.infolist()) > len(content):
         raise ValueError('its records add up to more than the file')
     names = set(archive.namelist())
@@ -96,7 +95,7 @@ def _parse_old(path: str, content: bytes) -> _Parsed:
     """
     data = io.BytesIO(content)
     if not content.startswith(b'\x80') or torch_pickle.load(path, data)[0] != _OLD_MAGIC:
-        raise ValueError('it begins like neither layout of torch.save')
+        raise ValueError('its beginning fits neither layout of torch.save')
     for _ in range(2):
         torch_pickle.load(path, data)
     state, storages = torch_pickle.load(path, data)
@@ -106,17 +105,17 @@ def _parse_old(path: str, content: bytes) -> _Parsed:
     places, begin = {}, data.tell()
     for key in keys:
         if key not in storages:
-            raise ValueError(f'of the storage {shown(key)} only the key is there')
+            raise ValueError(f'the storage {shown(key)} has a key, but no values')
         size = storages[key].size
         end = begin + 8 + size * _item_size(storages[key])
         if end > len(content):
-            raise ValueError('it is cut off')
+            raise ValueError('it is truncated')
         if int.from_bytes(content[begin : begin + 8], 'little') != size:
-            raise ValueError(f'the storage {shown(key)} has not the {size} elements that the pickle says')
+            raise ValueError(f'the storage {shown(key)} does not have the {size} elements that the pickle states')
         places[key] = memoryview(content)[begin + 8 : end]
         begin = end
     if begin != len(content):
-        raise ValueError(f'there are {len(content) - begin} bytes behind its last storage')
+        raise ValueError(f'there are {len(content) - begin} bytes after its last storage')
     return state, lambda storage: places[storage.key], '<'
 
 

@@ -138,7 +138,7 @@ class _Machine:
                 case 'BINPERSID':
                     storage = _storage(_expect(stack.pop(), tuple))
                     if self.storages.setdefault(storage.key, storage) != storage:
-                        raise ValueError(f'storage {shown(storage.key)} is said to be two things')
+                        raise ValueError(f'the storage {shown(storage.key)} has two descriptions')
                     stack.append(storage)
                 case 'INST':
                     self._named(*argument.split(' ', 1))
@@ -158,7 +158,7 @@ class _Machine:
 
     def _refuse(self, what: str) -> None:
         raise UserError(
-            f'{self.path}: refused. Its pickle asks for {what}, which the tensors of a state dict do not need; nothing '
+            f'{self.path}: refused. Its pickle names {what}, which the tensors of a state dict do not need; nothing '
             'of it was run. If you trust the file, load it in torch and write torch.save(model.state_dict(), path).'
         )
 
@@ -177,7 +177,7 @@ def _made(name: str, arguments: tuple) -> Any:
             raise ValueError(f'a tensor of {len(shape)} axes and {len(strides)} strides, more than {_MOST_AXES}')
         for size in (offset, *shape, *strides):
             if type(size) is not int or not 0 <= size < 1 << 62:
-                raise ValueError('a tensor with an offset, size or stride that is none')
+                raise ValueError('a tensor with an invalid offset, size or stride')
         if len(shape) != len(strides):
             raise ValueError('a tensor with more sizes than strides')
         return Tensor(_expect(storage, Storage), offset, shape, strides)
@@ -191,7 +191,7 @@ def _storage(arguments: tuple) -> Storage:
     if word != 'storage' or kind not in STORAGES or view not in ([], [None]):
         raise ValueError('a storage of an unknown kind')
     if type(size) is not int or not 0 <= size < 1 << 62:
-        raise ValueError('a storage of no size')
+        raise ValueError('a storage with an invalid size')
     return Storage(kind, _expect(key, str), size)
 
 

@@ -28,7 +28,7 @@ class Init:
         None for random weights. If the checkpoint has averaged weights, these are used.
       parts: names of the parts to initialise, such as ('backbone',); empty for all that the source has. 'imagenet' has
         weights of the backbone only.
-      min_fraction: an error if less than this share of the variables of those parts is found, by name and shape.
+      min_fraction: least fraction of the variables of those parts that the source must have, by name and shape.
     """
 
     weights: str | None = None
@@ -60,8 +60,8 @@ class Init:
                 named = ', '.join(map(repr, readable or ('backbone',)))
                 raise UserError(
                     f'init.parts = {tuple(self.parts)!r}: init.weights = {self.weights!r} has weights of the '
-                    f'part{"s" if len(readable) > 1 else ""} {named} alone; this model has {", ".join(parts)}. Leave '
-                    'init.parts out.'
+                    f'part{"s" if len(readable) > 1 else ""} {named} only; this model has {", ".join(parts)}. Remove '
+                    'init.parts.'
                 )
             path = None if weights == IMAGENET else weights
             origin, found = published.arrays({name: parts[name] for name in self.parts or readable}, path)

@@ -9,12 +9,12 @@ from seg.augments.scale_crop_flip import scale_crop_flip
 from seg.masks import ragged
 
 
-def scene(height=37, width=53, objects=6, seed=0):
+def scene(height=37, width=53, count=6, seed=0):
     """An example as a data set gives it, and its masks, bool [N, H, W]: blobs whose grey value tells their number."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:height, :width]
-    masks, image = np.zeros([objects, height, width], bool), np.zeros([height, width, 3], np.uint8)
-    for n in range(objects):
+    masks, image = np.zeros([count, height, width], bool), np.zeros([height, width, 3], np.uint8)
+    for n in range(count):
         y, x, radius = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(3, 12)
         masks[n] = (rows - y) ** 2 + (columns - x) ** 2 * rng.uniform(0.5, 2) < radius**2
         masks[n] |= (rows == int(y)) & (columns == int(x))
@@ -26,8 +26,8 @@ def scene(height=37, width=53, objects=6, seed=0):
     example = {
         'image': tf.constant(image),
         'boxes': boxes,
-        'classes': tf.range(objects),
-        'is_crowd': tf.constant([n % 4 == 3 for n in range(objects)], tf.bool),
+        'classes': tf.range(count),
+        'is_crowd': tf.constant([n % 4 == 3 for n in range(count)], tf.bool),
         'area': area,
         'masks': runs,
     }

@@ -71,8 +71,8 @@ def test_translation_by_the_stride():
     """Shifting the image by a stride shifts c5 by a cell, where no border is in sight."""
     model = resnet18(output_stride=16, norm=NORM, width=0.125)
     randomize(model)
-    picture = np.random.default_rng(2).uniform(0, 255, (1, 656, 48, 3)).astype('float32')
-    one, two = (model(picture[:, top : top + 640], training=False)['c5'] for top in (0, 16))
+    pixels = np.random.default_rng(2).uniform(0, 255, (1, 656, 48, 3)).astype('float32')
+    one, two = (model(pixels[:, top : top + 640], training=False)['c5'] for top in (0, 16))
     np.testing.assert_allclose(one[:, 19:22], two[:, 18:21], rtol=1e-3, atol=1e-4)
 
 

@@ -118,10 +118,10 @@ def test_missing_folder_and_splits(folder):
 
 def test_files_that_are_not_coco(folder):
     whole = json.dumps(contents())
-    refused(r'instances_train\.json is no complete JSON file: the file is cut off', folder, whole[:-20])
-    refused(r'is no complete JSON file: the file is cut off or empty', folder, '')
-    refused(r'is no complete JSON file: line 1, column 2', folder, '{images: 3}')
-    refused('is a list, as .* results', folder, [{'image_id': 1, 'bbox': [1, 2, 3, 4]}])
+    refused(r'instances_train\.json is not a complete JSON file: the file is truncated', folder, whole[:-20])
+    refused(r'is not a complete JSON file: the file is truncated or empty', folder, '')
+    refused(r'is not a complete JSON file: line 1, column 2', folder, '{images: 3}')
+    refused('json is a list, .* images, annotations and categories', folder, [{'image_id': 1, 'bbox': [1, 2, 3, 4]}])
     message = refused(
         "There is no list annotations; it has 'categories', 'images'", folder, {'images': [], 'categories': []}
     )
@@ -160,7 +160,7 @@ def test_sizes_that_differ_from_the_files(folder, verify):
     refused(r'img2\.png is 25x25 pixels \(width x height\), but 25x30 in .*scaled after', folder, data, verify=verify)
     data = contents()
     data['images'][0] |= {'height': 40, 'width': 30}
-    refused(r'1 of 3 images.*\n.*img0\.png.*wrong way round', folder, data, verify=verify)
+    refused(r'1 of 3 images.*\n.*img0\.png.*swapped', folder, data, verify=verify)
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.open(folder / 'train/img0.png').save(folder / 'train/img0.jpg', exif=turned)
@@ -174,7 +174,7 @@ def test_sizes_that_differ_from_the_files(folder, verify):
 def test_damaged_images_are_found(folder):
     path = folder / 'train/img1.png'
     path.write_bytes(path.read_bytes()[:-40])
-    refused(r'1 of 3 images.*\n.*img1\.png: the file is cut off or damaged', folder)
+    refused(r'1 of 3 images.*\n.*img1\.png: the file is truncated or damaged', folder)
     coco(data_dir=str(folder), verify=False).verify()
     path.write_bytes(b'GIF89a')
     refused(r'img1\.png: no readable image: .* GIF', folder, verify=False)
@@ -239,33 +239,33 @@ def unusable():
     return [
         ([], 'an empty segmentation'),
         (None, 'a box only, no segmentation'),
-        ([[1, 2, 3, 4]], 'a polygon of four numbers, which are two points or a box'),
-        ([[1, 2, 3, 4, 5, 6, 7]], 'a polygon of an odd number of values'),
+        ([[1, 2, 3, 4]], 'a polygon of four numbers, which is two points or a box'),
+        ([[1, 2, 3, 4, 5, 6, 7]], 'a polygon with an odd number of values'),
         ([[]], 'an empty polygon'),
         ([[1, 2]], 'a polygon of a single point'),
         ('1 2 3 4 5 6', 'a segmentation that is neither polygons nor run lengths'),
         (5, 'a segmentation that is neither polygons nor run lengths'),
-        ([['a', 2, 3, 4, 5, 6]], 'a polygon that is no list of numbers'),
-        ([[{'x': 1, 'y': 2}]], 'a polygon that is no list of numbers'),
-        ([[[[1, 2, 3, 4, 5, 6]]]], 'a polygon that is no list of numbers'),
-        ([[1, 2, 3, 4, 5, 10**400]], 'a polygon that is no list of numbers'),
+        ([['a', 2, 3, 4, 5, 6]], 'a polygon that is not a list of numbers'),
+        ([[{'x': 1, 'y': 2}]], 'a polygon that is not a list of numbers'),
+        ([[[[1, 2, 3, 4, 5, 6]]]], 'a polygon that is not a list of numbers'),
+        ([[1, 2, 3, 4, 5, 10**400]], 'a polygon that is not a list of numbers'),
         ([[1, 2, 3, 4, 5, float('nan')]], 'a polygon that reaches far out of the image'),
         ([[1, 2, 3, 4, 5, 1e12]], 'a polygon that reaches far out of the image'),
         ([[1, 2, 3, 4, 5, 1e308]], 'a polygon that reaches far out of the image'),
-        ([[0.1, 0.2, 0.7, 0.2, 0.7, 1]], 'coordinates from 0 to 1, where COCO has pixels'),
-        ([[50, 50, 60, 50, 60, 60]], 'a mask without a single pixel in the image'),
-        ({'size': [30, 40], 'counts': empty['counts'].decode()}, 'a mask without a single pixel in the image'),
-        ({'size': [30, 40], 'counts': [1, 0, 1199]}, 'a mask without a single pixel in the image'),
-        ({'size': [40, 30], 'counts': counts}, 'a run-length encoding of another size than the image'),
-        ({'size': 5, 'counts': counts}, 'a run-length encoding of another size than the image'),
+        ([[0.1, 0.2, 0.7, 0.2, 0.7, 1]], 'coordinates from 0 to 1, but COCO has pixels'),
+        ([[50, 50, 60, 50, 60, 60]], 'a mask without a pixel in the image'),
+        ({'size': [30, 40], 'counts': empty['counts'].decode()}, 'a mask without a pixel in the image'),
+        ({'size': [30, 40], 'counts': [1, 0, 1199]}, 'a mask without a pixel in the image'),
+        ({'size': [40, 30], 'counts': counts}, 'a run-length encoding whose size is not the size of the image'),
+        ({'size': 5, 'counts': counts}, 'a run-length encoding whose size is not the size of the image'),
         ({'size': [30, 40], 'counts': compressed['counts'].decode()[:-3]}, NOT_COVERING),
         ({'size': [30, 40], 'counts': 'läke'}, 'a damaged run-length encoding'),
         ({'size': [30, 40], 'counts': ''}, 'a damaged run-length encoding'),
         ({'size': [30, 40], 'counts': '0' * 10_000}, 'a damaged run-length encoding'),
-        ({'size': [30, 40], 'counts': [3, -3, 1200]}, 'run lengths that are no whole numbers'),
-        ({'size': [30, 40], 'counts': [0.5, 1199.5]}, 'run lengths that are no whole numbers'),
-        ({'size': [30, 40], 'counts': [[600], [600]]}, 'run lengths that are no whole numbers'),
-        ({'size': [30, 40], 'counts': [2**64, None]}, 'run lengths that are no whole numbers'),
+        ({'size': [30, 40], 'counts': [3, -3, 1200]}, 'run lengths that are not whole numbers'),
+        ({'size': [30, 40], 'counts': [0.5, 1199.5]}, 'run lengths that are not whole numbers'),
+        ({'size': [30, 40], 'counts': [[600], [600]]}, 'run lengths that are not whole numbers'),
+        ({'size': [30, 40], 'counts': [2**64, None]}, 'run lengths that are not whole numbers'),
         ({'size': [30, 40], 'counts': [3, 5]}, NOT_COVERING),
         ({'size': [30, 40], 'counts': [2**62] * 4 + [1200]}, NOT_COVERING),
         ({'size': [30, 40]}, 'a run-length encoding without counts'),

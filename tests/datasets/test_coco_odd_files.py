@@ -197,8 +197,8 @@ def test_masks_in_other_forms_are_read(folder, caplog):
         'one flat list': (SQUARE, ''),
         'numbers as text': ([list(map(str, SQUARE))], ''),
         'counts as floats': ({'size': [30.0, 40.0], 'counts': list(map(float, counts))}, ''),
-        'counts as a polygon': ([counts], 'run lengths in the place of a polygon'),
-        'counts as a flat polygon': (counts, 'run lengths in the place of a polygon'),
+        'counts as a polygon': ([counts], 'run lengths in place of a polygon'),
+        'counts as a flat polygon': (counts, 'run lengths in place of a polygon'),
     }
     for form, (segmentation, note) in forms.items():
         caplog.clear()
@@ -250,7 +250,7 @@ def test_masks_that_would_take_all_memory_or_time(folder):
     done = subprocess.run([sys.executable, '-c', PROGRAM, *paths], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = [list(map(int, line.split())) for line in done.stdout.splitlines()]
-    assert [objects for objects, _ in found] == [1, 1, 2, 1, 2, 1] and max(seconds for _, seconds in found) < 10
+    assert [instances for instances, _ in found] == [1, 1, 2, 1, 2, 1] and max(seconds for _, seconds in found) < 10
 
 
 # ---- Nothing to learn ------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def test_names_that_no_file_can_have(folder):
         refused(r'images\[0\], id 100: file_name is ', folder, renamed(0, name))
     data = contents()
     data['images'][0] = {'id': 100, 'height': 30, 'width': 40, 'coco_url': 'http://x.org/train2017/1.jpg'}
-    refused("there is no file_name. LVIS .*'http://x.org/train2017/1.jpg'", folder, data)
+    refused(r"images\[0\], id 100: there is no file_name.*'http://x.org/train2017/1.jpg'", folder, data)
 
 
 def test_where_the_images_are_is_told(folder):

@@ -99,10 +99,10 @@ def test_headers(tmp_path):
     assert header(encoded(wide, 'JPEG', icc_profile=b'x' * 40000)) == ('jpeg', 20, 30, None, 1)
     for broken, message in {
         b'': 'empty',
-        encoded(wide)[:20]: 'cut off within its header, after 20 bytes',
-        encoded(wide, 'JPEG')[:30]: 'cut off within its header',
-        encoded(wide, 'GIF'): 'is a GIF, not JPEG or PNG',
-        b'<html>' * 9: 'no image',
+        encoded(wide)[:20]: 'ends within its header, after 20 bytes',
+        encoded(wide, 'JPEG')[:30]: 'ends within its header',
+        encoded(wide, 'GIF'): 'JPEG or PNG file: it is a GIF',
+        b'<html>' * 9: 'JPEG or PNG',
     }.items():
         with pytest.raises(ValueError, match=message):
             header(broken)

@@ -154,8 +154,8 @@ def test_objects_stand_out_from_the_ground():
 
 
 @pytest.mark.parametrize('objects', [1, 2, 9])
-def test_any_number_of_objects_and_any_size(objects):
-    example = scenes(shapes(size=(40, 72), min_objects=1, max_objects=objects), [0])[0]
+def test_any_number_of_objects_and_any_size(instances):
+    example = scenes(shapes(size=(40, 72), min_objects=1, max_objects=instances), [0])[0]
     assert example['image'].shape == (40, 72, 3)
     assert example['label'].max() > 0
 

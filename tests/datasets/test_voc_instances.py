@@ -1,6 +1,4 @@
-"""Instances in folders in VOC's layout: from the map of instances, with the class of their pixels."""
-
-import re
+"""Instances in folders in VOC's layout: from the instance map, with the class of their pixels."""
 
 import numpy as np
 import pytest
@@ -16,27 +14,27 @@ SIZE = (20, 30)
 
 
 def maps():
-    """Two examples: (classes, instances); the first has three instances, one of them in two pieces, the second none."""
-    classes, objects = np.zeros([2, *SIZE], np.uint8), np.zeros([2, *SIZE], np.uint8)
-    objects[0, 2:8, 3:9], classes[0, 2:8, 3:9] = 1, 2
-    objects[0, 10:12, 0:20], classes[0, 10:12, 0:20] = 7, 1
-    objects[0, 15:20, 25:30], classes[0, 15:20, 25:30] = 3, 1
-    objects[0, 15:17, 3:5], classes[0, 15:17, 3:5] = 3, 1
-    classes[0, 8, 3:9] = objects[0, 8, 3:9] = 255
+    """Two examples: (classes, owners); the first has three instances, one of them in two pieces, the second none."""
+    classes, owners = np.zeros([2, *SIZE], np.uint8), np.zeros([2, *SIZE], np.uint8)
+    owners[0, 2:8, 3:9], classes[0, 2:8, 3:9] = 1, 2
+    owners[0, 10:12, 0:20], classes[0, 10:12, 0:20] = 7, 1
+    owners[0, 15:20, 25:30], classes[0, 15:20, 25:30] = 3, 1
+    owners[0, 15:17, 3:5], classes[0, 15:17, 3:5] = 3, 1
+    classes[0, 8, 3:9] = owners[0, 8, 3:9] = 255
     classes[0, 18, :4] = 2  # A class without an instance.
-    return classes, objects
+    return classes, owners
 
 
 @pytest.fixture
 def folder(tmp_path):
-    classes, objects = maps()
+    classes, owners = maps()
     for name in ('JPEGImages', 'SegmentationClass', 'SegmentationObject', 'ImageSets/Segmentation'):
         (tmp_path / name).mkdir(parents=True)
     for n in range(2):
         pixels = np.random.default_rng(n).integers(0, 256, [*SIZE, 3], dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f'JPEGImages/img{n}.png')
         Image.fromarray(classes[n]).save(tmp_path / f'SegmentationClass/img{n}.png')
-        Image.fromarray(objects[n]).save(tmp_path / f'SegmentationObject/img{n}.png')
+        Image.fromarray(owners[n]).save(tmp_path / f'SegmentationObject/img{n}.png')
     (tmp_path / 'ImageSets/Segmentation/train.txt').write_text('img0\nimg1\n')
     (tmp_path / 'class_names.txt').write_text('\n'.join(NAMES))
     return tmp_path
@@ -52,7 +50,7 @@ def test_objects_are_those_of_the_maps(folder):
     dataset = voc_layout(data_dir=str(folder), target='instances')
     dataset.verify()
     first, second = tf.data.Dataset.range(2).map(dataset.load)
-    _, objects = maps()
+    _, owners = maps()
     assert first['classes'].numpy().tolist() == [1, 0, 0]
     np.testing.assert_array_equal(first['image'], Image.open(folder / 'JPEGImages/img0.png'))
     np.testing.assert_array_equal(first['boxes'], [[2, 3, 8, 9], [15, 3, 20, 30], [10, 0, 12, 20]])
@@ -61,9 +59,9 @@ def test_objects_are_those_of_the_maps(folder):
     truth = dataset.annotations(0)
     assert (truth.height, truth.width) == SIZE
     for number, ends, mask in zip((1, 3, 7), first['masks'].to_list(), truth.masks, strict=True):
-        passed = np.searchsorted(ends, np.arange(objects[0].size), side='right')
-        np.testing.assert_array_equal((passed % 2).reshape(SIZE[::-1]).T, objects[0] == number)
-        np.testing.assert_array_equal(coco_mask.decode(mask), objects[0] == number)
+        passed = np.searchsorted(ends, np.arange(owners[0].size), side='right')
+        np.testing.assert_array_equal((passed % 2).reshape(SIZE[::-1]).T, owners[0] == number)
+        np.testing.assert_array_equal(coco_mask.decode(mask), owners[0] == number)
     for key in ('boxes', 'classes', 'is_crowd', 'area'):
         np.testing.assert_array_equal(first[key], getattr(truth, key))
     assert second['boxes'].shape == (0, 4) and dataset.annotations(1).masks == []
@@ -81,8 +79,8 @@ def test_info_and_histogram(folder):
 
 
 def test_maps_of_16_bits(folder):
-    _, objects = maps()
-    many = objects[0].astype(np.uint16)
+    _, owners = maps()
+    many = owners[0].astype(np.uint16)
     many[many == 7] = 3000
     Image.fromarray(many).save(folder / 'SegmentationObject/img0.png')
     dataset = voc_layout(data_dir=str(folder), target='instances')
@@ -101,36 +99,36 @@ def test_missing_maps(folder):
 @pytest.mark.parametrize('verify', [True, False])
 def test_maps_of_another_size_or_kind(folder, verify):
     Image.new('L', (30, 21)).save(folder / 'SegmentationObject/img1.png')
-    refused(r'img1\.png: the map of instances is 30x21 pixels, the image .* is 30x20', folder, verify=verify)
+    refused(r'img1\.png: the instance map is 30x21 pixels, the image .* is 30x20', folder, verify=verify)
     dataset = voc_layout(data_dir=str(folder), target='instances')
     assert len(list(tf.data.Dataset.range(2).map(dataset.load).ignore_errors())) == 1
     Image.new('RGB', (30, 20)).save(folder / 'SegmentationObject/img1.png')
-    refused(r'img1\.png: the map of instances is a PNG of type RGB.*turn colours into ids', folder, verify=verify)
+    refused(r'img1\.png: the instance map is a PNG of type RGB.*Expected greyscale or palette', folder, verify=verify)
 
 
 def test_damaged_maps(folder):
     path = folder / 'SegmentationObject/img0.png'
     path.write_bytes(path.read_bytes()[:-20])
-    refused(r'SegmentationObject/img0\.png: the file is cut off or damaged', folder)
+    refused(r'SegmentationObject/img0\.png: the file is truncated or damaged', folder)
     voc_layout(data_dir=str(folder), target='instances', verify=False).verify()
 
 
 def test_objects_without_a_class_of_their_own(folder):
-    classes, objects = maps()
-    objects[0, 0, 0:5] = 9
-    Image.fromarray(objects[0]).save(folder / 'SegmentationObject/img0.png')
-    message = refused(r'img0\.png: 1 of 4 instances have no class of their own, such as number 9, .* ground in', folder)
-    assert re.search('one class for all of its pixels', message)
+    classes, owners = maps()
+    owners[0, 0, 0:5] = 9
+    Image.fromarray(owners[0]).save(folder / 'SegmentationObject/img0.png')
+    message = refused(r'img0\.png: 1 of 4 instances have no single class, such as number 9, .* ground in', folder)
+    assert message.endswith('the same class.')
     unchecked = voc_layout(data_dir=str(folder), target='instances', verify=False)
     assert unchecked.annotations(0).area.tolist() == [36, 29, 40]  # It is left out.
     classes[0, 15:20, 25:30] = 2
     Image.fromarray(classes[0]).save(folder / 'SegmentationClass/img0.png')
     refused(r'2 of 4 instances .* number 3, which covers cat, dog in', folder)
-    Image.fromarray(np.where(objects[0] == 9, 255, classes[0]).astype(np.uint8)).save(
+    Image.fromarray(np.where(owners[0] == 9, 255, classes[0]).astype(np.uint8)).save(
         folder / 'SegmentationClass/img0.png'
     )
-    objects[0][objects[0] == 3] = 0
-    Image.fromarray(objects[0]).save(folder / 'SegmentationObject/img0.png')
+    owners[0][owners[0] == 3] = 0
+    Image.fromarray(owners[0]).save(folder / 'SegmentationObject/img0.png')
     refused(r'1 of 3 instances .* number 9, which covers ignored pixels only', folder)
 
 
@@ -151,8 +149,8 @@ def test_maps_of_16_bits_have_an_object_255(folder):
 
 def test_a_border_in_maps_of_16_bits(folder):
     """All of it ignored by the label, too: no instance."""
-    _, objects = maps()
-    Image.fromarray(objects[0].astype(np.uint16)).save(folder / 'SegmentationObject/img0.png')
+    _, owners = maps()
+    Image.fromarray(owners[0].astype(np.uint16)).save(folder / 'SegmentationObject/img0.png')
     dataset = voc_layout(data_dir=str(folder), target='instances')
     dataset.verify()
     assert dataset.annotations(0).classes.tolist() == [1, 0, 0]

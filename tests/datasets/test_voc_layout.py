@@ -240,8 +240,8 @@ def test_truncated_and_damaged_files_are_found(folder):
     contents[-30] ^= 255
     label.write_bytes(contents)
     message = refused('2 of 5 examples cannot be used', data_dir=folder)
-    assert re.search(r'img1\.jpg: the file is cut off or damaged', message)
-    assert re.search(r'img2\.png: the file is cut off or damaged', message)
+    assert re.search(r'img1\.jpg: the file is truncated or damaged', message)
+    assert re.search(r'img2\.png: the file is truncated or damaged', message)
     # Headers are sound, so that without decoding nothing is found; the graph raises.
     unchecked = voc_layout(data_dir=str(folder), verify=False)
     unchecked.verify()
@@ -289,7 +289,7 @@ def test_nearest_fix_of_labels_out_of_range(folder):
         save_label(
             folder / f'SegmentationClass/img{n}.png', np.random.default_rng(n).integers(1, 4, [30 + n, 40 + 2 * n])
         )
-    refused(r'img1\.png.*seem to begin at 1: subtract 1', data_dir=folder)
+    refused(r'img1\.png.*start at 1: subtract 1', data_dir=folder)
     (folder / 'class_names.txt').write_text('ground\ncell\n')
     for n in range(5):
         save_label(folder / f'SegmentationClass/img{n}.png', np.eye(30 + n, 40 + 2 * n) * 128)
@@ -347,7 +347,7 @@ def test_hints(folder, caplog):
 def test_labels_that_are_no_ids(folder):
     path = folder / 'SegmentationClass/img0.png'
     smooth(30, 40).save(path)
-    refused(r'img0\.png: the label is a PNG of type RGB.*turn colours into ids', data_dir=folder)
+    refused(r'img0\.png: the label is a PNG of type RGB.*Expected greyscale or palette', data_dir=folder)
     stream = io.BytesIO()
     smooth(30, 40).save(stream, 'JPEG')
     path.write_bytes(stream.getvalue())

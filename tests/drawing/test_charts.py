@@ -149,8 +149,8 @@ def test_nothing_of_matplotlib_stays(drawn):
     assert dict(matplotlib.rcParams) == before and not _pylab_helpers.Gcf.figs
 
 
-def objects(k, names=None, seed=0):
-    """The charts of an evaluation of objects of K classes, of which the last has none."""
+def instance_charts(k, names=None, seed=0):
+    """The charts of an evaluation of instances of K classes, of which the last has none."""
     random = np.random.default_rng(seed)
     masks, boxes = random.uniform(0.1, 1, (2, k))
     masks[k - 1 :] = boxes[k - 1 :] = np.nan if k > 1 else 0.5
@@ -163,12 +163,12 @@ def objects(k, names=None, seed=0):
 
 
 @pytest.mark.parametrize('names', [('nucleus',), ('$x_1$', '\\frac{'), ('n' * 300, 'дорога', '')])
-def test_charts_of_objects(names):
-    for pixels in objects(len(names), names):
+def test_charts_of_instances(names):
+    for pixels in instance_charts(len(names), names):
         assert pixels.dtype == np.uint8 and 130 < pixels.shape[0] < 1300 and 500 < pixels.shape[1] < 1400
 
 
-def test_class_ap_has_two_bars_of_each_class_that_has_objects():
+def test_class_ap_has_two_bars_of_each_class_that_has_instances():
     masks, boxes = np.array([0.2, 0.8, np.nan, 0.4]), np.array([0.4, 0.2, np.nan, 0.8])
     pixels = charts.class_ap(masks, boxes, ['a', 'b', 'c', 'd'])
     for color, order in ((BLUE, masks[[1, 3, 0]]), (ORANGE, boxes[[1, 3, 0]])):
@@ -177,7 +177,7 @@ def test_class_ap_has_two_bars_of_each_class_that_has_objects():
 
 
 def test_class_ap_of_very_many_classes():
-    pixels = objects(400)[1]
+    pixels = instance_charts(400)[1]
     assert len(bars(pixels, BLUE)) == 100 and pixels.shape[0] < 2600
 
 

@@ -62,7 +62,7 @@ def test_panels():
     errors = errors[1::3, 1::3]
     assert colors_of(errors[:50, 50:]) == {WRONG} and colors_of(errors[50:, :50]) == {IGNORED}
     right = np.concatenate([errors[:50, :50], errors[50:, 50:]]).astype(int)
-    assert np.ptp(right, axis=-1).max() == 0 and right.max() <= 0.36 * 255, 'a dimmed picture without colour'
+    assert np.ptp(right, axis=-1).max() == 0 and right.max() <= 0.36 * 255, 'a dimmed image without colour'
     grey = np.concatenate([image[:50, :50], image[50:, 50:]]) @ [0.299, 0.587, 0.114]
     assert np.corrcoef(grey.ravel(), right[..., 0].ravel())[0, 1] > 0.99
 

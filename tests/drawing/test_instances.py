@@ -212,19 +212,19 @@ def test_any_names(names):
 
 
 def test_overlay_changes_the_image_in_place_and_only_at_its_objects():
-    picture = np.full((*SIZE, 3), 90, np.uint8)
-    made = overlay(picture, detections([BOXES[2]]), class_names=NAMES, colors=COLORS)
-    assert made is picture
-    changed = np.any(picture != 90, axis=-1)
+    image = np.full((*SIZE, 3), 90, np.uint8)
+    made = overlay(image, detections([BOXES[2]]), class_names=NAMES, colors=COLORS)
+    assert made is image
+    changed = np.any(image != 90, axis=-1)
     rows, columns = np.nonzero(changed)
     assert changed[60:110, 10:60].all() and rows.max() < 110 and columns.min() >= 10, 'its tag is above'
     assert changed.sum() < 50 * 50 + 20 * 90
 
 
 def test_overlay_leaves_out_low_scores_and_tells_of_nothing():
-    picture = np.full((*SIZE, 3), 90, np.uint8)
-    overlay(picture, detections(BOXES, scores=[0.49] * 4), class_names=NAMES, colors=COLORS)
-    assert np.all(picture == 90)
+    image = np.full((*SIZE, 3), 90, np.uint8)
+    overlay(image, detections(BOXES, scores=[0.49] * 4), class_names=NAMES, colors=COLORS)
+    assert np.all(image == 90)
     assert above(detections(BOXES, scores=[0.4, 0.5, 0.6, 0.1]), 0.5).classes.tolist() == [0, 0]
 
 
@@ -238,10 +238,10 @@ def test_opacity():
 
 def test_lines_are_thicker_on_large_images():
     for size, thick in (((200, 300), 2), ((2000, 3000), 6)):
-        picture = np.full((*size, 3), 90, np.uint8)
+        image = np.full((*size, 3), 90, np.uint8)
         box = (size[0] // 4, size[1] // 4, size[0] // 2, size[1] // 2)
-        overlay(picture, detections([box], size=size), class_names=('one',), colors=COLORS, opacity=0.0)
-        line = picture[box[0] : box[2], (box[1] + box[3]) // 2]
+        overlay(image, detections([box], size=size), class_names=('one',), colors=COLORS, opacity=0.0)
+        line = image[box[0] : box[2], (box[1] + box[3]) // 2]
         assert np.any(line != 90, -1)[: 3 * thick].sum() == thick
 
 

@@ -1,4 +1,4 @@
-"""Places of names: beside their objects, never over each other, not over small neighbours."""
+"""Places of names: beside their instances, never over each other, not over small neighbours."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ from seg.drawing.label_placement import Label, place
 
 
 def scene(boxes, shape=(200, 300)):
-    objects = np.full(shape, -1, np.int16)
+    instances = np.full(shape, -1, np.int16)
     for i, (y0, x0, y1, x1) in enumerate(boxes):
-        objects[y0:y1, x0:x1] = i
-    return objects
+        instances[y0:y1, x0:x1] = i
+    return instances
 
 
 def areas(places, height, width):
@@ -43,7 +43,7 @@ def test_never_over_another_tag():
 
 
 def test_little_of_the_image_is_covered():
-    """However many objects there are, and however much room."""
+    """However many instances there are, and however much room."""
     boxes = [(y, x, y + 6, x + 6) for y in range(20, 600, 40) for x in range(20, 900, 60)]
     places = place([Label(box, 12, 30, i) for i, box in enumerate(boxes)], scene(boxes, (640, 960)))
     assert sum(p is not None for p in places) * 12 * 30 <= 0.07 * 640 * 960

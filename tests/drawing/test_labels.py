@@ -23,10 +23,10 @@ def test_ignore_label_that_is_a_class():
 
 def test_palette_png():
     classes = np.array([[0, 1, 2], [255, 0, 1]])
-    picture = drawing.palette_png(classes, voc_palette(3))
-    assert picture.mode == 'P' and picture.size == (3, 2)
-    np.testing.assert_array_equal(np.asarray(picture), classes)
-    assert picture.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
+    image = drawing.palette_png(classes, voc_palette(3))
+    assert image.mode == 'P' and image.size == (3, 2)
+    np.testing.assert_array_equal(np.asarray(image), classes)
+    assert image.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
 
 
 def test_overlay():

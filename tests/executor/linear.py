@@ -44,9 +44,9 @@ class Table(Dataset):
         self.y = self.x @ [1.0, -2.0, 3.0] + 0.5
         self.y[list(nan)] = np.nan
         self.steep = np.isin(np.arange(count), steep).astype(np.float64)
-        picture = io.BytesIO()
-        Image.new('RGB', (64, 64)).save(picture, 'JPEG')
-        whole = picture.getvalue()
+        content = io.BytesIO()
+        Image.new('RGB', (64, 64)).save(content, 'JPEG')
+        whole = content.getvalue()
         self._files = [whole[:100] if i in broken else whole for i in range(count)]
 
     def load(self, index):

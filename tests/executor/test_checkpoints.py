@@ -94,7 +94,7 @@ def test_damaged_newest_is_set_aside(tmp_path, caplog):
     with caplog.at_level('WARNING'):
         assert checkpoints.latest().step == 4
     for step in (8, 12):
-        assert f'{checkpoints.path(step)}: no readable' in caplog.text
+        assert f'{checkpoints.path(step)}: not a readable' in caplog.text
         assert os.path.exists(f'{checkpoints.path(step)}.damaged')
     assert checkpoints.steps() == [4] and checkpoints.latest().step == 4
     save(checkpoints, 8)
@@ -171,7 +171,7 @@ def test_file_that_is_no_checkpoint(tmp_path):
 
     path = str(tmp_path / 'other.safetensors')
     save_file({'w': np.zeros(2, np.float32)}, path)
-    with pytest.raises(UserError, match='no checkpoint of a run'):
+    with pytest.raises(UserError, match='is not a checkpoint of a run: its step is None'):
         Checkpoints(RunFolder(str(tmp_path)), 5).find(path)
 
 

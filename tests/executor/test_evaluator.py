@@ -106,7 +106,7 @@ def test_scores_are_those_of_the_metric_alone(made, jit):
     found = evaluate(CocoAP(num_classes=4, class_names=NAMES), scenes.source(truth, values, 4), 2, jit)
     assert found.metrics == pytest.approx(alone.result(), abs=1e-9)
     assert found.details == alone.details()
-    tags = [picture.tag for picture in found.figures]
+    tags = [image.tag for image in found.figures]
     assert tags[:2] == ['fixed/1', 'fixed/2'] and tags[-3:] == ['precision_recall', 'class_ap', 'score_histogram']
     assert found.figures[0].pixels.shape == (truth[0].height, truth[0].width, 3), 'drawn with its truth'
 

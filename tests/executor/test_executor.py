@@ -371,7 +371,7 @@ def test_loss_that_is_not_finite(tmp_path):
         run(tmp_path, Table(nan=[row]))
     message = str(info.value)
     assert message.startswith('step 3: loss square = nan, absolute = nan (learning rate 0.05, gradient norm nan)')
-    assert f'Images with a non-finite share: row-{row}.' in message
+    assert f'Images with a non-finite contribution: row-{row}.' in message
     assert 'Last good checkpoint: step 2.' in message
     assert Checkpoints(RunFolder(str(tmp_path)), 5).steps() == [2] and steps(tmp_path, 'train') == [2]
     assert all(np.isfinite(value).all() for value in tensors(tmp_path, 2).values())

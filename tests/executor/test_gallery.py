@@ -26,7 +26,7 @@ def fill(gallery, scores, batch=1):
 
 
 def shown(gallery):
-    return {picture.tag: int(picture.pixels[0, 0, 0]) for picture in gallery.figures()}
+    return {image.tag: int(image.pixels[0, 0, 0]) for image in gallery.figures()}
 
 
 @pytest.mark.parametrize('batch', [1, 3, 4, 12])
@@ -39,7 +39,7 @@ def test_fixed_worst_and_best(batch):
         'worst/1': 2, 'worst/2': 8, 'worst/3': 6,
         'best/1': 1, 'best/2': 5, 'best/3': 10,
     }  # fmt: skip
-    assert all(picture.photo for picture in gallery.figures())
+    assert all(image.photo for image in gallery.figures())
 
 
 def test_images_without_a_score_are_only_ever_fixed():

@@ -1,4 +1,4 @@
-"""Made-up images with objects, and detections of them that are right, shifted, of the wrong class, or of nothing."""
+"""Made-up images with instances, and detections of them that are right, shifted, of the wrong class, or of nothing."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def ellipse(box, height: int, width: int, slant: float = 0.0) -> np.ndarray:
     return (y**2 + x**2 <= 1) & (y + slant * x <= 1)
 
 
-def annotations(objects: Sequence[tuple], height: int, width: int) -> Annotations:
+def annotations(instances: Sequence[tuple], height: int, width: int) -> Annotations:
     """Of (box, class, crowd) each; masks are ellipses, boxes those of the masks."""
-    masks = [coco_mask.encode(np.asfortranarray(ellipse(box, height, width), np.uint8)) for box, _, _ in objects]
+    masks = [coco_mask.encode(np.asfortranarray(ellipse(box, height, width), np.uint8)) for box, _, _ in instances]
     corners = [coco_mask.toBbox(mask) for mask in masks]
     boxes = np.array([(y, x, y + h, x + w) for x, y, w, h in corners], np.float32).reshape(-1, 4)
     return Annotations(
         height,
         width,
         boxes,
-        np.array([label for _, label, _ in objects], np.int32),
-        np.array([crowd for _, _, crowd in objects], bool),
+        np.array([label for _, label, _ in instances], np.int32),
+        np.array([crowd for _, _, crowd in instances], bool),
         np.array([coco_mask.area(mask) for mask in masks], np.float32),
         masks,
     )
@@ -60,24 +60,24 @@ def make(
 
     Args:
       ties: whether scores take few values.
-      crowds: share of the objects that are crowds.
-      empty: images without objects.
+      crowds: share of the instances that are crowds.
+      empty: images without instances.
       blind: images without detections.
     """
     random = np.random.default_rng(seed)
     truth, rows = [], []
     for image in range(images):
         height, width = (int(side) for side in random.integers(120, 200, 2))
-        objects = []
+        instances = []
         for _ in range(0 if image in empty else random.integers(1, 7)):
             size = random.choice([6, 25, 60, 110], 2, p=[0.3, 0.3, 0.3, 0.1]) * random.uniform(0.8, 1.2, 2)
             corner = random.uniform(0, np.maximum([height, width] - size, 1))
-            objects.append(((*corner, *(corner + size)), int(random.integers(num_classes)), random.random() < crowds))
-        truth.append(annotations(objects, height, width))
+            instances.append(((*corner, *(corner + size)), int(random.integers(num_classes)), random.random() < crowds))
+        truth.append(annotations(instances, height, width))
         found = []
         for _ in range(0 if image in blind else random.integers(places // 2, places + 1)):
-            if objects and random.random() < 0.75:
-                box, label, _ = objects[random.integers(len(objects))]
+            if instances and random.random() < 0.75:
+                box, label, _ = instances[random.integers(len(instances))]
                 size = np.array([box[2] - box[0], box[3] - box[1]] * 2)
                 box = np.array(box) + size * random.normal(0, random.choice([0.01, 0.05, 0.15]), 4)
                 label = label if random.random() < 0.8 else random.integers(num_classes)
@@ -111,15 +111,15 @@ def reference(truth, values, num_classes: int, max_detections: int = 100, first_
     """pycocotools' evaluation of boxes and of masks: {'box': COCOeval, 'mask': COCOeval}, accumulated.
 
     Args:
-      first_id: of the objects.
+      first_id: id of the first instance.
     """
-    images, objects, detections = [], [], []
+    images, annotated, detections = [], [], []
     for i, t in enumerate(truth):
         images.append({'id': i + 10, 'height': t.height, 'width': t.width})
         for box, label, crowd, area, mask in zip(t.boxes, t.classes, t.is_crowd, t.area, t.masks, strict=True):
-            objects.append(
+            annotated.append(
                 {
-                    'id': first_id + len(objects), 'image_id': i + 10, 'category_id': int(label) + 3,
+                    'id': first_id + len(annotated), 'image_id': i + 10, 'category_id': int(label) + 3,
                     'iscrowd': int(crowd), 'area': float(area), 'segmentation': mask, 'bbox': corner_and_size(box),
                 }
             )  # fmt: skip
@@ -140,7 +140,7 @@ def reference(truth, values, num_classes: int, max_detections: int = 100, first_
     with contextlib.redirect_stdout(io.StringIO()):
         whole = COCO()
         categories = [{'id': c + 3, 'name': str(c)} for c in range(num_classes)]
-        whole.dataset = {'images': images, 'annotations': objects, 'categories': categories}
+        whole.dataset = {'images': images, 'annotations': annotated, 'categories': categories}
         whole.createIndex()
         for kind, without in (('box', 'segmentation'), ('mask', 'bbox')):
             results = whole.loadRes([{k: v for k, v in d.items() if k != without} for d in detections])

@@ -157,16 +157,16 @@ def test_best_threshold(seed):
             scores += list(np.array(image['dtScores'])[counts])
             right += list(image['dtMatches'][0][counts] > 0)
     scores, right = np.array(scores), np.array(right)
-    objects = sum(int(np.sum(~t.is_crowd)) for t in truth)
+    instances = sum(int(np.sum(~t.is_crowd)) for t in truth)
     options = []
     for threshold in np.unique(scores):
         tp, fp = int(np.sum(right[scores >= threshold])), int(np.sum(~right[scores >= threshold]))
-        options.append((2 * tp / (tp + fp + objects), threshold, tp, fp))
+        options.append((2 * tp / (tp + fp + instances), threshold, tp, fp))
     f1, threshold, tp, fp = max(options)
     result = scored(truth, values, max_detections=limit).result()
     expected = {
-        'f1': f1, 'best_threshold': threshold, 'precision': tp / (tp + fp), 'recall': tp / objects,
-        'threat_score': tp / (objects + fp), 'objects': objects,
+        'f1': f1, 'best_threshold': threshold, 'precision': tp / (tp + fp), 'recall': tp / instances,
+        'threat_score': tp / (instances + fp), 'objects': instances,
     }  # fmt: skip
     assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-12)
 
@@ -244,10 +244,10 @@ def test_truth_that_cannot_be_is_refused():
     flat = truth.boxes.copy()
     flat[0, 2] = flat[0, 0]
     for change, message in (
-        ({'classes': truth.classes + 4}, 'cells/val, image 7, instance 0: its class .* is none of 0 to 3'),
+        ({'classes': truth.classes + 4}, 'cells/val, image 7, instance 0: its class .* is not in 0 to 3'),
         ({'boxes': flat}, 'instance 0: its box .* has no area'),
         ({'masks': [empty, *truth.masks[1:]]}, 'instance 0: its mask has no pixel'),
-        ({'height': height + 1}, f'mask is of an image of {height} x {width}'),
+        ({'height': height + 1}, f'instance 0: its mask is for {height} x {width} pixels'),
         ({'boxes': truth.boxes[:, [1, 0, 3, 2]] + np.float32([0, 150, 0, 150])}, 'boxes and masks do not belong tog'),
         ({'area': truth.area[1:]}, "'area': \\d+"),
     ):
@@ -277,6 +277,6 @@ def test_details_and_charts():
     assert np.mean(curves['box_75']) == pytest.approx(result['box_ap75'], abs=1e-4)
     counts = found['score_histogram']
     assert len(counts['edges']) == 21 and sum(counts['right'] + counts['wrong']) <= result['detections']
-    pictures = made.charts()
-    assert [picture.tag for picture in pictures] == ['precision_recall', 'class_ap', 'score_histogram']
-    assert all(p.pixels.dtype == np.uint8 and p.pixels.ndim == 3 and not p.photo for p in pictures)
+    images = made.charts()
+    assert [image.tag for image in images] == ['precision_recall', 'class_ap', 'score_histogram']
+    assert all(p.pixels.dtype == np.uint8 and p.pixels.ndim == 3 and not p.photo for p in images)

@@ -180,8 +180,8 @@ def test_charts():
     labels, classes = images(9)
     metric.add(update(metric, labels, classes))
     made = metric.charts()
-    assert [picture.tag for picture in made] == ['confusion_matrix', 'class_iou', 'class_pixels']
-    assert all(picture.pixels.dtype == np.uint8 and not picture.photo for picture in made)
+    assert [image.tag for image in made] == ['confusion_matrix', 'class_iou', 'class_pixels']
+    assert all(image.pixels.dtype == np.uint8 and not image.photo for image in made)
 
 
 def test_details_are_plain_numbers():

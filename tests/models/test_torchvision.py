@@ -115,8 +115,8 @@ class Side:
         canvas = tuple(np.max(self.case.sizes, axis=0))
         image = np.empty((len(self.case.sizes), *canvas, 3), np.float32)
         image[:] = PAD_PIXEL
-        for row, picture in zip(image, reference.pictures(self.case), strict=True):
-            row[: picture.shape[0], : picture.shape[1]] = picture
+        for row, part in zip(image, reference.noise_images(self.case), strict=True):
+            row[: part.shape[0], : part.shape[1]] = part
         self.size = np.int32(self.case.sizes)
         self.batch = {'image': tf.constant(image), 'size': tf.constant(self.size)}
         self.strides = [self.model.strides[name] for name in ('p2', 'p3', 'p4', 'p5')]
@@ -126,7 +126,7 @@ class Side:
         self.truth = Truth(
             tf.stack([truth['boxes'] for truth in truths]),
             tf.stack([truth['classes'].astype(np.int32) for truth in truths]),
-            tf.ones((len(truths), self.case.objects), bool),
+            tf.ones((len(truths), self.case.instances), bool),
         )
 
     def check(self, name, ours, theirs=None, tolerance=1e-3):

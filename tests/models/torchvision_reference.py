@@ -26,7 +26,7 @@ class Case(NamedTuple):
       classes: without background.
       proposals: before and after suppression.
       detections: at most.
-      objects: true ones per image.
+      instances: true instances per image.
       seed: of everything.
     """
 
@@ -34,7 +34,7 @@ class Case(NamedTuple):
     classes: int
     proposals: int
     detections: int
-    objects: int
+    instances: int
     seed: int
 
 
@@ -81,7 +81,7 @@ def weights(shapes: dict[str, tuple[int, ...]], seed: int, scales: dict[str, flo
     return tensors
 
 
-def pictures(case: Case) -> list[np.ndarray]:
+def noise_images(case: Case) -> list[np.ndarray]:
     """Coarse noise, so that different places look different: uint8 [h, w, 3] each."""
     rng = np.random.default_rng(case.seed)
     found = []
@@ -92,17 +92,17 @@ def pictures(case: Case) -> list[np.ndarray]:
 
 
 def truths(case: Case) -> list[dict[str, np.ndarray]]:
-    """True objects of each image: boxes float32 [N, 4], classes [N] from 0, masks bool [N, h, w] (ellipses)."""
+    """True instances of each image: boxes float32 [N, 4], classes [N] from 0, masks bool [N, h, w] (ellipses)."""
     rng = np.random.default_rng(case.seed + 1)
     found = []
     for size in case.sizes:
-        corners = rng.uniform(0, 0.6, (case.objects, 2)) * size
-        boxes = np.concatenate([corners, corners + rng.uniform(0.15, 0.4, (case.objects, 2)) * size], -1)
+        corners = rng.uniform(0, 0.6, (case.instances, 2)) * size
+        boxes = np.concatenate([corners, corners + rng.uniform(0.15, 0.4, (case.instances, 2)) * size], -1)
         boxes = boxes.astype(np.float32)
         rows, columns = np.mgrid[: size[0], : size[1]] + 0.5
         y0, x0, y1, x1 = (boxes[:, i, None, None] for i in range(4))
         masks = (2 * (rows - y0) / (y1 - y0) - 1) ** 2 + (2 * (columns - x0) / (x1 - x0) - 1) ** 2 < 1
-        found.append({'boxes': boxes, 'classes': rng.integers(0, case.classes, case.objects), 'masks': masks})
+        found.append({'boxes': boxes, 'classes': rng.integers(0, case.classes, case.instances), 'masks': masks})
     return found
 
 
@@ -170,10 +170,10 @@ def run(kind: str, weights_path: str | None = None) -> dict[str, np.ndarray]:
         return compute()
 
     # Images keep their size.
-    net.transform.resize = lambda picture, target: (picture, target)
+    net.transform.resize = lambda image, target: (image, target)
     with torch.no_grad():
         set_weights()
-        images, _ = net.transform([torch.from_numpy(x).permute(2, 0, 1) / 255 for x in pictures(case)])
+        images, _ = net.transform([torch.from_numpy(x).permute(2, 0, 1) / 255 for x in noise_images(case)])
         maps = net.backbone(images.tensors)
         features = list(maps.values())
 

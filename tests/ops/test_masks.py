@@ -26,7 +26,7 @@ def cropped(mask, box, roi, size):
     return out
 
 
-def objects(seed=0, side=9):
+def instances(seed=0, side=9):
     rng = np.random.default_rng(seed)
     masks = rng.integers(0, 256, (2, 4, side, side)).astype(np.uint8)
     boxes = np.sort(rng.uniform(0, 50, (2, 4, 2, 2)), axis=2).reshape(2, 4, 4)
@@ -41,7 +41,7 @@ def objects(seed=0, side=9):
 
 @pytest.mark.parametrize('size', [1, 7, 28])
 def test_equals_a_loop(size):
-    masks, boxes, index, rois = objects()
+    masks, boxes, index, rois = instances()
     got = crop_masks(masks, tf.constant(boxes), index, tf.constant(rois), size)
     assert got.dtype == tf.float32 and got.shape == (2, 6, size, size)
     expected = [
@@ -59,15 +59,15 @@ def test_the_own_box_at_the_own_size_is_the_mask():
     np.testing.assert_array_equal(got, masks[:, ::-1] / 255)
 
 
-def test_half_counts_as_the_object():
-    """A bin between a cell of the object and one outside of it, at equal distance."""
+def test_half_counts_as_the_instance():
+    """A bin between a cell of the instance and one outside of it, at equal distance."""
     masks = np.uint8([[[[255, 0], [255, 0]]]])
     box = np.float32([[[0, 0, 2, 2]]])
     np.testing.assert_array_equal(crop_masks(masks, box, np.int32([[0]]), box, 1), [[[[1]]]])
 
 
 def test_compiles():
-    masks, boxes, index, rois = objects()
+    masks, boxes, index, rois = instances()
     args = [tf.constant(masks), tf.constant(boxes), tf.constant(index), tf.constant(rois)]
     compiled = tf.function(lambda *args: crop_masks(*args, 14), jit_compile=True)
     np.testing.assert_array_equal(compiled(*args), crop_masks(*args, 14))

@@ -30,12 +30,12 @@ def exact(size, limit):
 )
 def test_one_size_for_evaluation_prediction_and_training(size, limit, expected):
     assert fitted_size(size, limit) == exact(size, limit) == expected
-    picture = fakes.noise(*size)
-    assert fitted(picture, limit)[0].shape[:2] == expected
-    example = {'image': tf.constant(picture, tf.float32), 'label': tf.zeros(size, tf.int32)}
+    image = fakes.noise(*size)
+    assert fitted(image, limit)[0].shape[:2] == expected
+    example = {'image': tf.constant(image, tf.float32), 'label': tf.zeros(size, tf.int32)}
     found = kinds.label_maps().fitted(example, limit)
     assert found['image'].shape[:2] == found['label'].shape == expected and tuple(found['size']) == expected
-    objects = {
+    empty = {
         'image': example['image'],
         'boxes': tf.zeros([0, 4]),
         'classes': tf.zeros([0], tf.int32),
@@ -43,7 +43,7 @@ def test_one_size_for_evaluation_prediction_and_training(size, limit, expected):
         'area': tf.zeros([0]),
         'view': tf.zeros([0, 2, 3]),
     }
-    found = kinds.instances().fitted(objects, limit)
+    found = kinds.instances().fitted(empty, limit)
     assert found['image'].shape[:2] == expected and tuple(found['size']) == expected
 
 

@@ -43,16 +43,16 @@ class Predictions:
         return (found if size is None else found[: size[0], : size[1]]).copy()
 
 
-def source(name, picture):
+def source(name, image):
     """A source of an array, of a function that makes one, or of a reason why there is none."""
 
     def load():
-        found = picture() if callable(picture) else picture
+        found = image() if callable(image) else image
         if isinstance(found, str):
             raise reading.ImageError(found)
         return found.copy()
 
-    return sources.Source(f'{name}.jpg', name, lambda: load().shape[:2] if not callable(picture) else (8, 8), load)
+    return sources.Source(f'{name}.jpg', name, lambda: load().shape[:2] if not callable(image) else (8, 8), load)
 
 
 def noise(height, width, seed=0):

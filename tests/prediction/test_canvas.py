@@ -12,8 +12,8 @@ from tests.prediction import fakes
 CANVAS = (32, 48)
 
 
-def plan(picture, large='shrink', overlap=0.25, probabilities=True, size=CANVAS):
-    return canvas.plan(picture, size, large, overlap, probabilities)
+def plan(image, large='shrink', overlap=0.25, probabilities=True, size=CANVAS):
+    return canvas.plan(image, size, large, overlap, probabilities)
 
 
 def together(made, model=fakes.colours):
@@ -41,14 +41,14 @@ def together(made, model=fakes.colours):
 @pytest.mark.parametrize('large', ['shrink', 'tile'])
 def test_a_image_that_fits_is_left_as_it_is(size, large):
     """And so both ways of treating large images agree on it to the bit."""
-    picture = fakes.noise(*size)
-    made = plan(picture, large)
+    image = fakes.noise(*size)
+    made = plan(image, large)
     assert made.windows == 1 and made.scale == 1
     classes, confidence, probabilities = together(made)
-    np.testing.assert_array_equal(made.window(0), picture)
-    np.testing.assert_array_equal(probabilities, fakes.colours(picture))
-    np.testing.assert_array_equal(classes, fakes.colours(picture).argmax(-1))
-    np.testing.assert_array_equal(confidence, fakes.colours(picture).max(-1))
+    np.testing.assert_array_equal(made.window(0), image)
+    np.testing.assert_array_equal(probabilities, fakes.colours(image))
+    np.testing.assert_array_equal(classes, fakes.colours(image).argmax(-1))
+    np.testing.assert_array_equal(confidence, fakes.colours(image).max(-1))
 
 
 def test_probabilities_stay_on_the_device_unless_they_are_needed():
@@ -84,20 +84,20 @@ def test_shrunk_onto_the_canvas(size, small):
 
 def test_shrinking_counts_every_pixel():
     """A thin bright line, one pixel in sixteen, would get lost or stand out without antialiasing."""
-    picture = np.zeros((512, 768, 3), np.uint8)
-    picture[::16] = 255
-    small = plan(picture).window(0)
+    image = np.zeros((512, 768, 3), np.uint8)
+    image[::16] = 255
+    small = plan(image).window(0)
     assert small.shape == (32, 48, 3)
     np.testing.assert_allclose(small[1:-1], 255 / 16, atol=3)
 
 
 def test_places_are_kept():
     """A large square is found where it is."""
-    picture = np.zeros((320, 480, 3), np.uint8)
-    picture[..., 0] = 200
-    picture[100:200, 250:350] = (0, 0, 200)
-    classes = together(plan(picture))[0]
-    truth = np.where(picture[..., 2] > 0, 2, 0)
+    image = np.zeros((320, 480, 3), np.uint8)
+    image[..., 0] = 200
+    image[100:200, 250:350] = (0, 0, 200)
+    classes = together(plan(image))[0]
+    truth = np.where(image[..., 2] > 0, 2, 0)
     assert np.mean(classes != truth) < 0.005
     rows, columns = np.nonzero(classes == 2)
     assert abs(rows.mean() - 149.5) < 0.6 and abs(columns.mean() - 299.5) < 0.6
@@ -141,11 +141,11 @@ def test_memory_of_a_large_image_is_bounded():
 @pytest.mark.parametrize('overlap', [0.0, 0.25, 0.9])
 def test_windows_leave_no_seams(size, overlap):
     """A model that knows nothing of a pixel's surroundings says the same in every window."""
-    picture = fakes.noise(*size)
-    made = plan(picture, 'tile', overlap)
+    image = fakes.noise(*size)
+    made = plan(image, 'tile', overlap)
     assert made.windows > 1 and made.scale == 1
     classes, confidence, probabilities = together(made)
-    expected = fakes.colours(picture)
+    expected = fakes.colours(image)
     np.testing.assert_allclose(probabilities, expected, atol=2e-6)
     np.testing.assert_array_equal(classes, probabilities.argmax(-1))
     np.testing.assert_allclose(confidence, expected.max(-1), atol=2e-6)

@@ -71,17 +71,17 @@ class Predictor:
 
 
 def colored(height, width, channel):
-    picture = np.full((height, width, 3), 40, np.uint8)
-    picture[..., channel] = 200
-    return picture
+    image = np.full((height, width, 3), 40, np.uint8)
+    image[..., channel] = 200
+    return image
 
 
-def objects(folder, fits=False, info=INFO, **settings):
+def outputs(folder, fits=False, info=INFO, **settings):
     return InstanceOutputs(str(folder), info, fakes.COLORS, PredictSettings(**settings), fits)
 
 
-def run(pictures, made, predictor=None, **settings):
-    sources = [fakes.source(name, picture)._replace(id=i) for i, (name, picture) in enumerate(pictures.items(), 1)]
+def run(images, made, predictor=None, **settings):
+    sources = [fakes.source(name, image)._replace(id=i) for i, (name, image) in enumerate(images.items(), 1)]
     return pipeline.predict(
         sources, predictor or Predictor(), made, size=CANVAS, batch_size=4, settings=PredictSettings(**settings)
     )
@@ -103,24 +103,24 @@ def listed(folder):
     return json.loads((folder / 'detections.json').read_text())
 
 
-PICTURES = {'small': (20, 30, 0), 'exact': (64, 96, 1), 'large': (200, 150, 2), 'wide': (10, 300, 0), 'dot': (1, 1, 1)}
+IMAGES = {'small': (20, 30, 0), 'exact': (64, 96, 1), 'large': (200, 150, 2), 'wide': (10, 300, 0), 'dot': (1, 1, 1)}
 
 
 @pytest.mark.parametrize('fits', [False, True])
 def test_every_image_at_its_own_size(tmp_path, fits):
     predictor = Predictor()
-    results = run({name: colored(*spec) for name, spec in PICTURES.items()}, objects(tmp_path, fits), predictor)
+    results = run({name: colored(*spec) for name, spec in IMAGES.items()}, outputs(tmp_path, fits), predictor)
     assert (results['pictures'], results['segmented'], results['failed']) == (5, 5, {})
-    by_picture = {}
+    by_image = {}
     for entry in listed(tmp_path):
-        by_picture.setdefault(entry['image_id'], []).append(entry)
-    for i, (name, (height, width, channel)) in enumerate(PICTURES.items(), 1):
+        by_image.setdefault(entry['image_id'], []).append(entry)
+    for i, (name, (height, width, channel)) in enumerate(IMAGES.items(), 1):
         scale = min(64 / height, 96 / width)
         scale = scale if fits else min(scale, 1)
         line = lines(tmp_path)[i - 1]
         assert (line['output'], line['image_id'], line['width'], line['height']) == (name, i, width, height)
         assert line['scale'] == pytest.approx(scale, abs=1e-6) and line['count'] == 2
-        sure, doubtful = by_picture[i]
+        sure, doubtful = by_image[i]
         assert (sure['score'], doubtful['score']) == (0.9, 0.3)
         assert sure['category_id'] == INFO.original_ids[channel]
         assert sure['bbox'] == pytest.approx([width / 4, height / 4, width / 2, height / 2], abs=2e-3)
@@ -134,13 +134,13 @@ def test_every_image_at_its_own_size(tmp_path, fits):
         assert Image.open(tmp_path / f'{name}.overlay.jpg').size == (width, height)
         assert predictor.sizes[i - 1] == [max(round(height * scale), 1), max(round(width * scale), 1)]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        ['legend.jpg', 'predictions.jsonl', 'detections.json', *(f'{name}.overlay.jpg' for name in PICTURES)]
+        ['legend.jpg', 'predictions.jsonl', 'detections.json', *(f'{name}.overlay.jpg' for name in IMAGES)]
     )
 
 
 def test_pycocotools_reads_the_list(tmp_path):
     """And scores it: the truth is what the sure detections say."""
-    run({name: colored(*PICTURES[name]) for name in ('small', 'exact', 'large')}, objects(tmp_path))
+    run({name: colored(*IMAGES[name]) for name in ('small', 'exact', 'large')}, outputs(tmp_path))
     entries = [entry for entry in listed(tmp_path) if entry['score'] > 0.5]
     truth = COCO()
     truth.dataset = {
@@ -168,7 +168,7 @@ def test_pycocotools_reads_the_list(tmp_path):
 
 
 def test_figures_of_a_line(tmp_path):
-    run({'a': colored(20, 30, 0), 'b': colored(20, 30, 1)}, objects(tmp_path))
+    run({'a': colored(20, 30, 0), 'b': colored(20, 30, 1)}, outputs(tmp_path))
     assert lines(tmp_path)[1] == {
         'file': 'b.jpg', 'output': 'b', 'width': 30, 'height': 20, 'scale': 1.0, 'windows': 1, 'image_id': 2,
         'count': 2, 'classes': [
@@ -179,14 +179,14 @@ def test_figures_of_a_line(tmp_path):
 
 
 def test_class_ids_where_the_data_have_no_others(tmp_path):
-    run({'a': colored(20, 30, 2)}, objects(tmp_path, info=fakes.INFO))
+    run({'a': colored(20, 30, 2)}, outputs(tmp_path, info=fakes.INFO))
     assert [entry['category_id'] for entry in listed(tmp_path)] == [2, 0]
 
 
 def test_min_score_is_for_overlays_only(tmp_path):
     overlays, lists = [], []
     for score in (0.2, 0.5, 1.0):
-        run({'a': colored(64, 96, 0)}, objects(tmp_path, min_score=score))
+        run({'a': colored(64, 96, 0)}, outputs(tmp_path, min_score=score))
         overlays.append(np.asarray(Image.open(tmp_path / 'a.overlay.jpg'), int))
         lists.append(listed(tmp_path))
     assert lists[0] == lists[1] == lists[2] and len(lists[0]) == 2
@@ -198,11 +198,11 @@ def test_min_score_is_for_overlays_only(tmp_path):
 def test_order_is_that_of_the_images(tmp_path):
     """Slow ones first, broken ones among them."""
 
-    def picture(i):
+    def image(i):
         time.sleep(0.05 if i % 5 == 0 else 0)
         return 'broken' if i % 7 == 3 else colored(20, 30, i % 3)
 
-    results = run({f'{i:02}': lambda i=i: picture(i) for i in range(20)}, objects(tmp_path))
+    results = run({f'{i:02}': lambda i=i: image(i) for i in range(20)}, outputs(tmp_path))
     good = [i for i in range(20) if i % 7 != 3]
     assert set(results['failed']) == {f'{i:02}.jpg' for i in range(20) if i % 7 == 3}
     assert [entry['image_id'] for entry in listed(tmp_path)] == [i + 1 for i in good for _ in range(2)]
@@ -212,7 +212,7 @@ def test_order_is_that_of_the_images(tmp_path):
 
 
 def test_nothing_found(tmp_path):
-    assert run({}, objects(tmp_path))['pictures'] == 0 and listed(tmp_path) == []
+    assert run({}, outputs(tmp_path))['pictures'] == 0 and listed(tmp_path) == []
 
     class Blind(Predictor):
         def __call__(self, batch):
@@ -220,7 +220,7 @@ def test_nothing_found(tmp_path):
             results['classes'][:] = -1
             return fakes.Predictions(results)
 
-    run({'a': colored(20, 30, 0)}, objects(tmp_path), Blind())
+    run({'a': colored(20, 30, 0)}, outputs(tmp_path), Blind())
     assert listed(tmp_path) == [] and lines(tmp_path)[0]['count'] == 0 and lines(tmp_path)[0]['classes'] == []
     assert (tmp_path / 'a.overlay.jpg').exists()
 
@@ -230,7 +230,7 @@ def test_memory_stays_flat(tmp_path):
 
     def peak(count):
         tracemalloc.start()
-        run({f'{i}': lambda i=i: colored(60 + i % 7, 90, i % 3) for i in range(count)}, objects(tmp_path))
+        run({f'{i}': lambda i=i: colored(60 + i % 7, 90, i % 3) for i in range(count)}, outputs(tmp_path))
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert len(listed(tmp_path)) == 2 * count
@@ -243,7 +243,7 @@ def test_memory_stays_flat(tmp_path):
 
 def test_the_list_is_there_when_all_is_done(tmp_path):
     """An older one would not belong to the lines beside it."""
-    run({'a': colored(20, 30, 0)}, objects(tmp_path))
+    run({'a': colored(20, 30, 0)}, outputs(tmp_path))
     assert len(listed(tmp_path)) == 2
 
     class Watching(Predictor):
@@ -251,7 +251,7 @@ def test_the_list_is_there_when_all_is_done(tmp_path):
             assert not (tmp_path / 'detections.json').exists()
             return super().__call__(batch)
 
-    run({f'{i}': colored(20, 30, 0) for i in range(6)}, objects(tmp_path), Watching())
+    run({f'{i}': colored(20, 30, 0) for i in range(6)}, outputs(tmp_path), Watching())
     assert len(listed(tmp_path)) == 12
 
     class Broken(Predictor):
@@ -259,7 +259,7 @@ def test_the_list_is_there_when_all_is_done(tmp_path):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run({'a': colored(20, 30, 0)}, objects(tmp_path), Broken())
+        run({'a': colored(20, 30, 0)}, outputs(tmp_path), Broken())
     assert not (tmp_path / 'detections.json').exists() and not list(tmp_path.glob('.partial-*'))
 
 
@@ -276,7 +276,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, 'open', full)
     with pytest.raises(UserError, match='cannot write .*detections.json: No space left') as caught:
-        run({'a': colored(20, 30, 0)}, objects(tmp_path))
+        run({'a': colored(20, 30, 0)}, outputs(tmp_path))
     monkeypatch.undo()
     assert str(caught.value).count('cannot write') == 1 and not (tmp_path / 'detections.json').exists()
 
@@ -307,7 +307,7 @@ def test_a_kill_leaves_no_half_list(tmp_path):
     process.wait()
     process.stdout.close()
     assert list(tmp_path.glob('.partial-*')) and not (tmp_path / 'detections.json').exists()
-    run({'a': colored(20, 30, 0)}, objects(tmp_path))
+    run({'a': colored(20, 30, 0)}, outputs(tmp_path))
     assert len(listed(tmp_path)) == 2 and not list(tmp_path.glob('.partial-*'))
 
 
@@ -365,7 +365,7 @@ def test_the_page_about_it(tmp_path, monkeypatch):
     page = (ROOT / 'docs' / 'predict.md').read_text(encoding='utf-8')
     text = page.partition('\n## Output of instance segmentation\n')[2]
     monkeypatch.chdir(tmp_path)
-    run({'a': colored(20, 30, 0), 'b': lambda: 'broken'}, objects(tmp_path / 'found'))
+    run({'a': colored(20, 30, 0), 'b': lambda: 'broken'}, outputs(tmp_path / 'found'))
     names = {}
     exec(re.search(r'^```python\n(.*?)^```', text, re.MULTILINE | re.DOTALL)[1], names)
     assert names['areas'] == [('a.jpg', pytest.approx(np.pi / 16 * 600, rel=0.1))]

@@ -30,28 +30,28 @@ def outputs(folder, info=fakes.INFO, probabilities=False, opacity=0.5):
     return ClassMaps(str(folder), info, fakes.COLORS, PredictSettings(opacity=opacity), probabilities)
 
 
-def bands(picture, rows=5):
+def bands(image, rows=5):
     """The prediction of the colour model, in bands."""
-    for top in range(0, len(picture), rows):
-        yield decided(top, fakes.colours(picture[top : top + rows]))
+    for top in range(0, len(image), rows):
+        yield decided(top, fakes.colours(image[top : top + rows]))
 
 
 def files(folder):
     return sorted(str(path.relative_to(folder)) for path in pathlib.Path(folder).rglob('*') if path.is_file())
 
 
-def test_files_of_a_image(tmp_path):
-    picture = fakes.noise(40, 30)
+def test_files_of_an_image(tmp_path):
+    image = fakes.noise(40, 30)
     with outputs(tmp_path) as made:
-        found = made.write(fakes.source('deep/a b', None), picture.copy(), bands(picture))
+        found = made.write(fakes.source('deep/a b', None), image.copy(), bands(image))
     assert files(tmp_path) == ['deep/a b.overlay.jpg', 'deep/a b.png', 'legend.jpg', 'predictions.jsonl']
-    classes = fakes.colours(picture).argmax(-1)
-    with Image.open(tmp_path / 'deep' / 'a b.png') as image:
-        assert image.mode == 'P' and image.getpalette()[:9] == [v for color in fakes.COLORS for v in color]
-        np.testing.assert_array_equal(np.asarray(image), classes)
+    classes = fakes.colours(image).argmax(-1)
+    with Image.open(tmp_path / 'deep' / 'a b.png') as stored:
+        assert stored.mode == 'P' and stored.getpalette()[:9] == [v for color in fakes.COLORS for v in color]
+        np.testing.assert_array_equal(np.asarray(stored), classes)
     painted = np.asarray(Image.open(tmp_path / 'deep' / 'a b.overlay.jpg'), float)
     np.testing.assert_allclose(
-        painted.mean((0, 1)), (picture / 2 + np.take(fakes.COLORS, classes, 0) / 2).mean((0, 1)), atol=2
+        painted.mean((0, 1)), (image / 2 + np.take(fakes.COLORS, classes, 0) / 2).mean((0, 1)), atol=2
     )
     assert [entry['name'] for entry in found['classes']] != [] and sum(e['pixels'] for e in found['classes']) == 1200
 
@@ -89,15 +89,15 @@ def test_a_class_map_of_256_classes(tmp_path):
 
 
 def test_probabilities(tmp_path):
-    picture = fakes.noise(33, 21)
+    image = fakes.noise(33, 21)
     with outputs(tmp_path, probabilities=True) as made:
-        made.write(fakes.source('a', None), picture.copy(), bands(picture))
+        made.write(fakes.source('a', None), image.copy(), bands(image))
     with np.load(tmp_path / 'a.npz') as found:  # Without pickles.
         assert found['probabilities'].shape == (33, 21, 3) and found['probabilities'].dtype == np.float16
         assert found['class_names'].tolist() == ['red', 'green', 'blue']
         values = found['probabilities'].astype(np.float32)
     np.testing.assert_allclose(values.sum(-1), 1, atol=2e-3)
-    np.testing.assert_allclose(values, fakes.colours(picture), atol=1e-3)
+    np.testing.assert_allclose(values, fakes.colours(image), atol=1e-3)
     np.testing.assert_array_equal(values.argmax(-1), np.asarray(Image.open(tmp_path / 'a.png')))
 
 
@@ -127,12 +127,12 @@ def test_lines_are_there_at_once(tmp_path):
 
 
 def test_a_second_run_overwrites_its_own_files_only(tmp_path):
-    picture = fakes.noise(4, 4)
+    image = fakes.noise(4, 4)
     (tmp_path / 'notes.txt').write_text('mine')
     for names in (['a', 'b'], ['b', 'c']):
         with outputs(tmp_path) as made:
             for name in names:
-                made.write(fakes.source(name, None), picture.copy(), bands(picture))
+                made.write(fakes.source(name, None), image.copy(), bands(image))
                 made.line({'file': name})
     assert {name for name in files(tmp_path) if name.endswith('.png')} == {'a.png', 'b.png', 'c.png'}
     assert (tmp_path / 'notes.txt').read_text() == 'mine'
@@ -152,11 +152,11 @@ def test_nothing_is_written_outside_of_the_folder(tmp_path, name):
     (tmp_path / 'victim.png').write_text('precious')
     (folder / 'link').symlink_to('../outside')
     name = name.replace('/{outside}', str(outside))
-    picture = fakes.noise(4, 4)
+    image = fakes.noise(4, 4)
     with outputs(folder) as made:
         with pytest.raises(reading.ImageError, match='leads out of the output folder'):
-            made.write(fakes.source(name, None), picture.copy(), bands(picture))
-        made.write(fakes.source('..\\back', None), picture.copy(), bands(picture))  # A name like any other here.
+            made.write(fakes.source(name, None), image.copy(), bands(image))
+        made.write(fakes.source('..\\back', None), image.copy(), bands(image))  # A name like any other here.
     assert files(outside) == ['victim.png'] and (outside / 'victim.png').read_text() == 'precious'
     assert (tmp_path / 'victim.png').read_text() == 'precious' and sorted(os.listdir(tmp_path)) == [
         'out', 'outside', 'victim.png'
@@ -166,17 +166,17 @@ def test_nothing_is_written_outside_of_the_folder(tmp_path, name):
 
 @pytest.mark.parametrize('name', ['predictions.jsonl', 'legend.jpg', 'a.png'])
 def test_a_link_is_replaced_and_not_followed(tmp_path, name):
-    folder, picture = tmp_path / 'out', fakes.noise(4, 4)
+    folder, image = tmp_path / 'out', fakes.noise(4, 4)
     for _ in range(2):
         with outputs(folder) as made:
-            made.write(fakes.source('a', None), picture.copy(), bands(picture))
+            made.write(fakes.source('a', None), image.copy(), bands(image))
             made.line({'file': 'a'})
         (tmp_path / 'precious').write_text('precious')
         (folder / name).unlink()
         (folder / name).symlink_to('../precious')
         (folder / 'predictions.jsonl').touch()
     with outputs(folder) as made:
-        made.write(fakes.source('a', None), picture.copy(), bands(picture))
+        made.write(fakes.source('a', None), image.copy(), bands(image))
     assert (tmp_path / 'precious').read_text() == 'precious' and not (folder / name).is_symlink()
 
 
@@ -184,10 +184,10 @@ def test_a_link_is_replaced_and_not_followed(tmp_path, name):
 def test_what_no_prediction_wrote_is_not_overwritten(tmp_path, name):
     """Such as the labels of a data set, again and again."""
     (tmp_path / name).write_text('label')
-    picture = fakes.noise(4, 4)
+    image = fakes.noise(4, 4)
     for _ in range(2):
         with pytest.raises(UserError) as info, outputs(tmp_path) as made:
-            made.write(fakes.source('a', None), picture.copy(), bands(picture))
+            made.write(fakes.source('a', None), image.copy(), bands(image))
         assert f'--output={tmp_path}' in str(info.value) and 'no earlier prediction wrote it' in str(info.value)
         assert (tmp_path / name).read_text() == 'label'
 
@@ -202,9 +202,9 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 def test_a_full_disk(tmp_path, monkeypatch):
     """One message, nothing half written, and an earlier version of the image's files stays."""
-    picture = fakes.noise(20, 20)
+    image = fakes.noise(20, 20)
     with outputs(tmp_path, probabilities=True) as made:
-        made.write(fakes.source('a', None), picture.copy(), bands(picture))
+        made.write(fakes.source('a', None), image.copy(), bands(image))
     before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
     real = builtins.open
 
@@ -218,7 +218,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
     with pytest.raises(UserError) as caught:
         with outputs(tmp_path, probabilities=True) as made:
             monkeypatch.setattr(builtins, 'open', full)
-            made.write(fakes.source('a', None), picture.copy(), bands(picture))
+            made.write(fakes.source('a', None), image.copy(), bands(image))
     monkeypatch.undo()
     text = str(caught.value)
     assert 'No space left on device' in text and str(tmp_path / 'a') in text and text.count('cannot write') == 1
@@ -227,11 +227,11 @@ def test_a_full_disk(tmp_path, monkeypatch):
 
 def test_a_name_that_is_too_long(tmp_path):
     """Only this image fails: the image's name has room for .jpg, not for .overlay.jpg."""
-    picture = fakes.noise(4, 4)
+    image = fakes.noise(4, 4)
     with outputs(tmp_path) as made:
         with pytest.raises(reading.ImageError, match='too long'):
-            made.write(fakes.source('a' * 250, None), picture.copy(), bands(picture))
-        made.write(fakes.source('a' * 240, None), picture.copy(), bands(picture))
+            made.write(fakes.source('a' * 250, None), image.copy(), bands(image))
+        made.write(fakes.source('a' * 240, None), image.copy(), bands(image))
     assert len(files(tmp_path)) >= 3
 
 

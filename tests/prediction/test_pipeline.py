@@ -24,7 +24,7 @@ CANVAS = (32, 48)
 def predict(tmp_path):
     """Runs the pipeline with a time limit: what waits for ever is a failure. Leaves no thread behind."""
 
-    def predict(pictures, predictor=None, batch_size=4, probabilities=False, outputs=None, **settings):
+    def predict(images, predictor=None, batch_size=4, probabilities=False, outputs=None, **settings):
         before = set(threading.enumerate())
         chosen = PredictSettings(**settings)
         made = outputs or ClassMaps(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, chosen, probabilities)
@@ -34,7 +34,7 @@ def predict(tmp_path):
             try:
                 found.append(
                     pipeline.predict(
-                        pictures,
+                        images,
                         predictor or fakes.Predictor(),
                         made,
                         size=CANVAS,
@@ -76,29 +76,29 @@ def mixed(count=23):
     return {f'{i:02}': fakes.noise(*random.integers(1, 90, 2), seed=i) for i in range(count)}
 
 
-def as_sources(pictures):
-    return [fakes.source(name, picture) for name, picture in pictures.items()]
+def as_sources(images):
+    return [fakes.source(name, image) for name, image in images.items()]
 
 
 @pytest.mark.parametrize('large', ['shrink', 'tile'])
 @pytest.mark.parametrize('probabilities', [False, True])
 def test_every_image_at_its_own_size(predict, lines, tmp_path, large, probabilities):
-    pictures = mixed()
+    images = mixed()
     predictor = fakes.Predictor()
-    results = predict(as_sources(pictures), predictor, large_pictures=large, probabilities=probabilities)
+    results = predict(as_sources(images), predictor, large_pictures=large, probabilities=probabilities)
     assert (results['pictures'], results['segmented'], results['failed']) == (23, 23, {})
     assert results['output'] == str(tmp_path / 'out') and results['checkpoint'] == 'fake'
-    assert [line['file'] for line in lines()] == [f'{name}.jpg' for name in pictures]
-    for line, (name, picture) in zip(lines(), pictures.items(), strict=True):
-        fits = picture.shape[0] <= 32 and picture.shape[1] <= 48
+    assert [line['file'] for line in lines()] == [f'{name}.jpg' for name in images]
+    for line, (name, image) in zip(lines(), images.items(), strict=True):
+        fits = image.shape[0] <= 32 and image.shape[1] <= 48
         classes = class_map(tmp_path, name)
-        assert classes.shape == picture.shape[:2] == (line['height'], line['width'])
+        assert classes.shape == image.shape[:2] == (line['height'], line['width'])
         assert (line['scale'] == 1) == (fits or large == 'tile') and (line['windows'] > 1) == (
             not fits and large == 'tile'
         )
         if line['scale'] == 1:
-            clear = np.diff(np.sort(fakes.colours(picture), -1)[..., -2:])[..., 0] > 1e-5
-            np.testing.assert_array_equal(classes[clear], fakes.colours(picture).argmax(-1)[clear])
+            clear = np.diff(np.sort(fakes.colours(image), -1)[..., -2:])[..., 0] > 1e-5
+            np.testing.assert_array_equal(classes[clear], fakes.colours(image).argmax(-1)[clear])
         counted = {entry['id']: entry['pixels'] for entry in line['classes']}
         assert counted == {i: n for i, n in enumerate(np.bincount(classes.ravel(), minlength=3).tolist()) if n}
         assert sum(entry['share'] for entry in line['classes']) == pytest.approx(1, abs=1e-5)
@@ -135,7 +135,7 @@ def test_few_images_make_a_small_batch(predict, count, replicas, expected):
     assert {len(batch['image']) for batch in predictor.batches} == {expected}
 
 
-def test_lines_do_not_wait_for_a_image_of_many_windows(predict, lines):
+def test_lines_do_not_wait_for_an_image_of_many_windows(predict, lines):
     """Those of the images before it are there while it is in work."""
     seen = []
 
@@ -145,8 +145,8 @@ def test_lines_do_not_wait_for_a_image_of_many_windows(predict, lines):
             seen.append(len(lines()))
             return super().__call__(batch)
 
-    pictures = [fakes.source(f'{i}', fakes.noise(20, 20, i)) for i in range(6)]
-    predict([*pictures, fakes.source('long', fakes.noise(3000, 40))], Watching(), large_pictures='tile')
+    images = [fakes.source(f'{i}', fakes.noise(20, 20, i)) for i in range(6)]
+    predict([*images, fakes.source('long', fakes.noise(3000, 40))], Watching(), large_pictures='tile')
     assert seen[-1] == 6 and len(lines()) == 7
 
 
@@ -162,15 +162,15 @@ def test_order_does_not_depend_on_speed(predict, lines):
 
 
 def test_broken_images_are_named_and_skipped(predict, lines, tmp_path):
-    pictures = mixed(12)
+    images = mixed(12)
     for name in ('00', '05', '11'):
-        pictures[name] = f'{name} is broken'
+        images[name] = f'{name} is broken'
     results = predict(
-        [fakes.source(name, p if not isinstance(p, str) else lambda p=p: p) for name, p in pictures.items()]
+        [fakes.source(name, p if not isinstance(p, str) else lambda p=p: p) for name, p in images.items()]
     )
     assert results['segmented'] == 9
     assert results['failed'] == {f'{name}.jpg': f'{name} is broken' for name in ('00', '05', '11')}
-    assert [line.get('error') for line in lines()] == [p if isinstance(p, str) else None for p in pictures.values()]
+    assert [line.get('error') for line in lines()] == [p if isinstance(p, str) else None for p in images.values()]
     assert {'file': '05.jpg', 'error': '05 is broken'} in lines()
     assert len(list((tmp_path / 'out').glob('*.png'))) == 9
     text = pipeline.summary(results)
@@ -188,24 +188,24 @@ def test_summary_of_many_failures():
 
 def test_many_broken_ones_after_a_good_one(predict):
     """The good one's batch never fills."""
-    pictures = [fakes.source('good', fakes.noise(8, 8)), *(fakes.source(f'{i}', lambda: 'broken') for i in range(200))]
-    assert len(predict(pictures, batch_size=16)['failed']) == 200
+    images = [fakes.source('good', fakes.noise(8, 8)), *(fakes.source(f'{i}', lambda: 'broken') for i in range(200))]
+    assert len(predict(images, batch_size=16)['failed']) == 200
 
 
 def test_headers_that_cannot_be_read(predict):
     def unreadable():
         raise reading.ImageError('no header')
 
-    pictures = [sources.Source(f'{i}.jpg', f'{i}', unreadable, unreadable) for i in range(30)]
-    assert set(predict([*pictures, fakes.source('good', fakes.noise(8, 8))])['failed'].values()) == {'no header'}
+    images = [sources.Source(f'{i}.jpg', f'{i}', unreadable, unreadable) for i in range(30)]
+    assert set(predict([*images, fakes.source('good', fakes.noise(8, 8))])['failed'].values()) == {'no header'}
 
 
 @pytest.mark.parametrize('large', ['shrink', 'tile'])
 @pytest.mark.parametrize('batch_size', [1, 16])
 def test_images_larger_than_the_memory(predict, large, batch_size):
     """One at a time then, though the batch does not fill."""
-    pictures = as_sources({f'{i}': fakes.noise(90, 70, i) for i in range(6)})
-    assert predict(pictures, batch_size=batch_size, large_pictures=large, memory_mb=0.001)['segmented'] == 6
+    images = as_sources({f'{i}': fakes.noise(90, 70, i) for i in range(6)})
+    assert predict(images, batch_size=batch_size, large_pictures=large, memory_mb=0.001)['segmented'] == 6
 
 
 def test_as_many_images_as_the_memory_holds(predict, tmp_path):
@@ -229,8 +229,8 @@ def test_as_many_images_as_the_memory_holds(predict, tmp_path):
     def run(memory):
         inside[0], most[:] = 0, [0]
         made = Slow(str(tmp_path), fakes.INFO, fakes.COLORS, PredictSettings(), False)
-        pictures = [sources.Source(f'{i}', f'{i}', lambda: (100, 100), enter) for i in range(30)]
-        predict(pictures, outputs=made, memory_mb=memory)
+        images = [sources.Source(f'{i}', f'{i}', lambda: (100, 100), enter) for i in range(30)]
+        predict(images, outputs=made, memory_mb=memory)
         return max(most)
 
     assert run(0.4) <= 4 < run(100)
@@ -242,7 +242,7 @@ def test_memory_stays_flat(predict):
 
     def peak(count):
         tracemalloc.start()
-        pictures = [fakes.source(f'{i}', lambda i=i: fakes.noise(60 + i % 7, 90, i)) for i in range(count)]
+        images = [fakes.source(f'{i}', lambda i=i: fakes.noise(60 + i % 7, 90, i)) for i in range(count)]
 
         class Forgetful(fakes.Predictor):
             def __call__(self, batch):
@@ -250,7 +250,7 @@ def test_memory_stays_flat(predict):
                 self.batches.clear()
                 return predictions
 
-        assert predict(pictures, Forgetful())['segmented'] == count
+        assert predict(images, Forgetful())['segmented'] == count
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
@@ -271,9 +271,9 @@ def test_a_image_that_fails_while_it_is_written(predict, tmp_path, large):
                 raise reading.ImageError('its name is not liked')
             return super().write(source, pixels, bands)
 
-    pictures = as_sources({f'{i}': fakes.noise(300, 70, i) for i in range(4)})
+    images = as_sources({f'{i}': fakes.noise(300, 70, i) for i in range(4)})
     made = Picky(str(tmp_path), fakes.INFO, fakes.COLORS, PredictSettings(large_pictures=large), False)
-    assert predict(pictures, outputs=made, large_pictures=large)['failed'] == {'1.jpg': 'its name is not liked'}
+    assert predict(images, outputs=made, large_pictures=large)['failed'] == {'1.jpg': 'its name is not liked'}
 
 
 @pytest.mark.parametrize('large', ['shrink', 'tile'])
@@ -301,12 +301,12 @@ def test_a_bug_ends_it(predict, tmp_path, where):
         def write(self, source, pixels, bands):
             return bug() if where == 'write' else super().write(source, pixels, bands)
 
-    pictures = as_sources(mixed())
+    images = as_sources(mixed())
     if where in ('size', 'load'):
-        pictures[9] = pictures[9]._replace(**{where: bug})
+        images[9] = images[9]._replace(**{where: bug})
     with pytest.raises(ZeroDivisionError, match=where):
         predict(
-            pictures,
+            images,
             fakes.Predictor(bug) if where == 'model' else None,
             outputs=Buggy(str(tmp_path / 'out'), fakes.INFO, fakes.COLORS, PredictSettings(), False),
         )

@@ -102,7 +102,7 @@ def test_images_of_every_kind(call, tmp_path, caplog):
     results = json.loads(out)
     assert status == 1 and (results['pictures'], results['segmented']) == (11, 8)
     assert set(results['failed']) == {'in/empty.jpg', 'in/text.jpg', 'in/cut.jpg'}
-    assert err.startswith('seg_main: 8 of 11 images segmented; 3 failed: in/cut.jpg: the file is cut off; in/empty')
+    assert err.startswith('seg_main: 8 of 11 images segmented; 3 failed: in/cut.jpg: the file is truncated; in/empty')
     assert err.count('\n') == 1 and 'in/text.jpg: ' in caplog.text
 
     sizes = {

@@ -27,9 +27,9 @@ def limited():
 
 @pytest.fixture
 def save(tmp_path):
-    def save(picture, name, **settings):
+    def save(image, name, **settings):
         path = str(tmp_path / name)
-        (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(path, **settings)
+        (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **settings)
         return path
 
     return save
@@ -89,17 +89,17 @@ def test_grey_of_16_bits_big_endian_and_turned(save):
 
 def test_cmyk(save):
     """As Photoshop writes them, inverted, and as others do."""
-    picture = Image.fromarray(gradient()).convert('CMYK')
-    assert_reads(save(picture, 'a.jpg', quality=97), gradient(), atol=14)
-    assert_reads(save(picture, 'a.tif'), gradient(), atol=1)
+    image = Image.fromarray(gradient()).convert('CMYK')
+    assert_reads(save(image, 'a.jpg', quality=97), gradient(), atol=14)
+    assert_reads(save(image, 'a.tif'), gradient(), atol=1)
 
 
 def test_palette(save):
-    picture = Image.fromarray(gradient()).quantize(64)
-    expected = np.asarray(picture.convert('RGB'))
+    image = Image.fromarray(gradient()).quantize(64)
+    expected = np.asarray(image.convert('RGB'))
     for name in ('a.png', 'a.gif', 'a.bmp'):
-        assert_reads(save(picture, name), expected)
-    assert_reads(save(picture, 'b.png', transparency=3), expected)
+        assert_reads(save(image, name), expected)
+    assert_reads(save(image, 'b.png', transparency=3), expected)
 
 
 def test_alpha_is_dropped(save):
@@ -111,9 +111,9 @@ def test_alpha_is_dropped(save):
 
 
 def test_bits(save):
-    picture = Image.fromarray(gradient()[..., 0] > 99)
-    assert picture.mode == '1'
-    assert_reads(save(picture, 'a.png'), np.repeat(255 * (gradient()[..., :1] > 99), 3, -1))
+    image = Image.fromarray(gradient()[..., 0] > 99)
+    assert image.mode == '1'
+    assert_reads(save(image, 'a.png'), np.repeat(255 * (gradient()[..., :1] > 99), 3, -1))
 
 
 def test_the_first_frame_counts(save):
@@ -174,14 +174,14 @@ def test_cut_off(save, name, share):
 def test_reasons(tmp_path, save):
     (tmp_path / 'empty.jpg').touch()
     assert reason(tmp_path / 'empty.jpg') == 'the file is empty'
-    (tmp_path / 'text.jpg').write_text('no picture at all')
+    (tmp_path / 'text.jpg').write_text('not an image')
     assert 'known format' in reason(tmp_path / 'text.jpg')
     assert 'not exist' in reason(tmp_path / 'gone.jpg')
     assert 'regular file' in reason(tmp_path)
     path = save(gradient(), 'cut.jpg')
     with open(path, 'r+b') as file:
         file.truncate(os.path.getsize(path) // 2)
-    assert reason(path) == 'the file is cut off'
+    assert reason(path) == 'the file is truncated'
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
@@ -192,8 +192,8 @@ def test_no_permission(save):
 
 
 def test_values_without_a_range(save):
-    for picture in (np.zeros((4, 4), np.float32), np.zeros((4, 4), np.int32)):
-        assert '8 or 16 bits' in reason(save(picture, 'a.tif'))
+    for image in (np.zeros((4, 4), np.float32), np.zeros((4, 4), np.int32)):
+        assert '8 or 16 bits' in reason(save(image, 'a.tif'))
 
 
 def test_too_many_pixels(save):
@@ -232,8 +232,8 @@ def test_damage_anywhere(save, name):
         with open(path, 'wb') as file:
             file.write(damaged)
         try:
-            picture = reading.read_image(path)
+            image = reading.read_image(path)
         except reading.ImageError as error:
             assert str(error)
         else:
-            assert picture.dtype == np.uint8 and picture.ndim == 3
+            assert image.dtype == np.uint8 and image.ndim == 3

@@ -32,7 +32,7 @@ def scores(confusion=CONFUSION, names=NAMES) -> dict[str, float]:
     }
 
 
-def picture(tag, height=32, width=64, value=0, photo=False) -> ImageSummary:
+def figure(tag, height=32, width=64, value=0, photo=False) -> ImageSummary:
     return ImageSummary(tag, np.full((height, width, 3), value, np.uint8), photo)
 
 
@@ -144,9 +144,9 @@ def results(names=NAMES, step=STEPS) -> dict:
     }
 
 
-def events(folder, step, pictures, start=0) -> None:
+def events(folder, step, figures, start=0) -> None:
     writer = Events(os.path.join(str(folder), 'eval'), start)
-    writer.figures(step, pictures)
+    writer.figures(step, figures)
     writer.close()
 
 

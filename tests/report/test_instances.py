@@ -1,4 +1,4 @@
-"""The report of a run that finds objects: AP of boxes and masks, classes, counts."""
+"""The report of a run with instances: AP of boxes and masks, classes, counts."""
 
 import json
 import os
@@ -79,7 +79,7 @@ def whole(tmp_path_factory):
     run(folder)
     tags = ('precision_recall', 'class_ap', 'score_histogram')
     photos = [made.photo(f'{kind}/1', 60, 200) for kind in ('worst', 'best', 'fixed')]
-    made.events(folder, made.STEPS, [*(made.picture(tag) for tag in tags), *photos])
+    made.events(folder, made.STEPS, [*(made.figure(tag) for tag in tags), *photos])
     return report(folder)
 
 

@@ -36,7 +36,7 @@ def whole_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp('runs') / 'whole'
     made.run(folder)
     photos = [made.photo(f'{kind}/{i}', 60, 200) for kind in ('worst', 'best', 'fixed') for i in (1, 2)]
-    charts = [made.picture(tag) for tag in ('confusion_matrix', 'class_iou', 'class_pixels')]
+    charts = [made.figure(tag) for tag in ('confusion_matrix', 'class_iou', 'class_pixels')]
     made.events(folder, made.STEPS, [*charts, *photos])
     return folder
 
@@ -176,7 +176,7 @@ def test_names_are_text(tmp_path):
         file.write(json.dumps({'kind': 'eval', 'step': 300, **{name: 0.5 for name in HOSTILE}}) + '\n')
     with open(os.path.join(folder, 'config.gin'), 'a') as file:
         file.write('</pre><script>alert(1)</script>')
-    made.events(folder, 300, [made.picture(f'fixed/{HOSTILE[1]}'), made.picture(HOSTILE[0])])
+    made.events(folder, 300, [made.figure(f'fixed/{HOSTILE[1]}'), made.figure(HOSTILE[0])])
     made.edit(
         os.path.join(folder, 'dataset_info.json'), lambda values: values.update(colors=[['0;}</style>', 0, 0]] * 3)
     )
@@ -376,7 +376,7 @@ def test_a_file_that_holds_something_else(no_curves, tmp_path, odd):
 
 def test_images_that_cannot_be_read_are_told_of(no_curves, tmp_path, monkeypatch):
     folder = made.run(tmp_path)
-    made.events(folder, 300, [made.picture('fixed/1'), made.photo('fixed/2')])
+    made.events(folder, 300, [made.figure('fixed/1'), made.photo('fixed/2')])
     whole = page.event_files.StoredFigure.read
     monkeypatch.setattr(
         page.event_files.StoredFigure, 'read', lambda self: whole(self)[: 60 if self.tag == 'fixed/1' else None]

@@ -14,36 +14,36 @@ def newest(folder):
 
 
 def test_newest_step_of_each_kind(tmp_path):
-    made.events(tmp_path, 100, [made.picture(tag) for tag in ('fixed/1', 'worst/1', 'worst/2', 'class_pixels')])
-    made.events(tmp_path, 200, [made.picture(tag) for tag in ('fixed/1', 'worst/1')])
+    made.events(tmp_path, 100, [made.figure(tag) for tag in ('fixed/1', 'worst/1', 'worst/2', 'class_pixels')])
+    made.events(tmp_path, 200, [made.figure(tag) for tag in ('fixed/1', 'worst/1')])
     assert newest(tmp_path) == {'fixed/1': 200, 'worst/1': 200, 'class_pixels': 100}
 
 
 def test_a_resume_makes_later_steps_void(tmp_path):
     """The run was resumed from step 150; TensorBoard forgets what is said of 151 and later, too."""
-    made.events(tmp_path, 100, [made.picture('fixed/1', value=1), made.picture('worst/1')])
-    made.events(tmp_path, 200, [made.picture('fixed/1', value=2), made.picture('worst/1')])
-    made.events(tmp_path, 180, [made.picture('fixed/1', value=3)], start=150)
+    made.events(tmp_path, 100, [made.figure('fixed/1', value=1), made.figure('worst/1')])
+    made.events(tmp_path, 200, [made.figure('fixed/1', value=2), made.figure('worst/1')])
+    made.events(tmp_path, 180, [made.figure('fixed/1', value=3)], start=150)
     assert newest(tmp_path) == {'fixed/1': 180, 'worst/1': 100}
 
 
 def test_the_same_step_again_replaces(tmp_path):
-    made.events(tmp_path, 100, [made.picture('fixed/1', value=1)])
-    made.events(tmp_path, 100, [made.picture('fixed/1', value=2), made.picture('fixed/2', value=3)])
+    made.events(tmp_path, 100, [made.figure('fixed/1', value=1)])
+    made.events(tmp_path, 100, [made.figure('fixed/1', value=2), made.figure('fixed/2', value=3)])
     first, second = event_files.figures(str(tmp_path / 'eval'))
     single = event_files.figures(str(tmp_path / 'eval'))
     assert first.read() != second.read() and first.read().startswith(b'\x89PNG')
-    assert [picture.tag for picture in single] == ['fixed/1', 'fixed/2']
+    assert [image.tag for image in single] == ['fixed/1', 'fixed/2']
 
 
 def test_more_than_nine_files_of_a_process(tmp_path):
     """Their numbers are no text: 10 comes after 9."""
     (tmp_path / 'eval').mkdir()
-    made.events(tmp_path, 1, [made.picture('fixed/1', value=1)])
+    made.events(tmp_path, 1, [made.figure('fixed/1', value=1)])
     (made_file,) = glob.glob(f'{tmp_path}/eval/*tfevents*')
     stem = made_file.rpartition('.')[0]
     os.rename(made_file, f'{stem}.10')
-    made.events(tmp_path, 1, [made.picture('fixed/1', value=2)])
+    made.events(tmp_path, 1, [made.figure('fixed/1', value=2)])
     (other,) = set(glob.glob(f'{tmp_path}/eval/*tfevents*')) - {f'{stem}.10'}
     os.rename(other, f'{stem}.9')
     (found,) = event_files.figures(str(tmp_path / 'eval'))

@@ -27,7 +27,7 @@ def settings():
         ('{"training": {"a": 1}, "free": {}}', "training is {'a': 1}"),
         ('{"training": {}, "free": "all"}', "free is 'all'"),
         ('[1, 2]', '[1, 2]'),
-        ('{"training": ', 'cut off'),
+        ('{"training": ', 'truncated'),
     ],
 )
 def test_damaged_run_json(tmp_path, settings, content, found):

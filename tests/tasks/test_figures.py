@@ -67,22 +67,22 @@ def drawn(task, monkeypatch):
     """The names and figures of the images that were kept for drawing, in order; images are one pixel of the index."""
     kept = []
 
-    def picture(example, prediction, name, truth, original=task.figure):
+    def image(example, prediction, name, truth, original=task.figure):
         made = original(example, prediction, name, truth)
         kept.append((name, made.miou, made.wrong))
         made.draw = lambda: np.full((1, 1, 3), int(name.split()[1]), np.uint8)
         return made
 
-    monkeypatch.setattr(task, 'figure', picture)
+    monkeypatch.setattr(task, 'figure', image)
     return kept
 
 
 @pytest.mark.parametrize('batch_size', [1, 3, 4, 7])
 def test_which_images(made, drawn, batch_size):
     found = evaluate(made, batch_size, 2)
-    images = {picture.tag: int(picture.pixels[0, 0, 0]) for picture in found.figures[:-3]}
+    images = {image.tag: int(image.pixels[0, 0, 0]) for image in found.figures[:-3]}
     assert images == {'fixed/1': 0, 'fixed/2': 3, 'worst/1': 1, 'worst/2': 3, 'best/1': 5, 'best/2': 6}
-    assert [picture.tag for picture in found.figures[-3:]] == CHARTS
+    assert [image.tag for image in found.figures[-3:]] == CHARTS
     assert found.examples == 6
 
 

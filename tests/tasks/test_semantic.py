@@ -236,13 +236,13 @@ def test_views_by_hand(views):
     (batch,) = read(views.task.evaluation_input(Ragged(views.eval_data), 6))
     found = views.task.predict(batch)
     for i, (height, width) in enumerate(SIZES):
-        picture = batch['image'][i : i + 1, :height, :width]
+        image = batch['image'][i : i + 1, :height, :width]
         probabilities = []
         for scale in (0.5, 1.0):
             size = np.int32([[int(side * scale + 0.5) for side in (height, width)]])
-            image = tf.image.resize(picture, size[0]).numpy()
+            scaled = tf.image.resize(image, size[0]).numpy()
             for step in (1, -1):
-                values = logits(views, {'image': image[:, :, ::step], 'size': size})[:, :, ::step]
+                values = logits(views, {'image': scaled[:, :, ::step], 'size': size})[:, :, ::step]
                 probabilities.append(tf.nn.softmax(tf.image.resize(values, (height, width)))[0].numpy())
         mean = np.mean(probabilities, 0)
         np.testing.assert_allclose(found['confidence'][i, :height, :width], mean.max(-1), atol=1e-5)
@@ -276,12 +276,12 @@ def test_views_at_scales_without_a_whole_width(width, scale):
 @pytest.mark.parametrize(('scale', 'flip'), [(1.0, True), (0.7, False), (1.3, True)])
 def test_views_do_not_depend_on_the_canvas(plain, scale, flip):
     small_deeplab.randomize(plain.task.model)
-    picture = np.random.default_rng(0).uniform(0, 255, (37, 50, 3)).astype('float32')
+    image = np.random.default_rng(0).uniform(0, 255, (37, 50, 3)).astype('float32')
     found = []
     for canvas in ((37, 50), (48, 64), (96, 112)):
-        image = np.tile(np.float32(PAD_PIXEL), (1, *canvas, 1))
-        image[0, :37, :50] = picture
-        batch = {'image': tf.constant(image), 'size': tf.constant([[37, 50]])}
+        placed = np.tile(np.float32(PAD_PIXEL), (1, *canvas, 1))
+        placed[0, :37, :50] = image
+        batch = {'image': tf.constant(placed), 'size': tf.constant([[37, 50]])}
         found.append(plain.task._logits(batch, scale, flip)[0, :37, :50].numpy())
     for other in found[1:]:
         np.testing.assert_allclose(other, found[0], atol=1e-5 * np.abs(found[0]).max())

@@ -209,10 +209,10 @@ def test_backbone_without_published_weights(path, monkeypatch, forgotten):
 @pytest.mark.parametrize('chosen', [('head',), ('backbone', 'head')])
 def test_backbone_only(path, chosen):
     text = message(parts(convert=convert), weights=str(path), parts=chosen)
-    assert 'init.parts' in text and str(chosen) in text and "weights of the part 'backbone' alone" in text
-    assert 'Leave init.parts out' in text
+    assert 'init.parts' in text and str(chosen) in text and "weights of the part 'backbone' only" in text
+    assert 'Remove init.parts' in text
     text = message({'head': parts()['head']}, weights='imagenet')
-    assert "weights of the part 'backbone' alone; this model has head" in text
+    assert "weights of the part 'backbone' only; this model has head" in text
 
 
 def test_wrong_shape(path):
@@ -267,7 +267,7 @@ def test_tensors_of_another_layout(path, changed):
     """The names are right, but an array has other axes; or the conversion does not know a name."""
     write_zip(path, STATE | changed)
     text = message(parts(convert=convert), weights=str(path))
-    assert text.startswith(f'init.weights = {str(path)!r}: its tensors have') and 'Take a file' in text
+    assert text.startswith(f'init.weights = {str(path)!r}: its tensors have') and 'Use a file' in text
 
 
 def test_checksum_is_needed():

@@ -295,10 +295,10 @@ def test_offset_of_a_record_beyond_the_numbers_of_the_system(path):
 
 def test_no_tensors(path):
     write_zip(path, {'epoch': 3})
-    with pytest.raises(UserError, match=r'no tensors in it. Expected a state dict'):
+    with pytest.raises(UserError, match=r'it contains no tensors. Expected a state dict'):
         torch_file.read(path)
     write_zip(path, Tensor(BASE))
-    with pytest.raises(UserError, match='no tensors in it'):
+    with pytest.raises(UserError, match='it contains no tensors'):
         torch_file.read(path)
 
 
@@ -345,7 +345,7 @@ def test_incomplete_archive(path, change, reason):
         ({'keys': ['0', '1']}, "of the storage '1' only the key"),
         ({'keys': 3}, 'list of storages'),
         ({'keys': [[]]}, 'list of storages'),
-        ({'cut': -1}, 'cut off'),
+        ({'cut': -1}, 'truncated'),
     ],
 )
 def test_incomplete_old_file(path, settings, reason):

@@ -130,8 +130,9 @@ class Devices:
             with replicas.running(self.count, _sum if self.count > 1 else lambda tensors: tensors):
                 return function(values, batch)
 
-        # Without the check of replication the gradient of a sum is summed likewise, as `seg.ops.replicas` promises; and
-        # loops may begin with constants, which that check takes for another type than the results of an iteration.
+        # Without JAX's check of replication, the gradient of a sum over replicas is a sum as well, as
+        # `seg.ops.replicas` requires. Also, a loop may start from constants, whose type that check distinguishes from
+        # an iteration's results.
         everywhere = jax.shard_map(one, mesh=self.mesh, in_specs=(WHOLE, ROWS), out_specs=out_specs, check_vma=False)
         options = {'xla_gpu_deterministic_ops': True} if self.deterministic and self.platform == 'gpu' else None
         return jax.jit(everywhere, donate_argnums=0 if donates else (), compiler_options=options)
@@ -151,7 +152,7 @@ def _pieces(value: jax.Array) -> list[jax.Array]:
 
 def keep_tensorflow_on_the_cpu() -> None:
     """Hides GPUs from TensorFlow, which makes the batches: it would take most of their memory."""
-    with contextlib.suppress(ImportError):  # Models and steps do without TensorFlow.
+    with contextlib.suppress(ImportError):  # Models and steps need no TensorFlow.
         import tensorflow as tf
 
         with contextlib.suppress(RuntimeError):  # TensorFlow is initialised, and has its memory already.

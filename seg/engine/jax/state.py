@@ -23,7 +23,7 @@ class State:
         """Copies the variables to all devices.
 
         Args:
-          variables: of the model and the optimizer.
+          variables: variables of the model and the optimizer.
           devices: the devices.
           averages: whether moving averages are kept; they start as the weights.
         """

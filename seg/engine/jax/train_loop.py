@@ -33,7 +33,7 @@ class TrainLoop:
 
         Args:
           step: one training step.
-          state: of the training.
+          state: state of the training.
           devices: the devices.
           batches: this process's rows of each step's batch.
           traced: is called within the first loop, between the compilation and the first step.

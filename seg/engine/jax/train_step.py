@@ -97,7 +97,7 @@ class TrainStep:
     def _loss(self, trained: Arrays, model: Arrays, batch: Mapping[str, jax.Array], step: jax.Array) -> tuple:
         """Returns the sum of this replica's losses, and with it what was measured and the model after the forward pass.
 
-        That has new moving statistics.
+        The model has new moving statistics.
         """
         values = model | trained
         mapping = [(variable, values[name]) for name, variable in self._variables.model.items()]

@@ -38,12 +38,12 @@ CASES = {  # name: gin file, settings, steps, precision
         'float64',
     ),
     'float32': (runs.SHAPES, (*AUXILIARY, 'schedules.poly.base_lr=0.001'), 4, 'float32'),
-    'objects': (runs.INSTANCES, (), 1, 'float64'),
+    'instances': (runs.INSTANCES, (), 1, 'float64'),
     'cascade': (runs.INSTANCES, (*runs.CASCADE, 'models.cascade_rcnn.norm="sync"'), 1, 'float64'),
 }
 SETTINGS = OptimizerStep(l2=1e-4, ema_decay=0.9, part_rates={'backbone': 0.5})
 # Tracing takes long: four devices repeat two of the cases.
-CASES_OF = {1: tuple(CASES), 2: tuple(CASES), 4: ('sync', 'float32', 'objects')}
+CASES_OF = {1: tuple(CASES), 2: tuple(CASES), 4: ('sync', 'float32', 'instances')}
 
 
 def one_case(model_dir, replicas, gin_file, settings, steps, precision):
@@ -68,18 +68,18 @@ def main(replicas: int, model_dir: str, path: str) -> None:
         }
         numbers |= {f'{name}/before/{key}': value for key, value in before.items()}
         numbers |= {f'{name}/after/{key}': value for key, value in after.items()}
-    for labels, gin_file in (('', runs.SHAPES), ('objects/', runs.INSTANCES)):
+    for labels, gin_file in (('', runs.SHAPES), ('instances/', runs.INSTANCES)):
         made = runs.build(model_dir, replicas=replicas, precision='float64', gin_files=(gin_file,))
         source = made.task.evaluation_input(made.eval_data, 4)
         evaluation = Evaluator(made.task, made.executor.engine).evaluate(source, 2)
         numbers |= {f'{labels}metrics/{key}': np.float64(value) for key, value in evaluation.metrics.items()}
-        numbers |= {f'{labels}pictures/{tag}': pixels for tag, pixels, _ in evaluation.figures}
+        numbers |= {f'{labels}figures/{tag}': pixels for tag, pixels, _ in evaluation.figures}
     # A `RowMetric`: 6 images in batches of 4, one of which could not be read.
     task = scenes.Finder(CocoAP(num_classes=4, class_names=('a', 'b', 'c', 'd')))
     source = scenes.source(*scenes.make(0, images=6), 4, unread=(1,))
     evaluation = Evaluator(task, made.executor.engine).evaluate(source, 2)
     numbers |= {f'rows/{key}': np.float64(value) for key, value in evaluation.metrics.items()}
-    numbers |= {f'row_pictures/{tag}': pixels for tag, pixels, _ in evaluation.figures}
+    numbers |= {f'row_figures/{tag}': pixels for tag, pixels, _ in evaluation.figures}
     np.savez(path, **numbers)
 
 

@@ -79,10 +79,10 @@ def test_ignored_and_padded_images_add_nothing(numbers):
     assert np.all(totals[0, [1, 3]] == 0) and np.all(totals[0, [0, 2]] > 0)
 
 
-def test_a_replica_without_objects(numbers):
-    """Of four devices one has an image without objects, and one only padding."""
+def test_a_replica_without_instances(numbers):
+    """Of four devices one has an image without instances, and one only padding."""
     names = ['rpn_score', 'rpn_box', 'box_class', 'box_regression', 'mask']
-    totals = numbers[4]['objects/result/totals'][0]
+    totals = numbers[4]['instances/result/totals'][0]
     assert totals.shape == (4, len(names))
     np.testing.assert_array_equal(totals[3], 0)
     np.testing.assert_array_equal(totals[1] > 0, [True, False, True, False, False])
@@ -90,7 +90,7 @@ def test_a_replica_without_objects(numbers):
 
 
 @pytest.mark.parametrize('replicas', [2, 4])
-@pytest.mark.parametrize('labels, name', [('', 'miou'), ('objects/', 'box_ap50')])
+@pytest.mark.parametrize('labels, name', [('', 'miou'), ('instances/', 'box_ap50')])
 def test_metrics_with_a_ragged_last_batch(numbers, replicas, labels, name):
     """6 images in batches of 4."""
     one, other = part(numbers[1], f'{labels}metrics/'), part(numbers[replicas], f'{labels}metrics/')
@@ -107,7 +107,7 @@ def test_metrics_of_rows(numbers, replicas):
 
 
 @pytest.mark.parametrize('replicas', [2, 4])
-@pytest.mark.parametrize('prefix, chart', [('pictures/', 'confusion_matrix'), ('row_pictures/', 'class_ap')])
+@pytest.mark.parametrize('prefix, chart', [('figures/', 'confusion_matrix'), ('row_figures/', 'class_ap')])
 def test_images(numbers, replicas, prefix, chart):
     """The same images are picked from the replicas' shares, and look the same."""
     one, other = part(numbers[1], prefix), part(numbers[replicas], prefix)
