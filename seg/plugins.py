@@ -1,4 +1,4 @@
-"""Loads built-in parts, those of installed distributions and the user's own, and lists and describes parts.
+"""Loads built-in parts, parts of installed distributions and the user's own, and lists and describes parts.
 
 A plugin is a Python module; importing it registers its parts. The user's plugins are recorded as lines that load them
 again when the snapshot `config.gin` is parsed.

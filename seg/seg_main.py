@@ -242,7 +242,7 @@ def _report_bug(argv: Sequence[str], values: flags.FlagValues, error: Exception)
     place = 'above'
     try:
         if not (values.gin_file or values.model_dir):
-            raise FileNotFoundError('no run, hence no model_dir')
+            raise FileNotFoundError('no run, so no model_dir')
         folder = modes.find(values.mode).directory(values.gin_file, values.model_dir)
         os.makedirs(folder, exist_ok=True)
         log = RunFolder(folder).error_log

@@ -74,7 +74,7 @@ class CopyPaste:
           seed: int32 [2]; determines all random numbers.
 
         Returns:
-          The example with the pasted instances after its own. The valid part grows to contain that of the other image.
+          The example with the pasted instances after its own. The valid part grows to contain the other image's.
 
         Raises:
           UserError: if the size of the image is not known.

@@ -6,7 +6,7 @@ Decisions:
   which is the same if every map has odd sides (225, 257, … pixels): then the outputs equal those of the published
   network. On even sides SAME samples a grid that is shifted by up to half a stride.
 - c5 is the last block's map (320 channels at width 1), without the classifier's 1x1 convolution to 1,280 channels.
-- The epsilon of batch normalisation is the published 1e-3, whatever the model's other layers have.
+- The epsilon of batch normalisation is the published 1e-3, also if the model's other layers have another one.
 """
 
 from __future__ import annotations

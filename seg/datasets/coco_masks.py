@@ -252,7 +252,7 @@ def _reach(outline: np.ndarray, height: int, width: int) -> float:
     if not count:
         raise _Unusable('an empty polygon')
     reach = np.abs(outline).max()
-    if not reach < max(height, width) + _FAR:  # Catches NaN, too.
+    if not reach < max(height, width) + _FAR:  # Also true for NaN.
         raise _Unusable('a polygon that reaches far out of the image')
     if reach <= 1 and (outline % 1).any():
         raise _Unusable('coordinates from 0 to 1, but COCO has pixels')

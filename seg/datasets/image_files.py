@@ -160,7 +160,7 @@ def decode_label(contents: tf.Tensor) -> tf.Tensor:
     is_palette = color_type == _PNG_PALETTE
     checks = [tf.debugging.Assert(is_palette | (color_type == _PNG_GREY), ['A label must be palette or greyscale.'])]
     with tf.control_dependencies(checks):
-        # The checksum is linear over bits: changing one byte changes it by the same mask, whatever the other bytes.
+        # The checksum is linear over bits: changing one byte changes it by the same mask for any other bytes.
         mask = tf.where(is_palette, _crc_mask(), tf.zeros([4], tf.int32))
         crc = tf.bitwise.bitwise_xor(header[29:33], mask)
     grey = tf.strings.join(

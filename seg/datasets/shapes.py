@@ -115,7 +115,7 @@ class Shapes(Dataset):
         )
         self._split, self._target, self._size = split, target, size
         self._counts, self._min_object_size, self._noise = objects, min_object_size, noise
-        # The two splits draw from different random keys, whatever the seed.
+        # The two splits draw from different random keys, for any seed.
         self._key = (_SPLITS.index(split) << 32) + (seed % 2**32 if split == 'train' else 0)
         self._atlas = outlines.atlas()
         self._spread = [_spline_weights(side, _NOISE_CELLS) for side in size]

@@ -1,8 +1,8 @@
 """Charts of an evaluation: of pixels (confusion matrix, IoU and frequency of each class) and of instances (precision
 and recall, AP of each class, scores).
 
-They use matplotlib's objects without pyplot, hence without global state and windows. matplotlib is imported with the
-first chart, so that a start does not wait for it. The colours can be distinguished by colour-blind readers.
+They use matplotlib's objects without pyplot, so there are no global state and no windows. matplotlib is imported with
+the first chart, so that a start does not wait for it. The colours can be distinguished by colour-blind readers.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def class_iou(ious: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
 def class_pixels(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """Fraction of the labelled pixels of each class in the truth and in the predictions, most frequent first.
 
-    The axis is logarithmic where the fractions differ by more than a factor of 30.
+    The axis is logarithmic if the fractions differ by more than a factor of 30.
 
     Args:
       truth: [K] pixels.
@@ -224,7 +224,7 @@ def class_ap(masks: np.ndarray, boxes: np.ndarray, class_names: Sequence[str]) -
 def score_histogram(right: np.ndarray, wrong: np.ndarray, threshold: float | None) -> np.ndarray:
     """Histogram of the scores of right and of wrong detections.
 
-    The axis is logarithmic where the numbers differ by more than a factor of 30.
+    The axis is logarithmic if the numbers differ by more than a factor of 30.
 
     Args:
       right: [N] numbers of detections in N equal bins of the score, from 0 to 1.

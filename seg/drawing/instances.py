@@ -225,7 +225,7 @@ class InstanceComparison:
 
 
 def _labels(detections: Detections, class_names: Sequence[str]) -> list[str]:
-    """Class and score; the score alone where there is one class only."""
+    """Class and score; the score alone if there is only one class."""
     scores = [f'{score:.2f}' for score in detections.scores]
     if len(class_names) == 1:
         return [score.removeprefix('0') for score in scores]

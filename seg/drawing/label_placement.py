@@ -1,4 +1,4 @@
-"""Placement of the labels of instances: beside them, without overlap, only where there is room."""
+"""Placement of the labels of instances: beside them, without overlap, only if there is room."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def place(labels: Sequence[Label], instances: np.ndarray) -> list[tuple[int, int
       instances: [H, W] integers, the number of the topmost instance at each pixel, or -1.
 
     Returns:
-      (top, left) of each label, or None where there is no room for it.
+      (top, left) of each label, or None if there is no room for it.
     """
     free = np.ones(instances.shape, bool)
     areas = np.bincount(instances.ravel() + 1)

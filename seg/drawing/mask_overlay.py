@@ -1,4 +1,4 @@
-"""Draws instances over an image: translucent masks, outlines, boxes, and labels where there is room for them."""
+"""Draws instances over an image: translucent masks, outlines, boxes, and labels if there is room for them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Shape(NamedTuple):
       box: y0, x0, y1, x1 in pixels of the image that the masks belong to.
       mask: run-length encoding, as pycocotools has them.
       color: colour of the instance.
-      label: text beside it, or ''.
+      label: text next to it, or ''.
       dashed: whether outline and box are dashed, in black and white.
       hatched: whether the mask is hatched rather than filled, without outline and box.
     """
@@ -47,7 +47,7 @@ def paint(pixels: np.ndarray, shapes: Sequence[Shape], opacity: float, unit: int
     Besides the image, memory holds one mask at a time and a map with one entry per `unit` x `unit` pixels.
 
     Args:
-      pixels: uint8 [h, w, 3], changed in place; its size may differ from that of the masks.
+      pixels: uint8 [h, w, 3], changed in place; the masks may have another size.
       shapes: the instances. Where room is scarce, dashed ones are labelled first, then large ones.
       opacity: opacity of the masks, 0 to 1.
       unit: width of a thin line in pixels, in proportion to the image.

@@ -29,7 +29,7 @@ def voc_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
 def instance_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
     """Colours of the classes of instances, which are drawn over images: vivid, none near black, white or grey.
 
-    Successive hues are a golden section of the circle apart, so the hues of the first classes differ much, whatever the
+    Successive hues are a golden section of the circle apart, so the hues of the first classes differ much for any
     number of classes. Later classes differ from classes with similar hues by lightness and saturation.
 
     Args:

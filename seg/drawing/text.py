@@ -35,7 +35,7 @@ def drawable(text: str) -> str:
 
 
 def class_label(name: str, class_id: int) -> str:
-    """A class name, or `class 3` where the font lacks some of its characters (Chinese, Japanese, Korean)."""
+    """A class name, or `class 3` if the font lacks some of its characters (Chinese, Japanese, Korean)."""
     label = drawable(name)
     return label if label and label == ' '.join(name.split()) else f'class {class_id}'
 

@@ -159,17 +159,19 @@ def _name(engine: str, topology: str = '') -> str:
         backend, place = _backend() if engine == 'auto' else (engine, f'--engine={engine}')
     if backend not in engines:
         raise UserError(
-            f'{place} asks for the Keras backend {shown(backend)}, for which there is no engine. This works: '
-            f'{" or ".join(f"KERAS_BACKEND={name}" for name in engines)}, set before the start.'
+            f'{place} requests the Keras backend {shown(backend)}, for which there is no engine. Set '
+            f'{" or ".join(f"KERAS_BACKEND={name}" for name in engines)} before the start.'
         )
     keras = sys.modules.get('keras')
     if keras is not None and keras.backend.backend() != backend:
         raise UserError(
-            f'{place} asks for the Keras backend {backend!r}, but Keras runs on {keras.backend.backend()!r} in this '
+            f'{place} requests the Keras backend {backend!r}, but Keras runs on {keras.backend.backend()!r} in this '
             'process already, and a process has one backend. Start a new process.'
         )
     if importlib.util.find_spec(backend) is None:
-        raise UserError(f"{place} asks for {backend}, which is not installed. pip install -e '.[{backend}]' does that.")
+        raise UserError(
+            f"{place} requests {backend}, which is not installed. Install it: pip install -e '.[{backend}]'"
+        )
     if keras is None:
         os.environ['KERAS_BACKEND'] = backend  # Keras reads it at its import.
     if topology:

@@ -79,7 +79,7 @@ class Predictions(Protocol):
         Args:
           key: name of the prediction, such as `classes`.
           index: index of the image in the global batch.
-          size: (height, width) of the upper left part of a map; None for all of it, whatever its shape.
+          size: (height, width) of the upper left part of a map; None for all of it.
         """
         ...
 

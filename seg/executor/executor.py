@@ -3,7 +3,7 @@
 The engine runs `iterations_per_loop` steps at a time. Between two loops the host works in this order:
 
 1. Finite check: no result of a step with a non-finite value may be written.
-2. Metrics and summaries: they belong to the completed steps, whatever happens next.
+2. Metrics and summaries: they belong to the completed steps.
 3. Checkpoint: before the evaluation, so that a failed evaluation can be repeated from it.
 4. Evaluation, and `best/`.
 

@@ -76,7 +76,7 @@ class Stopping:
             return 'No step was taken. The same command starts again.'
         if not self.saved:
             return 'Nothing was saved, because there was no checkpoint yet. The same command starts again.'
-        return f'Step {self.saved} is saved. The same command goes on from there.'
+        return f'Step {self.saved} is saved. The same command continues from there.'
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ def valid_mean(x: Any, size: Any, stride: int) -> Any:
       stride: pixels per cell.
 
     Returns:
-      [B, 1, 1, C] in x's dtype, summed in float32 or better; 0 where the size is 0.
+      [B, 1, 1, C] in x's dtype, summed in float32 or better; 0 if the size is 0.
     """
     height, width, channels = x.shape[1:]
     rows = ops.arange(height, dtype='int32') * stride < size[:, :1]

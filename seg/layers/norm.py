@@ -74,7 +74,7 @@ class BatchNorm(keras.layers.Layer):
 
     Statistics are of the global batch. Its n values per channel are all its cells, padding included. The variance is
     biased (sum / n) for normalising and unbiased (sum / (n - 1)) in the moving average, as in the paper and torch. On
-    one replica a fused kernel computes them where there is one. On several, each replica adds sums of `x - pivot` and
+    one replica a fused kernel computes them if there is one. On several, each replica adds sums of `x - pivot` and
     of its square, with the moving mean as the pivot: one reduction, and no cancellation once the pivot is near the
     mean. Statistics are float32 or better in every precision.
 

@@ -10,7 +10,7 @@ from seg.ops.valid_cells import zero_outside
 
 
 class ZeroOutside(keras.layers.Layer):
-    """Sets the cells outside of the images to zero, where a model sets the images' sizes (`seg.ops.valid_cells`).
+    """Sets the cells outside of the images to zero, if a model sets the images' sizes (`seg.ops.valid_cells`).
 
     It is needed before every layer of Keras that mixes neighbouring cells: convolutions with kernels larger than 1 x 1,
     and pooling. The convolutions of `seg.layers.conv` do it themselves.

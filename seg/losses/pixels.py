@@ -16,7 +16,7 @@ class Pixels(NamedTuple):
 
     Attributes:
       logits: [B, N, K], float32 at least (float64 stays float64).
-      target: [B, N] int32 class ids; 0 where a pixel does not count.
+      target: [B, N] int32 class ids; 0 if a pixel does not count.
       valid: [B, N] bool, False for ignored pixels.
       count: [B] float, number of valid pixels.
       poison: [B] float, 0; NaN for an image with a label that is neither a class nor the ignore label. Added to the
@@ -30,7 +30,7 @@ class Pixels(NamedTuple):
     poison: Any
 
     def one_hot(self):
-        """[B, N, K] float, all zero where a pixel does not count."""
+        """[B, N, K] float, all zero if a pixel does not count."""
         num_classes = self.logits.shape[-1]
         return ops.one_hot(ops.where(self.valid, self.target, -1), num_classes, dtype=self.logits.dtype)
 
@@ -88,7 +88,7 @@ def cross_entropy(pixels: Pixels, class_weights: np.ndarray | None = None) -> tu
 
 
 def target_weights(pixels: Pixels, class_weights: np.ndarray | None):
-    """Weight of each pixel's class, [B, N]; 0 where a pixel does not count, 1 elsewhere without class weights."""
+    """Weight of each pixel's class, [B, N]; 0 if a pixel does not count, 1 elsewhere without class weights."""
     dtype = pixels.logits.dtype
     valid = ops.cast(pixels.valid, dtype)
     if class_weights is None:

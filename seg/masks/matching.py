@@ -32,7 +32,7 @@ def match(ious: np.ndarray, crowd: np.ndarray, threshold: float = 0.5) -> np.nda
 
 
 def paired_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes [N, 4], row by row; 0 where one has no area or is not finite."""
+    """Intersection over union of boxes [N, 4], row by row; 0 if one has no area or is not finite."""
     side = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
     shared = np.where((side > 0).all(axis=1), side.prod(axis=1), 0)
     whole = sum((box[:, 2:] - box[:, :2]).prod(axis=1) for box in (first, second)) - shared

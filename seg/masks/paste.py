@@ -33,7 +33,7 @@ def paste(
 
     Returns:
       (top, left, patch): `patch` is bool [h, w], the pixels from row `top` and column `left` on; no other pixel is set.
-      It is empty where the box has no area, is not finite or lies outside the image.
+      It is empty if the box has no area, is not finite or lies outside the image.
     """
     y0, x0, y1, x1 = (float(side) for side in box)
     if not (np.isfinite((y0, x0, y1, x1)).all() and y1 > y0 and x1 > x0):

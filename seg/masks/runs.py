@@ -2,7 +2,7 @@
 
 The runs of a mask are an ascending list of positions, start, stop, start, stop, …: the mask is set from each start
 up to its stop. Position p = column * height + row, as in COCO. So the pixel at p is set where the number of entries
-<= p is odd. They are the cumulative sums of COCO's run lengths, without the size of the image where the last run is
+
 not set: the list has an even length, and is empty for an empty mask.
 
 This module has the host's functions, in numpy; `seg.masks.ragged` has those for TensorFlow's graphs.
@@ -132,8 +132,8 @@ def patch_to_coco(top: int, left: int, patch: np.ndarray, height: int, width: in
     """COCO's compressed form of an instance, from the part of the image that holds all its pixels.
 
     Args:
-      top: row of the image where the patch begins.
-      left: column where it begins.
+      top: first row of the patch in the image.
+      left: first column of the patch in the image.
       patch: bool [h, w], within the image.
       height: height of the image in pixels.
       width: width of the image in pixels.
@@ -150,7 +150,7 @@ def patch_to_coco(top: int, left: int, patch: np.ndarray, height: int, width: in
         changes = np.append(changes, len(padded) - 1)
     column, row = np.divmod(changes, patch.shape[0] + 1)
     positions = (left + column) * height + top + row
-    if patch.shape[0] == height:  # A run that ends at the bottom and goes on at the top of the next column.
+    if patch.shape[0] == height:  # A run that ends at the bottom and continues at the top of the next column.
         joined = np.flatnonzero(positions[1:-1:2] == positions[2::2])
         positions = np.delete(positions, np.concatenate([2 * joined + 1, 2 * joined + 2]))
     return to_coco(positions, height, width)

@@ -285,7 +285,7 @@ class CocoAP(RowMetric):
         absent = [area for area in AREAS if scores[f'mask_ap_{area}'] is None]
         if absent and absent != self._logged:
             logging.info(
-                'metrics.coco_ap: no instance in this area range: %s. So there are no scores %s.',
+                'metrics.coco_ap: no instance in this area range: %s. These scores are missing: %s.',
                 ', '.join(absent),
                 ', '.join(f'*_{score}_{area}' for area in absent for score in ('ap', 'ar')),
             )

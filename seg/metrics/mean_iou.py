@@ -75,7 +75,7 @@ class MeanIoU(SumMetric):
         counts = (labels != self.ignore_label) & (batch['weight'] > 0)[:, None, None]
         known_label = (labels >= 0) & (labels < k)
         known_class = (classes >= 0) & (classes < k)
-        # One histogram for everything, hence one pass over the pixels: K * K cells, invalid labels, invalid
+        # One histogram for everything, in one pass over the pixels: K * K cells, invalid labels, invalid
         # predictions, and a last bin for the pixels that do not count.
         invalid_labels, invalid_classes, nowhere = k * k, k * k + _INVALID_BINS, k * k + 2 * _INVALID_BINS
         bins = ops.where(known_class, labels * k + classes, invalid_classes + ops.clip(classes, -1, 256) + 1)
@@ -182,7 +182,7 @@ class MeanIoU(SumMetric):
 
 
 def image_mean_iou(labels, classes, num_classes: int, ignore_label: int) -> Any:
-    """Mean IoU of each image by itself, over the classes that occur in its truth or its prediction.
+    """Mean IoU of each single image, over the classes that occur in its truth or its prediction.
 
     Args:
       labels: int [B, H, W]; ids that are neither a class nor the ignore label count as ignored.

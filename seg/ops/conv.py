@@ -38,7 +38,7 @@ def conv2d(x: Any, kernel: Any, stride: int = 1, dilation: int = 1) -> Any:
 
 
 def depthwise_conv2d(x: Any, kernel: Any, stride: int = 1, dilation: int = 1) -> Any:
-    """Convolves every channel by itself, on the grid of `conv2d`.
+    """Convolves every channel separately, on the grid of `conv2d`.
 
     Args:
       x: [B, H, W, C].

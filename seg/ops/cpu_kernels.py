@@ -89,7 +89,7 @@ def relu6(x: Any) -> Any:
 def interpolate(x: Any, size: tuple[int, int], neutral: Callable[[Any], Any]) -> Any:
     """As `dispatch.interpolate`: 4 ms against 20 for two matrix products on [2, 128, 128, 21] -> 512 x 512, in float32.
 
-    The gradient is that of the products, which is as fast, and deterministic everywhere.
+    The gradient is computed by the products, which are as fast, and deterministic on every device.
     """
 
     @_custom_gradient

@@ -84,7 +84,7 @@ def atrous_conv(x: Any, kernel: Any, rate: int) -> Any:
 
 
 def depthwise_conv(x: Any, kernel: Any, stride: int, rate: int) -> Any:
-    """Convolves every channel by itself: [B, H, W, C] with [k, k, C, 1] -> [B, ceil(H / stride), ceil(W / stride), C].
+    """Convolves every channel separately: [B, H, W, C] with [k, k, C, 1] -> [B, ceil(H / stride), ceil(W / stride), C].
 
     The kernel is odd, its taps are `rate` cells apart (1 if the stride is not 1, which `ops.conv` sees to), and the map
     has (k // 2) * rate zeros around it.

@@ -18,7 +18,7 @@ TILE = 512
 def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: Any = None) -> tuple:
     """Greedy non-maximum suppression: by decreasing score, keeps each box that overlaps no kept one.
 
-    Boxes are processed in tiles: those of a tile that no kept box suppresses, then the best among these.
+    Boxes are processed in tiles: boxes that a kept box suppresses are dropped, then the best of the rest are kept.
 
     Args:
       boxes: [B, N, 4].

@@ -13,7 +13,7 @@ from seg.ops.random import random_bits
 def balanced(positive: Any, negative: Any, seed: Any, total: int, fraction: float, salt: int = 0x5A3D) -> Any:
     """Samples up to `total` items of each image, of which at most the fraction `fraction` is positive.
 
-    Negatives take the places of missing positives; nothing takes those of missing negatives.
+    Negatives fill the places of missing positives; the places of missing negatives stay empty.
 
     Args:
       positive: bool [B, A].

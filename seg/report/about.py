@@ -1,4 +1,4 @@
-"""The facts of a run beside its scores: state, data and model, time, hardware, commands."""
+"""The facts of a run besides its scores: state, data and model, time, hardware, commands."""
 
 from __future__ import annotations
 

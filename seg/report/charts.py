@@ -95,7 +95,8 @@ def line_chart(
       unit: label of the y axis.
       series: at least one, with at least one point each; more than `NUM_COLORS` share colours.
       key: makes the ids in the SVG unique in the page; letters and digits.
-      last_step: end of the step axis, which begins at 0, so that all charts of a run have the same; later data go on.
+      last_step: end of the step axis, which begins at 0, so that all charts of a run have the same axis; later data
+        extend it.
       logarithmic: whether the y axis may be logarithmic, as for positive values of very different sizes.
     """
     with matplotlib.rc_context(_STYLE | {'svg.hashsalt': key}):

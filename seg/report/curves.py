@@ -93,7 +93,7 @@ def _counts(run: RunFiles) -> Iterator[tuple[str, str, list[Series]]]:
 
 
 def _other_scores(evaluations: Sequence[Evaluation]) -> set[str]:
-    """Further metrics whose values are all from 0 to 1, such as those of a plugin; metrics of classes excluded."""
+    """Further metrics whose values are all from 0 to 1, for instance of a plugin; without metrics of classes."""
     names = {name for evaluation in evaluations for name in evaluation.metrics if '/' not in name}
     names -= {*SCORES, *INSTANCE_SCORES, *COUNTS, 'loss'}
     return {name for name in names if all(0 <= each.metrics.get(name, 0) <= 1 for each in evaluations)}

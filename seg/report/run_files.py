@@ -111,7 +111,7 @@ class RunFiles:
         return next((r for v in self.eval_files.values() if (r := number(v.get('train_images_per_second')))), None)
 
     def evaluations(self) -> list[Evaluation]:
-        """The evaluation of the last step first, then that of the best one, then those of `--mode=eval`."""
+        """The evaluations: of the last step, of the best step, then by `--mode=eval`."""
         found = [self._shown('Last', evaluation) for evaluation in self.evals[-1:]]
         if self.results and (not found or self.results['step'] >= found[0].step):
             found = [self._shown('Last', evaluations.of_results(self.results))]

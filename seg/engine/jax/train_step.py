@@ -79,7 +79,9 @@ class TrainStep:
         gradients, losses = self._with_penalty(gradients, losses, model)
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(gradient)) for gradient in gradients.values()))
         if limit := self._settings.clip_norm:
-            scale = limit * jnp.minimum(1 / norm, 1 / limit)  # NaN if the norm is: then the gradients are, too.
+            scale = limit * jnp.minimum(
+                1 / norm, 1 / limit
+            )  # NaN if the norm is NaN: then the gradients are NaN as well.
             gradients = {name: gradient * scale for name, gradient in gradients.items()}
         learning_rate, optimizer, model = self._update(state, gradients, model)
         result = StepResult(
