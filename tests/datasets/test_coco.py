@@ -130,7 +130,7 @@ def test_files_that_are_not_coco(folder):
     refused(r'annotations\[0\] is 5', folder, {'images': [], 'annotations': [5]})
     refused('images is empty', folder, {'images': [], 'annotations': []})
     (folder / 'annotations/instances_train.json').write_bytes(b'{"images": "l\xe4ke"}')
-    refused('no complete JSON file: expected UTF-8; byte 13', folder)
+    refused('not a complete JSON file: expected UTF-8; byte 13', folder)
 
 
 def test_missing_images_are_named_and_counted(folder):
@@ -177,18 +177,18 @@ def test_damaged_images_are_found(folder):
     refused(r'1 of 3 images.*\n.*img1\.png: the file is truncated or damaged', folder)
     coco(data_dir=str(folder), verify=False).verify()
     path.write_bytes(b'GIF89a')
-    refused(r'img1\.png: no readable image: .* GIF', folder, verify=False)
+    refused(r'img1\.png: not a readable image: .* GIF', folder, verify=False)
 
 
 def test_entries_of_images(folder):
     data = contents()
     data['images'][1]['id'] = 100
-    refused(r"images\[1\], 'img1\.png': the id 100 belongs to 'img0\.png'", folder, data)
+    refused(r"images\[1\], 'img1\.png': the id 100 also belongs to 'img0\.png'", folder, data)
     for change, message in (
         ({'file_name': None}, r'images\[1\], id 101: file_name is None'),
         ({'height': None}, r'images\[1\], .img1\.png.: height is None and width 28'),
         ({'width': -4}, r'width -4'),
-        ({'height': 9000, 'width': 9000}, r'expected pixels, and at most 67108864 in all'),
+        ({'height': 9000, 'width': 9000}, r'expected pixels, and at most 67108864 per image'),
         ({'id': None}, r'images\[1\]: id is None'),
     ):
         data = contents()
@@ -213,7 +213,7 @@ def test_categories(folder):
     data['categories'][1]['name'] = 'zebra'
     refused("the ids 90 and 7 both have the name 'zebra'", folder, data)
     data['categories'][1] = {'id': 90, 'name': 'ant'}
-    refused(r"categories\[1\], 'ant': the id 90 belongs to 'zebra'", folder, data)
+    refused(r"categories\[1\], 'ant': the id 90 also belongs to 'zebra'", folder, data)
     data['categories'][1] = {'name': 'ant'}
     refused(r"categories\[1\] is \{'name': 'ant'\}: expected", folder, data)
     del data['categories']
@@ -329,9 +329,9 @@ def test_boxes_and_areas_come_from_the_mask_where_the_file_has_none(folder, capl
     with caplog.at_level(logging.WARNING):
         truth = coco(data_dir=str(folder)).annotations(0)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert '8 of 12 instances have no valid box; the box of the mask is used: 6 with no box, or an empty one' in line
-    assert '1 with a box beside its mask' in line
-    assert '1 with a box of two corners, where COCO has x, y, width, height' in line
+    assert '8 of 12 instances have no valid box; ' in line and ': 6 with no box, or an empty one, ' in line
+    assert '1 with a box that does not overlap its mask' in line
+    assert '1 with a box of two corners, but COCO has x, y, width, height' in line
     boxes = np.tile(np.float32([5, 4, 17, 14]), [12, 1])
     boxes[7] = [15, 20, 25, 30]
     np.testing.assert_array_equal(truth.boxes, boxes)

@@ -31,8 +31,8 @@ def truth(folder, segmentation, **more):
 @pytest.mark.parametrize(
     'content, message',
     [
-        (b'PK\x03\x04' + bytes(40), 'is no JSON but a ZIP archive: unpack it'),
-        (b'\x1f\x8b' + bytes(40), 'is no JSON but a gzip file'),
+        (b'PK\x03\x04' + bytes(40), 'is not JSON but a ZIP archive: unpack it'),
+        (b'\x1f\x8b' + bytes(40), 'is not JSON but a gzip file'),
         (b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n', 'git lfs pull'),
         (b'[' * 10**6, 'nested too deep'),
         (b'{"images": ' + b'[{"a":' * 10**6, 'nested too deep'),
@@ -72,14 +72,14 @@ def test_ids_as_pandas_and_csv_write_them(folder, caplog):
     for n in range(3):
         np.testing.assert_array_equal(dataset.annotations(n).boxes, wanted.annotations(n).boxes)
         np.testing.assert_array_equal(dataset.annotations(n).classes, wanted.annotations(n).classes)
-    assert '4 annotations have a text as image_id where the list has the number' in caplog.text
+    assert '4 annotations have a string as image_id where the list has a number' in caplog.text
 
 
 def test_values_that_are_no_ids(folder):
     for bad in ([], {}, None, True, 0.5, float('nan'), float('inf'), '\ud800', ''):
         data = contents()
         data['annotations'][0]['image_id'] = bad
-        refused('annotation 0: image_id is .*images lists no such id. It lists 100, 101, 102', folder, data)
+        refused('annotation 0: image_id is .*not in images. It lists 100, 101, 102', folder, data)
         data = contents()
         data['images'][0]['id'] = bad
         refused(r'images\[0\]: id is ', folder, data)
@@ -178,7 +178,7 @@ def test_a_part_that_is_lost_is_told(folder, caplog):
         found = truth(folder, [SQUARE, [20, 2, 30, 2, 30, 9, 20, 9, 20]])
     np.testing.assert_array_equal(decoded(found), wanted)
     assert '1 of 2 instances are kept, but' in caplog.text
-    assert "a polygon of an odd number of values, a part that is left out; annotation 0 of 'img0.png'" in caplog.text
+    assert "a polygon with an odd number of values, a part that is omitted; annotation 0 of 'img0.png'" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         found = truth(folder, [[9, 9], SQUARE])  # A stray point covers nothing.

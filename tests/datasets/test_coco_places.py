@@ -68,7 +68,7 @@ def test_other_spellings_of_a_name_are_found(folder, caplog):
         dataset = coco(data_dir=str(folder))
     dataset.verify()
     assert dataset.image_name(0) == apart[:-4] and dataset.image_name(1) == 'Écran 1'
-    assert '2 images are found by another spelling' in caplog.text and r'e\u0301' in caplog.text
+    assert '2 images were found under another spelling' in caplog.text and r'e\u0301' in caplog.text
     for name in ('%2e%2e%2fimg0.png', 'img0.png%00'):
         refused(r'\d of 3 images are not in .*%', folder, renamed(0, name))
 

@@ -65,7 +65,7 @@ def test_keys_of_another_target():
     refused(
         LabelMaps(), 'instances', r"'image 0': load returned 'image', 'label'.*boxes \(float32 \[N, 4\]\).*is_crowd"
     )
-    refused(Instances(), 'label_map', "load returned 'area', .*'label_map' needs label .int32 .H, W.. as well")
+    refused(Instances(), 'label_map', "load returned 'area', .*'label_map' also needs label .int32 .H, W..")
 
 
 def test_what_is_no_data_set():
@@ -107,7 +107,7 @@ def test_annotations_that_do_not_fit():
         def annotations(self, index):
             return super().annotations(index)._asdict()
 
-    refused(Fewer(), 'instances', 'annotations: boxes 2, .*masks 0: expected one entry')
+    refused(Fewer(), 'instances', 'annotations: lengths boxes 2, .*masks 0.*one entry of each key')
     refused(Dicts(), 'instances', 'annotations returned .*expected a seg.structures.Annotations')
 
 

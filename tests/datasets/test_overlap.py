@@ -16,7 +16,7 @@ def test_images_that_are_in_both(caplog):
     assert not caplog.records
     with caplog.at_level('WARNING'):
         overlap.warn_of_shared(LabelMaps(), LabelMaps())
-    assert '5 of the 5 images of mine/train are in mine/train' in caplog.text and "'image 0'" in caplog.text
+    assert '5 of the 5 images of mine/train are also in mine/train' in caplog.text and "'image 0'" in caplog.text
 
 
 def test_files_that_are_learnt_and_scored(tmp_path, caplog):

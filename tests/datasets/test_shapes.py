@@ -153,7 +153,7 @@ def test_objects_stand_out_from_the_ground():
     assert np.mean(steps) > 50
 
 
-@pytest.mark.parametrize('objects', [1, 2, 9])
+@pytest.mark.parametrize('instances', [1, 2, 9])
 def test_any_number_of_objects_and_any_size(instances):
     example = scenes(shapes(size=(40, 72), min_objects=1, max_objects=instances), [0])[0]
     assert example['image'].shape == (40, 72, 3)

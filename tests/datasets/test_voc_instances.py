@@ -90,7 +90,7 @@ def test_maps_of_16_bits(folder):
 
 def test_missing_maps(folder):
     (folder / 'SegmentationObject/img1.png').unlink()
-    refused(r'1 of 2 listed names have no map of instances in .*SegmentationObject: .img1\.png', folder)
+    refused(r'1 of 2 listed names have no instance map in .*SegmentationObject: .img1\.png', folder)
     voc_layout(data_dir=str(folder)).verify()  # Labels of pixels need no instances.
     (folder / 'SegmentationObject').rename(folder / 'other')
     refused('JPEGImages, SegmentationClass, SegmentationObject, ImageSets/Segmentation there', folder)

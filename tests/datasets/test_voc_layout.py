@@ -248,7 +248,7 @@ def test_truncated_and_damaged_files_are_found(folder):
     examples = tf.data.Dataset.range(5).map(unchecked.load).ignore_errors().as_numpy_iterator()
     assert [example['image'].shape[0] for example in examples] == [30, 33, 34]
     image.write_bytes(b'')
-    refused(r'img1\.jpg: no readable image: the file is empty', data_dir=folder, verify=False)
+    refused(r'img1\.jpg: not a readable image: the file is empty', data_dir=folder, verify=False)
 
 
 def test_at_most_five_offenders_are_named(folder):
@@ -257,7 +257,7 @@ def test_at_most_five_offenders_are_named(folder):
         (folder / f'JPEGImages/{stem}.jpg').write_bytes(b'GIF89a')
         save_label(folder / f'SegmentationClass/{stem}.png', np.zeros([4, 4]))
     (folder / 'ImageSets/Segmentation/train.txt').write_text('\n'.join(stems))
-    message = refused(r'8 of 8 examples.*\n.*more0\.jpg.* is a GIF, not JPEG or PNG', data_dir=folder)
+    message = refused(r'8 of 8 examples.*\n.*more0\.jpg.* JPEG or PNG file: it is a GIF', data_dir=folder)
     assert 'more4.jpg' in message and 'more5.jpg' not in message and '… and 3 more.' in message
 
 
@@ -295,7 +295,7 @@ def test_nearest_fix_of_labels_out_of_range(folder):
         save_label(folder / f'SegmentationClass/img{n}.png', np.eye(30 + n, 40 + 2 * n) * 128)
     refused(r"128 \(30 pixels\).*If 128 marks 'cell', write 1 instead", data_dir=folder)
     (folder / 'class_names.txt').unlink()
-    refused(r'Classes are 0\.\.20 from PASCAL VOC, since there is no .*class_names\.txt', data_dir=folder)
+    refused(r'Classes are 0\.\.20 from PASCAL VOC, because there is no .*class_names\.txt', data_dir=folder)
 
 
 def test_a_remedy_keeps_the_classes_apart(folder):

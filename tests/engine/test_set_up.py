@@ -27,7 +27,7 @@ def test_a_backend_in_keras_own_file(monkeypatch, tmp_path):
     (tmp_path / 'keras.json').write_text(json.dumps({'backend': 'torch'}))
     monkeypatch.delenv('KERAS_BACKEND', raising=False)
     monkeypatch.setenv('KERAS_HOME', str(tmp_path))
-    with pytest.raises(UserError, match='keras.json asks for the Keras backend .torch., for which there is no engine'):
+    with pytest.raises(UserError, match='keras.json requests the Keras backend .torch., for which there is no engine'):
         engine.set_up()
 
 

@@ -147,7 +147,7 @@ def test_process_with_several_replicas():
 
 @pytest.mark.parametrize(('share', 'pieces'), [(Share(2, 2), 1), (Share(-1, 2), 1), (Share(0, 3), 1), (Share(0, 2), 4)])
 def test_share_that_does_not_divide(share, pieces):
-    with pytest.raises(ValueError, match='a batch of 4 rows cannot be cut for Share'):
+    with pytest.raises(ValueError, match='a batch of 4 rows cannot be divided for Share'):
         training().make(0, share, pieces)
 
 

@@ -213,7 +213,7 @@ def test_impossible_numbers_are_refused():
         return {**values, key: np.where(np.arange(values[key].shape[1]).reshape(-1, *[1] * (values[key].ndim - 2)) == 0,
                                         value, values[key])}  # fmt: skip
 
-    with pytest.raises(UserError, match='1 predicted class.* of image 0 .*none of 0 to 3, such as 7'):
+    with pytest.raises(UserError, match='1 predicted class.* of image 0 .*not in 0 to 3, such as 7'):
         scored(truth, with_('classes', np.int32(7)))
     for key in ('scores', 'boxes'):
         with pytest.raises(UserError, match='score or a box that is not finite'):

@@ -68,7 +68,7 @@ def test_entries_of_a_run(tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (('no-such-commit', 'HEAD'), "'no-such-commit' is no commit"),
+        (('no-such-commit', 'HEAD'), "'no-such-commit' is not a commit"),
         (('a', 'b', '--only=x'), '--only=x: expected some of'),
     ],
 )

@@ -69,7 +69,7 @@ def test_names_of_keras_2(tmp_path, inner):
 def test_truncated_file(path, share):
     with open(path, 'rb+') as file:
         file.truncate(int(os.path.getsize(path) * share))
-    with pytest.raises(DamagedFileError, match=f'^{path}: no readable HDF5 file'):
+    with pytest.raises(DamagedFileError, match=f'^{path}: not a readable HDF5 file'):
         keras_file.read(path)
 
 
@@ -87,7 +87,7 @@ def test_damaged_file(path):
 
 
 def test_other_files(path, tmp_path):
-    with pytest.raises(DamagedFileError, match='none.h5: no readable HDF5 file'):
+    with pytest.raises(DamagedFileError, match='none.h5: not a readable HDF5 file'):
         keras_file.read(str(tmp_path / 'none.h5'))
     with h5py.File(path, 'w') as file:
         file['layers/conv/vars/0'] = np.zeros(3)  # The layout of Keras 3.
@@ -129,7 +129,7 @@ def test_no_plain_arrays(tmp_path, name):
     with h5py.File(path, 'w') as file:
         file.attrs['layer_names'] = [b'conv']
         MAKERS[name](file, tmp_path)
-    with pytest.raises(DamagedFileError, match="'conv/conv/kernel:0' is no plain array of numbers"):
+    with pytest.raises(DamagedFileError, match="'conv/conv/kernel:0' is not a plain array of numbers"):
         keras_file.read(path)
 
 

@@ -248,7 +248,7 @@ def test_files_that_cannot_be_read(path):
     model = parts(convert=convert)
     assert 'none.pth' in message(model, weights='none.pth') and 'no such file' in message(model, weights='none.pth')
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DamagedFileError, match='net.pth: no readable file of torch.save'):
+    with pytest.raises(DamagedFileError, match='net.pth: not a readable file of torch.save'):
         Init(weights=str(path)).apply(model)
 
 

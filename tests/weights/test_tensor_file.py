@@ -111,7 +111,7 @@ def test_truncated_file(path, share):
     size = os.path.getsize(path)
     with open(path, 'rb+') as file:
         file.truncate(int(size * share))
-    with pytest.raises(tensor_file.DamagedFileError, match=f'{path}: no readable tensor file'):
+    with pytest.raises(tensor_file.DamagedFileError, match=f'{path}: not a readable tensor file'):
         tensor_file.read(path)
 
 
@@ -246,11 +246,11 @@ def test_small_floats_of_other_tools(tmp_path, kind, form):
     ('kind', 'shape', 'size', 'expected'),
     [
         ('F32', [1] * 65, 4, 'maximum supported dimension'),
-        ('F32', [0, 1 << 62], 0, 'no readable tensor file'),
-        ('BF16', [0, 1 << 62], 0, 'no readable tensor file'),
+        ('F32', [0, 1 << 62], 0, 'not a readable tensor file'),
+        ('BF16', [0, 1 << 62], 0, 'not a readable tensor file'),
         ('F4', [8], 4, "'a' has the type F4"),
         ('F6_E2M3', [8], 6, "'a' has the type F6_E2M3"),
-        ('Q3', [8], 3, 'no readable tensor file'),
+        ('Q3', [8], 3, 'not a readable tensor file'),
     ],
 )
 def test_what_numpy_cannot_hold(tmp_path, kind, shape, size, expected):

@@ -168,7 +168,7 @@ def test_nonsense_pickle(path, write, name):
     if name == 'huge memo':  # A number as any other: no table of that length is made.
         assert list(torch_file.read(path)) == ['a']
         return
-    with pytest.raises(UserError, match='no readable file of torch.save|refused'):
+    with pytest.raises(UserError, match='not a readable file of torch.save|refused'):
         torch_file.read(path)
 
 
@@ -339,10 +339,10 @@ def test_incomplete_archive(path, change, reason):
 @pytest.mark.parametrize(
     ('settings', 'reason'),
     [
-        ({'sizes': {'0': 23}}, 'has not the 24 elements'),
-        ({'sizes': {'0': -1}}, 'has not the 24 elements'),
+        ({'sizes': {'0': 23}}, 'does not have the 24 elements'),
+        ({'sizes': {'0': -1}}, 'does not have the 24 elements'),
         ({'keys': []}, 'list of storages is not complete'),
-        ({'keys': ['0', '1']}, "of the storage '1' only the key"),
+        ({'keys': ['0', '1']}, "the storage '1' has a key, but no values"),
         ({'keys': 3}, 'list of storages'),
         ({'keys': [[]]}, 'list of storages'),
         ({'cut': -1}, 'truncated'),

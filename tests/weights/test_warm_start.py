@@ -135,5 +135,5 @@ def test_complex_numbers_are_no_weights(tmp_path):
 def test_damaged_file(tmp_path):
     path = tmp_path / 'ckpt-00000001.safetensors'
     path.write_bytes(b'nothing of the kind')
-    with pytest.raises(UserError, match='ckpt-00000001.safetensors: no readable'):
+    with pytest.raises(UserError, match='ckpt-00000001.safetensors: not a readable'):
         Init(weights=str(path)).apply(model())
