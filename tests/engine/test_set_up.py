@@ -50,7 +50,7 @@ def test_a_second_backend_in_one_process(monkeypatch):
 def test_a_second_engine_in_one_process():
     """Keras runs on TensorFlow here."""
     for ask in (engine.start, lambda name: engine.set_up(engine=name)):
-        with pytest.raises(UserError, match='--engine=jax asks for .*Keras runs on .tensorflow. .*Start a new process'):
+        with pytest.raises(UserError, match='--engine=jax requests .*Keras runs on .tensorflow. .*Start a new process'):
             ask('jax')
     assert engine.set_up('one', 'float32', 'off', engine='tensorflow').describe()['engine'] == 'tensorflow'
     assert engine.describe()['engine'] == 'tensorflow'

@@ -167,7 +167,7 @@ def test_details_cut_off(no_curves, tmp_path):
     with open(os.path.join(folder, 'eval', 'instances-val-300.json'), 'w') as file:
         file.write('{"classes": [')
     found = report(folder)
-    assert 'Mask AP' in found.columns() and 'eval/instances-val-300.json is damaged, and left out.' in found.shown
+    assert 'Mask AP' in found.columns() and 'eval/instances-val-300.json is damaged, and omitted.' in found.shown
 
 
 def test_curves(whole):

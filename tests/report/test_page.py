@@ -336,8 +336,8 @@ def test_cut_and_damaged_lines_are_told_of(tmp_path):
     with open(os.path.join(folder, 'results.json'), 'w') as file:
         file.write('{"step": 3')
     found = report(folder)
-    assert 'Damaged lines of metrics.jsonl, left out: 5.' in found.shown
-    assert 'results.json is damaged, and left out.' in found.shown and made.scores()['miou'] in dict(found.values)
+    assert 'Damaged lines of metrics.jsonl, omitted: 5.' in found.shown
+    assert 'results.json is damaged, and omitted.' in found.shown and made.scores()['miou'] in dict(found.values)
     assert 'NaN' not in found.shown and 'nan' not in re.findall(r'[a-z]+', ''.join(found.text))
 
 
