@@ -75,7 +75,7 @@ def line(row: str, cost: StepCost) -> str:
 
 
 def _joined(*cells: str) -> str:
-    return f'| {" | ".join(cells)} |'.replace('|  |', '| |').replace('|  |', '| |')
+    return f'| {" | ".join(cells)} |'
 
 
 def with_lines(page: str, lines: Iterable[str]) -> str:

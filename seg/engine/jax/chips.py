@@ -31,14 +31,14 @@ class _Chip(NamedTuple):
 
 
 # From the page of each version, such as https://cloud.google.com/tpu/docs/v3: "HBM capacity" (of a chip) and
-# "Configurations". libtpu leaves some memory to itself: of a device's 8, 16, 16 and 32 GiB, 7.48 are left on v2, 15.48
-# on v3, 15.75 on v5e and 31.25 on v6e.
+# "Configurations". v5p's page says 95 GB, and libtpu gives a program 95.74 GiB. On the others libtpu leaves 7.48 (v2),
+# 15.48 (v3), 30.75 (v4), 15.75 (v5e) and 31.25 GiB (v6e).
 _CHIPS = {
     'v2': _Chip(8, 2, 2, '2x2 4x4 8x8 8x16 16x16'),
     'v3': _Chip(16, 2, 2, '2x2 4x4 4x8 8x8 8x16 16x16 16x32 32x32'),
     'v4': _Chip(32, 1, 2, _CUBES, {'chip_config_name': 'megacore'}),
     'v5e': _Chip(16, 1, 1, _FLAT),
-    'v5p': _Chip(95, 1, 2, f'{_CUBES} 16x16x16 16x16x24'),
+    'v5p': _Chip(96, 1, 2, f'{_CUBES} 16x16x16 16x16x24'),
     'v6e': _Chip(32, 1, 1, _FLAT),
 }
 

@@ -19,7 +19,7 @@ from seg.errors import UserError
         ('v5e-1', 1, 16, 'v5e:1x1'),
         ('v5e-8', 8, 16, 'v5e:2x4'),
         ('v5litepod-256', 256, 16, 'v5e:16x16'),
-        ('v5p-8', 4, 95, 'v5p:2x2x1'),
+        ('v5p-8', 4, 96, 'v5p:2x2x1'),
         ('v6e-8', 8, 32, 'v6e:2x4'),
     ],
 )
