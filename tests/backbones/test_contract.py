@@ -30,18 +30,22 @@ def build(name, output_stride=16, kind='sync'):
 
 
 @functools.cache
-def built(name, output_stride=16, kind='sync'):
-    return build(name, output_stride, kind)
+def built(name, output_stride):
+    return build(name, output_stride)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _forgotten():
-    yield
+@pytest.fixture(scope='module', params=NAMES)
+def name(request):
+    """One backbone after the other: all of them together take a gigabyte."""
+    yield request.param
     built.cache_clear()
 
 
+def only(names):
+    return pytest.mark.parametrize('name', names, indirect=True, scope='module')
+
+
 @pytest.mark.parametrize('output_stride', STRIDES)
-@pytest.mark.parametrize('name', NAMES)
 def test_strides(name, output_stride):
     spec = BackboneSpec.of(built(name, output_stride))
     assert tuple(spec[f'c{level}'].stride for level in (2, 3, 4, 5)) == STRIDES[output_stride]
@@ -50,7 +54,7 @@ def test_strides(name, output_stride):
 
 
 @pytest.mark.parametrize('size', [(64, 64), (65, 33), (40, 70)])
-@pytest.mark.parametrize('name', [name for name in NAMES if name != 'resnet101'])
+@only([name for name in NAMES if name != 'resnet101'])
 def test_maps_have_a_cell_per_stride(name, size):
     model = built(name, 16)
     spec = BackboneSpec.of(model)
@@ -61,23 +65,21 @@ def test_maps_have_a_cell_per_stride(name, size):
         assert outputs[key].dtype == keras.config.floatx()
 
 
-@pytest.mark.parametrize('name', NAMES)
 def test_variable_paths_are_unique_and_stable(name):
-    paths = [variable.path for variable in built(name).variables]
+    paths = [variable.path for variable in built(name, 16).variables]
     assert len(set(paths)) == len(paths)
     assert paths == [variable.path for variable in build(name).variables]
 
 
-@pytest.mark.parametrize('name', NAMES)
 def test_variables_do_not_depend_on_the_output_stride(name):
     shapes = [{variable.path: variable.shape for variable in built(name, stride).variables} for stride in STRIDES]
     assert shapes[0] == shapes[1] == shapes[2]
 
 
 @pytest.mark.parametrize('kind', ['sync', 'frozen', 'group'])
-@pytest.mark.parametrize('name', ['resnet18'])
+@only(['resnet18'])
 def test_what_trains(name, kind):
-    model = built(name, 16, kind)
+    model = build(name, 16, kind)
     ends = {variable.path.rpartition('/')[2] for variable in model.trainable_variables}
     assert {'kernel', 'gamma', 'beta'} <= ends and not any(end.startswith('moving') for end in ends)
     moving = [variable for variable in model.non_trainable_variables]
@@ -88,11 +90,10 @@ def test_what_trains(name, kind):
     assert all(changed) if kind == 'sync' else not any(changed)
 
 
-@pytest.mark.parametrize('name', NAMES)
 def test_padding_pixels_are_zero_inside(name):
     """An image of the padding pixel is zeros after the normalisation of pixels; untrained layers keep them."""
     image = np.broadcast_to(np.float32(PAD_PIXEL), (1, 32, 32, 3))
-    for features in built(name)(image, training=False).values():
+    for features in built(name, 16)(image, training=False).values():
         np.testing.assert_allclose(features, 0, atol=1e-4)
 
 
@@ -107,11 +108,11 @@ def float64():
 
 
 @pytest.mark.parametrize('kind', ['sync', 'group'])
-@pytest.mark.parametrize('name', [name for name in NAMES if name != 'resnet101'])
+@only([name for name in NAMES if name not in ('resnet101', *(f'efficientnet_lite{i}' for i in (1, 2, 3)))])
 def test_maps_do_not_depend_on_the_canvas(name, kind, float64):
     """Neither on how far it is padded, nor on what is there: by statistics that make something of zeros.
 
-    In float64: in float32 the order of sums alone makes 1e-5 of 50 layers.
+    In float64: in float32 the order of sums alone makes 1e-5 of 50 layers. Those left out have more of the same blocks.
     """
     model = build(name, 16, kind)
     small_deeplab.randomize(model)

@@ -71,12 +71,11 @@ def test_proposals_by_loops():
             boxes = boxes_lib.decode(deltas[level][b], tf.constant(anchors[level]))
             boxes = boxes_lib.clip(boxes[None], size[b : b + 1])[0].numpy()
             best = np.argsort(-logits[level][b].numpy(), kind='stable')[:50]
-            kept = []
+            overlaps, kept = boxes_lib.iou(boxes, boxes).numpy(), []
             for i in best:
                 if (boxes[i, 2:] - boxes[i, :2]).min() < 4:
                     continue
-                overlap = [boxes_lib.iou(boxes[i : i + 1], boxes[j : j + 1]).numpy()[0, 0] for j in kept]
-                if not overlap or max(overlap) <= 0.7:
+                if not kept or overlaps[i, kept].max() <= 0.7:
                     kept.append(i)
             candidates += [(float(logits[level][b][i]), boxes[i]) for i in kept]
         candidates = [x for _, x in sorted(candidates, key=lambda pair: -pair[0])][:20]
@@ -148,12 +147,11 @@ def test_detections_by_loops(agnostic):
         for label in range(3):
             moved = boxes_lib.decode(deltas[b, :, 0 if agnostic else label], boxes[b], head.code_weights)
             moved = boxes_lib.clip(moved[None], size[b : b + 1])[0].numpy()
-            scores, kept = probabilities[b, :, label + 1], []
+            scores, overlaps, kept = probabilities[b, :, label + 1], boxes_lib.iou(moved, moved).numpy(), []
             for i in np.argsort(-scores):
                 if not valid[b, i] or scores[i] <= 0.1 or (moved[i, 2:] - moved[i, :2]).min() < 0.01:
                     continue
-                overlap = [boxes_lib.iou(moved[i : i + 1], moved[j : j + 1]).numpy()[0, 0] for j in kept]
-                if not overlap or max(overlap) <= 0.5:
+                if not kept or overlaps[i, kept].max() <= 0.5:
                     kept.append(i)
             candidates += [(scores[i], label, moved[i]) for i in kept]
         candidates = sorted(candidates, key=lambda x: -x[0])[:9]
