@@ -94,6 +94,10 @@ class Experiment:
                 Task, dataset_info=self.info, seed=self.run_config.seed, class_histogram=self._count_classes
             )
             self.optimizer = self._build_optimizer(optimizer) if needs.trains else None
+        if needs.trains:
+            _ = (
+                self.task.inputs
+            )  # Now, so that mistakes in the augmentations are told, and their settings count as read.
         self.init: Init = config.injected('init')()
         self.executor = Executor(
             task=self.task,

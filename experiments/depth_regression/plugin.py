@@ -140,7 +140,7 @@ class Depth(Task):
     def __init__(self, *, dataset_info: DatasetInfo, seed: int = 0, model, losses, metrics):
         self._model = models.build(model, 'tasks.depth.model', num_classes=1)
         self._losses = build_losses(losses, 'tasks.depth.losses', 'depth', self._loss_trial)
-        inputs = ImageInputs(
+        inputs = lambda: ImageInputs(  # noqa: E731
             MapRows('depth', 'depth', 0.0), augments=(), slot='tasks.depth.augments', ignore_label=0, seed=seed,
             stride=self._model.output_stride, train_stride=1,
         )  # fmt: skip

@@ -7,8 +7,9 @@ one replica's batch.
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -38,14 +39,13 @@ class Task:
       checkpoint_items: Keras layers by name, whose variables are trained and saved.
       class_names: names of the classes, stored in checkpoints: a run resumes only with the same ones. Empty for a task
         without classes.
-      inputs: makes the batches.
     """
 
     def __init__(
         self,
         *,
         checkpoint_items: Mapping[str, Any],
-        inputs: ImageInputs,
+        inputs: Callable[[], ImageInputs],
         metrics: Sequence[Metric],
         class_names: Sequence[str] = (),
     ):
@@ -53,14 +53,19 @@ class Task:
 
         Args:
           checkpoint_items: see the class; for a model of this package its `parts`.
-          inputs: see the class.
+          inputs: makes what `inputs` is, when batches or their size are asked for.
           metrics: metrics of an evaluation, made by `seg.tasks.references.build_metrics`.
           class_names: see the class.
         """
         self.checkpoint_items = dict(checkpoint_items)
         self.class_names = tuple(class_names)
-        self.inputs = inputs
+        self._make_inputs = inputs
         self._metrics = list(metrics)
+
+    @functools.cached_property
+    def inputs(self) -> ImageInputs:
+        """What makes the batches. It needs TensorFlow; a task takes steps without it, on batches made elsewhere."""
+        return self._make_inputs()
 
     # ---- On the device -----------------------------------------------------------------------------------------------
 

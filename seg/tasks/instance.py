@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -13,8 +13,6 @@ from keras import ops
 from seg.drawing.instances import InstanceComparison
 from seg.drawing.palette import instance_palette
 from seg.errors import UserError, shown
-from seg.inputs.images import ImageInputs
-from seg.inputs.instances import InstanceRows
 from seg.masks import paste
 from seg.metrics.base import RowMetric
 from seg.number_checks import check_counts
@@ -26,6 +24,9 @@ from seg.structures import Annotations, DatasetInfo, LossTerm
 from seg.tasks.base import Batch, Task
 from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics
 from seg.tasks.traced import traced
+
+if TYPE_CHECKING:
+    from seg.inputs.images import ImageInputs
 
 _TARGET = 'instances'
 
@@ -78,18 +79,24 @@ class Instance(Task):
         self._losses = build_losses(
             losses, 'tasks.instance.losses', _TARGET, self._loss_trial, **supplied, class_histogram=None
         )
-        inputs = ImageInputs(
-            InstanceRows(max_objects, mask_size),
-            augments=augments,
-            slot='tasks.instance.augments',
-            ignore_label=dataset_info.ignore_label,
-            seed=seed,
-            stride=self._model.output_stride,
-            train_stride=self._model.output_stride,
-            eval_size=None if eval_size is None else tuple(eval_size),
-            mixes=True,
-            check_size=self._check_statistics,
-        )
+
+        def inputs() -> ImageInputs:
+            from seg.inputs.images import ImageInputs
+            from seg.inputs.instances import InstanceRows
+
+            return ImageInputs(
+                InstanceRows(max_objects, mask_size),
+                augments=augments,
+                slot='tasks.instance.augments',
+                ignore_label=dataset_info.ignore_label,
+                seed=seed,
+                stride=self._model.output_stride,
+                train_stride=self._model.output_stride,
+                eval_size=None if eval_size is None else tuple(eval_size),
+                mixes=True,
+                check_size=self._check_statistics,
+            )
+
         names = dataset_info.class_names
         super().__init__(
             checkpoint_items=self._model.parts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -12,8 +12,6 @@ from keras import ops
 from seg import drawing
 from seg.drawing.palette import voc_palette
 from seg.errors import UserError
-from seg.inputs.images import ImageInputs
-from seg.inputs.maps import MapRows
 from seg.metrics.mean_iou import image_mean_iou
 from seg.ops import dispatch
 from seg.ops.resize import resize_images
@@ -25,6 +23,9 @@ from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, LossTerm
 from seg.tasks.base import Batch, Task
 from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics
 from seg.tasks.traced import traced
+
+if TYPE_CHECKING:
+    from seg.inputs.images import ImageInputs
 
 _TARGET = 'label_map'
 
@@ -72,16 +73,22 @@ class Semantic(Task):
             losses, 'tasks.semantic.losses', _TARGET, self._loss_trial, **supplied, class_histogram=class_histogram
         )
         self._auxiliary_weight = auxiliary_weight
-        inputs = ImageInputs(
-            MapRows(_TARGET, 'label', dataset_info.ignore_label),
-            augments=augments,
-            slot='tasks.semantic.augments',
-            ignore_label=dataset_info.ignore_label,
-            seed=seed,
-            stride=self._model.output_stride,
-            train_stride=1,
-            check_size=self._check_statistics,
-        )
+
+        def inputs() -> ImageInputs:
+            from seg.inputs.images import ImageInputs
+            from seg.inputs.maps import MapRows
+
+            return ImageInputs(
+                MapRows(_TARGET, 'label', dataset_info.ignore_label),
+                augments=augments,
+                slot='tasks.semantic.augments',
+                ignore_label=dataset_info.ignore_label,
+                seed=seed,
+                stride=self._model.output_stride,
+                train_stride=1,
+                check_size=self._check_statistics,
+            )
+
         names = dataset_info.class_names
         super().__init__(
             checkpoint_items=self._model.parts,

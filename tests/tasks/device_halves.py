@@ -1,13 +1,19 @@
 """What tasks and metrics compute on the device, on the backend of the environment.
 
 KERAS_BACKEND=jax python -m tests.tasks.device_halves in.npz out.npz
+
+computes it where TensorFlow cannot be imported, takes a training step with the engine jax, and writes the numbers.
 """
 
 import sys
 
+if __name__ == '__main__':
+    sys.modules['tensorflow'] = None
+
 import keras
 import numpy as np
 
+from seg.engine.optimizer_step import OptimizerStep
 from seg.losses.ohem_cross_entropy import ohem_cross_entropy
 from seg.losses.rois import box_class, box_regression, mask
 from seg.losses.rpn import rpn_box, rpn_score
@@ -15,8 +21,9 @@ from seg.losses.softmax_cross_entropy import softmax_cross_entropy
 from seg.metrics.base import RowMetric
 from seg.metrics.coco_ap import CocoAP
 from seg.metrics.mean_iou import MeanIoU
+from seg.optimizers.sgd import SGD
 from seg.registry import losses, models, temporary
-from seg.structures import DatasetInfo
+from seg.structures import DatasetInfo, Input
 from seg.tasks.instance import Instance
 from seg.tasks.semantic import Semantic
 from tests.models import small_deeplab, small_rcnn
@@ -91,6 +98,30 @@ def halves(task, batch) -> dict[str, object]:
     return found
 
 
+class Batches:
+    """An input of equal batches, made without TensorFlow."""
+
+    def __init__(self, batch):
+        self.input = Input(lambda start, share: self, len(batch['weight']), None, 'batches', str)
+        self._batch = batch
+
+    def as_numpy_iterator(self):
+        while True:
+            yield self._batch
+
+
+def step(task, batch) -> dict[str, np.ndarray]:
+    """The results of a training step on the first device."""
+    import jax
+
+    from seg.engine.jax.devices import Devices
+    from seg.engine.jax.engine import JaxEngine
+
+    trainer = JaxEngine(Devices(jax.devices()[:1])).trainer(task, SGD(0.1, momentum=0.9), OptimizerStep())
+    result = trainer.loop(Batches(batch).input, 0)(1)
+    return {'losses': result.losses[0].astype('float32'), 'norm': result.gradient_norm.astype('float32')}
+
+
 if __name__ == '__main__':
     import jax
 
@@ -106,4 +137,5 @@ if __name__ == '__main__':
                 return halves(task, values)
 
         results |= {f'{kind}:{name}': np.asarray(value) for name, value in jax.jit(run)(batch(kind)).items()}
+    results |= {f'step:{name}': value for name, value in step(make('semantic'), batch('semantic')).items()}
     np.savez(sys.argv[2], **results)
