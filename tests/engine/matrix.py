@@ -1,12 +1,12 @@
 """Compares the steps of both engines in float64, for models x normalisations x optimizers x devices.
 
     python -m tests.engine.matrix
-    python -m tests.engine.matrix --cases rcnn_group_adamw cascade_sync_sgd --devices 1 8 2x4
+    python -m tests.engine.matrix --cases rcnn_group_adamw cascade_sync_sgd --devices 1 8 2x4 --steps 10 10
 
 prints for each case the largest |a - b| / (1 + |b|) over losses, gradient norms, counts, weights, averages and the
-optimizer's state after two and three steps of a ragged batch, and after a change of the engine. The status is 1 if one
-is above 1e-9. `2x4` are 2 processes with 4 devices each. All cases take about two hours of two CPU cores;
-tests/engine/jax/test_equality.py runs two of them.
+optimizer's state after two and three steps of a ragged batch (`--steps 2 1`), and after a change of the engine. The
+status is 1 if one is above 1e-9. `2x4` are 2 processes with 4 devices each. All cases take about two hours of two CPU
+cores; tests/engine/jax/test_equality.py runs two of them.
 """
 
 import argparse
@@ -24,11 +24,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--cases', nargs='+', choices=CASES, default=CASES, metavar='CASE', help=', '.join(CASES))
     parser.add_argument('--devices', nargs='+', default=('1', '2', '4', '8', '2x2'), help='devices of JAX')
+    parser.add_argument(
+        '--steps', nargs=2, type=int, default=(2, 1), help='steps before the change of the engine, and after'
+    )
     arguments = parser.parse_args()
     worst = 0.0
     for case in arguments.cases:
         with tempfile.TemporaryDirectory() as folder:
-            distances = Both(case, pathlib.Path(folder), arguments.devices).distances()
+            distances = Both(case, pathlib.Path(folder), arguments.devices, tuple(arguments.steps)).distances()
         for pair, (distance, place) in distances.items():
             print(f'{case:22} {pair:28} {distance:9.2g}  {place}', flush=True)
             worst = max(worst, distance)

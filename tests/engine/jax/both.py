@@ -1,4 +1,4 @@
-"""Three steps of a small experiment with TensorFlow in this process, and with JAX in another one."""
+"""Steps of a small experiment with TensorFlow in this process, and with JAX in another one."""
 
 from __future__ import annotations
 
@@ -23,38 +23,40 @@ class Both:
 
     Attributes:
       end: by engine, `tensorflow` or the place of JAX, and then by name what `cases.Steps.take` gives: `middle` after
-        two steps, `end` after one more, and `resumed`, the latter from the other engine's `middle`.
+        the first steps, `end` after the others, and `resumed`, the latter from the other engine's `middle`.
       text: the compiled step at the last place.
     """
 
-    def __init__(self, case: str, folder: pathlib.Path, places: Sequence[str]):
+    def __init__(self, case: str, folder: pathlib.Path, places: Sequence[str], steps: tuple[int, int] = (2, 1)):
         """Takes all steps.
 
         Args:
           case: one of `cases.CASES`.
           folder: for files.
           places: of JAX, a number of devices each, up to 8, or `2x4` for 2 processes with 4 devices each.
+          steps: numbers of the first and of the other steps.
         """
+        first, others = steps
         precision.set_precision('float64')
         try:
             size = max(4, *(math.prod(map(int, place.split('x'))) for place in places))
             made, settings = cases.build(case, str(folder / 'tensorflow'), size)
             batch = runs.ragged_batch(made.task, made.train_data, size=size)
-            steps = cases.Steps(made.executor.engine.trainer(made.task, made.optimizer, settings), batch)
-            start = {f'state/{name}': value for name, value in steps.trainer.to_host().items()}
-            self.end: dict[Any, Any] = {'tensorflow': {'middle': steps.take(2), 'end': steps.take(1)}}
+            ours = cases.Steps(made.executor.engine.trainer(made.task, made.optimizer, settings), batch)
+            start = {f'state/{name}': value for name, value in ours.trainer.to_host().items()}
+            self.end: dict[Any, Any] = {'tensorflow': {'middle': ours.take(first), 'end': ours.take(others)}}
             for name, values in (('batch', batch), ('start', start), ('middle', self.end['tensorflow']['middle'])):
                 np.savez(folder / f'{name}.npz', **values)
-            _run(case, folder, [[place for place in places if 'x' not in place]])
+            _run(case, folder, steps, [[place for place in places if 'x' not in place]])
             for place in places:
                 if 'x' in place:
                     port = unused_port()
-                    _run(case, folder, [[f'{place}:{i}:{port}'] for i in range(int(place.split('x')[0]))])
+                    _run(case, folder, steps, [[f'{place}:{i}:{port}'] for i in range(int(place.split('x')[0]))])
             for place in places:
                 self.end[place] = {
                     name: dict(np.load(folder / f'{place}-{name}.npz')) for name in ('middle', 'end', 'resumed')
                 }
-            self.end['tensorflow']['resumed'] = steps.take_from(self.end[places[-1]]['middle'], 1)
+            self.end['tensorflow']['resumed'] = ours.take_from(self.end[places[-1]]['middle'], others)
             self.text = (folder / f'{places[-1]}.txt').read_text(encoding='utf-8')
         finally:
             precision.set_precision('float32')
@@ -73,11 +75,11 @@ class Both:
         return {name: cases.distance(*pair) for name, pair in pairs.items()}
 
 
-def _run(case: str, folder: pathlib.Path, processes: Sequence[Sequence[str]]) -> None:
+def _run(case: str, folder: pathlib.Path, steps: tuple[int, int], processes: Sequence[Sequence[str]]) -> None:
     """Runs processes that each take the steps at some places."""
     running = [
         subprocess.Popen(
-            [sys.executable, '-m', 'tests.engine.jax.equality_worker', case, str(folder), *places],
+            [sys.executable, '-m', 'tests.engine.jax.equality_worker', case, str(folder), *map(str, steps), *places],
             env={**os.environ, 'PYTHONPATH': os.getcwd()},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from seg.engine.base import Trainer
 from seg.engine.optimizer_step import OptimizerStep
+from seg.structures import Input
 from tests.executor import runs
 
 # Numbers that float32 holds exactly: on TensorFlow, Keras keeps the settings of optimizers in it.
@@ -38,7 +40,6 @@ _STEPS = {'sgd': (SGD, OptimizerStep(l2=1e-3, **_PARTS)), 'adamw': (ADAMW, Optim
 _MODELS = {'deeplab': DEEPLAB, 'rcnn': RCNN, 'cascade': CASCADE}
 # Names such as `deeplab_sync_sgd`: model, normalisation, optimizer.
 CASES = tuple(f'{m}_{n}_{o}' for m in _MODELS for n in ('sync', 'frozen', 'group') for o in _STEPS)
-TAKEN = 3
 
 
 def build(case: str, folder: str, batch_size: int, engine: Any = None) -> tuple[Any, OptimizerStep]:
@@ -56,7 +57,7 @@ class Steps:
 
     def __init__(self, trainer: Trainer, batch: dict[str, np.ndarray]):
         self.trainer = trainer
-        self.loop = trainer.loop(runs.fixed_input([batch] * 4 * TAKEN), 0)
+        self.loop = trainer.loop(_endless(batch), 0)
 
     def take(self, count: int) -> dict[str, np.ndarray]:
         """Returns the results of some steps, by `result/<name>`, and the state after them, by `state/<name>`."""
@@ -69,6 +70,11 @@ class Steps:
         found = {name.removeprefix('state/'): value for name, value in state.items() if name.startswith('state/')}
         self.trainer.from_host(found, 'the other engine')
         return self.take(count)
+
+
+def _endless(batch: dict[str, np.ndarray]) -> Input:
+    one = runs.fixed_input([batch])
+    return dataclasses.replace(one, make=lambda start=0, *cut, **named: one.make(0, *cut, **named).repeat())
 
 
 def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> tuple[float, str]:

@@ -1,11 +1,11 @@
 """Takes the steps of a case with JAX, on some of 8 devices of the CPU.
 
-    python -m tests.engine.jax.equality_worker CASE FOLDER PLACE...
+    python -m tests.engine.jax.equality_worker CASE FOLDER FIRST OTHERS PLACE...
 
-FOLDER holds `batch.npz`, `start.npz` and `middle.npz`: the states in which the other engine began, and two steps later.
-For each PLACE, a number of devices, `PLACE-….npz` are written: `middle` (after two steps), `end` (after one more) and
-`resumed` (one step after the other engine's `middle`). `PLACE.txt` is the compiled step. A PLACE `2x4:1:PORT` is the
-process 1 of 2 with 4 devices each; the first process writes.
+FOLDER holds `batch.npz`, `start.npz` and `middle.npz`: the states in which the other engine began, and FIRST steps
+later. For each PLACE, a number of devices, `PLACE-….npz` are written: `middle` (after FIRST steps), `end` (after OTHERS
+more) and `resumed` (OTHERS after the other engine's `middle`). `PLACE.txt` is the compiled step. A PLACE `2x4:1:PORT`
+is the process 1 of 2 with 4 devices each; process 0 writes.
 """
 
 import os
@@ -22,7 +22,7 @@ from seg.engine.jax.engine import JaxEngine
 from tests.engine.jax import cases
 
 
-def main(case: str, folder: str, places: list[str]) -> None:
+def main(case: str, folder: str, first: int, others: int, places: list[str]) -> None:
     def read(name: str) -> dict[str, np.ndarray]:
         return dict(np.load(os.path.join(folder, f'{name}.npz')))
 
@@ -32,12 +32,13 @@ def main(case: str, folder: str, places: list[str]) -> None:
             place, index, port = place.split(':')
             processes.join(f'127.0.0.1:{port}', int(place.split('x')[0]), int(index))
         count = int(place.split('x')[-1])
-        first = {p: [d.id for d in jax.devices() if d.process_index == p][:count] for p in range(jax.process_count())}
-        engine = JaxEngine(Devices([d for d in jax.devices() if d.id in first[d.process_index]]), 'float64')
-        own = os.path.join(folder, f'{place}-{engine.process.index}')
-        made, settings = cases.build(case, own, len(batch['weight']), engine)
+        own = {p: [d.id for d in jax.devices() if d.process_index == p][:count] for p in range(jax.process_count())}
+        engine = JaxEngine(Devices([d for d in jax.devices() if d.id in own[d.process_index]]), 'float64')
+        run = os.path.join(folder, f'{place}-{engine.process.index}')
+        made, settings = cases.build(case, run, len(batch['weight']), engine)
         steps = cases.Steps(engine.trainer(made.task, made.optimizer, settings), batch)
-        found = {'middle': steps.take_from(start, 2), 'end': steps.take(1), 'resumed': steps.take_from(middle, 1)}
+        found = {'middle': steps.take_from(start, first), 'end': steps.take(others)}
+        found['resumed'] = steps.take_from(middle, others)
         if not engine.chief:
             continue
         for name, values in found.items():
@@ -47,6 +48,6 @@ def main(case: str, folder: str, places: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])
     processes.leave(failed=False)
     os._exit(0)
