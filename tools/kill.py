@@ -1,6 +1,7 @@
 """Kills and interrupts a training at chosen and random moments; resumed, it must end as an uninterrupted run does.
 
     python tools/kill.py [--kills 20] [--signals 10] [--seed 0] [--keep DIR]
+    python tools/kill.py --engine jax [--processes 2]
 
 The experiment is a small network on procedural scenes, bit-equal in every run: 60 steps, saves every 5, evaluations
 every 20. The base is one uninterrupted run. Every trial starts the same training, stops it (SIGKILL twice, or SIGTERM
@@ -8,14 +9,17 @@ or SIGINT once), and runs the same command again until the training is complete.
 of `best/`, metrics.jsonl, results.json and the evaluations' files must equal the base, except times, speed and memory.
 No temporary file may remain, and no checkpoint beyond `keep_checkpoint_max`. After SIGTERM and SIGINT the trained steps
 must be saved. The exit status is 1 if there are findings.
+
+With several processes, which share a run, one of them gets the signal, and the others must end by themselves within a
+minute. Their numbers may differ from the base by 1e-6, relative to the size of a number above 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import glob
 import json
+import math
 import os
 import pathlib
 import random
@@ -27,98 +31,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import preloaded
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+os.environ['OPENBLAS_NUM_THREADS'] = '1'  # numpy's import would start threads, and trainings are forks.
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-STEPS, SAVES, EVALUATIONS, KEPT = 60, 5, 20, 3
-SETTINGS = (
-    'BACKBONE=@backbones.tiny',
-    'backbones.tiny.channels=4',
-    'decoders.deeplab_v3plus.aspp_channels=8',
-    'decoders.deeplab_v3plus.decoder_channels=8',
-    'decoders.deeplab_v3plus.low_level_channels=4',
-    'CROP=(64, 64)',
-    'BATCH_SIZE=2',
-    'datasets.shapes.num_examples=12',
-    'datasets.shapes.min_object_size=12',
-    f'TRAIN_STEPS={STEPS}',
-    'RunConfig.iterations_per_loop=5',
-    f'RunConfig.save_checkpoints_steps={SAVES}',
-    f'RunConfig.eval_every={EVALUATIONS}',
-    f'RunConfig.keep_checkpoint_max={KEPT}',
-    'RunConfig.num_pictures=1',
-)
+import numpy as np  # noqa: E402
+from safetensors import SafetensorError  # noqa: E402
+from safetensors.numpy import load_file  # noqa: E402
+from trainings import KEPT, SAVES, STEPS, Run, Way  # noqa: E402
+
 # Keys whose values differ between two equal runs.
 MEASURED = ('seconds', 'train_seconds', 'images_per_second', 'host_memory_mb', 'device_memory_mb')
 MEASURED += ('train_images_per_second', 'eval_images_per_second', 'data_wait', 'time', 'wall_time')
-_LIMIT = 400  # Seconds of one start on a busy machine.
+_ALONE = 60  # Seconds until all processes have ended that lost one.
 _GRACE = 30  # Seconds that a cluster leaves a process after SIGTERM.
-
-
-class Run:
-    """A `model_dir` and the processes that train there, one after the other."""
-
-    def __init__(self, folder: pathlib.Path):
-        self.folder = folder
-        self.log = f'{folder}.log'
-        self.starts = 0
-        self._process: int | None = None
-        self.status: int | None = None
-
-    def start(self) -> None:
-        flags = ['--gin_file=gin/deeplab_shapes.gin', '--plugins=experiments/tiny_backbone/plugin.py']
-        flags += [f'--model_dir={self.folder}', '--deterministic', '--strategy=one', '--precision=float32']
-        flags += [f'--gin_param={setting}' for setting in SETTINGS]
-        self.starts += 1
-        self.status, self._process = None, preloaded.start(flags, self.log, str(ROOT))
-
-    def lives(self) -> bool:
-        if self.status is None:
-            process, status = os.waitpid(self._process, os.WNOHANG)
-            if process:
-                self.status = os.waitstatus_to_exitcode(status)
-        return self.status is None
-
-    def send(self, number: int) -> None:
-        if self.lives():
-            os.kill(self._process, number)
-
-    def wait(self) -> float:
-        """Waits for the end, and kills a process that takes too long. Returns the seconds."""
-        start = time.monotonic()
-        while self.lives():
-            time.sleep(0.01)
-            if time.monotonic() - start > _LIMIT:
-                self.send(signal.SIGKILL)
-        return time.monotonic() - start
-
-    def until(self, moment: Callable[[Run], bool]) -> bool:
-        """Waits for a moment. Returns False if the process ended first."""
-        start = time.monotonic()
-        while self.lives() and time.monotonic() - start < _LIMIT:
-            if moment(self):
-                return True
-            time.sleep(0.0005)
-        return False
-
-    def names(self, pattern: str) -> list[str]:
-        return sorted(glob.glob(pattern, root_dir=self.folder, recursive=True))
-
-    def lines(self) -> list[dict[str, Any]]:
-        path = self.folder / 'metrics.jsonl'
-        text = path.read_text(encoding='utf-8') if path.exists() else ''
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith('\n')]
-
-    def reached(self, kind: str) -> int:
-        return max((line['step'] for line in self.lines() if line['kind'] == kind), default=0)
-
-    def saved(self) -> int:
-        return max((int(name[5:13]) for name in self.names('ckpt-????????.safetensors')), default=0)
-
-    def last_words(self) -> str:
-        return pathlib.Path(self.log).read_text(encoding='utf-8', errors='replace').strip().rpartition('\n')[2]
 
 
 # ---- Moments: when to stop a run -------------------------------------------------------------------------------------
@@ -211,39 +135,52 @@ def _without_measures(value: Any) -> Any:
     return value
 
 
-def _different_tensors(one: pathlib.Path, other: pathlib.Path) -> list[str]:
+def _different_tensors(one: pathlib.Path, other: pathlib.Path, within: float) -> list[str]:
     try:
         a, b = load_file(one), load_file(other)
     except (OSError, SafetensorError) as error:
         return [str(error)]
     if a.keys() != b.keys():
         return [f'other names of tensors: {sorted(a.keys() ^ b.keys())[:3]}']
-    different = [name for name in a if a[name].tobytes() != b[name].tobytes()]
+    equal = lambda x, y: np.allclose(x, y, within, within) if within else x.tobytes() == y.tobytes()  # noqa: E731
+    different = [name for name in a if not equal(a[name], b[name])]
     return [f'{len(different)} of {len(a)} tensors differ, such as {different[0]}'] if different else []
 
 
 def _json(path: pathlib.Path, folder: pathlib.Path) -> Any:
-    return _without_measures(json.loads(path.read_text(encoding='utf-8').replace(str(folder), 'RUN')))
+    return json.loads(path.read_text(encoding='utf-8').replace(str(folder), 'RUN'))
 
 
-def differences(run: Run, base: Run) -> list[str]:
-    """The differences of a finished run from the base."""
+def _equal(one: Any, other: Any, within: float) -> bool:
+    """Whether two values of JSON are equal, but for what was measured."""
+    one, other = _without_measures(one), _without_measures(other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key], within) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(_equal(*pair, within) for pair in zip(one, other, strict=True))
+    if within and isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=within, abs_tol=within)
+    return one == other
+
+
+def differences(run: Run, base: Run, within: float) -> list[str]:
+    """The differences of a finished run from the base; numbers may differ by `within`."""
     found = [] if run.status == 0 else [f'status {run.status}: {run.last_words()[:200]}']
     last = f'ckpt-{STEPS:08d}.safetensors'
-    found += _different_tensors(base.folder / last, run.folder / last)
+    found += _different_tensors(base.folder / last, run.folder / last, within)
     if (best := run.names('best/*')) != base.names('best/*'):
         found.append(f'best/ holds {best}, not {base.names("best/*")}')
     else:
-        found += _different_tensors(*(one.folder / one.names('best/*.safetensors')[0] for one in (base, run)))
+        found += _different_tensors(*(one.folder / one.names('best/*.safetensors')[0] for one in (base, run)), within)
     lines, wanted = run.lines(), base.lines()
     keys = [(line['kind'], line['step']) for line in lines]
     if len(set(keys)) < len(keys):
         found.append('metrics.jsonl has a line twice')
-    if list(map(_without_measures, lines)) != list(map(_without_measures, wanted)):
+    if not _equal(lines, wanted, within):
         found.append('metrics.jsonl differs')
     for name in ('results.json', *base.names('eval/*.json'), *base.names('best/*.json')):
         path = run.folder / name
-        if not path.exists() or _json(path, run.folder) != _json(base.folder / name, base.folder):
+        if not path.exists() or not _equal(_json(path, run.folder), _json(base.folder / name, base.folder), within):
             found.append(f'{name} differs')
     if left := run.names('**/*.tmp-*'):
         found.append(f'temporary files: {left}')
@@ -267,20 +204,22 @@ def _state(run: Run) -> str:
     )
 
 
-def kill_trial(run: Run, aims: Iterable[Aim], chance: random.Random) -> tuple[int, list[str]]:
-    """Returns the number of kills that met their moment, and a line each on all of them."""
-    kills, told = 0, []
+def kill_trial(run: Run, aims: Iterable[Aim], chance: random.Random) -> tuple[int, list[str], list[str]]:
+    """Returns the number of kills that met their moment, a line each on all of them, and the findings."""
+    kills, told, found = 0, [], []
     for aim in aims:
         run.start()
         if run.until(aim.moment):
             time.sleep(chance.uniform(0, aim.delay))
-        met = run.lives()
-        run.send(signal.SIGKILL)
-        run.wait()
+        met, which = run.lives(), chance.randrange(len(run.statuses))
+        run.send(signal.SIGKILL, which)
+        seconds = run.wait()
         kills += met
-        told.append(f'{aim.name}: {_state(run) if met else "ended before"}')
+        told.append(f'{aim.name}: {_state(run) if met else "ended before"}; process {which}, statuses {run.statuses}')
+        if met and (seconds > _ALONE or 0 in run.statuses):
+            found.append(f'statuses {run.statuses} after {seconds:.0f} s')
     _finish(run)
-    return kills, told
+    return kills, told, found
 
 
 def signal_trial(run: Run, number: int, aim: Aim, chance: random.Random) -> tuple[str, list[str]]:
@@ -288,11 +227,14 @@ def signal_trial(run: Run, number: int, aim: Aim, chance: random.Random) -> tupl
     run.start()
     if run.until(aim.moment):
         time.sleep(chance.uniform(0, aim.delay))
-    run.send(number)
+    which = chance.randrange(len(run.statuses))
+    run.send(number, which)
     seconds = run.wait()
-    status, found = run.status, []
-    if status not in _statuses(number, run.reached('train')):
-        found.append(f'status {status} after {signal.Signals(number).name}')
+    status, found = run.statuses[which], []
+    if status not in _statuses(number, run.reached('train')) or (
+        run.reached('train') and run.statuses.count(0) < len(run.statuses) - 1
+    ):
+        found.append(f'statuses {run.statuses} after {signal.Signals(number).name}')
     if seconds > _GRACE:
         found.append(f'{seconds:.0f} s to the end')
     if run.saved() < run.reached('train'):
@@ -315,13 +257,18 @@ def main() -> int:
     parser.add_argument('--signals', type=int, default=10)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--keep', type=pathlib.Path, help='folder for the runs and their logs, which then stay')
+    parser.add_argument('--engine', default='tensorflow', choices=['tensorflow', 'jax'])
+    parser.add_argument('--processes', type=int, default=1, help='processes that share a run; only with --engine jax')
     args = parser.parse_args()
+    if args.processes > 1 and args.engine != 'jax':
+        parser.error('--processes needs --engine jax')
     chance = random.Random(args.seed)
     scratch = pathlib.Path(args.keep or tempfile.mkdtemp(prefix='kill-')).resolve()
     scratch.mkdir(parents=True, exist_ok=True)
+    way, within = Way(args.engine, args.processes, scratch / 'compiled'), 1e-6 if args.processes > 1 else 0.0
     begin = time.monotonic()
     try:
-        base = Run(scratch / 'base')
+        base = Run(scratch / 'base', way)
         base.start()
         before = time.monotonic()
         base.until(_trained(1))
@@ -335,15 +282,15 @@ def main() -> int:
         for i, aims in enumerate(_kill_trials(first, chance), 1):
             if kills >= args.kills:
                 break
-            run = Run(scratch / f'kill-{i:02d}')
-            met, told = kill_trial(run, aims, chance)
+            run = Run(scratch / f'kill-{i:02d}', way)
+            met, told, found = kill_trial(run, aims, chance)
             kills, starts = kills + met, starts + run.starts
-            wrong += _tell(run.folder.name, told, differences(run, base))
+            wrong += _tell(run.folder.name, told, found + differences(run, base, within))
         for i, (number, aim) in enumerate(_signals(args.signals), 1):
-            run = Run(scratch / f'signal-{i:02d}')
+            run = Run(scratch / f'signal-{i:02d}', way)
             told, found = signal_trial(run, number, aim, chance)
             starts += run.starts
-            wrong += _tell(run.folder.name, [told], found + differences(run, base))
+            wrong += _tell(run.folder.name, [told], found + differences(run, base, within))
         print(
             f'{kills} SIGKILLs, {args.signals} SIGTERM and SIGINT, {starts} starts: {wrong} trials with findings; '
             f'{time.monotonic() - begin:.0f} s'

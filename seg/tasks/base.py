@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from seg.errors import UserError, shown
 from seg.metrics.base import Metric
 from seg.structures import Annotations, DatasetInfo, Input, LossTerm
 
@@ -56,7 +57,13 @@ class Task:
           inputs: makes what `inputs` is, when batches or their size are asked for.
           metrics: metrics of an evaluation, made by `seg.tasks.references.build_metrics`.
           class_names: see the class.
+
+        Raises:
+          UserError: if `inputs` is no function.
         """
+        if not callable(inputs):
+            own = f'{type(self).__module__}.{type(self).__name__}'
+            raise UserError(f'{own}: inputs = {shown(inputs)}; expected a function that returns an ImageInputs.')
         self.checkpoint_items = dict(checkpoint_items)
         self.class_names = tuple(class_names)
         self._make_inputs = inputs

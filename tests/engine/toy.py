@@ -94,7 +94,7 @@ class Line(Task):
         self.weight = Variable('weight', np.zeros(3))
         super().__init__(
             checkpoint_items={'plane': Layer(self.weight)},
-            inputs=None,
+            inputs=lambda: None,
             metrics=[SquaredError(), LargestError()],
             class_names=('a', 'b'),
         )

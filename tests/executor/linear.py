@@ -113,7 +113,7 @@ class Linear(Task):
         ]
         self.net = keras.Sequential(layers, name='net')
         super().__init__(
-            checkpoint_items={'net': self.net}, inputs=None, metrics=[Score(scores)], class_names=('a', 'b')
+            checkpoint_items={'net': self.net}, inputs=lambda: None, metrics=[Score(scores)], class_names=('a', 'b')
         )
 
     def value(self, batch, training: bool):

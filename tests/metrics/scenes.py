@@ -176,7 +176,7 @@ class Finder(Task):
     """A task without losses whose detections stand in its batches."""
 
     def __init__(self, metric):
-        super().__init__(checkpoint_items={}, inputs=None, metrics=[metric])
+        super().__init__(checkpoint_items={}, inputs=lambda: None, metrics=[metric])
 
     def predict(self, batch):
         return {key: batch[key] for key in ('boxes', 'scores', 'classes', 'masks')}

@@ -204,7 +204,7 @@ def test_names_of_scores_are_a_list():
 def test_a_task_that_is_none():
     class Part(Task):
         def __init__(self):
-            super().__init__(checkpoint_items={}, inputs=None, metrics=[])
+            super().__init__(checkpoint_items={}, inputs=lambda: None, metrics=[])
 
     with registry.temporary():
         for built, found in (
@@ -232,3 +232,11 @@ def test_metrics_know_their_names():
     assert set(metric.result()) == set(metric.names())
     expected = {'box_ap', 'mask_ap50', 'mask_ar_small', 'box_ar20', 'f1', 'mask_ap/disc'}
     assert expected <= set(CocoAP(num_classes=2, class_names=names, max_detections=20).names())
+
+
+def test_inputs_that_are_no_function():
+    class Part(Task):
+        figure = image_scores = loss_terms = predict = writer = None
+
+    with pytest.raises(UserError, match="Part: inputs = 'inputs'; expected a function"):
+        Part(checkpoint_items={}, inputs='inputs', metrics=[])

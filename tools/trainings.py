@@ -1,0 +1,169 @@
+"""Trainings in processes of their own, for `tools/kill.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+STEPS, SAVES, EVALUATIONS, KEPT = 60, 5, 20, 3
+SETTINGS = (
+    'BACKBONE=@backbones.tiny',
+    'backbones.tiny.channels=4',
+    'decoders.deeplab_v3plus.aspp_channels=8',
+    'decoders.deeplab_v3plus.decoder_channels=8',
+    'decoders.deeplab_v3plus.low_level_channels=4',
+    'CROP=(64, 64)',
+    'BATCH_SIZE=2',
+    'datasets.shapes.num_examples=12',
+    'datasets.shapes.min_object_size=12',
+    f'TRAIN_STEPS={STEPS}',
+    'RunConfig.iterations_per_loop=5',
+    f'RunConfig.save_checkpoints_steps={SAVES}',
+    f'RunConfig.eval_every={EVALUATIONS}',
+    f'RunConfig.keep_checkpoint_max={KEPT}',
+    'RunConfig.num_pictures=1',
+)
+_LIMIT = 400  # Seconds of one start on a busy machine.
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How a training is started.
+
+    Attributes:
+      engine: `tensorflow` or `jax`.
+      processes: processes that share the run.
+      compiled: folder for JAX's compiled programs.
+    """
+
+    engine: str
+    processes: int
+    compiled: pathlib.Path
+
+    def start(self, flags: Sequence[str], log: str) -> list[int]:
+        """Starts the processes. Returns their ids."""
+        if self.engine == 'tensorflow':
+            import preloaded
+
+            return [preloaded.start(flags, log, str(ROOT))]
+        environment = os.environ | {
+            'JAX_PLATFORMS': 'cpu',
+            'JAX_COMPILATION_CACHE_DIR': str(self.compiled),
+            'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+        }
+        own: list[list[str]] = [[]]
+        if self.processes > 1:
+            shared = [f'--coordinator=127.0.0.1:{_unused_port()}', f'--num_processes={self.processes}']
+            own = [[*shared, f'--process_id={i}'] for i in range(self.processes)]
+        with open(log, 'ab') as output:
+            return [
+                subprocess.Popen(
+                    [sys.executable, '-m', 'seg.seg_main', '--engine=jax', *flags, *more],
+                    cwd=ROOT,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                ).pid
+                for more in own
+            ]
+
+
+def _unused_port() -> int:
+    with socket.socket() as found:
+        found.bind(('127.0.0.1', 0))
+        return found.getsockname()[1]
+
+
+class Run:
+    """A `model_dir` and the processes that train there, one start after the other.
+
+    Attributes:
+      folder: the `model_dir`.
+      log: file with all that the processes print.
+      starts: starts so far.
+      statuses: exit statuses of the processes of the last start; None while one lives.
+    """
+
+    def __init__(self, folder: pathlib.Path, way: Way):
+        self.folder = folder
+        self.log = f'{folder}.log'
+        self.starts = 0
+        self.statuses: list[int | None] = []
+        self._way, self._ids = way, []
+
+    @property
+    def status(self) -> int:
+        """0 if all ended so, otherwise the first other status."""
+        return next((status for status in self.statuses if status), 0)
+
+    def start(self) -> None:
+        flags = ['--gin_file=gin/deeplab_shapes.gin', '--plugins=experiments/tiny_backbone/plugin.py']
+        flags += [f'--model_dir={self.folder}', '--deterministic', '--strategy=one', '--precision=float32']
+        flags += [f'--gin_param={setting}' for setting in SETTINGS]
+        self.starts += 1
+        self._ids = self._way.start(flags, self.log)
+        self.statuses = [None] * len(self._ids)
+
+    def lives(self) -> bool:
+        """Whether any process lives."""
+        for i, number in enumerate(self._ids):
+            if self.statuses[i] is None:
+                process, status = os.waitpid(number, os.WNOHANG)
+                if process:
+                    self.statuses[i] = os.waitstatus_to_exitcode(status)
+        return None in self.statuses
+
+    def send(self, number: int, which: int | None = None) -> None:
+        """Sends a signal to a living process, or to all."""
+        self.lives()
+        for i, (process, status) in enumerate(zip(self._ids, self.statuses, strict=True)):
+            if status is None and which in (None, i):
+                os.kill(process, number)
+
+    def wait(self) -> float:
+        """Waits for the end of all, and kills what takes too long. Returns the seconds."""
+        start = time.monotonic()
+        while self.lives():
+            time.sleep(0.01)
+            if time.monotonic() - start > _LIMIT:
+                self.send(signal.SIGKILL)
+        return time.monotonic() - start
+
+    def until(self, moment: Callable[[Run], bool]) -> bool:
+        """Waits for a moment. Returns False if the process ended first."""
+        start = time.monotonic()
+        while self.lives() and time.monotonic() - start < _LIMIT:
+            if moment(self):
+                return True
+            time.sleep(0.0005)
+        return False
+
+    def names(self, pattern: str) -> list[str]:
+        return sorted(glob.glob(pattern, root_dir=self.folder, recursive=True))
+
+    def lines(self) -> list[dict[str, Any]]:
+        path = self.folder / 'metrics.jsonl'
+        text = path.read_text(encoding='utf-8') if path.exists() else ''
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith('\n')]
+
+    def reached(self, kind: str) -> int:
+        return max((line['step'] for line in self.lines() if line['kind'] == kind), default=0)
+
+    def saved(self) -> int:
+        return max((int(name[5:13]) for name in self.names('ckpt-????????.safetensors')), default=0)
+
+    def last_words(self) -> str:
+        return pathlib.Path(self.log).read_text(encoding='utf-8', errors='replace').strip().rpartition('\n')[2]
