@@ -36,7 +36,7 @@ HEAD = (
     '| --- | --- | --- | --- | --- | --- | --- | --- | --- |',
 )
 EVALUATED = ('deeplab_voc', 'maskrcnn_coco')
-# By gin file: its slices. Those that compile soonest come first.
+# The slices of each gin file; those that compile fastest come first.
 SLICES = {
     'deeplab_voc': ('v3-8', 'v5e-8', 'v6e-8'),
     'deeplab_shapes': ('v3-8', 'v5e-8'),

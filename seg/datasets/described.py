@@ -11,9 +11,9 @@ from seg.structures import ClassHistogram, DatasetInfo
 
 
 class Described(Dataset):
-    """What a reader returns without a folder, for compilations (`--topology`), which need shapes only.
+    """The data set that a reader returns without a folder, for compilations (`--topology`), which need shapes only.
 
-    Its one example is a black image without instances. As with files, a graph does not know their sizes and numbers. A
+    Its only example is a black image without instances. As with files, sizes and numbers are unknown in a graph. A
     run refuses this data set.
 
     Args:

@@ -18,9 +18,9 @@ class _Chip(NamedTuple):
     Attributes:
       memory: GiB of a device of JAX.
       devices: devices of a chip: each TensorCore is one in v2 and v3; both together are one from v4 on.
-      counted: what the number in a slice's name counts of a chip: its two TensorCores, or 1 if it counts chips.
+      counted: contribution of a chip to the number in a slice's name: 2 if it counts TensorCores, 1 if it counts chips.
       layouts: arrangements of the chips in slices.
-      options: what libtpu is told beside the layout.
+      options: options of libtpu besides the layout.
     """
 
     memory: float
@@ -47,11 +47,11 @@ class Topology(NamedTuple):
     """A slice of TPUs.
 
     Attributes:
-      name: as Cloud TPU has it, such as `v3-8`.
+      name: Cloud TPU's name, such as `v3-8`.
       memory: GiB of each device.
       devices: number of devices of JAX.
       layout: libtpu's name, such as `v3:2x2`.
-      options: what libtpu is told beside it.
+      options: options of libtpu besides the layout.
     """
 
     name: str

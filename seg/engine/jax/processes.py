@@ -1,4 +1,4 @@
-"""The processes that share a run: how they find and lose each other."""
+"""The processes that share a run: joining them, and the loss of one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seg.errors import UserError, reason
 _TO_START = 300  # Seconds in which all processes of a run must have started.
 _TO_MISS = 30  # Seconds without a sign of life after which a process counts as lost: JAX then ends the others.
 _TO_END = 60  # Seconds in which all must have ended.
-_TO_TELL = 2  # Seconds in which the others tell why they end.
+_TO_TELL = 2  # Seconds for the messages of the others.
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -29,8 +29,8 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
 
     Args:
       coordinator: `host:port` of process 0.
-      num_processes: their number.
-      process_id: number of this one, from 0.
+      num_processes: number of processes.
+      process_id: number of this process, from 0.
 
     Raises:
       UserError: if the address of the coordinator does not work.
@@ -41,7 +41,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         logging.info('Process %d waits for the other ones of %d at %s.', process_id, num_processes, coordinator)
         _check(coordinator, process_id)
     python_logging.getLogger('jax._src.distributed').setLevel(python_logging.WARNING)
-    # It would take SIGTERM, for which training has its own answer.
+    # JAX would handle SIGTERM, which training handles itself.
     jax.config.update('jax_enable_preemption_service', False)
     try:
         jax.distributed.initialize(
@@ -55,7 +55,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     except ValueError:
         if coordinator is not None:
             raise
-        # In no such environment a process is alone.
+        # Outside such an environment a process is alone.
     else:
         _keep_standard_output_clean()
 
@@ -89,7 +89,7 @@ def _check(coordinator: str, process_id: int) -> None:
 def _keep_standard_output_clean() -> None:
     """Redirects file descriptor 1 to the terminal's messages: on CPUs, the library for collectives writes lines to it.
 
-    What Python prints still goes to the standard output.
+    Python's own output still goes to the standard output.
     """
     sys.stdout.flush()
     sys.stdout = os.fdopen(os.dup(1), 'w', encoding=sys.stdout.encoding)
@@ -100,7 +100,7 @@ def leave(failed: bool) -> None:
     """Ends the connection to the other processes.
 
     Args:
-      failed: whether this process ends with an error, of which the others may not know. Otherwise it waits until all
+      failed: whether this process ends with an error, which the others may not know. Otherwise it waits until all
         have come to their end.
     """
     if not jax.distributed.is_initialized():
@@ -129,7 +129,8 @@ def loss_told(count: int) -> Iterator[None]:
             raise
         raise UserError(
             f'Another process of this run has ended, or the network to it has failed: {_first_line(error)} Its own '
-            'output may tell why. Started again in all processes, the same command goes on from the last checkpoint.'
+            'output may give the reason. Start the same command again in all processes: it resumes from the last '
+            'checkpoint.'
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a compiled step costs a device, and how it is read from XLA's texts. Loads no framework."""
+"""The cost of a compiled step on a device, parsed from XLA's texts. Loads no framework."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Compiled(NamedTuple):
     cpu_seconds: float = 0.0
 
     def text(self) -> str:
-        """What it costs, for a program that fits."""
+        """The cost of a program that fits."""
         exchanges = [f'{count} {kind} ({size / 1e6:.3g} MB)' for kind, (count, size) in self.collectives.items()]
         return (
             f'{self.flops / 1e9:,.4g} GFLOP, {self.bytes_accessed / 1e9:.3g} GB accessed, '
@@ -111,7 +111,7 @@ def _bytes(dtype: str, sides: str) -> int:
 
 
 def excess(message: str) -> tuple[float, float] | None:
-    """GiB that a program needs, and that are available, from the message of XLA that it does not fit.
+    """GiB that a program needs and GiB that are available, parsed from XLA's message that it does not fit.
 
     None for any other message.
     """

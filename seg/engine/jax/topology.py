@@ -1,4 +1,4 @@
-"""Compiles steps for TPUs that this machine does not have, and tells what they cost."""
+"""Compiles steps for TPUs that this machine does not have, and reports their cost."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def set_up(name: str, strategy: str, precision: str, jit: str) -> TopologyEngine
     if importlib.util.find_spec('libtpu') is None:
         raise UserError(
             f"--topology={name} needs libtpu, XLA's compiler for TPUs, which is not installed. "
-            "pip install -e '.[tpu]' does that."
+            "Install it: pip install -e '.[tpu]'"
         )
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
@@ -73,7 +73,7 @@ def set_up(name: str, strategy: str, precision: str, jit: str) -> TopologyEngine
 
 
 class TopologyEngine(JaxEngine):
-    """The engine of TPUs that are not there. It compiles steps and runs none."""
+    """The engine of TPUs that this machine does not have. It compiles steps and runs none."""
 
     def __init__(self, topology: chips.Topology, devices: Devices, precision: str):
         super().__init__(devices, precision)
@@ -87,7 +87,7 @@ class TopologyEngine(JaxEngine):
         Args:
           task: the task.
           optimizer: an optimizer that is not built.
-          settings: of the step.
+          settings: settings of the step.
           source: the training data, of which only the shapes of a batch are used.
         """
         variables = Variables(task.checkpoint_items, optimizer)
@@ -105,7 +105,7 @@ class TopologyEngine(JaxEngine):
         spec, devices = source.make().element_spec, self.num_devices
 
         def compiled(images: int) -> Compiled:
-            """Compiles the step with so many images on each device."""
+            """Compiles the step with this number of images on each device."""
             size = images * devices
             logging.info('%s: the %s step with batches of %d images …', self._topology.name, name, size)
             batch = {
@@ -125,7 +125,7 @@ class TopologyEngine(JaxEngine):
         return cost._replace(largest=images * devices, fitting=fitting) if fitting else cost
 
     def _compiled(self, lowered: jax.stages.Lowered) -> Compiled:
-        """Compiles a program, or reads what an earlier compilation of the same program has found."""
+        """Compiles a program, or reads the result of an earlier compilation of the same program."""
         versions = [importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'libtpu')]
         key = hashlib.sha256('\n'.join([*versions, *map(str, self._topology), lowered.as_text()]).encode()).hexdigest()
         path = os.path.join(folder(), f'{key[:32]}.json')
@@ -166,7 +166,7 @@ def largest(
     """Searches the largest number of images that fits on a device. Memory is about linear in it.
 
     Args:
-      compiled: compiles the step with so many images on each device.
+      compiled: compiles the step with a number of images on each device.
       too_many: a number that does not fit.
       found: the result for it.
       fixed: GiB that do not depend on the number.
