@@ -29,7 +29,7 @@ from seg.engine.jax.train_step import SPECS, TrainStep
 from seg.engine.optimizer_step import OptimizerStep
 from seg.engine.variables import Variables
 from seg.errors import UserError
-from seg.structures import Input
+from seg.structures import Input, Share
 
 # libtpu otherwise waits for the metadata server of a TPU VM, permits one process at a time, and writes logs and
 # complaints about the missing TPU.
@@ -78,6 +78,14 @@ class TopologyEngine(JaxEngine):
     def __init__(self, topology: chips.Topology, devices: Devices, precision: str):
         super().__init__(devices, precision)
         self._topology = topology
+
+    @property
+    def process(self) -> Share:
+        """This process, which compiles alone for the hosts of a slice."""
+        return Share()
+
+    def agree(self, flag: bool) -> bool:
+        return flag
 
     def training_cost(
         self, task, optimizer: keras.optimizers.Optimizer, settings: OptimizerStep, source: Input

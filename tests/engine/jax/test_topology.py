@@ -51,6 +51,18 @@ def test_without_validate_and_in_other_modes():
         modes.validate([runs.SHAPES], mode='eval', topology='v3-8')
 
 
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason="pip install -e '.[tpu]' installs libtpu")
+def test_a_slice_of_several_hosts_has_one_process_here():
+    program = (
+        "import os; os.environ['JAX_PLATFORMS'] = 'cpu'\n"
+        'from seg import engine\n'
+        "made = engine.set_up(engine='jax', topology='v3-32')\n"
+        'print(made.num_devices, made.devices.processes, *made.process, made.agree(True), made.agree(False))'
+    )
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ['32', '4', '0', '1', 'True', 'False'], done.stderr[-3000:]
+
+
 @pytest.mark.parametrize('fitting', [0, 1, 2, 5, 14, 15])
 @pytest.mark.parametrize('saved', [0, 1.5])
 def test_the_largest_batch(fitting, saved):
