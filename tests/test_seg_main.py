@@ -398,6 +398,7 @@ def test_a_run_on_a_terminal(tmp_path):
     """The experiment with a backbone of its own, three steps: a living line with the time left, and no noise."""
     params = [param for param in runs.SMALL if not param.startswith(('TRAIN_STEPS', 'RunConfig'))]
     params += ['TRAIN_STEPS=3', 'RunConfig.iterations_per_loop=1', 'backbones.tiny.channels=8']
+    params += runs.SMALL_PARTS[runs.SHAPES]
     command = [sys.executable, '-m', 'seg.seg_main', '--gin_file=experiments/tiny_backbone/run.gin']
     terminal, slave = pty.openpty()
     process = subprocess.Popen(

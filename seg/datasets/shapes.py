@@ -129,6 +129,7 @@ class Shapes(Dataset):
         num_classes = self.info.num_classes
         skipped = 1 if self._target == 'instances' else 0
 
+        @tf.autograph.experimental.do_not_convert
         def count(index):
             return tf.math.bincount(self._draw(index)[1], minlength=num_classes + skipped, dtype=tf.int64)[skipped:]
 
@@ -140,6 +141,7 @@ class Shapes(Dataset):
         """Pixels by class, counted over the first 200 scenes of the split."""
         return self._histogram
 
+    @tf.autograph.experimental.do_not_convert  # Nothing in it needs AutoGraph, which would take half of the tracing.
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Draws one example; `index` may be beyond `num_examples`."""
         image, label, owner, classes = self._draw(index)

@@ -14,11 +14,13 @@ from seg.datasets import shapes
 from seg.engine import set_up
 from seg.errors import UserError
 from seg.executor.executor import Executor
+from seg.weights import published
 from tests.executor import runs
 
 GIN_FILE = 'experiments/tiny_backbone/run.gin'
 PARAMS = (
     *runs.SMALL,
+    *runs.SMALL_PARTS[runs.SHAPES],
     'backbones.tiny.channels=8',
     'OptimizerStep.clip_norm=1.0',
     'RunConfig.eval_every=2',
@@ -192,6 +194,7 @@ def test_a_run_and_validate_refuse_alike(tmp_path, monkeypatch, name):
     params = [*PARAMS, *params]
     monkeypatch.syspath_prepend(str(pathlib.Path.cwd()))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(published, '_names', lambda: ['resnet50'])  # For a message, it would build every backbone.
     (tmp_path / 'damaged.safetensors').write_bytes(b'{"a": 1}')
     told = set()
     for act in (run, validated):

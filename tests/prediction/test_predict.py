@@ -25,6 +25,7 @@ CANVAS = (80, 96)  # What 72 x 90 pixels need at output stride 16.
 PARAMS = (
     *(param for param in runs.SMALL if 'shapes' not in param and not param.startswith('TRAIN_STEPS')),
     'TRAIN_STEPS=2',
+    *runs.SMALL_PARTS[runs.SHAPES],
     'BACKBONE=@backbones.tiny',
     'backbones.tiny.channels=8',
     'models.deeplab_v3plus.output_stride=16',

@@ -308,6 +308,7 @@ def test_overfit_starts_from_published_weights(package, tmp_path, caplog, forgot
     (tmp_path / 'plugin.py').write_text(PLUGIN.format(file=PACKAGE_FILE, checksum=sha256(package)))
     params = [
         *runs.SMALL,
+        *runs.SMALL_PARTS[runs.SHAPES],
         'BACKBONE=@backbones.tiny_of_a_test',
         "init.weights='imagenet'",
         'overfit.train_steps=2',
