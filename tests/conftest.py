@@ -1,16 +1,22 @@
 """Fixtures for all tests."""
 
+import ctypes
 import gc
 import os
 import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # TensorFlow reads it once, at its first import.
+# XLA compiles without LLVM's optimizations, which take most of its time; numbers are the same but for rounding.
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true')
+# For the processes that run the tests: with an arena for each thread, the C library returns little memory.
+os.environ.setdefault('MALLOC_ARENA_MAX', '2')
 
 import psutil  # noqa: E402
 import pytest  # noqa: E402
 
 import seg  # noqa: E402, F401  Before TensorFlow: it sets what TensorFlow reads at its import.
 
+_C = ctypes.CDLL(None)
 _WORKER_BYTES = 3.5 * 2**30  # What a process takes in the end that runs its share of the tests.
 
 
@@ -22,11 +28,23 @@ def pytest_xdist_auto_num_workers(config) -> int:
     return max(1, min(cores, int(psutil.virtual_memory().available / _WORKER_BYTES)))
 
 
+@pytest.fixture(scope='session', autouse=True)
+def _graphs_as_they_are():
+    """Lets TensorFlow run graphs as they were traced: to optimize them takes longer than a few steps save.
+
+    Processes that tests start do optimize them.
+    """
+    if 'tensorflow' in sys.modules:
+        sys.modules['tensorflow'].config.optimizer.set_experimental_options({'disable_meta_optimizer': True})
+
+
 @pytest.fixture(scope='module', autouse=True)
 def _memory_is_returned():
     """Frees the models and graphs of a module, which are cycles: Python looks for old ones too rarely."""
     yield
     gc.collect()
+    if hasattr(_C, 'malloc_trim'):
+        _C.malloc_trim(0)
 
 
 @pytest.fixture(autouse=True)

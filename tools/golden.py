@@ -75,20 +75,31 @@ _SGD = (
     'OptimizerStep.clip_norm=1.0',
     "OptimizerStep.part_rates={'backbone': 0.5}",
 )
+_INSTANCES = (
+    'decoders.fpn.channels=16',
+    'heads.rpn.channels=16',
+    'heads.rpn.train_proposals=40',
+    'heads.rpn.eval_proposals=30',
+    'heads.box.fc=(16, 16)',
+    'heads.mask.convs=(8,)',
+    'heads.mask.deconv=8',
+)
 TRAININGS = {
     'deeplab': (
         'gin/deeplab_shapes.gin',
         *_SMALL,
         *_SGD,
-        *runs.SMALL_PARTS[runs.SHAPES],
+        'decoders.deeplab_v3plus.aspp_channels=16',
+        'decoders.deeplab_v3plus.decoder_channels=16',
+        'decoders.deeplab_v3plus.low_level_channels=8',
         'models.deeplab_v3plus.aux_head=@heads.fcn',
         'heads.fcn.channels=16',
     ),
-    'mask_rcnn': ('gin/maskrcnn_shapes.gin', *_SMALL, *runs.SMALL_PARTS[runs.INSTANCES]),
+    'mask_rcnn': ('gin/maskrcnn_shapes.gin', *_SMALL, *_INSTANCES),
     'cascade_rcnn': (
         'gin/maskrcnn_shapes.gin',
         *_SMALL,
-        *runs.SMALL_PARTS[runs.INSTANCES],
+        *_INSTANCES,
         *_SGD,
         *runs.CASCADE,
         "models.cascade_rcnn.norm='frozen'",

@@ -11,6 +11,7 @@ from seg.engine.tensorflow import devices
 from seg.engine.tensorflow.engine import TensorFlowEngine
 from seg.structures import WHOLE, Input
 from seg.tasks.semantic import Semantic
+from tests.backbones import small
 
 SHAPES, INSTANCES = 'gin/deeplab_shapes.gin', 'gin/maskrcnn_shapes.gin'
 # The demos with all of their parts, small enough for a test.
@@ -29,17 +30,23 @@ SMALL_PARTS = {
         'decoders.deeplab_v3plus.aspp_channels=16',
         'decoders.deeplab_v3plus.decoder_channels=16',
         'decoders.deeplab_v3plus.low_level_channels=8',
+        'decoders.deeplab_v3plus.rates=(2,)',
     ),
     INSTANCES: (
         'decoders.fpn.channels=16',
         'heads.rpn.channels=16',
+        'heads.rpn.train_pre_nms=40',
+        'heads.rpn.eval_pre_nms=40',
         'heads.rpn.train_proposals=40',
         'heads.rpn.eval_proposals=30',
-        'heads.box.fc=(16, 16)',
+        'heads.box.fc=(16,)',
         'heads.mask.convs=(8,)',
         'heads.mask.deconv=8',
     ),
 }
+
+# In place of the demos' backbone. Importing this module registers it; a process of its own needs the plugin.
+BACKBONE, BACKBONE_PLUGIN = 'BACKBONE=@backbones.small', small.__name__
 
 # A Cascade R-CNN in place of the Mask R-CNN of `INSTANCES`.
 CASCADE = (
@@ -83,9 +90,12 @@ def build(
     jit_compile: bool = False,
     engine: Engine | None = None,
 ) -> experiment.Experiment:
-    """Builds a small experiment in this process, on an engine of these properties if none is given."""
+    """Builds a small experiment in this process, on an engine of these properties if none is given.
+
+    Its backbone is `tests.backbones.small`, unless `params` name another one.
+    """
     precisions.set_precision(precision)
-    backbone = () if any(param.startswith('BACKBONE') for param in params) else ('backbones.resnet18.width=0.25',)
+    backbone = () if any(param.startswith('BACKBONE') for param in params) else (BACKBONE,)
     return modes.build(
         gin_files,
         model_dir=str(model_dir),

@@ -16,8 +16,6 @@ from seg.registry import losses
 from seg.structures import PAD_PIXEL, LossTerm
 from tests.executor import runs
 
-EVERYTHING = 'heads.box.score_threshold=0.0'
-
 
 class Crowded(Dataset):
     """Scenes in which the first object is a crowd, of which none has an object, or with more of them."""
@@ -41,7 +39,7 @@ class Crowded(Dataset):
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
-    return runs.build(tmp_path_factory.mktemp('run'), gin_files=(runs.INSTANCES,))
+    return runs.build(tmp_path_factory.mktemp('run'), 'heads.box.score_threshold=0.0', gin_files=(runs.INSTANCES,))
 
 
 def read(source, batches=None):
@@ -194,8 +192,7 @@ def test_perfect_detections_score_one(made, monkeypatch):
         tf.config.run_functions_eagerly(False)
 
 
-def test_scores_do_not_depend_on_the_batch_size(tmp_path):
-    made = runs.build(tmp_path, EVERYTHING, gin_files=(runs.INSTANCES,))
+def test_scores_do_not_depend_on_the_batch_size(made):
     found = [
         Evaluator(made.task, made.executor.engine).evaluate(made.task.evaluation_input(made.eval_data, size), 0)
         for size in (4, 1)

@@ -30,10 +30,11 @@ ADAMW = (
     'optimizers.adamw.weight_decay=0.0625',
 )
 AUXILIARY = ('models.deeplab_v3plus.aux_head=@heads.fcn', 'heads.fcn.channels=16')
+BACKBONE = ('BACKBONE=@backbones.resnet18', 'backbones.resnet18.width=0.25')
 DEEPLAB, RCNN, CASCADE = (
-    (runs.SHAPES, AUXILIARY, 'models.deeplab_v3plus'),
-    (runs.INSTANCES, (), 'models.mask_rcnn'),
-    (runs.INSTANCES, runs.CASCADE, 'models.cascade_rcnn'),
+    (runs.SHAPES, (*BACKBONE, *AUXILIARY), 'models.deeplab_v3plus'),
+    (runs.INSTANCES, BACKBONE, 'models.mask_rcnn'),
+    (runs.INSTANCES, (*BACKBONE, *runs.CASCADE), 'models.cascade_rcnn'),
 )
 _PARTS = {'clip_norm': 1.0, 'ema_decay': 0.9, 'part_rates': {'backbone': 0.5}}
 _STEPS = {'sgd': (SGD, OptimizerStep(l2=1e-3, **_PARTS)), 'adamw': (ADAMW, OptimizerStep(**_PARTS))}

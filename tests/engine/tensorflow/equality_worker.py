@@ -27,6 +27,7 @@ PLAIN = (
     'schedules.poly.warmup_steps=0',
 )
 AUXILIARY = ('models.deeplab_v3plus.aux_head=@heads.fcn', 'heads.fcn.channels=16')
+# One case has a real backbone; tracing takes long.
 CASES = {  # name: gin file, settings, steps, precision
     'sync': (runs.SHAPES, (*AUXILIARY, 'models.deeplab_v3plus.norm="sync"'), 1, 'float64'),
     'frozen': (runs.SHAPES, (*AUXILIARY, 'models.deeplab_v3plus.norm="frozen"'), 1, 'float64'),
@@ -42,7 +43,7 @@ CASES = {  # name: gin file, settings, steps, precision
     'cascade': (runs.INSTANCES, (*runs.CASCADE, 'models.cascade_rcnn.norm="sync"'), 1, 'float64'),
 }
 SETTINGS = OptimizerStep(l2=1e-4, ema_decay=0.9, part_rates={'backbone': 0.5})
-# Tracing takes long: four devices repeat two of the cases.
+# Four devices repeat three of the cases.
 CASES_OF = {1: tuple(CASES), 2: tuple(CASES), 4: ('sync', 'float32', 'instances')}
 
 
