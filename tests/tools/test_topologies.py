@@ -14,11 +14,11 @@ FITS = Compiled(4.7123, None, 794e9, 12.3e9, {'all-reduce': [98, 14_200_000]}, 1
     [
         (
             StepCost('training', 8, 16, 16, FITS),
-            'training | v3-8 | 2 | 4.71 of 16 | 794 | 12.3 | 98 all-reduce, 14.2 MB | 134',
+            'training | v3-8 | 2 | 4.71 of 16 | 794 | 12.3 | 98 all-reduce, 14.2 MB | 251',
         ),
         (
             StepCost('evaluation', 8, 16, 64, Compiled(23.1, 15.48), 40, FITS),
-            'evaluation | v3-8 | 8 do not fit, 5 do | 23.1 of 16, 4.71 | 794 | 12.3 | 98 all-reduce, 14.2 MB | 134',
+            'evaluation | v3-8 | 8 do not fit, 5 do | 23.1 of 16, 4.71 | 794 | 12.3 | 98 all-reduce, 14.2 MB | 251',
         ),
         (
             StepCost('training', 8, 16, 8, Compiled(23.1, 15.48)),
