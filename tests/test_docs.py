@@ -19,6 +19,7 @@ from seg.datasets import contract
 from seg.errors import UserError
 from seg.layers.norm import NormFactory
 from seg.weights.warm_start import Init
+from tests.executor import runs
 from tests.weights.torch_files import write_zip
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -218,7 +219,7 @@ def test_instances_of_the_plugins_pages(workplace, capsys):
         'TRAIN_STEPS=2',
         'BATCH_SIZE=2',
         'CROP=(64, 64)',
-        'backbones.resnet18.width=0.125',
+        runs.BACKBONE,
         'RunConfig.eval_batch_size=2',
     ]
     params = ['--gin_file=cells.gin', *(f'--gin_param={param}' for param in small)]
@@ -287,10 +288,10 @@ def test_pages_about_a_run(workplace):
         path.write_text('\n'.join(names))
     small = ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'CROP=(64, 64)', 'init.weights=None', 'overfit.train_steps=2']
     small += [
-        *SMALL_BACKBONE,
+        runs.BACKBONE,
         'overfit.num_images=4',
         'overfit.target=0.0',
-        *(f'decoders.deeplab_v3plus.{part}_channels=8' for part in ('aspp', 'decoder')),
+        *runs.SMALL_PARTS[runs.SHAPES],
     ]
     done = []
     for page in ('docs/own_folder.md', 'docs/read_a_run.md'):
