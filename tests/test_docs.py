@@ -32,8 +32,6 @@ PAGES = {
 OF_THE_READER = ('my_', 'lab/', 'lab.', 'scratch/', '/data/', 'venv/', 'runs/')
 # The pages about parts, whose examples form one package `lab`.
 PLUGIN_PAGES = ('docs/plugins.md', 'docs/plugins_networks.md', 'docs/plugins_training.md', 'docs/plugins_data.md')
-# In place of the pages' backbones, for commands that a test runs.
-SMALL_BACKBONE = ('BACKBONE=@backbones.resnet18', 'backbones.resnet18.width=0.125')
 
 
 def blocks(page, language):
@@ -121,12 +119,17 @@ def workplace(tmp_path, monkeypatch):
 
 
 def test_python_page(workplace):
-    """Its blocks are the cells of one notebook."""
+    """Its blocks are the cells of one notebook; its small training has an even smaller model here."""
+    width = "'backbones.resnet18.width=0.25'"
+    parts = ', '.join(map(repr, (runs.BACKBONE, *runs.SMALL_PARTS[runs.SHAPES])))
+    cells = [(line, text, text.replace(width, parts)) for line, text in blocks('docs/python.md', 'python')]
+    assert sum(text != changed for _, text, changed in cells) == 1
+    config.parse(['gin/deeplab_shapes.gin'], [width.strip("'")])
     (workplace / 'photos').mkdir()
     Image.fromarray(np.zeros((50, 70, 3), np.uint8)).save(workplace / 'photos' / 'a.jpg')
     (workplace / 'photos' / 'b.jpg').touch()
     names = {'__name__': 'notebook'}
-    for line, text in blocks('docs/python.md', 'python'):
+    for line, _, text in cells:
         exec(compile('\n' * (line - 1) + text, str(ROOT / 'docs' / 'python.md'), 'exec'), names)
     assert names['results']['step'] == 20 and names['scores']['step'] == names['results']['best']['step']
     assert sum(name.endswith('.png') for name in os.listdir('runs/notebook/predictions/val')) == 8
@@ -328,7 +331,7 @@ def test_page_about_instances(workplace):
             annotations.append({'id': i, 'image_id': i, 'category_id': 5, 'segmentation': [outline], 'iscrowd': 0})
         text = json.dumps({'images': images, 'annotations': annotations, 'categories': [{'id': 5, 'name': 'pane'}]})
         (workplace / 'my_instances' / 'annotations' / f'instances_{split}.json').write_text(text)
-    small = [*SMALL_BACKBONE, 'init.weights=None', 'overfit.train_steps=2', 'overfit.num_images=4', 'TRAIN_STEPS=2']
+    small = [runs.BACKBONE, 'init.weights=None', 'overfit.train_steps=2', 'overfit.num_images=4', 'TRAIN_STEPS=2']
     small += ['BATCH_SIZE=2', 'CROP=(64, 64)', 'overfit.target=0.0', 'decoders.fpn.channels=8', 'heads.rpn.channels=8']
     small += ['heads.rpn.train_proposals=20', 'heads.rpn.eval_proposals=20', 'heads.box.fc=(8,)']
     small += ['heads.box.sampled=16', 'heads.box.score_threshold=0.0', 'heads.mask.convs=(8,)']

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -20,19 +19,39 @@ from tests.executor import runs
 
 SETTINGS = (
     *runs.SMALL,
+    *runs.SMALL_PARTS[runs.SHAPES],
+    runs.BACKBONE,
     'TRAIN_STEPS=10',
     'BATCH_SIZE=2',
-    'backbones.resnet18.width=0.125',
     'RunConfig.iterations_per_loop=1',
     'RunConfig.keep_checkpoint_max=9',
     'RunConfig.num_pictures=1',
 )
 GIN_FILE = 'gin/deeplab_shapes.gin'
+# The command line, killed as soon as the fifth step is on disk.
+KILLED = """
+import os, signal, sys
+from seg import seg_main
+from seg.run.metrics_log import MetricsLog
+
+add = MetricsLog.add
+
+def adding(self, kind, step, values):
+    add(self, kind, step, values)
+    if step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+MetricsLog.add = adding
+seg_main.main(sys.argv)
+"""
 
 
-def start(model_dir) -> subprocess.Popen:
-    command = [sys.executable, '-m', 'seg.seg_main', f'--gin_file={GIN_FILE}', f'--model_dir={model_dir}']
+def start(model_dir, *program) -> subprocess.Popen:
+    command = [sys.executable, *(program or ('-m', 'seg.seg_main'))]
     command += [
+        f'--gin_file={GIN_FILE}',
+        f'--plugins={runs.BACKBONE_PLUGIN}',
+        f'--model_dir={model_dir}',
         '--deterministic',
         '--strategy=one',
         '--precision=float32',
@@ -62,14 +81,7 @@ def two_runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp('resume')
     whole, killed = str(folder / 'whole'), str(folder / 'killed')
     finish(start(whole), whole)
-    process = start(killed)
-    try:
-        while not any(line['step'] >= 5 for line in lines(killed)):
-            assert process.poll() is None, open(f'{killed}.log').read()[-4000:]
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    assert start(killed, '-c', KILLED).wait(timeout=300) == -signal.SIGKILL, open(f'{killed}.log').read()[-4000:]
     reached = lines(killed)[-1]['step']
     assert 4 < reached < 10 and Checkpoints(RunFolder(killed), 9).steps()[0] == 4, 'killed at the wrong time'
     assert not os.path.exists(os.path.join(killed, 'results.json'))
@@ -122,7 +134,8 @@ def test_results_are_the_same(two_runs):
 
 
 def run(model_dir, *params, **options):
-    return modes.run([GIN_FILE], model_dir=model_dir, gin_params=[*SETTINGS, *params], **options)
+    plugins = [runs.BACKBONE_PLUGIN]
+    return modes.run([GIN_FILE], model_dir=model_dir, plugin_specs=plugins, gin_params=[*SETTINGS, *params], **options)
 
 
 def times(folder):

@@ -7,21 +7,16 @@ import sys
 
 import numpy as np
 
-from seg.backbones.resnet import resnet18
 from seg.decoders.deeplab_v3plus import deeplab_v3plus as decoder
 from seg.heads.semantic import fcn, semantic
 from seg.models.deeplab_v3plus import deeplab_v3plus
-from seg.registry import backbones, decoders, heads, temporary
+from seg.registry import decoders, heads, temporary
+from tests.backbones.small import small
 
 
 def make(decoder_settings=None, **settings):
     """Builds it through the registries, from parts whose settings are bound as gin would bind them."""
     with temporary():
-
-        @backbones.register('narrow')
-        def narrow(*, output_stride, norm):
-            """ResNet-18 of a quarter of the width."""
-            return resnet18(output_stride=output_stride, norm=norm, width=0.25)
 
         @decoders.register('narrow')
         def narrow_decoder(*, backbone, output_stride, norm):
@@ -35,7 +30,7 @@ def make(decoder_settings=None, **settings):
             dropout = (decoder_settings or {}).get('dropout', 0.1)
             return fcn(num_classes=num_classes, norm=norm, channels=16, dropout=dropout)
 
-        parts = {'backbone': narrow, 'decoder': narrow_decoder, 'head': semantic, 'aux_head': narrow_head}
+        parts = {'backbone': small, 'decoder': narrow_decoder, 'head': semantic, 'aux_head': narrow_head}
         return deeplab_v3plus(num_classes=7, **{**parts, **settings})
 
 

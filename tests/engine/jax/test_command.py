@@ -10,7 +10,7 @@ import pytest
 from seg import modes
 from tests.executor import runs
 
-PARAMS = (*runs.SMALL, *runs.SMALL_PARTS[runs.SHAPES], 'backbones.resnet18.width=0.25')
+PARAMS = (*runs.SMALL, *runs.SMALL_PARTS[runs.SHAPES], runs.BACKBONE)
 # Several commands in one process, which imports and compiles once; the status of each is printed.
 PROGRAM = """
 import sys
@@ -27,7 +27,7 @@ def run(tmp_path_factory):
     commands = [
         f'--gin_file={runs.SHAPES} --model_dir={folder} --engine=jax --strategy=mirrored:2',
         f'--gin_file={runs.SHAPES} --model_dir={folder} --engine=jax --jit=off',
-        f'--gin_file={runs.SHAPES} --model_dir={folder} --engine=jax '
+        f'--gin_file={runs.SHAPES} --model_dir={folder} --engine=jax --plugins={runs.BACKBONE_PLUGIN} '
         + ' '.join(f'--gin_param={param}'.replace(' ', '') for param in PARAMS),
         f'--mode=predict --model_dir={folder}',
         '--version',

@@ -16,21 +16,10 @@ EXECUTOR = (
 
 
 def test_on_jax():
-    for file, chosen in (('tests/engine/test_train_step.py', STEP), ('tests/executor/test_executor.py', EXECUTOR)):
-        command = [
-            sys.executable,
-            '-m',
-            'pytest',
-            '-q',
-            '-n',
-            '0',
-            '-p',
-            'tests.engine.jax.float64',
-            file,
-            '-k',
-            chosen,
-        ]
-        done = subprocess.run(
-            command, env={**os.environ, 'PYTHONPATH': os.getcwd()}, capture_output=True, text=True, timeout=900
-        )
-        assert done.returncode == 0, done.stdout[-6000:]
+    """In one process, which imports once."""
+    chosen = f'(test_train_step and ({STEP})) or (test_executor and ({EXECUTOR}))'
+    files = ('tests/engine/test_train_step.py', 'tests/executor/test_executor.py')
+    command = [sys.executable, '-m', 'pytest', '-q', '-n', '0', '-p', 'tests.engine.jax.float64', *files, '-k', chosen]
+    environment = {**os.environ, 'PYTHONPATH': os.getcwd()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-6000:]

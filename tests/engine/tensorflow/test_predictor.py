@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from seg.backbones.efficientnet_lite import efficientnet_lite0
+from seg.backbones.resnet import resnet18
 from seg.engine.tensorflow.devices import mirrored
 from seg.engine.tensorflow.predictor import Predictor
 from tests.models import small_deeplab
@@ -29,13 +30,13 @@ def images(count):
     return {key: made[key] for key in ('image', 'size')}
 
 
-@pytest.mark.parametrize('settings', [{}, {'backbone': efficientnet_lite0}], ids=['resnet18', 'efficientnet_lite0'])
+@pytest.mark.parametrize('backbone', [resnet18, efficientnet_lite0], ids=lambda backbone: backbone.__name__)
 @pytest.mark.parametrize(('precision', 'bound'), [('float32', 1e-5), ('mixed_bfloat16', 0.05)])
-def test_predictions_are_those_of_the_variables(settings, precision, bound):
+def test_predictions_are_those_of_the_variables(backbone, precision, bound):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        task, batch = Logits(**settings), images(2)
+        task, batch = Logits(backbone=backbone), images(2)
         predictor = Predictor(task, 'x', tf.distribute.OneDeviceStrategy('CPU:0'), jit_compile=False)
         found = predictor(batch)
         wanted = tf.function(task.predict)({key: tf.constant(value) for key, value in batch.items()})['logits'].numpy()
