@@ -121,7 +121,7 @@ def test_regions_to_train_on():
         overlap = boxes_lib.iou(region[None], truth.boxes[0]).numpy()[0]
         assert label == ([3, 1][overlap.argmax()] if overlap.max() >= 0.5 else 0)
     assert 2 <= (classes[0] > 0).sum() <= 6 and (classes[0] >= 0).all()
-    # Of the image without objects: its five proposals, and no positives.
+    # Of the image without instances: its five proposals, and no positives.
     assert sorted(classes[1]) == [-1] * 7 + [0] * 5 and not boxes[1][classes[1] < 0].any()
     np.testing.assert_allclose(np.sort(boxes[1][classes[1] == 0], 0), np.sort(proposed[1, :5], 0))
     targets = head.targets(rois, truth).numpy()

@@ -95,12 +95,12 @@ def randomize(model, seed=0):
             variable.assign(rng.normal(size=variable.shape, scale=0.1))
 
 
-def batch(count, size, objects=4, dtype='float32', seed=1):
-    """Images with random objects; every second image has one object fewer than there is place for."""
+def batch(count, size, instances=4, dtype='float32', seed=1):
+    """Images with random instances; every second image has one instance fewer than there is place for."""
     rng = np.random.default_rng(seed)
-    corner = rng.uniform(0, 0.6, (count, objects, 2)) * np.array(size)
-    boxes = np.concatenate([corner, corner + rng.uniform(0.1, 0.4, (count, objects, 2)) * np.array(size)], -1)
-    classes = rng.integers(0, CLASSES, (count, objects))
+    corner = rng.uniform(0, 0.6, (count, instances, 2)) * np.array(size)
+    boxes = np.concatenate([corner, corner + rng.uniform(0.1, 0.4, (count, instances, 2)) * np.array(size)], -1)
+    classes = rng.integers(0, CLASSES, (count, instances))
     classes[::2, -1], boxes[::2, -1] = -1, 0
     return {
         'image': rng.uniform(0, 255, (count, *size, 3)).astype(dtype),
@@ -109,7 +109,7 @@ def batch(count, size, objects=4, dtype='float32', seed=1):
         'boxes': boxes.astype('float32'),
         'classes': classes.astype('int32'),
         # Not of 0 and 255 alone: halfway between them, rounding would decide.
-        'masks': rng.integers(0, 256, (count, objects, 8, 8)).astype('uint8'),
+        'masks': rng.integers(0, 256, (count, instances, 8, 8)).astype('uint8'),
     }
 
 

@@ -1,4 +1,4 @@
-"""Mask R-CNN and Cascade R-CNN as wholes: shapes, images without objects, precisions, compilers, backends."""
+"""Mask R-CNN and Cascade R-CNN as wholes: shapes, images without instances, precisions, compilers, backends."""
 
 import os
 import subprocess
@@ -193,7 +193,7 @@ def test_an_object_without_area_is_padding(model):
 
 
 def test_nothing_is_left_of_the_image(model):
-    """An image of one pixel in a canvas of padding; objects that lie outside of it."""
+    """An image of one pixel in a canvas of padding; instances that lie outside of it."""
     batch = small_rcnn.batch(2, SIZE)
     batch['size'] = np.int32([[1, 1], [2, 96]])
     found = model(batch, training=False)

@@ -41,9 +41,9 @@ def model_dir(tmp_path_factory):
     for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
         (data / name).mkdir(parents=True)
     for i in range(4):
-        picture = fakes.noise(72, 90 - i, i)
-        Image.fromarray(picture).save(data / 'JPEGImages' / f'{i}.jpg')
-        Image.fromarray(picture.argmax(-1).astype(np.uint8)).save(data / 'SegmentationClass' / f'{i}.png')
+        pixels = fakes.noise(72, 90 - i, i)
+        Image.fromarray(pixels).save(data / 'JPEGImages' / f'{i}.jpg')
+        Image.fromarray(pixels.argmax(-1).astype(np.uint8)).save(data / 'SegmentationClass' / f'{i}.png')
     (data / 'class_names.txt').write_text('red\ngreen\nblue\n')
     for split in ('train', 'val'):
         (data / 'ImageSets' / 'Segmentation' / f'{split}.txt').write_text('0\n1\n2\n3\n')
@@ -84,16 +84,16 @@ def test_images_of_every_kind(call, tmp_path, caplog):
     """With broken ones among them: the others are done, each at its own size, and the exit status tells."""
     folder = tmp_path / 'in'
     (folder / 'deep').mkdir(parents=True)
-    picture = Image.fromarray(fakes.noise(40, 60))
+    image = Image.fromarray(fakes.noise(40, 60))
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture.save(folder / 'rgb, größe 1.jpg')
-    picture.save(folder / 'turned.jpg', exif=exif)
-    picture.convert('L').save(folder / 'grey.jpg')
-    picture.convert('CMYK').save(folder / 'cmyk.jpg')
+    image.save(folder / 'rgb, größe 1.jpg')
+    image.save(folder / 'turned.jpg', exif=exif)
+    image.convert('L').save(folder / 'grey.jpg')
+    image.convert('CMYK').save(folder / 'cmyk.jpg')
     Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)).save(folder / 'deep' / '16.png')
-    picture.save(folder / 'same.png')
-    picture.quantize(9).save(folder / 'same.bmp')
+    image.save(folder / 'same.png')
+    image.quantize(9).save(folder / 'same.bmp')
     Image.fromarray(fakes.noise(300, 200)).save(folder / 'large.tif')
     (folder / 'empty.jpg').touch()
     (folder / 'text.jpg').write_text('text')
@@ -130,9 +130,9 @@ def test_images_of_every_kind(call, tmp_path, caplog):
 
 def test_what_the_model_says(call, tmp_path, model_dir):
     """The class map is that of the model on the padded image; eval_flip counts here as in an evaluation."""
-    picture = fakes.noise(*CANVAS)
-    Image.fromarray(picture).save(tmp_path / 'a.png')
-    Image.fromarray(picture[:50, :70]).save(tmp_path / 'b.png')
+    pixels = fakes.noise(*CANVAS)
+    Image.fromarray(pixels).save(tmp_path / 'a.png')
+    Image.fromarray(pixels[:50, :70]).save(tmp_path / 'b.png')
     assert call('--input=a.png,b.png', '--output=plain', '--probabilities')[0] == 0
     flip = '--gin_param=tasks.semantic.eval_flip=True'
     assert call('--input=a.png', '--output=flipped', '--probabilities', flip)[0] == 0
@@ -141,8 +141,8 @@ def test_what_the_model_says(call, tmp_path, model_dir):
     built = modes.build(model_dir=str(model_dir), mode='predict', input=str(tmp_path / 'a.png'), engine=engine)
     built.executor.predictor()
     padded = np.broadcast_to(np.float32(PAD_PIXEL), (*CANVAS, 3)).copy()
-    padded[:50, :70] = picture[:50, :70]
-    images = np.stack([picture, picture[:, ::-1], padded]).astype(np.float32)
+    padded[:50, :70] = pixels[:50, :70]
+    images = np.stack([pixels, pixels[:, ::-1], padded]).astype(np.float32)
     found = built.task.predict({'image': images, 'size': np.int32([CANVAS, CANVAS, (50, 70)])})
     straight, mirrored, small = found['probabilities'].numpy()
     expected = {'plain/a': straight, 'flipped/a': (straight + mirrored[:, ::-1]) / 2, 'plain/b': small[:50, :70]}

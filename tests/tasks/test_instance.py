@@ -1,4 +1,4 @@
-"""Instance segmentation: batches of objects, evaluation at native size, advice, and the whole way to a score."""
+"""Instance segmentation: batches of instances, evaluation at native size, advice, and the whole way to a score."""
 
 import dataclasses
 import logging
@@ -27,13 +27,13 @@ class Crowded(Dataset):
     def load(self, index):
         example = self._scenes.load(index)
         count = tf.shape(example['boxes'])[0]
-        objects = ('boxes', 'classes', 'is_crowd', 'area', 'masks')
+        keys = ('boxes', 'classes', 'is_crowd', 'area', 'masks')
         if self._kind == 'crowd':
             example['is_crowd'] = tf.range(count) == 0
         if self._kind == 'empty':
-            example |= {key: example[key][:0] for key in objects}
+            example |= {key: example[key][:0] for key in keys}
         if self._kind == 'many':
-            example |= {key: tf.concat([example[key]] * 4, 0) for key in objects}
+            example |= {key: tf.concat([example[key]] * 4, 0) for key in keys}
         return example
 
 
@@ -203,7 +203,7 @@ def test_scores_do_not_depend_on_the_batch_size(made):
 
 
 def test_image_scores(made):
-    """2 TP / (detections + objects), by boxes and classes."""
+    """2 TP / (detections + instances), by boxes and classes."""
     nothing = [0.0, 0.0, 0.0, 0.0]
     a, b, c = [0.0, 0.0, 10.0, 10.0], [0.0, 20.0, 10.0, 30.0], [1.0, 0.0, 11.0, 10.0]
     batch = {
@@ -215,7 +215,7 @@ def test_image_scores(made):
         'classes': tf.constant([[0, 1, 0], [0, 0, -1], [-1] * 3, [0, -1, -1], [2, 2, 2]]),
         'scores': tf.constant([[0.9, 0.9, 0.4], [0.9, 0.8, 0.0], [0.0] * 3, [0.7, 0.0, 0.0], [0.9, 0.8, 0.7]]),
     }
-    # All right; one right of two, two objects; nothing there; one where there is nothing; one object, found twice.
+    # All right; one right of two, two instances; no instance; one where there is none; one instance, found twice.
     expected = [1, 2 / 4, np.nan, 0, 2 / 4]
     np.testing.assert_allclose(made.task.image_scores(batch, predictions), expected)
 
