@@ -114,14 +114,14 @@ def test_a_lost_process_ends_the_others(run):
     _, found = run
     statuses, told = found['killed']
     assert statuses == [2, -signal.SIGKILL], told[0][-3000:]
-    assert f'Going on from step {found["step"]}' in told[0]
+    assert f'Continuing from step {found["step"]}' in told[0]
     assert told[0].splitlines()[-1].startswith('seg_main: Another process of this run has ended')
 
 
 def test_another_number_of_processes_goes_on(run):
     folder, found = run
     statuses, told = found['alone']
-    assert statuses == [0] and 'Going on from step 8' in told[0], told[0][-3000:]
+    assert statuses == [0] and 'Continuing from step 8' in told[0], told[0][-3000:]
     assert [line['step'] for line in lines(folder, 'train')] == list(range(2, 26, 2))
     assert json.loads((folder / 'results.json').read_text())['examples'] == 6
 
