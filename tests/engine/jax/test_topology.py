@@ -19,7 +19,7 @@ from tests.executor import runs
     [
         ({'topology': 'v3-9'}, '--topology=v3-9'),
         ({'topology': 'v3-8', 'engine': 'tensorflow'}, '--engine=tensorflow'),
-        ({'topology': 'v3-8'}, "--topology=v3-8 asks for .*Keras runs on 'tensorflow'"),  # In this process.
+        ({'topology': 'v3-8'}, "--topology=v3-8 requests .*Keras runs on 'tensorflow'"),  # In this process.
     ],
 )
 def test_refused_before_a_framework_is_loaded(flags, named):
