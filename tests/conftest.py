@@ -17,7 +17,7 @@ import pytest  # noqa: E402
 import seg  # noqa: E402, F401  Before TensorFlow: it sets what TensorFlow reads at its import.
 
 _C = ctypes.CDLL(None)
-_WORKER_BYTES = 3.5 * 2**30  # What a process takes in the end that runs its share of the tests.
+_WORKER_BYTES = 4.2 * 2**30  # What a process takes in the end that runs its share of the tests.
 
 
 def pytest_xdist_auto_num_workers(config) -> int:

@@ -128,10 +128,10 @@ def test_file_of_the_other_variant(tmp_path):
         file.attrs['layer_names'] = [b'conv1_conv']
         file['conv1_conv/conv1_conv/kernel:0'] = np.zeros((7, 7, 3, 8), 'f4')
     plain, keras_one = (resnet50(output_stride=16, norm=NORM, width=0.125, variant=v) for v in ('torchvision', 'keras'))
-    assert "Set backbones.resnet50.variant = 'keras'" in message(h5, plain)
-    assert "Set backbones.resnet50.variant = 'torchvision'" in message(pth, keras_one)
+    assert "backbones.resnet50.variant = 'keras'" in message(h5, plain)
+    assert "backbones.resnet50.variant = 'torchvision'" in message(pth, keras_one)
     text = message(h5, resnet18(output_stride=16, norm=NORM, width=0.125))
-    assert "not for the torchvision variant of resnet18: it has no 'conv1.weight'." in text and 'Set ' not in text
+    assert "not for the torchvision variant of resnet18: it has no 'conv1.weight'." in text and 'variant = ' not in text
 
 
 def test_file_of_another_width(tmp_path):

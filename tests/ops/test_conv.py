@@ -158,7 +158,8 @@ def test_fused_batch_norm_equals_the_neutral_form(shape, training, compiled):
         return [*values, *tape.gradient(loss, [x, gamma, beta])]
 
     for got, expected in zip(gradients(tf.function(fused, jit_compile=compiled)), gradients(neutral), strict=True):
-        np.testing.assert_allclose(got, expected, atol=2e-5)
+        # A gradient is a sum over all positions, which XLA adds in another order.
+        np.testing.assert_allclose(got, expected, atol=2e-5, rtol=np.prod(shape[:3]) * 2.0**-24)
 
 
 def test_graphs_with_written_gradients_are_freed():
