@@ -59,6 +59,8 @@ class Way:
             return [preloaded.start(flags, log, str(ROOT))]
         environment = os.environ | {
             'JAX_PLATFORMS': 'cpu',
+            # Compiling without optimizations takes a fraction of the time.
+            'XLA_FLAGS': '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
             'JAX_COMPILATION_CACHE_DIR': str(self.compiled),
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         }
