@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 from absl import logging
 
 from seg.errors import UserError, reason
@@ -58,6 +59,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         # Outside such an environment a process is alone.
     else:
         _keep_standard_output_clean()
+        _connect()
 
 
 def _check(coordinator: str, process_id: int) -> None:
@@ -84,6 +86,22 @@ def _check(coordinator: str, process_id: int) -> None:
                     f'{reason(error)}. Expected its host and port, the same in all processes.'
                 ) from None
         time.sleep(0.2)
+
+
+def _connect() -> None:
+    """Takes a sum over all devices, and gathers values of all processes.
+
+    On CPUs the first operation of each kind connects the processes, and fails after 30 seconds; here all arrive
+    together.
+    """
+    from seg.engine.jax.devices import WHOLE, Devices  # They need `loss_told`.
+    from seg.ops.replicas import sum_over_replicas
+
+    devices = Devices(jax.devices())
+    devices.gathered([np.int32(jax.process_index())])
+    with loss_told(devices.processes):
+        add = devices.compiled(lambda _, batch: sum_over_replicas(batch['x']), WHOLE)
+        jax.block_until_ready(add((), devices.divided({'x': np.arange(devices.count // devices.processes)})))
 
 
 def _keep_standard_output_clean() -> None:
