@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from seg.engine.jax.processes import loss_told
 from seg.errors import UserError
 from seg.ops import replicas
+from seg.structures import Share
 
 AXIS = 'batch'
 WHOLE, ROWS = P(), P(AXIS)  # The same on every device; the rows of a batch divided among the devices.
@@ -28,6 +29,7 @@ class Devices:
       mesh: the devices along the axis `AXIS`, those of process 0 first: each process has its `Share` of a batch.
       count: their number.
       processes: the processes that have some of them, each as many.
+      share: this process's rows of a batch.
       platform: `cpu`, `gpu` or `tpu`.
       deterministic: whether the same arguments give the same bits in every run.
     """
@@ -38,6 +40,7 @@ class Devices:
         self.mesh = Mesh(np.array(devices), (AXIS,))
         self.count, self.platform, self.deterministic = len(devices), devices[0].platform, deterministic
         self._local = [device for device in devices if device.process_index == jax.process_index()]
+        self.share = Share(jax.process_index(), self.processes) if self.processes > 1 else Share()
         if len(self._local) * self.processes != self.count:
             raise UserError(
                 f'This process has {len(self._local)} of {self.count} devices of {self.processes} processes. Expected '
@@ -99,6 +102,8 @@ class Devices:
 
     def rows_of_all(self, values: Any) -> Any:
         """Returns the rows of all processes, in the order of the global batch, for arrays of this process's rows."""
+        if self.processes == 1:
+            return values
         arrays, tree = jax.tree.flatten(values)
         return jax.tree.unflatten(tree, [np.concatenate(list(found)) for found in self.gathered(arrays)])
 

@@ -21,7 +21,7 @@ from seg.engine.jax.predictor import Predictor
 from seg.engine.jax.trainer import Trainer
 from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UserError
-from seg.structures import WHOLE, Input, Share
+from seg.structures import Input, Share
 
 
 def set_up(strategy: str, precision: str, jit: str, deterministic: bool) -> JaxEngine:
@@ -75,7 +75,7 @@ class JaxEngine(base.Engine):
 
     @property
     def process(self) -> Share:
-        return Share(jax.process_index(), self.devices.processes) if self.devices.processes > 1 else WHOLE
+        return self.devices.share
 
     @property
     def chief(self) -> bool:
@@ -89,12 +89,12 @@ class JaxEngine(base.Engine):
         return contextlib.nullcontext()
 
     def trainer(self, task, optimizer, settings: OptimizerStep) -> Trainer:
-        return Trainer(task, optimizer, settings, self.devices, self.process)
+        return Trainer(task, optimizer, settings, self.devices)
 
     def evaluator(
         self, task, summing: Sequence[Any], by_row: Sequence[Any]
     ) -> Callable[[Input, bool], Iterator[base.EvaluatedBatch]]:
-        return Evaluation(task, summing, by_row, self.devices, self.process)
+        return Evaluation(task, summing, by_row, self.devices)
 
     def predictor(self, task, checkpoint: str) -> Predictor:
         return Predictor(task, checkpoint, self.devices.of_this_process())

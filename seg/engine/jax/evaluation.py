@@ -15,7 +15,7 @@ from seg.engine.jax.devices import ROWS, WHOLE, Devices
 from seg.engine.jax.processes import loss_told
 from seg.engine.jax.train_step import Named
 from seg.ops.replicas import sum_over_replicas
-from seg.structures import Input, LossTerm, Share
+from seg.structures import Input, LossTerm
 
 
 class _Found(NamedTuple):
@@ -44,9 +44,8 @@ class Evaluation:
       programs: functions of the variables' values and a batch; the one for True also rates the images for drawing.
     """
 
-    def __init__(self, task, summing: Sequence[Any], by_row: Sequence[Any], devices: Devices, process: Share):
-        self._task, self._summing, self._by_row = task, summing, by_row
-        self._devices, self._process = devices, process
+    def __init__(self, task, summing: Sequence[Any], by_row: Sequence[Any], devices: Devices):
+        self._task, self._summing, self._by_row, self._devices = task, summing, by_row, devices
         self.variables = [variable for part in task.checkpoint_items.values() for variable in part.variables]
         specs = _Found(WHOLE, WHOLE, ROWS, ROWS, ROWS)
         self.programs = {
@@ -56,7 +55,7 @@ class Evaluation:
     def __call__(self, source: Input, draws: bool) -> Iterator[EvaluatedBatch]:
         values = [variable.value for variable in self.variables]
         devices = self._devices
-        for batch in source.make(share=self._process).as_numpy_iterator():
+        for batch in source.make(share=devices.share).as_numpy_iterator():
             with loss_told(devices.processes):
                 placed = devices.divided(batch)
                 found: _Found = self.programs[draws](values, placed)

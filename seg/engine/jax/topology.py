@@ -105,7 +105,7 @@ class TopologyEngine(JaxEngine):
 
     def evaluation_cost(self, task, summing: Sequence[Any], by_row: Sequence[Any], source: Input, draws: bool):
         """Compiles an evaluation step; arguments as for `evaluator` and what that returns. Returns a `StepCost`."""
-        evaluation = Evaluation(task, summing, by_row, self.devices, self.process)
+        evaluation = Evaluation(task, summing, by_row, self.devices)
         values = self._shapes([variable.value for variable in evaluation.variables], WHOLE)
         return self._cost('evaluation', source, lambda batch: evaluation.programs[draws].lower(values, batch), values)
 

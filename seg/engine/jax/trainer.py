@@ -15,7 +15,7 @@ from seg.engine.jax.train_loop import TrainLoop
 from seg.engine.jax.train_step import TrainStep
 from seg.engine.optimizer_step import OptimizerStep
 from seg.engine.variables import Variables
-from seg.structures import Input, Share
+from seg.structures import Input
 
 
 class Trainer(base.Trainer):
@@ -27,18 +27,17 @@ class Trainer(base.Trainer):
         optimizer: keras.optimizers.Optimizer,
         settings: OptimizerStep,
         devices: Devices,
-        process: Share,
     ):
         variables = Variables(task.checkpoint_items, optimizer)
         self._step = TrainStep(task, optimizer, settings, variables)
         self.averages = settings.ema_decay is not None
         self._state = State(variables, devices, self.averages)
-        self._devices, self._process = devices, process
+        self._devices = devices
 
     def loop(
         self, source: Input, start: int, traced: Callable[[], None] = lambda: None
     ) -> Callable[[int], base.LoopResult]:
-        batches = source.make(start, self._process).as_numpy_iterator()
+        batches = source.make(start, self._devices.share).as_numpy_iterator()
         return TrainLoop(self._step, self._state, self._devices, batches, traced)
 
     def to_host(self) -> dict[str, np.ndarray]:
