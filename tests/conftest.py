@@ -47,6 +47,22 @@ def _memory_is_returned():
         _C.malloc_trim(0)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _seeded_module():
+    """Gives what a module's fixtures draw, and the tests below, the same initial weights in every run."""
+    _seed()
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    _seed()
+
+
+def _seed():
+    if 'keras' in sys.modules:
+        sys.modules['keras'].utils.set_random_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _clean_config():
     """Gives every test an empty, unlocked configuration, and leaves one behind."""
