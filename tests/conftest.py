@@ -4,12 +4,17 @@ import ctypes
 import gc
 import os
 import sys
+import tempfile
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # TensorFlow reads it once, at its first import.
 # XLA compiles without LLVM's optimizations, which take most of its time; numbers are the same but for rounding.
 os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true')
 # For the processes that run the tests: with an arena for each thread, the C library returns little memory.
 os.environ.setdefault('MALLOC_ARENA_MAX', '2')
+
+# Nothing is remembered from one run of the tests to the next, nor left in the user's own cache.
+_CACHE = tempfile.TemporaryDirectory(prefix='seg-tests-cache-')
+os.environ['XDG_CACHE_HOME'] = _CACHE.name
 
 import psutil  # noqa: E402
 import pytest  # noqa: E402

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 LOCK = ROOT / 'third_party' / 'requirements.lock'
 LICENCES = ROOT / 'third_party' / 'README.md'
 # Modules that are not called like the distribution that brings them.
-DISTRIBUTIONS = {'PIL': 'pillow', 'absl': 'absl-py', 'gin': 'gin-config', 'xdist': 'pytest-xdist'}
+DISTRIBUTIONS = {'PIL': 'pillow', 'absl': 'absl-py', 'gin': 'gin-config', 'xdist': 'pytest-xdist', 'yaml': 'pyyaml'}
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,114 @@
+"""Remembers what a start has found out about files, so that later starts do not read them again."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from absl import logging
+
+import seg
+from seg import files as disk
+from seg.datasets import checking
+
+_FRESH = 2 * 10**9  # Nanoseconds: on some disks, a file that changes twice within this time keeps its time stamp.
+
+
+def each(
+    key: Sequence[Any], files: Sequence[Sequence[str]], look: Callable[[int], Any], kind: Any, title: str
+) -> list[Any]:
+    """Returns look(0), look(1), …, from memory where the files are those of an earlier start.
+
+    Files count as the same if their names, sizes and times of change are equal, and if the code of `seg.datasets` has
+    not changed either. The memory is a file in `~/.cache/seg/checked` (`$XDG_CACHE_HOME/seg/checked` where that is
+    set). If it is damaged, or cannot be written, everything is looked at again.
+
+    Args:
+      key: what the values depend on besides the files and the code: the reader, the place of the data set, settings.
+        Values that JSON can hold. There is one memory for each key.
+      files: paths of the files that each value depends on. Files that are not on a local disk are not remembered.
+      look: function from a position to its value. It is called on all cores. A `str` is a fault, and is never
+        remembered: a disk may fail once, and the user repairs the file.
+      kind: type of the values other than faults, which msgspec can store: numbers, tuples, named tuples, lists, dicts.
+      title: what is done, for the log of the progress.
+    """
+    memory, form = _place(key), dict[str, tuple[list[tuple[int, int]], kind]]
+    known, now = _read(memory, form), time.time_ns()
+    stamps = [_stamp(paths) for paths in files]
+    names = ['\n'.join(paths) for paths in files]
+    values, missing = [None] * len(files), []
+    for number, (name, stamp) in enumerate(zip(names, stamps, strict=True)):
+        before = known.get(name)
+        if before is not None and stamp is not None and before[0] == stamp:
+            values[number] = before[1]
+        else:
+            missing.append(number)
+    if len(missing) < len(files):
+        logging.info('%s: %d of %d are as before.', title, len(files) - len(missing), len(files))
+    done = set(range(len(files))) - set(missing)
+    try:
+        looked = checking.in_threads(lambda place: look(missing[place]), len(missing), title)
+        for number, value in zip(missing, looked, strict=True):
+            values[number] = value
+            done.add(number)
+    finally:  # After an interrupt, what has been seen counts as well.
+        kept = {
+            names[number]: (stamps[number], values[number])
+            for number in sorted(done)
+            if stamps[number] is not None
+            and not isinstance(values[number], str)
+            and all(changed < now - _FRESH for _, changed in stamps[number])
+        }
+        if missing and memory:
+            _write(memory, kept)
+    return values
+
+
+def _place(key: Sequence[Any]) -> str | None:
+    """The file of a memory; None if there is no folder for it."""
+    cache = os.environ.get('XDG_CACHE_HOME', '')
+    if not os.path.isabs(cache):
+        cache = os.path.expanduser('~/.cache')
+    digest = hashlib.sha256(json.dumps(list(key)).encode()).hexdigest()
+    return os.path.join(cache, 'seg', 'checked', f'{digest[:32]}.json') if os.path.isabs(cache) else None
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of the code that looks at files."""
+    digest = hashlib.sha256(seg.__version__.encode())
+    for path in sorted(pathlib.Path(__file__).parent.rglob('*.py')):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _stamp(paths: Sequence[str]) -> list[tuple[int, int]] | None:
+    """Size and time of change of each file; None if one is not on a local disk."""
+    try:
+        found = [os.stat(path) for path in paths]
+    except (OSError, ValueError):
+        return None
+    return [(status.st_size, status.st_mtime_ns) for status in found]
+
+
+def _read(path: str | None, form: Any) -> dict:
+    try:
+        code, known = msgspec.json.decode(pathlib.Path(path or os.devnull).read_bytes(), type=tuple[str, msgspec.Raw])
+        return msgspec.json.decode(known, type=form) if code == _code() else {}
+    except (OSError, msgspec.MsgspecError, RecursionError):
+        return {}
+
+
+def _write(path: str, known: dict) -> None:
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with disk.atomically(path, sync=False) as temporary:
+            pathlib.Path(temporary).write_bytes(msgspec.json.encode((_code(), known)))

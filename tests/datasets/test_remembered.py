@@ -1,0 +1,109 @@
+"""What a start has seen of files is remembered until a file changes."""
+
+import os
+import pathlib
+import time
+from typing import NamedTuple
+
+import pytest
+
+from seg.datasets import remembered
+
+
+class Seen(NamedTuple):
+    letters: int
+    counts: list[int]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    return tmp_path / 'cache/seg/checked'
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [[str(tmp_path / f'{n}.png'), str(tmp_path / f'{n}.txt')] for n in range(4)]
+    for n, path in enumerate(path for pair in paths for path in pair):
+        write(path, 'x' * n)
+    return paths
+
+
+def write(path, text, ago=60):
+    pathlib.Path(path).write_text(text)
+    os.utime(path, ns=(0, time.time_ns() - int(ago * 10**9)))
+
+
+def look_at(files, key=('reader', '/data'), fault=lambda n: None):
+    """The values, and the positions that were looked at."""
+    looked = []
+
+    def look(n):
+        looked.append(n)
+        return fault(n) or Seen(sum(len(pathlib.Path(path).read_text()) for path in files[n]), [n, n])
+
+    return remembered.each(key, files, look, Seen, 'looking'), sorted(looked)
+
+
+def test_a_second_start_looks_at_nothing_and_at_what_has_changed(files):
+    values, looked = look_at(files)
+    assert looked == [0, 1, 2, 3] and [value.letters for value in values] == [1, 5, 9, 13]
+    assert look_at(files) == (values, []) and type(look_at(files)[0][2]) is Seen
+    write(files[2][1], 'longer than before')
+    again, looked = look_at(files)
+    assert looked == [2] and again[2].letters == 22 and again[3] == values[3]
+    write(files[1][0], 'ab', ago=50)  # The same size at another time.
+    assert look_at(files)[1] == [1]
+    assert look_at([files[3], files[0]])[1] == look_at(files)[1] == []
+
+
+def test_each_key_has_its_own_memory(files):
+    look_at(files)
+    assert look_at(files, ('reader', '/data', {'all': True}))[1] == [0, 1, 2, 3]
+    assert look_at(files)[1] == []
+
+
+def test_faults_and_files_that_have_just_changed_are_looked_at_again(files):
+    values, _ = look_at(files, fault=lambda n: 'damaged' if n == 1 else None)
+    assert values[1] == 'damaged'
+    assert look_at(files)[1] == [1] and look_at(files)[1] == []
+    write(files[3][0], 'new', ago=0)
+    assert look_at(files)[1] == [3] and look_at(files)[1] == [3]
+    os.remove(files[0][0])
+    assert look_at(files, fault=lambda n: 'gone' if n == 0 else None)[0][0] == 'gone'
+
+
+def test_an_interrupt_keeps_what_was_seen(files):
+    def interrupt(n):
+        if n == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        look_at(files, fault=interrupt)
+    assert set(look_at(files)[1]) == {2, 3}
+
+
+@pytest.mark.parametrize('content', [b'', b'{"a": 1}', b'["x", {"a": [[[1, 2]], [3]]}]', b'\xff', b'[' * 100_000])
+def test_a_damaged_memory_only_costs_time(files, cache, content):
+    values, _ = look_at(files)
+    (memory,) = cache.iterdir()
+    memory.write_bytes(content)
+    assert look_at(files) == (values, [0, 1, 2, 3])
+    assert look_at(files)[1] == []
+
+
+def test_a_memory_that_is_cut_off_or_of_other_code_is_not_used(files, cache, monkeypatch):
+    look_at(files)
+    (memory,) = cache.iterdir()
+    memory.write_bytes(memory.read_bytes()[:-3])
+    assert look_at(files)[1] == [0, 1, 2, 3]
+    monkeypatch.setattr(remembered, '_code', lambda: 'other')
+    assert look_at(files)[1] == [0, 1, 2, 3]
+
+
+def test_a_folder_that_cannot_be_written_only_costs_time(files, tmp_path, monkeypatch):
+    (tmp_path / 'cache').write_text('a file in the place of the folder')
+    assert look_at(files)[1] == look_at(files)[1] == [0, 1, 2, 3]
+    monkeypatch.delenv('XDG_CACHE_HOME')
+    monkeypatch.setenv('HOME', 'no folder')
+    assert look_at(files)[1] == look_at(files)[1] == [0, 1, 2, 3]
