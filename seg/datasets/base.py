@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from seg.datasets import findings
+from seg.datasets.findings import Finding
 from seg.errors import UserError, failed, shown, source_file
 from seg.masks import ragged
 from seg.structures import Annotations, ClassHistogram, DatasetInfo
@@ -100,12 +102,25 @@ class Dataset:
         """Name of an image, for messages and result files. It may contain slashes and has no ending."""
         raise _missing(self, 'image_name(index)', 'Every data set needs it')
 
+    def findings(self, full: bool) -> Iterable[Finding]:
+        """Checks the files, as far as the data set can. By default nothing is found.
+
+        Args:
+          full: whether every file is decoded (`--mode=check_data`). Otherwise as a run does before its first step:
+            structure, headers and sizes.
+
+        Returns:
+          All findings, in the order in which they should be read. The iteration may do the work.
+        """
+        return ()
+
     def verify(self) -> None:
-        """Checks the files before a run, as far as the data set can. By default nothing is checked.
+        """Checks the files before a run: refuses what `findings` says must be fixed, and logs its warnings.
 
         Raises:
           UserError: names the unusable files, their faults, and the remedy.
         """
+        findings.settle(self.findings(full=False))
 
     def class_histogram(self) -> ClassHistogram:
         """Pixels of each class, for losses with class weights; called only if such a loss needs it.
