@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from seg.datasets import orientation
 from seg.files import irregular
 
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
@@ -75,7 +76,7 @@ def parse_header(head: bytes) -> ImageHeader:
 
 
 def _parse_jpeg(head: bytes) -> ImageHeader:
-    position, orientation = 2, 1
+    position, turn = 2, 1
     while True:
         if position + 4 > len(head):
             raise EOFError
@@ -91,9 +92,9 @@ def _parse_jpeg(head: bytes) -> ImageHeader:
             if len(body) < 5:
                 raise EOFError
             height, width = struct.unpack('>HH', body[1:5])
-            return ImageHeader('jpeg', height, width, None, orientation)
-        if marker == 0xE1 and body.startswith(b'Exif\0\0'):
-            orientation = _exif_orientation(body[6:])
+            return ImageHeader('jpeg', height, width, None, turn)
+        if marker == 0xE1 and body.startswith(b'Exif\0\0') and turn == 1:
+            turn = _exif_orientation(body[6:])
         position += 2 + length
 
 
@@ -111,11 +112,12 @@ def _exif_orientation(tiff: bytes) -> int:
     return 1
 
 
-def decode_image(contents: tf.Tensor) -> tf.Tensor:
-    """Decodes a JPEG or PNG image as stored; an EXIF orientation is not applied.
+def decode_image(contents: tf.Tensor, upright: bool = False) -> tf.Tensor:
+    """Decodes a JPEG or PNG image, as stored or turned upright.
 
     Args:
       contents: scalar string, the bytes of the file.
+      upright: whether the EXIF orientation of a JPEG file is applied (one of a PNG file never is).
 
     Returns:
       uint8 [H, W, 3]; grey images are repeated over the channels, alpha is dropped.
@@ -123,12 +125,13 @@ def decode_image(contents: tf.Tensor) -> tf.Tensor:
     Raises:
       tf.errors.InvalidArgumentError: if the file is damaged or incomplete.
     """
-    image = tf.cond(
-        tf.io.is_jpeg(contents),
+
+    def jpeg():
         # The decoder's default DCT is fast, but its errors are a few grey levels.
-        lambda: tf.io.decode_jpeg(contents, channels=3, dct_method='INTEGER_ACCURATE'),
-        lambda: tf.io.decode_png(contents, channels=3),
-    )
+        image = tf.io.decode_jpeg(contents, channels=3, dct_method='INTEGER_ACCURATE')
+        return orientation.turned(image, orientation.of_jpeg(contents)) if upright else image
+
+    image = tf.cond(tf.io.is_jpeg(contents), jpeg, lambda: tf.io.decode_png(contents, channels=3))
     return tf.ensure_shape(image, [None, None, 3])
 
 
