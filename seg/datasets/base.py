@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from seg.datasets import findings
 from seg.datasets.findings import Finding
-from seg.errors import UserError, failed, shown, source_file
+from seg.errors import UserError, built_in, failed, shown, source_file
 from seg.masks import ragged
 from seg.structures import Annotations, ClassHistogram, DatasetInfo
 
@@ -188,7 +188,7 @@ class Dataset:
     def __instances(self):
         """`load` as a graph, as in the batches, with the image's size in place of the image."""
 
-        @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int64)], autograph=not built_in(self))
         def load(index):
             example = dict(self.load(index))
             return example | {'size': tf.shape(example.pop('image'))[:2]}

@@ -141,7 +141,6 @@ class Shapes(Dataset):
         """Pixels by class, counted over the first 200 scenes of the split."""
         return self._histogram
 
-    @tf.autograph.experimental.do_not_convert  # Nothing in it needs AutoGraph, which would take half of the tracing.
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Draws one example; `index` may be beyond `num_examples`."""
         image, label, owner, classes = self._draw(index)

@@ -33,6 +33,9 @@ def build(factories: Sequence[Factory], slot: str, target: str, **supplied: Any)
         augment = factory(**supplied)
         if not _takes_two(augment):
             raise factory.wrong(shown(augment), f'a function {_CALL}')
+        # AutoGraph takes half of the tracing, and no built-in augment needs it; but `other` may call a plugin's `load`.
+        if factory.entry.built_in and 'other' not in factory.entry.signature.parameters:
+            augment = tf.autograph.experimental.do_not_convert(augment)
         augments.append(_checked(_reporting(augment, factory), factory, FIELDS.get(target, {})))
     return augments
 

@@ -97,6 +97,7 @@ class ImageInputs:
         """A loaded example as a training row: augmented by a seed, int32 [2], and padded to a canvas."""
         return self._rows.packed(self._augmented(example, seed), canvas)
 
+    @tf.autograph.experimental.do_not_convert
     def fitted(self, example: Example, size: Size) -> Example:
         """Scales an example from `begin`, at its aspect ratio, to the largest size that fits into `size`."""
         before = tf.shape(example['image'], out_type=tf.int64)[:2]

@@ -33,13 +33,16 @@ class InstanceRows(Rows):
     def __init__(self, max_objects: int, mask_size: int):
         self._places, self._mask_size = max_objects, mask_size
 
+    @tf.autograph.experimental.do_not_convert
     def begin(self, example: Example) -> Example:
         return instances.begin(example, keras.config.floatx())
 
+    @tf.autograph.experimental.do_not_convert
     def follow(self, example: Example, before: tf.Tensor) -> Example:
         size = example['size']
         return instances.move(example, tf.cast(before, tf.float32) / tf.cast(size, tf.float32), tf.zeros([2]), size)
 
+    @tf.autograph.experimental.do_not_convert
     def packed(self, example: Example, canvas: Size) -> Example:
         """The largest instances come first."""
         boxes = example['boxes']
@@ -58,6 +61,7 @@ class InstanceRows(Rows):
             'left_out': tf.maximum(count - self._places, 0),
         }
 
+    @tf.autograph.experimental.do_not_convert
     def scored(self, example: Example, native_size: tf.Tensor, canvas: Size) -> Example:
         counted = ~example['is_crowd']
         return {

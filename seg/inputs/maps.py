@@ -26,6 +26,7 @@ class MapRows(Rows):
         self.target, self._key, self._fill = target, key, fill
         self.blank = {'image': PAD_PIXEL, key: fill, 'size': 1}
 
+    @tf.autograph.experimental.do_not_convert
     def begin(self, example: Example) -> Example:
         if self._key not in example:
             raise UserError(
@@ -42,14 +43,17 @@ class MapRows(Rows):
         image = tf.cast(example['image'], keras.config.floatx())
         return {'image': image, self._key: example[self._key], 'size': tf.shape(image)[:2]}
 
+    @tf.autograph.experimental.do_not_convert
     def follow(self, example: Example, before: tf.Tensor) -> Example:
         return example | {self._key: tf.image.resize(example[self._key][..., None], example['size'], 'nearest')[..., 0]}
 
+    @tf.autograph.experimental.do_not_convert
     def packed(self, example: Example, canvas: Size) -> Example:
         if example['image'].shape[:2] == canvas:
             return {key: example[key] for key in ('image', self._key, 'size')}
         return self.scored(example, example['size'], canvas)
 
+    @tf.autograph.experimental.do_not_convert
     def scored(self, example: Example, native_size: tf.Tensor, canvas: Size) -> Example:
         values, shape = example[self._key], tf.shape(example[self._key])
         padding = [[0, canvas[0] - shape[0]], [0, canvas[1] - shape[1]]]
