@@ -11,7 +11,8 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from seg.datasets import image_files
+from seg.datasets import findings, image_files
+from seg.datasets.findings import Finding
 from seg.errors import UserError, python_error, reason, shown
 
 SHOWN = 5  # Number of problems that one message names.
@@ -102,6 +103,30 @@ def damage(path: str, error: tf.errors.OpError, remedy: str) -> str:
     return f'{path}: the file is truncated or damaged ({reason(error)}). Download or create it again, or {remedy}.'
 
 
+def without_instances(where: str, crowds: int, images: Sequence[str] = ()) -> Finding:
+    """The finding that a split has no instance for training or for scores.
+
+    Args:
+      where: the split, for the message.
+      crowds: number of crowds.
+      images: names of all images.
+    """
+    found = (
+        f'all of its {crowds} instances are crowds (iscrowd is 1), which count neither in training nor in scores. CVAT '
+        'marks masks that were painted with its brush as crowds: set their iscrowd to 0 if each is one instance'
+        if crowds
+        else 'it has no instance. Are these the right annotations?'
+        ' Images without annotations can be predicted by --mode=predict --input'
+    )
+    return Finding(
+        kind='all_crowds' if crowds else 'no_instances',
+        severity=findings.FIX,
+        text=f'{where}: {found}.',
+        images=tuple(images),
+        count=max(1, len(images)),
+    )
+
+
 def need_instances(where: str, instances: int, crowds: int) -> None:
     """Refuses a split without an instance for training or for scores.
 
@@ -113,27 +138,39 @@ def need_instances(where: str, instances: int, crowds: int) -> None:
     Raises:
       UserError: if there is no instance.
     """
-    if instances:
-        return
-    found = (
-        f'all of its {crowds} instances are crowds (iscrowd is 1), which count neither in training nor in scores. CVAT '
-        'marks masks that were painted with its brush as crowds: set their iscrowd to 0 if each is one instance'
-        if crowds
-        else 'it has no instance. Are these the right annotations?'
-        ' Images without annotations can be predicted by --mode=predict --input'
-    )
-    raise UserError(f'{where}: {found}.')
+    if not instances:
+        findings.settle([without_instances(where, crowds)])
+
+
+def turned(where: str, names: Sequence[str], headers: Sequence[Any], part: str, upright: bool) -> list[Finding]:
+    """The finding that some images have an EXIF orientation; none if it is applied.
+
+    Args:
+      where: the split, for the message.
+      names: names of all images.
+      headers: for each image a record with `orientation`.
+      part: the data set's gin key, for the remedy.
+      upright: whether orientations are applied.
+    """
+    found = [name for name, header in zip(names, headers, strict=True) if header.orientation != 1]
+    if upright or not found:
+        return []
+    return [
+        Finding(
+            kind='exif_orientation',
+            severity=findings.WARN,
+            text=f'{where}: {len(found)} images, such as {found[0]}, have an EXIF orientation, which is not applied; '
+            'labels must fit the images as stored.',
+            remedy=f"If they were drawn on upright images, set {part}.orientation = 'apply'.",
+            images=tuple(found),
+            count=len(found),
+        )
+    ]
 
 
 def warn_of_turned(where: str, names: Sequence[str], headers: Sequence[image_files.ImageHeader]) -> None:
     """Warns of images with an EXIF orientation."""
-    turned = [name for name, header in zip(names, headers, strict=True) if header.orientation != 1]
-    if turned:
-        logging.warning(
-            '%s: %d images, such as %s, have an EXIF orientation, which is not applied; labels must fit the '
-            'images as stored.',
-            *(where, len(turned), turned[0]),
-        )
+    findings.settle(turned(where, names, headers, where.partition(',')[0], upright=False))
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])

@@ -42,7 +42,7 @@ def class_map(
     data_names: Sequence[str],
     classes: Sequence[str] | None = None,
     merge: Mapping[str, str] | None = None,
-    void: Sequence[str] = (),
+    void: Sequence[str] | None = None,
 ) -> ClassMap:
     """Applies `void`, then `merge`, then `classes` to the names in the files.
 
@@ -64,7 +64,7 @@ def class_map(
             f"{part}.merge = {shown(merge)}: expected a dict, such as {{'truck': 'car'}}: name in the files, class."
         )
     merge = dict(merge or {})
-    void = _names(f'{part}.void', void)
+    void = _names(f'{part}.void', () if void is None else void)
     for name in void:
         _known(f'{part}.void', name, data_names)
         if name in merge:
@@ -100,17 +100,21 @@ def class_map(
     return ClassMap(tuple(after), ids, origins)
 
 
-def ignored_values(part: str, values: Sequence[int]) -> tuple[int, ...]:
-    """Returns the setting `ignore_values`: label values that belong to no class.
+def ignored_values(part: str, values: Sequence[int] | None, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """Returns the setting `ignore_values`: label values that belong to no class; the default if it is None.
 
     Raises:
-      UserError: if it is not a tuple or list of whole numbers from 0 on.
+      UserError: if it is not a tuple or list of whole numbers of 16 bits (negative ones occur in arrays).
     """
+    if values is None:
+        return default
     if not isinstance(values, tuple | list):
         raise UserError(
             f'{part}.ignore_values = {shown(values)}: expected a tuple of label values, such as (254, 255).'
         )
-    return tuple(check_whole(f'{part}.ignore_values[{i}]', value, 0, 65535) for i, value in enumerate(values))
+    return tuple(
+        check_whole(f'{part}.ignore_values[{i}]', value, -(2**15), 2**16 - 1) for i, value in enumerate(values)
+    )
 
 
 def _own(data_names: Sequence[str], merged: Sequence[str | None]) -> set[str]:

@@ -15,12 +15,12 @@ _NO_SEGMENTS = [*(0xC0 + i for i in range(16) if i not in (4, 8, 12)), 0xD9, 0xD
 
 
 def check(part: str, value: Any) -> bool:
-    """Whether the setting of the data set `part`, such as 'datasets.coco', is 'apply'.
+    """Whether the setting of the data set `part`, such as 'datasets.coco', is 'apply'. None means 'ignore'.
 
     Raises:
       UserError: if it is neither 'apply' nor 'ignore'.
     """
-    if value not in (IGNORE, APPLY):
+    if value not in (None, IGNORE, APPLY):
         raise UserError(
             f'{part}.orientation = {shown(value)}: expected {IGNORE!r} (images as stored) or {APPLY!r} (images turned '
             'upright as their EXIF orientation says; labels must fit the turned images).'

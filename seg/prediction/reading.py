@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import warnings
 from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageOps
 
-# No other formats: Pillow passes EPS files to another program, which is unsafe for images of unknown origin.
-_FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')
+from seg.datasets import pillow_files
 
 
 class ImageError(Exception):
@@ -39,7 +37,7 @@ def read_size(path: str) -> tuple[int, int]:
     Raises:
       ImageError: if the header cannot be read.
     """
-    with _reasons(path), _opened(path) as image:
+    with _reasons(path), pillow_files.opened(path) as image:
         return image.height, image.width
 
 
@@ -58,29 +56,11 @@ def read_image(path: str) -> np.ndarray:
     Raises:
       ImageError: if the file cannot be read, is damaged or truncated, or has too many pixels.
     """
-    with _reasons(path), _opened(path) as image:
+    with _reasons(path), pillow_files.opened(path) as image:
         image.load()
         with contextlib.suppress(Exception):  # Damaged EXIF data is ignored.
             ImageOps.exif_transpose(image, in_place=True)
-        return _rgb(image)
-
-
-def _opened(path: str) -> Image.Image:
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ImageError('it is not a regular file')
-    if os.path.getsize(path) == 0:
-        raise ImageError('the file is empty')
-    Image.init()
-    return Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
-
-
-def _rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PNG'):
-        grey = ((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if image.mode in ('I', 'F'):
-        raise ImageError('its 32-bit values have no known range; save it with 8 or 16 bits')
-    return np.array(image if image.mode == 'RGB' else image.convert('RGB'))
+        return pillow_files.rgb(image)
 
 
 @contextlib.contextmanager
@@ -90,6 +70,8 @@ def _reasons(path: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
+    except pillow_files.Refused as refused:
+        raise ImageError(str(refused)) from None
     except FileNotFoundError:
         raise ImageError('the file does not exist (any more)') from None
     except PermissionError:

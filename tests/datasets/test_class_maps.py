@@ -73,7 +73,7 @@ def test_wrong_settings(settings, slot, value):
 
 def test_ignored_values():
     assert ignored_values('datasets.mine', [0, 254]) == (0, 254)
-    for values, slot in ((255, 'ignore_values = 255'), ((-1,), 'ignore_values[0]'), ((1.5,), 'ignore_values[0]')):
+    for values, slot in ((255, 'ignore_values = 255'), ((2**16,), 'ignore_values[0]'), ((1.5,), 'ignore_values[0]')):
         with pytest.raises(UserError, match='datasets.mine') as caught:
             ignored_values('datasets.mine', values)
         assert slot in str(caught.value)

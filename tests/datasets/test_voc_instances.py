@@ -160,3 +160,19 @@ def test_maps_without_an_object(folder):
     for n in range(2):
         Image.fromarray(np.zeros(SIZE, np.uint8)).save(folder / f'SegmentationObject/img{n}.png')
     refused("voc_layout, split 'train' of .*it has no instance", folder)
+
+
+def test_void_instances_are_crowds_of_every_class(folder):
+    dataset = voc_layout(data_dir=str(folder), target='instances', void=['cat'])
+    dataset.verify()
+    assert dataset.info.class_names == ('dog',) and dataset.info.original_ids == (2,)
+    truth = dataset.annotations(0)
+    assert truth.classes.tolist() == [0, 0, 0] and truth.is_crowd.tolist() == [False, True, True]
+    two = voc_layout(data_dir=str(folder), target='instances', merge={'cat': 'pet', 'dog': 'pet'})
+    assert two.annotations(0).classes.tolist() == [0, 0, 0] and not two.annotations(0).is_crowd.any()
+    (folder / 'class_names.txt').write_text('ground\ncat\ndog\nrat\n')
+    copies = voc_layout(data_dir=str(folder), target='instances', void=['cat']).annotations(0)
+    assert sorted(zip(copies.classes.tolist(), copies.area.tolist(), copies.is_crowd.tolist(), strict=True)) == [
+        (0, 29, True), (0, 36, False), (0, 40, True), (1, 29, True), (1, 40, True),
+    ]  # fmt: skip
+    refused(r'all of its 3 instances .* datasets\.voc_layout\.classes', folder, classes=['rat'])

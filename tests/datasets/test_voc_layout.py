@@ -371,3 +371,37 @@ def test_broken_class_names(folder, contents, message):
 
 def test_kinds_of_labels(folder):
     refused("target 'panoptic'", data_dir=folder, target='panoptic')
+
+
+def test_classes_are_merged_reordered_and_ignored(folder):
+    settings = {'data_dir': str(folder), 'merge': {'car': 'road'}, 'classes': ['road', 'sky']}
+    dataset = voc_layout(**settings)
+    dataset.verify()
+    info = dataset.info
+    assert (info.class_names, info.original_ids, info.colors) == (('road', 'sky'), (1, 0), ((128, 0, 0), (0, 0, 0)))
+    stored = np.array(Image.open(folder / 'SegmentationClass/img2.png'))
+    expected = np.array([1, 0, 0] + [9] * 252 + [255])[stored]
+    np.testing.assert_array_equal(dataset.load(tf.constant(2, tf.int64))['label'], expected)
+    labels = [np.array(Image.open(folder / f'SegmentationClass/img{n}.png')) for n in range(5)]
+    road = sum(((label == 1) | (label == 2)).sum() for label in labels)
+    assert dataset.class_histogram().pixels.tolist() == [road, sum((label == 0).sum() for label in labels)]
+    void = voc_layout(data_dir=str(folder), void=['car'], ignore_values=(255, 0))
+    np.testing.assert_array_equal(
+        void.load(tf.constant(2, tf.int64))['label'], np.array([255, 1, 255] + [9] * 252 + [255])[stored]
+    )
+    refused("voc_layout.merge.'cra'", data_dir=folder, merge={'cra': 'road'})
+    refused(r'ignore_values = 255', data_dir=folder, ignore_values=255)
+
+
+def test_orientation_is_applied_on_request(folder):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    smooth(30, 40).save(folder / 'JPEGImages/img0.jpg', exif=turned)
+    save_label(folder / 'SegmentationClass/img0.png', np.eye(40, 30))
+    refused("set datasets.voc_layout.orientation = 'apply'", data_dir=folder)
+    dataset = voc_layout(data_dir=str(folder), orientation='apply')
+    dataset.verify()
+    assert dataset.load(tf.constant(0, tf.int64))['image'].shape == (40, 30, 3) and dataset.info.max_size == (40, 48)
+    save_label(folder / 'SegmentationClass/img0.png', np.eye(30, 40))
+    refused("set datasets.voc_layout.orientation = 'ignore'", data_dir=folder, orientation='apply')
+    refused("voc_layout.orientation = 'yes'", data_dir=folder, orientation='yes')
