@@ -45,6 +45,7 @@ LAYERS = {
     "prediction": BASE + ["run", "drawing", "masks", "datasets", "engine", "executor"],
     "tasks": BASE + ["registry", "drawing", "masks", "inputs", "prediction"] + PARTS,
     "report": ["errors", "files", "structures", "run", "drawing", "datasets"],
+    "inspection": BASE + ["run", "checks", "drawing", "masks", "datasets", "executor", "report"],
 }
 
 # These build a run, and may import everything above.

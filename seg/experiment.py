@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from seg import checks, config, registry
-from seg.datasets import contract, overlap
+from seg.datasets import contract, findings, overlap
 from seg.datasets.base import Dataset
 from seg.datasets.described import Described
 from seg.engine.base import Engine
 from seg.engine.optimizer_step import OptimizerStep
+from seg.errors import UserError
 from seg.executor.executor import Executor
 from seg.executor.run_config import RunConfig
 from seg.run import dataset_info
@@ -33,6 +35,8 @@ class Needs:
       eval_data: whether the evaluation data are read.
       fresh: whether an earlier run in model_dir is ignored.
       described: whether data sets without files will do (`seg.datasets.described`).
+      inspected: whether the data sets are built to be checked: they are not verified, and one that cannot be read is
+        None, with its error in `Experiment.unreadable`. If none can be read, nothing else is built.
       select: function from the training data to the part in use, such as the first images; None for all.
       run_changes: values of `RunConfig` that the mode sets.
     """
@@ -42,6 +46,7 @@ class Needs:
     eval_data: bool = False
     fresh: bool = False
     described: bool = False
+    inspected: bool = False
     select: Callable[[Dataset], Dataset] | None = None
     run_changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -54,7 +59,9 @@ class Experiment:
       run_config: length, batch sizes and periods.
       train_data: the training data; None if the mode does not need them.
       eval_data: the evaluation data; None if the mode does not need them.
+      unreadable: errors of data sets that cannot be read, by setting; only if they are inspected.
       info: facts about the training data, for the task.
+      target: what the task learns from.
       task: the task.
       optimizer: the Keras optimizer; None if the mode does not train.
       init: the weights that a new run starts from.
@@ -85,13 +92,21 @@ class Experiment:
         self._eval_factory = registry.datasets.check(eval_data, 'experiment.eval_data')
         for factory in (self._train_factory, self._eval_factory):
             factory.expect_target(self._task_factory.entry.target)
+        self.target = self._task_factory.entry.target
         self._full_train_data: Dataset | None = None
+        self.unreadable: dict[str, UserError] = {}
         self._read_data()
-        self.info = self._read_info()
         self.class_histogram: ClassHistogram | None = None
+        self.task = None
+        if needs.inspected and self.train_data is None and self.eval_data is None:
+            return
+        self.info = self._read_info()
         with engine.scope():
             self.task = self._task_factory.make(
-                Task, dataset_info=self.info, seed=self.run_config.seed, class_histogram=self._count_classes
+                Task,
+                dataset_info=self.info,
+                seed=self.run_config.seed,
+                class_histogram=self._equal_classes if needs.inspected else self._count_classes,
             )
             self.optimizer = self._build_optimizer(optimizer) if needs.trains else None
         if needs.trains:
@@ -119,16 +134,31 @@ class Experiment:
     def _read_data(self) -> None:
         """Reads and verifies the data sets."""
         needs = self._needs
-        self.train_data = self._read_train_data() if needs.train_data else None
-        self.eval_data = self._eval_factory(**self._supplied()) if needs.eval_data else None
+        self.train_data = self._read(self._train_factory, self._read_train_data) if needs.train_data else None
+        read_eval_data = lambda: self._eval_factory(**self._supplied())  # noqa: E731
+        self.eval_data = self._read(self._eval_factory, read_eval_data) if needs.eval_data else None
+        if needs.inspected:
+            return
         for dataset, factory in ((self.train_data, self._train_factory), (self.eval_data, self._eval_factory)):
             if dataset is not None and not (needs.described and isinstance(dataset, Described)):
                 slot = f'{factory.slot}: {factory.entry.reference} ({factory.entry.place})'
-                contract.verify(dataset, self._task_factory.entry.target, slot)
+                contract.verify(dataset, self.target, slot)
         if self.train_data is not None and self.eval_data is not None:
-            overlap.warn_of_shared(self.train_data, self.eval_data)
+            findings.settle(overlap.shared(self.train_data, self.eval_data))
         if self.train_data is not None and needs.select is not None:
             self.train_data = needs.select(self.train_data)
+
+    def _read(self, factory: registry.Factory, read: Callable[[], Dataset]) -> Dataset | None:
+        """Reads a data set; one that is inspected with the facts about it, and its error is kept."""
+        if not self._needs.inspected:
+            return read()
+        try:
+            dataset = read()
+            _ = dataset.info
+        except UserError as error:
+            self.unreadable[factory.slot] = error
+            return None
+        return dataset
 
     def _read_train_data(self) -> Dataset:
         """Returns all of the training data; the data set is made once."""
@@ -138,9 +168,11 @@ class Experiment:
 
     def _supplied(self) -> dict[str, Any]:
         """The arguments that are supplied to data sets."""
-        return {'seed': self.run_config.seed, 'target': self._task_factory.entry.target}
+        return {'seed': self.run_config.seed, 'target': self.target}
 
     def _read_info(self) -> DatasetInfo:
+        if self._needs.inspected:
+            return (self.train_data or self.eval_data).info
         info = dataset_info.read(self.folder) if self.train_data is None else self.train_data.info
         if self.eval_data is not None:
             checks.same_classes(info, self.eval_data.info)
@@ -153,6 +185,11 @@ class Experiment:
         if self.class_histogram is None:
             self.class_histogram = self._read_train_data().class_histogram()
         return self.class_histogram
+
+    def _equal_classes(self) -> ClassHistogram:
+        """Equal numbers for a task that is built and not trained."""
+        ones = np.ones(self.info.num_classes, np.int64)
+        return ClassHistogram(ones, ones)
 
     def _build_optimizer(self, optimizer: Any) -> keras.optimizers.Optimizer:
         run = self.run_config

@@ -16,6 +16,24 @@ SYMBOLIC_SIDE = 256
 RECORD_KEYS = ('kind', 'step', 'examples', 'seconds', 'split', 'weights', 'details')
 
 
+class DataLimits(NamedTuple):
+    """What the settings of a task allow of its data, for `--mode=check_data`.
+
+    Attributes:
+      instances: by setting, the largest number of instances of an image that it leaves room for.
+      instances_of_class: the same for the instances of one class.
+      anchor_sizes: sides of the square anchors in pixels, the smallest first; empty for a task without anchors.
+      eval_size: (height, width) that images are scaled to fit in evaluation; None for their own size.
+      stride: pixels of an image per cell of the coarsest map: a smaller image has no cell of its own.
+    """
+
+    instances: Mapping[str, int] = {}
+    instances_of_class: Mapping[str, int] = {}
+    anchor_sizes: Sequence[float] = ()
+    eval_size: tuple[int, int] | None = None
+    stride: int = 32
+
+
 class LossTerm(NamedTuple):
     """One loss, per image and un-normalised.
 

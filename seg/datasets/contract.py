@@ -94,6 +94,11 @@ def verify(dataset: Any, target: str, slot: str) -> None:
             'data set from it; docs/plugins_data.md has an example.'
         )
     dataset.verify()
+    check_first(dataset, target, slot)
+
+
+def check_first(dataset: Dataset, target: str, slot: str) -> None:
+    """Loads the first examples of a data set and compares them with the contract; arguments and errors as `verify`."""
     info = dataset.info
     _check_info(info, target, slot)
     failures = []

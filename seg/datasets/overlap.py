@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from seg.datasets import checking
 from seg.datasets.base import Dataset
+from seg.datasets.findings import WARN, Finding
 
 
-def warn_of_shared(train: Dataset, evaluation: Dataset) -> None:
-    """Warns of training images that are also evaluation images.
+def shared(train: Dataset, evaluation: Dataset) -> Iterator[Finding]:
+    """Yields the finding that training images are also evaluation images.
 
     Images are the same if their files have the same bytes (`image_path`), or, in data sets without files, if their
     names and their pixels are equal.
@@ -25,10 +26,15 @@ def warn_of_shared(train: Dataset, evaluation: Dataset) -> None:
     has_files = None not in (train.image_path(0), evaluation.image_path(0))
     same = (_same_files if has_files else _same_images)(train, evaluation)
     if same:
-        logging.warning(
-            '%d of the %d images of %s are also in %s, such as %s. Scores on training images do not show how well new '
-            'images are segmented. Put each image into one of the two only.',
-            *(len(same), evaluation.info.num_examples, evaluation.info.name, train.info.name, checking.first_of(same)),
+        yield Finding(
+            kind='shared_image',
+            severity=WARN,
+            text=f'{len(same)} of the {evaluation.info.num_examples} images of {evaluation.info.name} are also in '
+            f'{train.info.name}, such as {checking.first_of(same)}.',
+            remedy='Scores on training images do not show how well new images are segmented. Put each image into one '
+            'of the two only.',
+            images=tuple(same),
+            count=len(same),
         )
 
 

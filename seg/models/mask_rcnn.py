@@ -188,6 +188,15 @@ class MaskRCNN(keras.Model):
         scale, octaves = self.rpn.anchor_settings['scale'], self.rpn.anchor_settings['octaves']
         return [scale * stride * 2 ** (o / octaves) for stride in self.strides.values() for o in range(octaves)]
 
+    @property
+    def instance_limits(self) -> dict[str, int]:
+        """Largest number of instances of an image that each setting leaves room for."""
+        return {
+            'heads.rpn.train_proposals': self.rpn.train_limits.proposals,
+            'heads.rpn.eval_proposals': self.rpn.eval_limits.proposals,
+            'heads.box.max_detections': self.box_heads[-1].detector.max_detections,
+        }
+
     def call(self, batch: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Detects instances.
 

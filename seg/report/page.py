@@ -86,7 +86,7 @@ def render(run: RunFiles) -> str:
         notes.append(f'Older evaluations in eval/ that are not shown: {len(evaluations) - len(shown)}.')
     notes += [f'{e.label}: evaluated with {", ".join(e.settings)}.' for e in shown if e.settings]
     settings = ((folder.operative_config, run.operative_config), (folder.config, run.config))
-    style, script = (_asset(name) for name in ('page.css', 'page.js'))
+    style, script = (asset(name) for name in ('page.css', 'page.js'))
     return environment.get_template('page.html').render(
         title=about.title(run),
         status=about.status(run),
@@ -123,6 +123,7 @@ def _ranked_by(evaluations: list[Evaluation]) -> str:
     return 'mIoU' if any('miou' in evaluation.metrics for evaluation in evaluations) else 'score'
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The content of a file of this folder, such as the style of the pages."""
     with open(os.path.join(_FOLDER, name), encoding='utf-8') as file:
         return file.read()

@@ -28,6 +28,9 @@ class RunFolder:
       results: the scores at the end.
       error_log: tracebacks of bugs.
       report: the page that `--mode=report` writes.
+      data_check: what `--mode=check_data` found.
+      data_check_page: the same as a page.
+      examples_page: the page that `--mode=show_data` writes.
       lock: held by the process that trains here.
       train: folder of the training's event files.
       eval: folder of the evaluations' event files, scores and details.
@@ -46,6 +49,9 @@ class RunFolder:
         self.results = self._path('results.json')
         self.error_log = self._path('error.log')
         self.report = self._path('report.html')
+        self.data_check = self._path('check_data.json')
+        self.data_check_page = self._path('check_data.html')
+        self.examples_page = self._path('show_data.html')
         self.lock = self._path('.lock')
         self.train = self._path('train')
         self.eval = self._path('eval')
@@ -120,6 +126,7 @@ class RunFolder:
         paths = {
             *(self.config, self.operative_config, self.run, self.dataset_info, self.model_info, self.metrics),
             *(self.results, self.error_log, self.report, self.train, self.eval, self.best, self._predictions),
+            *(self.data_check, self.data_check_page, self.examples_page),
         }
         patterns = [glob.escape(path) for path in paths] + [os.path.join(glob.escape(self.path), 'ckpt-*')]
         removed = {path for pattern in patterns for end in ('', '.tmp-*') for path in glob.glob(pattern + end)}

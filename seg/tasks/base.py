@@ -16,7 +16,7 @@ import numpy as np
 
 from seg.errors import UserError, shown
 from seg.metrics.base import Metric
-from seg.structures import Annotations, DatasetInfo, Input, LossTerm
+from seg.structures import Annotations, DataLimits, DatasetInfo, Input, LossTerm
 
 if TYPE_CHECKING:
     from seg.inputs.images import ImageInputs
@@ -136,6 +136,10 @@ class Task:
     def canvas(self, max_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) that images of at most `max_size` are padded to in evaluation and prediction."""
         return self.inputs.canvas(max_size)
+
+    def data_limits(self) -> DataLimits:
+        """What the settings allow of the data, for `--mode=check_data`; by default nothing is limited."""
+        return DataLimits()
 
     # ---- Evaluation --------------------------------------------------------------------------------------------------
 

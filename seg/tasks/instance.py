@@ -15,12 +15,13 @@ from seg.drawing.palette import instance_palette
 from seg.errors import UserError, shown
 from seg.masks import paste
 from seg.metrics.base import RowMetric
+from seg.metrics.coco_ap import CocoAP
 from seg.number_checks import check_counts
 from seg.ops.boxes import iou
 from seg.prediction.instances import InstanceOutputs
 from seg.prediction.settings import PredictSettings
 from seg.registry import models, tasks
-from seg.structures import Annotations, DatasetInfo, LossTerm
+from seg.structures import Annotations, DataLimits, DatasetInfo, LossTerm
 from seg.tasks.base import Batch, Task
 from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics
 from seg.tasks.traced import traced
@@ -72,7 +73,7 @@ class Instance(Task):
         if eval_size is not None and (len(eval_size) != 2 or min(eval_size) < 1):
             raise UserError(f'tasks.instance.eval_size = {eval_size!r}: expected (height, width) in pixels, or None.')
         self._max_objects, self._mask_size = max_objects, mask_size
-        self._fits_canvas = eval_size is not None
+        self._eval_size = None if eval_size is None else tuple(eval_size)
         num_classes = dataset_info.num_classes
         self._model = models.build(model, 'tasks.instance.model', num_classes=num_classes)
         supplied = {'num_classes': num_classes, 'ignore_label': dataset_info.ignore_label}
@@ -92,7 +93,7 @@ class Instance(Task):
                 seed=seed,
                 stride=self._model.output_stride,
                 train_stride=self._model.output_stride,
-                eval_size=None if eval_size is None else tuple(eval_size),
+                eval_size=self._eval_size,
                 mixes=True,
                 check_size=self._check_statistics,
             )
@@ -149,6 +150,17 @@ class Instance(Task):
         right = ops.minimum(_count(ops.any(pairs, 2)), _count(ops.any(pairs, 1)))
         both = _count(certain) + _count(present)
         return ops.where(both > 0, 2 * right / ops.maximum(both, 1), float('nan'))
+
+    def data_limits(self) -> DataLimits:
+        model = self._model
+        detections = [metric.max_detections for metric in self.metrics() if isinstance(metric, CocoAP)]
+        return DataLimits(
+            instances={'tasks.instance.max_objects': self._max_objects, **getattr(model, 'instance_limits', {})},
+            instances_of_class={'metrics.coco_ap.max_detections': min(detections)} if detections else {},
+            anchor_sizes=getattr(model, 'anchor_sizes', ()),
+            eval_size=self._eval_size,
+            stride=model.output_stride,
+        )
 
     # ---- Checks ------------------------------------------------------------------------------------------------------
 
@@ -280,7 +292,7 @@ class Instance(Task):
                     f'{flag} is for class maps, and this run detects instances: each has a score in detections.json, '
                     'and a large image is always scaled down, because windows would cut instances. Remove it.'
                 )
-        return InstanceOutputs(folder, info, self._colors, settings, self._fits_canvas)
+        return InstanceOutputs(folder, info, self._colors, settings, self._eval_size is not None)
 
 
 def _count(flags: Any) -> Any:

@@ -19,7 +19,7 @@ from seg.ops.sizes import rounded
 from seg.prediction.class_maps import ClassMaps
 from seg.prediction.settings import PredictSettings
 from seg.registry import models, tasks
-from seg.structures import PAD_PIXEL, ClassHistogram, DatasetInfo, LossTerm
+from seg.structures import PAD_PIXEL, ClassHistogram, DataLimits, DatasetInfo, LossTerm
 from seg.tasks.base import Batch, Task
 from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics
 from seg.tasks.traced import traced
@@ -103,6 +103,9 @@ class Semantic(Task):
     @property
     def model(self) -> keras.Model:
         return self._model
+
+    def data_limits(self) -> DataLimits:
+        return DataLimits(stride=self._model.output_stride)
 
     # ---- On the device -----------------------------------------------------------------------------------------------
 

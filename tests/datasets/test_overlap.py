@@ -1,6 +1,6 @@
 """Images that are in the training data and in the evaluation data."""
 
-from seg.datasets import overlap
+from seg.datasets import findings, overlap
 from tests.datasets.small import LabelMaps
 
 
@@ -12,10 +12,10 @@ def test_images_that_are_in_both(caplog):
             return super().load(index + 9)
 
     with caplog.at_level('WARNING'):
-        overlap.warn_of_shared(LabelMaps(), Others())
+        findings.settle(overlap.shared(LabelMaps(), Others()))
     assert not caplog.records
     with caplog.at_level('WARNING'):
-        overlap.warn_of_shared(LabelMaps(), LabelMaps())
+        findings.settle(overlap.shared(LabelMaps(), LabelMaps()))
     assert '5 of the 5 images of mine/train are also in mine/train' in caplog.text and "'image 0'" in caplog.text
 
 
@@ -31,9 +31,9 @@ def test_files_that_are_learnt_and_scored(tmp_path, caplog):
         for n in range(5):
             (tmp_path / folder / f'{n}').write_text(f'{n}{folder}')
     with caplog.at_level('WARNING'):
-        overlap.warn_of_shared(Files(folder='a'), Files(folder='b'))
+        findings.settle(overlap.shared(Files(folder='a'), Files(folder='b')))
     assert not caplog.records
     (tmp_path / 'b' / '3').write_text('1a')
     with caplog.at_level('WARNING'):
-        overlap.warn_of_shared(Files(folder='a'), Files(folder='b'))
+        findings.settle(overlap.shared(Files(folder='a'), Files(folder='b')))
     assert '1 of the 5 images' in caplog.text and "such as 'image 3'" in caplog.text

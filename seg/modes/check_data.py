@@ -1,0 +1,83 @@
+"""`--mode=check_data`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any
+
+from absl import flags, logging
+
+from seg.errors import UserError
+from seg.modes.base import ExperimentMode, Flag
+from seg.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from seg.experiment import Needs
+
+_OUTPUT = Flag(
+    'output',
+    flags.DEFINE_string,
+    None,
+    'Folder to write check_data.html and check_data.json to. Default: model_dir.',
+)
+
+
+class CheckData(ExperimentMode):
+    """Decodes all training and evaluation data, and writes a page about what is wrong with them."""
+
+    name = 'check_data'
+    aliases = ('check', 'inspect', 'verify', 'check_dataset')
+    flags = (_OUTPUT,)
+    needs_train_data = True
+    needs_eval_data = True
+
+    def needs(self) -> Needs:
+        return dataclasses.replace(super().needs(), inspected=True)
+
+    def idle_bindings(self, needs: Needs) -> list[str]:
+        return super().idle_bindings(needs) if self.experiment.task else ['*']
+
+    def validate(self) -> str:
+        raise UserError(
+            f'--validate makes the quick checks of a training; --mode={self.name} makes all. Leave one out.'
+        )
+
+    def execute(self) -> dict[str, Any]:
+        from seg.inspection import check
+        from seg.structures import DataLimits
+
+        experiment, task = self.experiment, self.experiment.task
+        data = dict(experiment.unreadable)
+        for slot, dataset in (
+            ('experiment.train_data', experiment.train_data),
+            ('experiment.eval_data', experiment.eval_data),
+        ):
+            data |= {} if dataset is None else {slot: dataset}
+        limits, self_test = (task.data_limits(), task.self_test) if task else (DataLimits(), lambda dataset: None)
+        return self._told(check.check(data, experiment.target, limits, self_test))
+
+    def _told(self, checked) -> dict[str, Any]:
+        """Logs and writes what was found; returns the numbers of findings and the files."""
+        from seg.files import write_json, writing
+        from seg.inspection import check, page
+
+        folder = RunFolder(os.path.expanduser(self.call.flags['output'] or self.folder.path))
+        with writing(folder.path):
+            os.makedirs(folder.path, exist_ok=True)
+        check.tell(checked)
+        record = checked.record()
+        write_json(folder.data_check, record)
+        page.write(folder.data_check_page, checked)
+        logging.info('Page with overlays: %s', folder.data_check_page)
+        counts = {severity: record[severity] for severity in ('fix', 'warn', 'note')}
+        return counts | {'page': folder.data_check_page, 'report': folder.data_check}
+
+    @classmethod
+    def failure(cls, results: dict[str, Any] | None) -> str | None:
+        if not results or not results['fix']:
+            return None
+        return f'{results["fix"]} finding(s) must be fixed: see {results["page"]}.'
+
+
+MODE = CheckData
