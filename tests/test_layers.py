@@ -20,6 +20,7 @@ JAX = 'seg/engine/jax/'
 TENSORFLOW = (
     'seg/augments/',
     'seg/datasets/',
+    'seg/inspection/',
     'seg/engine/jax/devices.py',  # Hides the accelerators from it.
     'seg/engine/tensorflow/',
     'seg/inputs/',

@@ -321,7 +321,7 @@ def writer(task, folder, settings, probabilities=False, **more):
 
 
 def test_outputs_of_a_task(tmp_path):
-    made = writer(Instance, tmp_path, PredictSettings(), _fits_canvas=True)
+    made = writer(Instance, tmp_path, PredictSettings(), _eval_size=CANVAS)
     assert isinstance(made, InstanceOutputs) and made.plan(colored(10, 10, 0), CANVAS).scale == 6.4
     assert isinstance(writer(Semantic, tmp_path, PredictSettings(), True), ClassMaps)
 

@@ -138,7 +138,7 @@ def test_evaluation_batch(made):
 
 def test_evaluation_scales_images_to_fit(tmp_path):
     made = runs.build(tmp_path, 'tasks.instance.eval_size=(96, 150)', gin_files=(runs.INSTANCES,))
-    assert made.task._fits_canvas and made.task.canvas((64, 64)) == (96, 160)
+    assert made.task.data_limits().eval_size == (96, 150) and made.task.canvas((64, 64)) == (96, 160)
     (batch,) = read(made.task.evaluation_input(made.eval_data, 6))
     assert batch['image'].shape == (6, 96, 160, 3)
     np.testing.assert_array_equal(batch['size'], [[96, 96]] * 6)
