@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from seg.datasets import checking
-from seg.errors import UserError, reason, shown
-from seg.files import irregular
+from seg.datasets.label_maps import class_names
+from seg.errors import UserError
 
-IGNORE_LABEL = 255
 VOC_CLASS_NAMES = tuple(
     'background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
     'pottedplant sheep sofa train tvmonitor'.split()
@@ -43,20 +41,6 @@ def find_root(data_dir: str, needed: Sequence[str]) -> str:
     )
 
 
-def _read_lines(path: str) -> list[str]:
-    if kind := irregular(path):
-        raise UserError(f'{path!r} is {kind}, expected a text file in UTF-8.')
-    try:
-        with tf.io.gfile.GFile(path, 'rb') as file:
-            return [line.strip() for line in re.split('\r\n|\n|\r', file.read().decode('utf-8-sig'))]
-    except tf.errors.OpError as error:
-        raise UserError(f'{path!r} cannot be read: {reason(error)}.') from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f'{path}: expected a text file in UTF-8; byte {error.start} is not. Save it as UTF-8.'
-        ) from None
-
-
 def read_split(root: str, split: str) -> list[str]:
     """Names in all lists of the split, each name once.
 
@@ -70,7 +54,7 @@ def read_split(root: str, split: str) -> list[str]:
             splits = [name[: -len('.txt')] for name in checking.listed(folder) if name.endswith('.txt')]
             there = f'{folder} lists {checking.first_of(splits)}' if splits else f'{folder} holds no .txt file'
             raise UserError(f'datasets.voc_layout.split = {split!r}: there is no {path}. {there}.')
-        names = [line for line in _read_lines(path) if line]
+        names = [line for line in class_names.read_lines(path) if line]
         if not names:
             raise UserError(
                 f'datasets.voc_layout.split = {split!r}: {path} is empty. Expected one name per line, without ending.'
@@ -86,21 +70,4 @@ def read_class_names(root: str) -> tuple[str, ...]:
       UserError: if the file of names is empty, names a class twice or has an empty line.
     """
     path = posixpath.join(root, NAMES)
-    if not tf.io.gfile.exists(path):
-        return VOC_CLASS_NAMES
-    names = _read_lines(path)
-    while names and not names[-1]:
-        names.pop()
-    twice = sorted({name for name in names if names.count(name) > 1})
-    fault = None
-    if not names:
-        fault = 'is empty'
-    elif '' in names:
-        fault = f'has an empty line {names.index("") + 1}, which would shift all later ids'
-    elif twice:
-        fault = f'names {shown(twice[0])} twice'
-    elif len(names) > IGNORE_LABEL:
-        fault = f'has {len(names)} names; the id {IGNORE_LABEL} means ignored, so there may be at most {IGNORE_LABEL}'
-    if fault:
-        raise UserError(f'{path} {fault}. Expected one class name per line, id 0 first.')
-    return tuple(names)
+    return class_names.read(path) if tf.io.gfile.exists(path) else VOC_CLASS_NAMES

@@ -23,7 +23,7 @@ from seg.errors import UserError, reason
 from seg.files import irregular
 
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.bmp', '.gif')
-LABEL_ENDINGS = ('.png', '.tif', '.tiff', '.bmp', '.gif', '.npy', '.jpg', '.jpeg')  # JPEG, to refuse it.
+LABEL_ENDINGS = ('.png', '.tif', '.tiff', '.bmp', '.npy', '.jpg', '.jpeg')  # JPEG, to refuse it.
 NATIVE = ('jpeg', 'png')
 # Kinds of label files: PNG of one channel; PNG of grey and alpha; PNG of colours; what Python reads.
 SAMPLES, GREY_ALPHA, COLORS, ARRAY = range(4)
@@ -153,7 +153,7 @@ def _grey_of_colors(codes: Any) -> Any:
 def _grey(path: tf.Tensor) -> tf.Tensor:
     """Grey samples of a PNG with alpha, of 8 or 16 bits."""
     contents = tf.io.read_file(path)
-    samples = tf.io.decode_png(contents, channels=2, dtype=tf.uint16)[..., 0]
+    samples = tf.io.decode_png(contents, channels=4, dtype=tf.uint16)[..., 0]
     bits = tf.cast(image_files.label_bits(contents), tf.uint16)
     return tf.cast(tf.bitwise.right_shift(samples, tf.constant(16, tf.uint16) - bits), tf.int32)
 

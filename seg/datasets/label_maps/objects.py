@@ -111,6 +111,8 @@ class InstanceMaps(LabelMaps):
         numbers = self._decode_map(index, paths, 1 if label_paths else 0, by_color=False)
         numbers = tf.where(numbers >= 0, numbers, 0)
         if not label_paths:
+            for value in self._legend.ignored:
+                numbers = tf.where(numbers == value, 0, numbers)
             return None, numbers
         label = self._legend.lookup(self._decode_map(index, label_paths, 0, self._legend.by_color))
         fits = tf.reduce_all(tf.shape(label) == tf.shape(numbers))

@@ -1,0 +1,276 @@
+"""Images and label maps in two folders of any names."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import posixpath
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from seg.datasets import orientation as orientations
+from seg.datasets import splits
+from seg.datasets.base import unsupported
+from seg.datasets.described import Described
+from seg.datasets.label_maps import class_names as names_files
+from seg.datasets.label_maps import legends_of_folders as legends
+from seg.datasets.label_maps import matching, other_layouts
+from seg.datasets.label_maps.decoding import IMAGE_ENDINGS, LABEL_ENDINGS
+from seg.datasets.label_maps.objects import InstanceMaps, one_class
+from seg.datasets.label_maps.semantic import Files, LabelMaps
+from seg.errors import UserError, shown
+from seg.registry import datasets
+from seg.structures import DatasetInfo
+
+_PART = 'datasets.folders'
+_LARGEST = (512, 512)  # Of `--topology` without data, in pixels.
+_SHOWN = 5
+# Folders with these names divide the images.
+_SPLIT_FOLDERS = frozenset('train training val valid validation test testing trainval'.split())
+
+
+@datasets.register('folders', free=('data_dir',))
+def folders(
+    *,
+    data_dir: str | None,
+    images: str | None = None,
+    labels: str | None = None,
+    instances: str | None = None,
+    split: str = 'train',
+    lists: str | None = None,
+    fractions: Mapping[str, float] | None = None,
+    groups: str | None = None,
+    split_seed: int = 0,
+    class_names: Sequence[str] | str | None = None,
+    values: Sequence[int] | None = None,
+    colors: Mapping[str, Any] | str | None = None,
+    target: str = 'label_map',
+    verify: bool = True,
+    orientation: str = 'ignore',
+    classes: Sequence[str] | None = None,
+    merge: Mapping[str, str] | None = None,
+    void: Sequence[str] | None = None,
+    ignore_values: Sequence[int] | None = None,
+) -> LabelMaps | InstanceMaps | Described:
+    """Images and their label maps in folders of any names.
+
+    Images and labels belong together by their names: equal without the ending, or with a beginning or an end without
+    digits that is the same for all (`a.jpg` and `a_mask.png`). `images` and `labels` may be globs; then what the
+    wildcards stand for must be equal: `*.jpg` and `*_mask.png`.
+
+    Images are JPEG and PNG; also WebP, TIFF, BMP and GIF (the first one of several), which Pillow decodes. Of 16 bits
+    the 8 highest count; alpha is dropped, CMYK becomes RGB. Labels hold a class id for each pixel: PNG of 1 to 16 bits,
+    greyscale (alpha is dropped) or palette (indices count), or RGB with three equal channels; also TIFF, BMP and arrays
+    [height, width] in `.npy` files. With `colors` they hold colours. JPEG is refused for labels, because it
+    changes them.
+
+    Images are divided into splits by the first of these that is set or found: `lists`; `fractions`; `{split}` in
+    `images`; subfolders named train, val, … ; else 80 % are 'train' and 20 % are 'val'.
+
+    Args:
+      data_dir: the folder that the other paths are relative to. None, for `--topology` only: two classes, no files.
+      images: folder of the images, with all subfolders, or a glob. `{split}` stands for the name of the split.
+      labels: likewise of the label maps. For the target 'instances' they give the class of each instance; without them
+        all instances are of one class.
+      instances: likewise of the instance maps, for the target 'instances': the number of each pixel's instance (8 or 16
+        bits), 0 is the background. With `labels`, 255 is ignored in maps of 8 bits.
+      split: 'train', 'val', …; several are joined by '+'.
+      lists: text file with the names of a split, one per line, such as 'lists/{split}.txt'.
+      fractions: fraction of the images in each split, such as {'train': 0.7, 'val': 0.2, 'test': 0.1}. The division is
+        pseudo-random, by the names, and the same on every machine.
+      groups: regular expression: images stay together if it finds the same text in their names, or in the parentheses,
+        such as r'^(.*)_\\d+$' for frames of videos.
+      split_seed: another number gives another division.
+      class_names: names, or a text file with one per line. None: the file `class_names.txt` in `data_dir`; without it,
+        the classes are the values 0 to k that occur in the labels of all splits without a gap.
+      values: the label value of each class, such as (0, 255). None: 0, 1, 2, …; or 0 and 255 if there are two classes
+        and no label holds anything else.
+      colors: labels are colours: a dict from class names to '#rrggbb', or a table: lines `name = #rrggbb`, or CSV rows
+        name, r, g, b. It names the classes.
+      target: supplied; 'label_map' or 'instances' (with `labels`, the first class is the background).
+      verify: whether `verify()` decodes every file. Otherwise it reads headers only: sizes and file types.
+      orientation: 'ignore', or 'apply': images are turned upright by their EXIF orientation; labels must fit then.
+      classes: a subset of the classes, in the wanted order; the others are void.
+      merge: {name of a class in the files: name of the class that it belongs to}.
+      void: names of classes that are ignored; instances of them are crowds, which count nowhere.
+      ignore_values: label values that are ignored. None: 255, unless it is the value of a class.
+
+    Raises:
+      UserError: if a folder or file is missing, names do not fit together, or a setting is out of its range.
+    """
+    if target not in ('label_map', 'instances'):
+        raise unsupported(_PART, target, ['label_map', 'instances'])
+    upright = orientations.check(_PART, orientation)
+    if data_dir is None:
+        refusal = f'{_PART}.data_dir = None: expected the folder that holds images and labels.'
+        return Described(DatasetInfo(f'folders/{split}', ('class 0', 'class 1'), 1, _LARGEST), target, refusal)
+    if not isinstance(data_dir, (str, os.PathLike)) or not str(data_dir):
+        raise UserError(f'{_PART}.data_dir = {shown(data_dir)}: expected the path of a folder.')
+    root = os.path.expanduser(str(data_dir))
+    _check_folders(root, images, labels, instances, target)
+    places = {'labels': labels, 'instances': instances if target == 'instances' else None}
+    places = {setting: where for setting, where in places.items() if where is not None}
+    found = _find(root, images, places, split, lists, fractions, groups, split_seed)
+    origin = class_names
+    if isinstance(class_names, str):
+        origin = os.path.join(root, os.path.expanduser(class_names))
+        class_names = names_files.read(origin)
+    elif class_names is None and colors is None and os.path.exists(os.path.join(root, 'class_names.txt')):
+        origin = os.path.join(root, 'class_names.txt')
+        class_names = names_files.read(origin)
+    else:
+        origin = f'{_PART}.class_names'
+    meaning = legends.make(
+        legends.Settings(
+            part=_PART,
+            target=target,
+            class_names=class_names,
+            origin=origin,
+            values=values,
+            colors=colors,
+            colors_file=os.path.join(root, os.path.expanduser(colors)) if isinstance(colors, str) else None,
+            classes=classes,
+            merge=merge,
+            void=void,
+            ignore_values=ignore_values,
+        ),
+        root,
+        found.all_labels,
+    )
+    files = Files(
+        part=_PART,
+        split=split,
+        root=root,
+        names=found.names,
+        images=found.images,
+        labels=found.labels.get('labels', ()),
+        numbers=found.labels.get('instances', ()),
+        drop='remove it',
+        add_names=meaning.remedy,
+    )
+    shared = {'decode_all': verify, 'upright': upright, 'counted': meaning.counted, 'remarks': meaning.remarks}
+    if target == 'label_map':
+        return LabelMaps(files, meaning.legend, meaning.classes, **shared)
+    return InstanceMaps(files, meaning.legend, meaning.classes, class_of=None if labels else one_class, **shared)
+
+
+@dataclasses.dataclass
+class _Found:
+    """The files of a split: `names`, `images`, and `labels` by setting; `all_labels` are those of all splits."""
+
+    names: list[str] = dataclasses.field(default_factory=list)
+    images: list[str] = dataclasses.field(default_factory=list)
+    labels: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    all_labels: list[str] = dataclasses.field(default_factory=list)
+
+
+def _check_folders(root: str, images: Any, labels: Any, instances: Any, target: str) -> None:
+    if not os.path.isdir(root):
+        raise UserError(f'{_PART}.data_dir = {root!r}: there is no such folder.')
+    needed = {
+        'images': images,
+        ('labels' if target == 'label_map' else 'instances'): instances if target != 'label_map' else labels,
+    }
+    for setting, where in {**needed, 'labels': labels, 'instances': instances}.items():
+        if (setting in needed or where is not None) and (not isinstance(where, str) or not where):
+            raise UserError(
+                f'{_PART}.{setting} = {shown(where)}: expected a folder or a glob, relative to data_dir = {root!r}. '
+                f'{other_layouts.described(root)}'
+            )
+    if '{split}' in f'{labels}{instances}' and '{split}' not in images:
+        raise UserError(f'{_PART}.images = {images!r}: expected {{split}} in it, as in the folder of the labels.')
+
+
+def _find(root, images, places, split, lists, fractions, groups, split_seed) -> _Found:
+    found = _Found()
+    if lists is not None and fractions is not None:
+        raise UserError(
+            f'{_PART}.lists = {shown(lists)} and {_PART}.fractions = {shown(fractions)}: expected one of them.'
+        )
+    by_place = '{split}' in images
+    if by_place and fractions is not None:
+        raise UserError(
+            f'{_PART}.fractions = {shown(fractions)}: {_PART}.images = {images!r} divides the images already. Expected '
+            'one of the two.'
+        )
+    for part in splits.parts(f'{_PART}.split', split) if by_place else ['']:
+        try:
+            pictures = matching.find(f'{_PART}.images', root, images.replace('{split}', part), IMAGE_ENDINGS)
+        except UserError as error:
+            raise UserError(f'{error} {other_layouts.described(root)}'.strip()) from None
+        maps = {
+            setting: matching.find(f'{_PART}.{setting}', root, where.replace('{split}', part), LABEL_ENDINGS)
+            for setting, where in places.items()
+        }
+        names = sorted(pictures)
+        if not by_place:
+            names = [names[n] for n in _members(root, names, split, lists, fractions, groups, split_seed)]
+        for setting, files in maps.items():
+            # Images and labels may be in one folder.
+            files = {name: path for name, path in files.items() if pictures.get(name) != path}
+            found.labels.setdefault(setting, []).extend(
+                _paired(setting, places[setting], pictures, files, names, found)
+            )
+        found.names += [posixpath.join(part, name) if by_place else name for name in names]
+        found.images += [pictures[name] for name in names]
+    if by_place and 'labels' in places:
+        everywhere = places['labels'].replace('{split}', '*')
+        found.all_labels = sorted(matching.find(f'{_PART}.labels', root, everywhere, LABEL_ENDINGS).values())
+    return found
+
+
+def _paired(setting: str, where: str, pictures, files, names, found: _Found) -> list[str]:
+    """The label of each named image."""
+    pairs, rule = matching.pair(pictures, files)
+    slot = f'{_PART}.{setting}'
+    missing = [name for name in names if name not in pairs]
+    if missing:
+        more = ', …' if len(missing) > _SHOWN else ''
+        raise UserError(
+            f'{slot} = {where!r}: {len(missing)} of {len(names)} images have no file there, such as '
+            f'{", ".join(shown(name) for name in missing[:_SHOWN])}{more}. '
+            + (f'The others follow the rule: {rule}. ' if rule else '')
+            + f'There are names such as {", ".join(map(shown, sorted(files)[:3]))}. Add the files; or move images '
+            'without them elsewhere, or list the others (lists); or use globs whose wildcards stand for the same text: '
+            "'images/*.jpg' and 'masks/*_mask.png'."
+        )
+    if rule:
+        logging.info('%s: labels are found by their names: %s.', slot, rule)
+    if unused := len(files) - len(set(pairs.values())):
+        logging.warning('%s = %r: %d of %d files there belong to no image.', slot, where, unused, len(files))
+    if setting == 'labels':
+        found.all_labels = sorted(set(pairs.values()))
+    return [pairs[name] for name in names]
+
+
+def _members(root, names, split, lists, fractions, groups, split_seed) -> list[int]:
+    """Positions of the names that belong to the split."""
+    slot = f'{_PART}.split'
+    wanted = splits.parts(slot, split)
+    if lists is not None:
+        if not isinstance(lists, str) or '{split}' not in lists:
+            raise UserError(
+                f"{_PART}.lists = {shown(lists)}: expected a path with {{split}} in it, such as 'lists/{{split}}.txt'."
+            )
+        members = []
+        for part in wanted:
+            path = os.path.join(root, os.path.expanduser(lists.replace('{split}', part)))
+            members += splits.by_list(f'{_PART}.lists', path, names_files.read_lines(path), names)
+        return list(dict.fromkeys(members))
+    steps = {step for name in names for step in posixpath.dirname(name).split('/')}
+    if fractions is None and (steps & _SPLIT_FOLDERS or all(part in steps for part in wanted)):
+        members = []
+        for part in wanted:
+            inside = splits.by_folder(names, part)
+            if not inside:
+                there = sorted(steps & _SPLIT_FOLDERS)
+                raise UserError(
+                    f'{slot} = {shown(split)}: no image is in a folder {part!r}. The images are divided by folders: '
+                    f'{", ".join(map(repr, there))}. Set split to one of them; or set {_PART}.fractions or '
+                    f'{_PART}.lists.'
+                )
+            members += inside
+        return sorted(set(members))
+    return splits.by_fraction(_PART, names, split, fractions or splits.FRACTIONS, groups, split_seed)
