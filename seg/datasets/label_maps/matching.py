@@ -126,8 +126,9 @@ def pair(images: Mapping[str, str], labels: Mapping[str, str]) -> tuple[dict[str
     rules = {('', '', '', '')}
     for name in sorted(images)[:3] if images.keys() - labels.keys() else ():
         for core in _cores(posixpath.basename(name)):
-            near = [other for other in labels if core in posixpath.basename(other)][:_TRIED]
-            rules |= {rule for other in near if (rule := _rule(name, other, core))}
+            near = [other for other in labels if core in posixpath.basename(other)]
+            near.sort(key=lambda other: -len(os.path.commonprefix([name, other])))
+            rules |= {rule for other in near[:_TRIED] if (rule := _rule(name, other, core))}
     best: dict[str, str] = {}
     text = ''
     for rule in sorted(rules, key=lambda rule: (sum(map(len, rule)), rule)):

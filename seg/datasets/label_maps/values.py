@@ -132,7 +132,9 @@ def unknown_values(path: str, item: Counts, total: Counts, legend: Legend, place
     number, unknown = len(legend.names), sorted(total.unknown)
     found = [f'{legend.shown_value(value)} ({pixels} pixels)' for value, pixels in sorted(item.unknown.items())]
     remedy = f'Change the labels, or add names for the missing classes {place}'
-    if legend.by_color:
+    if not place:
+        remedy = 'Change the labels'
+    elif legend.by_color:
         remedy = f'Change the labels, or add these colours {place}'
     elif not legend.counts_up:
         remedy = f'Change the labels, or add these values {place}'
