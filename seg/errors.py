@@ -19,8 +19,10 @@ class UserError(Exception):
     """A mistake that the user can correct: one readable message, no traceback.
 
     The message names the place (slot, flag, file and line, image), the value, what was expected and what to do next.
-    `seg_main` prints it and exits with status 2. Any other exception is a bug of seg.
+    `seg_main` prints it and exits with `status`. Any other exception is a bug of seg.
     """
+
+    status = 2
 
     # These keep the message of an error raised in a layer or a traced function: otherwise Keras would add the layer's
     # arguments, and AutoGraph would raise another exception.
@@ -43,6 +45,12 @@ class UnsavedError(UserError):
     def __init__(self, message: str, results: dict[str, Any]):
         super().__init__(message)
         self.results = results
+
+
+class LostProcessError(UserError):
+    """Another process of the run was lost: nothing is wrong here, and the same command goes on."""
+
+    status = 75  # EX_TEMPFAIL of sysexits.h.
 
 
 def shown(value: Any, length: int = 60) -> str:

@@ -77,9 +77,9 @@ def main(argv: Sequence[str]) -> int:
       argv: program name and flags.
 
     Returns:
-      The exit status: 0; 2 for a mistake of the user; 1 for a bug in seg, or if some images could not be predicted;
-      130 after Ctrl-C. After SIGTERM 0 for a training, which continues when it is started again, and 143 for other
-      modes.
+      The exit status: 0; 2 for a mistake of the user; 75 if another process of the run was lost; 1 for a bug in seg,
+      or if some images could not be predicted; 130 after Ctrl-C. After SIGTERM 0 for a training, which continues when
+      it is started again, and 143 for other modes.
     """
     values = parser()
     try:
@@ -106,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(error.results, indent=2))
         return _tell(str(error))
     except UserError as error:
-        return _tell(str(error))
+        return _tell(str(error), error.status)
     except KeyboardInterrupt:
         return _tell('Interrupted.', 130)
     except BrokenPipeError:  # The reader of a pipe, such as `head`, has seen enough.

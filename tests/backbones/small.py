@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import keras
 
+from seg.backbones import resnet
 from seg.layers.conv import AlignedConv2D
 from seg.layers.norm import NormFactory
 from seg.layers.pixel_norm import PixelNorm
@@ -37,3 +38,18 @@ def small(*, output_stride: int, norm: NormFactory, channels: int = 8) -> keras.
         dilation *= 2 if step == 1 else 1  # This convolution still reads the finer grid.
         outputs[f'c{stage}'] = x
     return keras.Model(image, outputs, name='small')
+
+
+@backbones.register('small_bottlenecks')
+def small_bottlenecks(*, output_stride: int, norm: NormFactory, width: float = 0.125) -> keras.Model:
+    """A ResNet of one bottleneck block in each stage.
+
+    Args:
+      output_stride: 8, 16 or 32, stride of c5.
+      norm: maker of the normalisation layers.
+      width: multiplies all channels.
+
+    Returns:
+      A model from [B, H, W, 3] RGB float 0..255 to maps c1 (stride 2), c2 (4), c3, c4, c5.
+    """
+    return resnet._resnet('resnet50', (1, 1, 1, 1), 'torchvision', output_stride, norm, None, 'conv7', width)

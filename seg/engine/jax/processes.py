@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from seg.errors import UserError, reason
+from seg.errors import LostProcessError, UserError, reason
 
 _TO_START = 300  # Seconds in which all processes of a run must have started.
 _TO_MISS = 30  # Seconds without a sign of life after which a process counts as lost: JAX then ends the others.
@@ -138,14 +138,14 @@ def loss_told(count: int) -> Iterator[None]:
       count: their number.
 
     Raises:
-      UserError: if one of them is lost.
+      LostProcessError: if one of them is lost.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if count == 1 or 'RESOURCE_EXHAUSTED' in str(error):
             raise
-        raise UserError(
+        raise LostProcessError(
             f'Another process of this run has ended, or the network to it has failed: {_first_line(error)} Its own '
             'output may give the reason. Start the same command again in all processes: it resumes from the last '
             'checkpoint.'

@@ -113,7 +113,7 @@ def test_all_stop_at_one_step(run):
 def test_a_lost_process_ends_the_others(run):
     _, found = run
     statuses, told = found['killed']
-    assert statuses == [2, -signal.SIGKILL], told[0][-3000:]
+    assert statuses == [75, -signal.SIGKILL], told[0][-3000:]
     assert f'Continuing from step {found["step"]}' in told[0]
     assert told[0].splitlines()[-1].startswith('seg_main: Another process of this run has ended')
 
