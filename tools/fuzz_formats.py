@@ -175,7 +175,7 @@ def _h5(folder: pathlib.Path) -> Format:
 def _coco(folder: pathlib.Path) -> Format:
     from pycocotools import mask as coco_mask
 
-    from seg.datasets import coco_json
+    from seg.datasets.instances import coco_json
     from seg.errors import UserError
 
     images = [{'id': i, 'file_name': f'{i}.png', 'height': 24, 'width': 32} for i in range(3)]

@@ -127,21 +127,6 @@ def without_instances(where: str, crowds: int, images: Sequence[str] = ()) -> Fi
     )
 
 
-def need_instances(where: str, instances: int, crowds: int) -> None:
-    """Refuses a split without an instance for training or for scores.
-
-    Args:
-      where: the split, for the message.
-      instances: number of instances that are not crowds.
-      crowds: number of crowds.
-
-    Raises:
-      UserError: if there is no instance.
-    """
-    if not instances:
-        findings.settle([without_instances(where, crowds)])
-
-
 def turned(where: str, names: Sequence[str], headers: Sequence[Any], part: str, upright: bool) -> list[Finding]:
     """The finding that some images have an EXIF orientation; none if it is applied.
 
@@ -166,11 +151,6 @@ def turned(where: str, names: Sequence[str], headers: Sequence[Any], part: str, 
             count=len(found),
         )
     ]
-
-
-def warn_of_turned(where: str, names: Sequence[str], headers: Sequence[image_files.ImageHeader]) -> None:
-    """Warns of images with an EXIF orientation."""
-    findings.settle(turned(where, names, headers, where.partition(',')[0], upright=False))
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])

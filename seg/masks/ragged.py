@@ -85,6 +85,27 @@ def union(masks: tf.RaggedTensor, size: tf.Tensor) -> tf.Tensor:
     return tf.transpose(tf.reshape(covers > 0, [width, height]))
 
 
+def painted(masks: tf.RaggedTensor, labels: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """A label map of masks, of which later ones lie above earlier ones.
+
+    Args:
+      masks: int32 [N, (ends)], runs in the image.
+      labels: int32 [N], the label of each mask.
+      height: height of the image, scalar int32.
+      width: width of the image.
+
+    Returns:
+      int32 [H, W]; 0 where there is no mask.
+    """
+    starts, lengths = masks.values[0::2], masks.values[1::2] - masks.values[0::2]
+    owner = tf.cast(masks.value_rowids()[0::2], tf.int32)
+    before = tf.cumsum(lengths, exclusive=True)
+    pixels = tf.range(tf.reduce_sum(lengths)) + tf.repeat(starts - before, lengths)
+    above = tf.math.unsorted_segment_max(tf.repeat(owner + 1, lengths), pixels, height * width)
+    label = tf.gather(tf.concat([[0], labels], axis=0), tf.maximum(above, 0))
+    return tf.transpose(tf.reshape(label, [width, height]))
+
+
 def annotations(example: Mapping[str, Any], height: int, width: int) -> Annotations:
     """Annotations for metrics, from the tensors of an example.
 

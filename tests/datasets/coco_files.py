@@ -63,6 +63,18 @@ def write(folder, data, name='annotations/instances_train.json'):
     (folder / name).write_text(data if isinstance(data, str) else json.dumps(data))
 
 
+def decoded(encoded):
+    """A mask in COCO's form as bool [H, W]."""
+    return coco_mask.decode(encoded).astype(bool)
+
+
+def verified(folder, **settings):
+    """The data set, which has logged its warnings."""
+    dataset = coco(data_dir=str(folder), **settings)
+    dataset.verify()
+    return dataset
+
+
 def refused(message, folder, data=None, **settings):
     """Writes the file, builds, verifies, and returns the text of the error."""
     if data is not None:

@@ -16,7 +16,7 @@ from seg.datasets.coco import coco
 from seg.drawing.palette import instance_palette
 from seg.errors import UserError
 from tests.datasets import coco_files
-from tests.datasets.coco_files import SIZES, SQUARE, annotation, contents, refused, runs, write
+from tests.datasets.coco_files import SIZES, SQUARE, annotation, contents, refused, runs, verified, write
 
 folder = coco_files.folder
 
@@ -99,10 +99,11 @@ def test_other_places(folder, tmp_path_factory):
     found = coco(data_dir=str(folder), images=str(other / 'photos'), annotations='mine.json', split='x')
     found.verify()
     assert found.info.name == 'coco/x' and found.info.num_examples == 3
-    message = refused(r"coco.split = 'train': there is no .*instances_train\.json", folder)
-    assert 'coco.annotations' in message and 'mine.json' in message
     refused(r"coco.annotations = 'no.json': there is no .*JSON files in .*mine\.json", folder, annotations='no.json')
     refused(r"coco.images = 'photos': looked .* at photos in ", folder, images='photos', annotations='mine.json')
+    write(folder, contents(), 'other.json')
+    message = refused(r"coco.split = 'train': there is no .*instances_train\.json", folder)
+    assert 'coco.annotations' in message and 'mine.json' in message
     (folder / 'images').mkdir()
     (other / 'photos').rename(folder / 'images/train')
     assert coco(data_dir=str(folder), annotations='mine.json').info.num_examples == 3
@@ -113,7 +114,7 @@ def test_missing_folder_and_splits(folder):
     refused(r"coco.split = 'val': .*Splits there: .train.\.", folder, split='val')
     with pytest.raises(UserError, match="coco.data_dir = ''"):
         coco(data_dir='')
-    refused("target 'label_map'", folder, target='label_map')
+    refused("target 'depth'", folder, target='depth')
 
 
 def test_files_that_are_not_coco(folder):
@@ -278,7 +279,7 @@ def test_objects_without_a_usable_mask_are_dropped_and_counted_in_one_line(folde
     data['annotations'][1:1] = [annotation(50 + n, 0, bad) for n, (bad, _) in enumerate(unusable())]
     write(folder, data)
     with caplog.at_level(logging.WARNING):
-        dataset = coco(data_dir=str(folder))
+        dataset = verified(folder)
     line, noted = [record.getMessage() for record in caplog.records]
     count = len(unusable())
     assert f'{count} of {count + 4} instances have no usable mask and are dropped: ' in line
@@ -327,7 +328,7 @@ def test_boxes_and_areas_come_from_the_mask_where_the_file_has_none(folder, capl
     del data['annotations'][0]['bbox'], data['annotations'][8]['area']
     write(folder, data)
     with caplog.at_level(logging.WARNING):
-        truth = coco(data_dir=str(folder)).annotations(0)
+        truth = verified(folder).annotations(0)
     (line,) = [record.getMessage() for record in caplog.records]
     assert '8 of 12 instances have no valid box; ' in line and ': 6 with no box, or an empty one, ' in line
     assert '1 with a box that does not overlap its mask' in line
@@ -350,6 +351,6 @@ def test_two_annotations_of_one_id_are_warned_of(folder, caplog):
     data['annotations'].append(copy.deepcopy(data['annotations'][0]))
     write(folder, data)
     with caplog.at_level(logging.WARNING):
-        dataset = coco(data_dir=str(folder))
+        dataset = verified(folder)
     assert re.search(r'1 annotations have the id of an earlier one, such as 0\.', caplog.text)
     assert len(dataset.annotations(0).classes) == 3

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 
 from seg.datasets.coco import coco
 from tests.datasets import coco_files
-from tests.datasets.coco_files import SQUARE, annotation, contents, refused, write
+from tests.datasets.coco_files import SQUARE, annotation, contents, refused, verified, write
 
 folder = coco_files.folder
 FILE = 'annotations/instances_train.json'
@@ -22,7 +22,7 @@ def truth(folder, segmentation, **more):
     data = contents()
     data['annotations'] = [annotation(0, 0, segmentation, **more), annotation(1, 0, [OTHER], bbox=[20, 20, 10, 8])]
     write(folder, data)
-    return coco(data_dir=str(folder)).annotations(0)
+    return verified(folder).annotations(0)
 
 
 # ---- Files of another kind -------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def test_ids_as_pandas_and_csv_write_them(folder, caplog):
         entry |= {'image_id': str(entry['image_id']), 'category_id': float(entry['category_id'])}
     write(folder, data)
     with caplog.at_level(logging.WARNING):
-        dataset = coco(data_dir=str(folder))
+        dataset = verified(folder)
     assert dataset.info == wanted.info and [type(i) for i in dataset.info.original_ids] == [int] * 3
     assert [dataset.image_id(n) for n in range(3)] == [100, 101, 102]
     for n in range(3):
@@ -121,7 +121,7 @@ def test_parent_categories_are_no_classes(folder, caplog):
         write(folder, data)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            assert coco(data_dir=str(folder)).info == wanted
+            assert verified(folder).info == wanted
         assert f'the categories {parent["name"]!r} are not used as classes' in caplog.text
         data['annotations'].append(annotation(9, 0, [SQUARE], 0))  # Now it is in use.
         write(folder, data)
@@ -228,7 +228,7 @@ HOSTILE = {
 
 PROGRAM = """
 import resource, sys, time
-from seg.datasets import coco_json
+from seg.datasets.instances import coco_json
 def used():
     return int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
 for path in sys.argv[1:]:

@@ -4,6 +4,7 @@ import logging
 import os
 import unicodedata
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -85,8 +86,10 @@ def test_where_the_images_are_is_told(folder):
     data = contents()
     for image in data['images']:
         image['file_name'] = 'train/' + image['file_name']
-    refused(f'3 of 3 images are not in .*/train: .*They are in {folder}: set datasets.coco.images to it', folder, data)
-    coco(data_dir=str(folder), images='.').verify()
+    write(folder, data)
+    assert coco(data_dir=str(folder)).image_name(0) == 'train/img0'  # Names relative to the data set's folder.
+    message = refused('3 of 3 images are not in .*/train: ', folder, data, images='train')
+    assert f'They are in {folder}: set datasets.coco.images to it' in message
 
 
 def test_an_image_that_is_listed_twice(folder):
@@ -129,3 +132,55 @@ def test_what_is_no_regular_file(folder):
     path.unlink()
     os.mkfifo(path)
     refused('instances_train.json. is a FIFO, expected a file', folder)
+
+
+def moved(folder, annotations, images):
+    """The files at other places, as other tools put them."""
+    (folder / 'annotations/instances_train.json').rename(folder / annotations)
+    (folder / images).parent.mkdir(exist_ok=True)
+    (folder / 'train').rename(folder / images)
+
+
+@pytest.mark.parametrize(
+    'annotations, images',
+    [
+        ('annotations/instances_default.json', 'images/default'),  # CVAT
+        ('result.json', 'images'),  # Label Studio
+        ('_annotations.coco.json', 'export'),  # Roboflow, not divided
+        ('labels.json', 'my photos'),
+    ],
+)
+def test_one_file_for_all_images_is_found_and_divided(folder, annotations, images):
+    whole = coco(data_dir=str(folder))
+    sizes = loads(whole)
+    moved(folder, annotations, images)
+    settings = {'data_dir': str(folder), 'fractions': {'train': 0.6, 'val': 0.4}}
+    train, val = (coco(split=split, **settings) for split in ('train', 'val'))
+    assert train.info.class_names == val.info.class_names == whole.info.class_names
+    assert (train.info.num_examples, val.info.num_examples) == (2, 1)
+    names = [dataset.image_name(n) for dataset in (train, val) for n in range(dataset.info.num_examples)]
+    assert sorted(names) == ['img0', 'img1', 'img2']
+    for dataset in (train, val):
+        for n in range(dataset.info.num_examples):
+            name = dataset.image_name(n)
+            index = int(name[-1])
+            assert dataset.image_id(n) == whole.image_id(index)
+            for part, wanted in zip(dataset.annotations(n), whole.annotations(index), strict=True):
+                assert np.array_equal(part, wanted)
+    assert loads(coco(split='train+val', **settings)) == sizes
+    refused("coco.split = 'test': .*Expected 'train' or 'val'", folder, split='test', fractions=settings['fractions'])
+
+
+def test_names_with_the_images_folder_as_label_studio_writes_them(folder):
+    data = contents()
+    for image in data['images']:
+        image['file_name'] = 'images/' + image['file_name']
+    write(folder, data)
+    moved(folder, 'result.json', 'images')
+    assert coco(data_dir=str(folder), split='train').image_name(0) == 'images/img0'
+
+
+def test_a_file_of_a_split_is_not_divided(folder):
+    (folder / 'val').mkdir()
+    refused("coco.split = 'val': .*Splits there: 'train'", folder, split='val')
+    assert coco(data_dir=str(folder), fractions={'train': 0.6, 'val': 0.4}).info.num_examples == 2

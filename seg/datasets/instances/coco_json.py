@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import collections
-from collections.abc import Iterable, Mapping
+import contextlib
+import gc
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
-from absl import logging
 
-from seg.datasets import checking, coco_masks
+from seg.datasets import checking
+from seg.datasets.findings import Finding
+from seg.datasets.instances import coco_references, collected
 from seg.errors import UserError, shown
 from seg.files import parse_json, read_bytes
 
@@ -22,8 +27,6 @@ _OTHER_FORMATS = {
     b'\x1f\x8b': 'a gzip file: unpack it',
     b'version https://git-lfs': "a pointer of Git LFS: download the file with 'git lfs pull'",
 }
-# The strings come from files that were converted from CSV and XML.
-_IS_CROWD = {0: False, 1: True, None: False, '0': False, '1': True, 'false': False, 'true': True, '': False}
 
 
 class Contents(NamedTuple):
@@ -36,6 +39,7 @@ class Contents(NamedTuple):
       class_names: names of the classes, by ascending category id.
       category_ids: the id of each class in the file.
       instances: all instances with a usable mask.
+      remarks: findings about the annotations.
     """
 
     image_ids: tuple[int | str, ...]
@@ -43,41 +47,159 @@ class Contents(NamedTuple):
     sizes: np.ndarray
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    instances: coco_masks.Instances
+    instances: collected.Instances
+    remarks: Sequence[Finding]
+
+
+class _File(msgspec.Struct, gc=False):
+    """An annotation file whose content is not parsed yet."""
+
+    images: msgspec.Raw
+    annotations: list[msgspec.Raw]
+    categories: msgspec.Raw
 
 
 def read(path: str) -> Contents:
     """Reads an annotation file.
 
-    Instances without a usable mask are dropped; the log counts them by reason, and names the first five.
+    A file in the ordinary form, with numbers for ids, is read piece by piece in the types that it should have, which
+    takes a third of the time. Any other file is parsed as a whole and checked value by value.
+
+    Instances without a usable mask are dropped.
 
     Raises:
       UserError: if the file is truncated, of another kind, or inconsistent: two images with one id, instances of
         unknown images or classes, …
     """
-    data = _load(path)
-    index_of, file_names, sizes = _images(path, data['images'])
-    annotations = data['annotations']
-    names, category_ids = _classes(path, data.get('categories'), annotations)
-    class_of = {category: number for number, category in enumerate(category_ids)}
-    image_of, classes, is_crowd = _references(path, annotations, index_of, class_of)
+    with _without_collection():
+        return _read(path)
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Switches Python's search for cycles off: it would look at millions of lists again and again, and find none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _read(path: str) -> Contents:
+    content, remarks = read_bytes(path), []
+    found = _read_ordinary(path, content, remarks) or _read_any(path, content, remarks)
+    del content  # Large; what is read piece by piece holds it as long as it is needed.
+    index_of, file_names, sizes, names, category_ids, references, chunks = found
+    del found
 
     def title(number):
-        return f'{_title(annotations[number], number)} of {shown(file_names[image_of[number]])}'
+        name = coco_references.title(references.ids[number], number)
+        return f'{name} of {shown(file_names[references.image_of[number]])}'
 
-    instances = coco_masks.read(path, annotations, image_of, classes, is_crowd, sizes, title)
-    return Contents(tuple(index_of), file_names, sizes, names, category_ids, instances)
+    instances = collected.collect(path, chunks, *references[1:], sizes, title, remarks)
+    return Contents(tuple(index_of), file_names, sizes, names, category_ids, instances, remarks)
 
 
-def _load(path: str) -> dict[str, Any]:
-    content = read_bytes(path)
+def _read_any(path: str, content: bytes, remarks: list[Finding]) -> tuple:
+    """Reads a file of any form; returns images, classes, references and chunks of annotations."""
+    data = _load(path, content)
+    annotations = data['annotations']
+    index_of, file_names, sizes = _images(path, data['images'])
+    used = {coco_references.identity(annotation.get('category_id')) for annotation in annotations} - {None}
+    names, category_ids = _classes(path, data.get('categories'), used, remarks)
+    class_of = {category: number for number, category in enumerate(category_ids)}
+    references = coco_references.find(path, annotations, index_of, class_of, remarks)
+
+    def chunks() -> Iterator[tuple[np.ndarray, list]]:
+        for numbers in collected.in_pieces(len(annotations)):
+            yield numbers, [annotations[number] for number in numbers]
+            for number in numbers:
+                annotations[number] = None  # To free its values.
+
+    return index_of, file_names, sizes, names, category_ids, references, chunks()
+
+
+def _read_ordinary(path: str, content: bytes, remarks: list[Finding]) -> tuple | None:
+    """Does the same as `_read_any` for a file in the ordinary form; returns None for any other one."""
     try:
-        data = parse_json(content)
+        if not content.isascii():
+            for _ in codecs.iterdecode(_slices(content), 'utf-8'):
+                pass
+        file = msgspec.json.decode(content, type=_File)
+        images, categories = (parse_json(bytes(part)) for part in (file.images, file.categories))
+        spans = _spans(content, file.annotations)
+        count = len(file.annotations)
+        del file
+        references = coco_references.of_typed(b'[%b]' % content[slice(*span)] for span in spans)
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError):
+        return None
+    if not _are_objects(images) or not categories or not _are_objects(categories):
+        return None
+    ids, image_ids, given_classes, crowds = references
+    if not np.isin(crowds, [0, 1]).all():
+        return None
+    index_of, file_names, sizes = _images(path, images)
+    told: list[Finding] = []
+    names, category_ids = _classes(path, categories, set(np.unique(given_classes).tolist()), told)
+    image_of = coco_references.positions(index_of, image_ids)
+    class_of = {category: number for number, category in enumerate(category_ids)}
+    classes = coco_references.positions(class_of, given_classes)
+    if image_of is None or classes is None:
+        return None
+    repeated = ids[np.sort(np.argsort(ids, kind='stable')[1:][np.diff(np.sort(ids)) == 0])]
+    remarks += told + coco_references.repeated_ids(path, collections.Counter(repeated.tolist()))
+
+    def chunks() -> Iterator[tuple[np.ndarray, list]]:
+        for numbers, span in zip(collected.in_pieces(count), spans, strict=True):
+            joined = b'[%b]' % content[slice(*span)]
+            try:
+                yield numbers, _SHAPES.decode(joined)
+            except msgspec.MsgspecError:
+                yield numbers, _parsed(path, joined)
+
+    found = coco_references.References(memoryview(ids), image_of, classes.astype(np.int32), crowds == 1)
+    return index_of, file_names, sizes, names, category_ids, found, chunks()
+
+
+_SLICE = 2**24
+_SHAPES = msgspec.json.Decoder(list[collected.Shape])
+
+
+def _slices(content: bytes) -> Iterator[bytes]:
+    return (content[start : start + _SLICE] for start in range(0, len(content), _SLICE))
+
+
+def _spans(content: bytes, raws: Sequence[msgspec.Raw]) -> list[tuple[int, int]]:
+    """Start and stop of pieces of the list of annotations in the file: they take less memory than `raws`."""
+
+    def place(view):
+        return np.frombuffer(view, np.uint8).__array_interface__['data'][0]
+
+    spans = []
+    for numbers in collected.in_pieces(len(raws)):
+        first, last = raws[numbers[0]], raws[numbers[-1]]
+        spans.append((place(first) - place(content), place(last) - place(content) + len(last)))
+    return spans
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+
+
+def _parsed(path: str, content: bytes) -> Any:
+    try:
+        return parse_json(content)
     except ValueError as error:
         other = next((name for begin, name in _OTHER_FORMATS.items() if content.startswith(begin)), None)
         if other:
             raise UserError(f'{path} is not JSON but {other}.') from None
         raise UserError(f'{path} is not a complete JSON file: {error}. Download or create it again.') from None
+
+
+def _load(path: str, content: bytes) -> dict[str, Any]:
+    data = _parsed(path, content)
     if isinstance(data, list):
         raise UserError(
             f"{path} is a list, like COCO's result files. Expected annotations: an object with the lists images, "
@@ -104,35 +226,6 @@ def _load(path: str) -> dict[str, Any]:
     return data
 
 
-def _id(value: Any) -> int | str | None:
-    """An id: a number or a string. (pandas writes numbers as 1.0.) None for anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) or checking.is_text(value) else None
-
-
-class _Found(dict):
-    """Entries by id. A string also matches the number that it stands for, and vice versa, if that is unambiguous."""
-
-    def __init__(self, ids: Iterable[int | str]):
-        super().__init__((identity, n) for n, identity in enumerate(ids))
-        self.other_kind = 0
-        self._by_text = {}
-        for identity, n in self.items():
-            self._by_text[str(identity)] = None if str(identity) in self._by_text else n
-
-    def find(self, value: Any) -> int | None:
-        """The position of the entry with an id; None if there is none."""
-        identity = _id(value)
-        found = self.get(identity)
-        if found is None and identity is not None:
-            found = self._by_text.get(str(identity))
-            self.other_kind += found is not None
-        return found
-
-
 def _side(value: Any) -> int:
     """A height or width in pixels; 0 for an invalid value."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -145,7 +238,7 @@ def _images(path: str, images: list) -> tuple[dict[int | str, int], tuple[str, .
         raise UserError(f'{path}: images is empty. There is nothing to train on or to evaluate.')
     index_of, problems = {}, []
     for number, image in enumerate(images):
-        image_id, name = _id(image.get('id')), image.get('file_name')
+        image_id, name = coco_references.identity(image.get('id')), image.get('file_name')
         height, width = _side(image.get('height')), _side(image.get('width'))
         if image_id is None:
             problems.append(f'images[{number}]: id is {shown(image.get("id"))}, expected a number.')
@@ -180,11 +273,10 @@ def _about_name(image: Mapping) -> str:
     )
 
 
-def _classes(path: str, categories: Any, annotations: list) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Returns class names and category ids, by ascending id."""
+def _classes(path: str, categories: Any, used: set, remarks: list[Finding]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Returns class names and category ids, by ascending id; `used` are the category ids of annotations."""
     if categories is not None and not isinstance(categories, list):
         raise UserError(f'{path}: categories is {shown(categories)}, expected a list of {{"id": …, "name": …}}.')
-    used = {_id(annotation.get('category_id')) for annotation in annotations} - {None}
     if not categories:
         if len(used) > 1:
             raise UserError(
@@ -195,7 +287,7 @@ def _classes(path: str, categories: Any, annotations: list) -> tuple[tuple[str, 
     problems, name_of = [], {}
     for number, category in enumerate(categories):
         entry = category if isinstance(category, dict) else {}
-        category_id, name = _id(entry.get('id')), entry.get('name')
+        category_id, name = coco_references.identity(entry.get('id')), entry.get('name')
         if not isinstance(category_id, int) or not checking.is_text(name):
             problems.append(
                 f'categories[{number}] is {shown(category, 80)}: expected {{"id": <number>, "name": <string>}}.'
@@ -210,10 +302,11 @@ def _classes(path: str, categories: Any, annotations: list) -> tuple[tuple[str, 
     checking.raise_problems(path, problems, len(categories), 'categories')
     parents = _parents(categories, used)
     if parents:
-        logging.warning(
-            '%s: the categories %s are not used as classes: they are parents of others and have no instances.',
-            *(path, checking.first_of([name_of.pop(parent) for parent in parents])),
+        names = checking.first_of([name_of.pop(parent) for parent in parents])
+        text = (
+            f'{path}: the categories {names} are not used as classes: they are parents of others and have no instances.'
         )
+        remarks.append(coco_references.warning('parent_category', text, len(parents)))
     _refuse_one_name_twice(path, name_of)
     ids = sorted(name_of)
     return tuple(name_of[category_id] for category_id in ids), tuple(ids)
@@ -231,8 +324,8 @@ def _parents(categories: list, used: set) -> list[int]:
         name = category['name']
         children = above[name] - (category.get('supercategory') == name)
         stands_for_another = children and (children == len(categories) - 1 or named[name] > 1)
-        if stands_for_another and str(_id(category['id'])) not in used:
-            parents.append(_id(category['id']))
+        if stands_for_another and str(coco_references.identity(category['id'])) not in used:
+            parents.append(coco_references.identity(category['id']))
     return parents
 
 
@@ -246,65 +339,3 @@ def _refuse_one_name_twice(path: str, name_of: Mapping[int, str]) -> None:
             )
         first_id.setdefault(name, category_id)
     checking.raise_problems(path, problems, len(name_of), 'categories')
-
-
-def _references(path: str, annotations: list, index_of: Mapping, class_of: Mapping):
-    """Returns the image, the class and the crowd mark of every annotation, int64, int32 and bool [annotations]."""
-    count = len(annotations)
-    image_of, classes, is_crowd = np.zeros(count, np.int64), np.zeros(count, np.int32), np.zeros(count, bool)
-    images, categories = _Found(index_of), _Found(class_of)
-    only = next(iter(class_of)) if len(class_of) == 1 else None
-    listed = [checking.first_of(list(ids)) for ids in (index_of, class_of)]
-    problems, seen, twice = [], set(), {}
-    for number, annotation in enumerate(annotations):
-        image_id, category_id = annotation.get('image_id'), annotation.get('category_id')
-        category_id = only if category_id is None else category_id
-        image, its_class, crowd = images.find(image_id), categories.find(category_id), _crowd(annotation)
-        if image is None:
-            problems.append(
-                f'{_title(annotation, number)}: image_id is {shown(image_id)}, which is not in images. It lists '
-                f'{listed[0]}.'
-            )
-        elif its_class is None:
-            problems.append(
-                f'{_title(annotation, number)}: category_id is {shown(category_id)}; categories lists {listed[1]}.'
-            )
-        elif crowd is None:
-            problems.append(
-                f'{_title(annotation, number)}: iscrowd is {shown(annotation["iscrowd"])}, expected 0 or 1.'
-            )
-        else:
-            image_of[number], classes[number], is_crowd[number] = image, its_class, crowd
-        annotation_id = _id(annotation.get('id'))
-        if annotation_id is not None:
-            if annotation_id in seen:
-                twice[annotation_id] = twice.get(annotation_id, 0) + 1
-            seen.add(annotation_id)
-    checking.raise_problems(path, problems, count, 'annotations')
-    for found, key in ((images, 'image_id'), (categories, 'category_id')):
-        if found.other_kind:
-            logging.warning(
-                '%s: %d annotations have a string as %s where the list has a number, or vice versa; both are treated '
-                'as equal.',
-                *(path, found.other_kind, key),
-            )
-    if twice:
-        logging.warning(
-            '%s: %d annotations have the id of an earlier one, such as %s. All are used; if the file was merged from '
-            'others, check that it contains no instance twice.',
-            *(path, sum(twice.values()), checking.first_of(list(twice))),
-        )
-    return image_of, classes, is_crowd
-
-
-def _crowd(annotation: Mapping) -> bool | None:
-    """Whether an annotation is marked as a crowd; None if the mark is neither 0 nor 1."""
-    mark = annotation.get('iscrowd')
-    if isinstance(mark, str):
-        mark = mark.strip().lower()
-    return _IS_CROWD.get(mark) if mark is None or isinstance(mark, (str, int, float)) else None
-
-
-def _title(annotation: Mapping, number: int) -> str:
-    identity = _id(annotation.get('id'))
-    return f'annotations[{number}]' if identity is None else f'annotation {shown(identity)}'

@@ -10,16 +10,22 @@ import urllib.parse
 from collections.abc import Sequence
 
 import tensorflow as tf
-from absl import logging
 
 from seg.datasets import checking
+from seg.datasets.findings import WARN, Finding
 from seg.errors import UserError, shown
 
 _COCO, _ROBOFLOW = 'annotations/instances_{}.json', '{}/_annotations.coco.json'
+# Files that hold all images: of CVAT, Label Studio and Roboflow.
+_OF_ALL = ('annotations/instances_default.json', 'result.json', '_annotations.coco.json')
+_TRIED = 20  # Number of images that are looked for, to find their folder.
 
 
-def find_annotations(root: str, split: str, annotations: str | None) -> str:
-    """Returns the path of the annotation file: the one that is set, or the one at COCO's or Roboflow's place.
+def find_annotations(root: str, split: str, annotations: str | None) -> tuple[str, bool]:
+    """Finds the annotation file: the one that is set, the one of the split, or else a single one for all images.
+
+    Returns:
+      Its path, and whether it holds the images of all splits.
 
     Raises:
       UserError: if it does not exist.
@@ -27,8 +33,8 @@ def find_annotations(root: str, split: str, annotations: str | None) -> str:
     wanted = [annotations] if annotations else [place.format(split) for place in (_COCO, _ROBOFLOW)]
     for name in wanted:
         path = posixpath.join(root, name)
-        if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
-            return path
+        if _is_file(path):
+            return path, False
     if not tf.io.gfile.isdir(root):
         raise UserError(
             f'datasets.coco.data_dir = {root!r}: there is no such folder. Set it (in most gin files by the '
@@ -43,8 +49,11 @@ def find_annotations(root: str, split: str, annotations: str | None) -> str:
         raise UserError(
             f'datasets.coco.annotations = {annotations!r}: there is no {posixpath.join(root, annotations)}. {remedy}'
         )
+    of_all = [name for name in _OF_ALL if name in found] or (found if len(found) == 1 else [])
     patterns = [re.compile(re.escape(place).replace(r'\{\}', '([^/]+)')) for place in (_COCO, _ROBOFLOW)]
     splits = [match[1] for name in found for pattern in patterns if (match := pattern.fullmatch(name))]
+    if of_all and set(splits) <= {'default'}:
+        return posixpath.join(root, of_all[0]), True
     there = f'Splits there: {checking.first_of(splits)}.' if splits else f'{checking.holds(root)}.'
     if found and not splits:
         there += f' JSON files: {checking.first_of(found)}.'
@@ -54,15 +63,33 @@ def find_annotations(root: str, split: str, annotations: str | None) -> str:
     )
 
 
-def find_folder(root: str, split: str, images: str | None) -> str:
-    """Returns the folder of the images.
+def _is_file(path: str) -> bool:
+    return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
+
+
+def find_folder(root: str, split: str, images: str | None, path: str, names: Sequence[str]) -> str:
+    """Returns the folder of the images: the one that is set, or the usual place that has most of the first images.
+
+    Args:
+      root: the folder of the data set.
+      split: name of the split.
+      images: the folder that is set.
+      path: the annotation file; images may lie beside it.
+      names: file names in it.
 
     Raises:
-      UserError: if it does not exist.
+      UserError: if there is none.
     """
-    candidates = [images] if images else [split, f'images/{split}', 'images']
-    for candidate in candidates:
-        folder = posixpath.join(root, candidate)
+    usual = [split, f'images/{split}', 'images', 'images/default']
+    candidates = [images] if images else usual
+    folders = [posixpath.join(root, candidate) for candidate in candidates]
+    if not images:
+        only = [name for name in checking.listed(root) if name != 'annotations' and _is_folder(root, name)]
+        folders += [root, posixpath.dirname(path), *(posixpath.join(root, name) for name in only if len(only) == 1)]
+        have = {folder: _has(folder, names[:_TRIED]) for folder in folders}
+        if (best := max(folders, key=have.get)) and have[best]:  # The first of equals.
+            return posixpath.normpath(best)
+    for folder in folders[: len(candidates)]:
         if tf.io.gfile.isdir(folder):
             return posixpath.normpath(folder)
     setting = f'datasets.coco.images = {images!r}' if images else f'datasets.coco.split = {split!r}'
@@ -72,7 +99,19 @@ def find_folder(root: str, split: str, images: str | None) -> str:
     )
 
 
-def find_images(where: str, folder: str, names: Sequence[str], ids: Sequence[int | str]) -> tuple[str, ...]:
+def _has(folder: str, names: Sequence[str]) -> int:
+    """The number of these images that are in a folder."""
+    within = [_within(folder, name) for name in names]
+    return sum(name is not None and _is_file(posixpath.join(folder, name)) for name in within)
+
+
+def _is_folder(root: str, name: str) -> bool:
+    return tf.io.gfile.isdir(posixpath.join(root, name))
+
+
+def find_images(
+    where: str, folder: str, names: Sequence[str], ids: Sequence[int | str], remarks: list[Finding]
+) -> tuple[str, ...]:
     """Finds the files of all listed images.
 
     Names may have Windows' separators, or be absolute paths within the folder. For a missing name, other spellings are
@@ -83,6 +122,7 @@ def find_images(where: str, folder: str, names: Sequence[str], ids: Sequence[int
       folder: folder of the images.
       names: file names in the annotation file.
       ids: ids of the images, for messages.
+      remarks: findings are added to it.
 
     Returns:
       The name of each image's file, relative to the folder and within it.
@@ -109,10 +149,11 @@ def find_images(where: str, folder: str, names: Sequence[str], ids: Sequence[int
         )
     respelt = [pair for pair in zip(relative, found, strict=True) if pair[0] != pair[1]]
     if respelt:
-        logging.warning(
-            '%s: %d images were found under another spelling of their names, such as %s for %s.',
-            *(where, len(respelt), shown(respelt[0][1]), shown(respelt[0][0])),
+        text = (
+            f'{where}: {len(respelt)} images were found under another spelling of their names, such as '
+            f'{shown(respelt[0][1])} for {shown(respelt[0][0])}.'
         )
+        remarks.append(Finding(kind='other_spelling', severity=WARN, text=text, count=len(respelt)))
     _refuse_twice(where, found, ids)
     return tuple(found)
 
