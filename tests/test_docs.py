@@ -276,19 +276,18 @@ def test_tables_of_data_sets_and_augments():
 def test_pages_about_a_run(workplace):
     """Every seg_main command of both pages, one after the other, on a small folder and a small model."""
     random = np.random.default_rng(0)
-    for folder in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation', '../photos'):
-        (workplace / 'my_data' / folder).mkdir(parents=True)
-    for i in range(8):
+    for folder in ('my_data/pictures', 'my_data/drawn', 'photos'):
+        (workplace / folder).mkdir(parents=True)
+    for i in range(10):
         label = np.zeros((64 + 2 * i, 90), np.uint8)
         label[20:40, 30:60], label[:3] = 1, 255
         image = random.integers(0, 99, (*label.shape, 3), np.uint8) + 100 * (label == 1)[..., None].astype(np.uint8)
-        Image.fromarray(image).save(workplace / 'my_data' / 'JPEGImages' / f'{i}.jpg')
-        Image.fromarray(label).save(workplace / 'my_data' / 'SegmentationClass' / f'{i}.png')
-        Image.fromarray(image).resize((100 + 50 * i, 70)).save(workplace / 'photos' / f'{i}.png')
-    (workplace / 'my_data' / 'class_names.txt').write_text('ground\nthing\n')
-    for split, names in (('train', '01234'), ('val', '567')):
-        path = workplace / 'my_data' / 'ImageSets' / 'Segmentation' / f'{split}.txt'
-        path.write_text('\n'.join(names))
+        Image.fromarray(image).save(workplace / 'my_data' / 'pictures' / f'street_{i}.JPG')
+        Image.fromarray(label).save(workplace / 'my_data' / 'drawn' / f'street_{i}_mask.png')
+        if i < 8:
+            Image.fromarray(image).resize((100 + 50 * i, 70)).save(workplace / 'photos' / f'{i}.png')
+    (settings,) = [text for _, text in blocks('docs/own_folder.md', 'gin')]
+    (workplace / 'my_run.gin').write_text(settings)
     small = ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'CROP=(64, 64)', 'init.weights=None', 'overfit.train_steps=2']
     small += [
         runs.BACKBONE,
@@ -308,6 +307,7 @@ def test_pages_about_a_run(workplace):
                     done.append(command)
     assert len(done) == 7
     run = workplace / 'runs' / 'mine'
+    assert (run / 'check_data.html').exists()
     assert (run / 'overfit' / 'results.json').exists() and (run / 'results.json').exists()
     assert '<html' in (run / 'report.html').read_text()
     assert len((workplace / 'segmented' / 'predictions.jsonl').read_text().splitlines()) == 8

@@ -36,7 +36,7 @@ DEPTH = 'experiments/depth_regression/run.gin'  # Its data have no classes.
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
-    """A folder in the layout of PASCAL VOC, and of COCO, with two images, for the splits of every shipped file."""
+    """Two images in the layouts that the shipped files read, for the splits of each."""
     root = tmp_path_factory.mktemp('data')
     voc = root / 'VOC2012'
     for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
@@ -46,6 +46,10 @@ def data_dir(tmp_path_factory):
         Image.fromarray(random.integers(0, 255, (*size, 3), np.uint8)).save(voc / 'JPEGImages' / f'{stem}.jpg')
         label = Image.fromarray(random.choice(np.uint8([0, 1, 20, 255]), size))
         label.save(voc / 'SegmentationClass' / f'{stem}.png')
+        for split in ('train', 'val'):
+            for folder, image in (('images', label.convert('RGB')), ('labels', label.point(lambda value: value % 18))):
+                (root / folder / split).mkdir(parents=True, exist_ok=True)
+                image.save(root / folder / split / f'{stem}.png')
     for split in ('train', 'val', 'train_aug'):
         (voc / 'ImageSets' / 'Segmentation' / f'{split}.txt').write_text('one\ntwo\n')
     (root / 'annotations').mkdir()

@@ -109,7 +109,7 @@ TRAININGS = {
 
 
 def write_data(folder: pathlib.Path) -> None:
-    """Writes two images in the layout of PASCAL VOC, and of COCO, for the splits that the files in gin/ name."""
+    """Writes two images in the layouts that the files in gin/ read, for the splits that they name."""
     voc = folder / 'VOC2012'
     for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
         (voc / name).mkdir(parents=True)
@@ -125,6 +125,10 @@ def write_data(folder: pathlib.Path) -> None:
         label.save(voc / 'SegmentationClass' / f'{stem}.png')
         for place in (voc / 'JPEGImages', *(folder / split for split in splits)):
             image.save(place / f'{stem}.jpg')
+        for split in ('train', 'val'):  # Two folders of other names, for `datasets.folders`.
+            for name, each in (('images', image), ('labels', label.point(lambda value: value % 18))):
+                (folder / name / split).mkdir(parents=True, exist_ok=True)
+                each.save(folder / name / split / f'{stem}.png')
         images.append({'id': number, 'file_name': f'{stem}.jpg', 'height': height, 'width': width})
     triangle = {'id': 0, 'image_id': 0, 'category_id': 7, 'segmentation': [[5, 5, 30, 5, 5, 40]], 'iscrowd': 0}
     names = [{'id': 3, 'name': 'cell'}, {'id': 7, 'name': 'wedge'}]

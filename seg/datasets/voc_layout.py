@@ -137,7 +137,7 @@ def _forgotten_names(where: str, names_file: str, total: Counts) -> Iterator[Fin
     absent = np.flatnonzero(total.names == 0)
     if absent.size and not tf.io.gfile.exists(names_file):
         yield Finding(
-            kind='default_class_names',
+            kind='default_names',
             severity=findings.WARN,
             text=f'{where}: there is no {names_file}, so the classes are the {len(total.names)} of PASCAL VOC, of '
             f'which {checking.first_of(absent.tolist())} do not occur.',

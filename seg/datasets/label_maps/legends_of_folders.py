@@ -76,6 +76,7 @@ def make(settings: Settings, root: str, labels: Sequence[str]) -> Meaning:
     part, names, stored = settings.part, settings.class_names, settings.values
     counted: dict[str, Values] = {}
     remarks: list[Finding] = []
+    origin = settings.origin
     ignored = class_maps.ignored_values(part, settings.ignore_values)
     by_color, table = settings.colors is not None, None
     remedy = f'(setting {part}.class_names), or their values to {part}.ignore_values'
@@ -108,7 +109,7 @@ def make(settings: Settings, root: str, labels: Sequence[str]) -> Meaning:
         remedy = f'to {settings.colors_file or f"{part}.colors"}'
     elif stored is not None:
         stored = _checked_values(part, stored, names)
-        names = names or tuple(f'class {value}' for value in stored)
+        names, origin = names or tuple(f'class {value}' for value in stored), f'{part}.values'
         remedy = f'to {part}.values and {part}.class_names, or to {part}.ignore_values'
     elif names is None or len(names) == 2:
         counted = _count(part, root, labels)
@@ -117,7 +118,7 @@ def make(settings: Settings, root: str, labels: Sequence[str]) -> Meaning:
         if names is None:
             default = (IGNORE,) if settings.ignore_values is None else ignored
             names, stored = _by_values(part, root, [v for v in occurring if binary or v not in default], binary)
-            remarks = [_default_names(part, root, names, stored)]
+            remarks, origin = [_default_names(part, root, names, stored)], 'the values that occur without a gap'
         elif binary:
             stored = _BINARY
             logging.info('%s: labels hold 0 and 255 only: 255 is %s.', root, shown(names[1]))
@@ -134,7 +135,7 @@ def make(settings: Settings, root: str, labels: Sequence[str]) -> Meaning:
         values=tuple(stored),
         ids=legends.object_ids(mapping) if first else legends.class_ids(mapping),
         ignored=tuple(ignored),
-        origin=settings.colors_file or (f'{part}.colors' if by_color else settings.origin),
+        origin=settings.colors_file or (f'{part}.colors' if by_color else origin),
         by_color=by_color,
     )
     original = tuple(stored[n] for n in origins)
@@ -182,7 +183,7 @@ def _count(part: str, root: str, labels: Sequence[str]) -> dict[str, Values]:
         try:
             header = decoding.read_header(path)
         except (ValueError, tf.errors.OpError) as error:
-            return Fault('unreadable_file', str(error))
+            return Fault('unreadable', str(error))
         if header.format in ('jpeg', 'webp'):
             return Fault('wrong_format', path)
         return values.count(path, decoding.label_kind(header), False, '')
@@ -231,7 +232,7 @@ def _default_names(part: str, root: str, names: Sequence[str], stored: Sequence[
     )
     more = f', … ({len(names)} in all)' if len(names) > _MOST_COLORS else ''
     return Finding(
-        kind='default_class_names',
+        kind='default_names',
         severity=findings.WARN,
         text=f'{root}: no class is named; from the values of the labels, the classes are {classes}{more}.',
         remedy=f'Name them in {part}.class_names, or one per line in class_names.txt in this folder.',
