@@ -124,7 +124,7 @@ def ragged_batch(task, dataset, precision: str = 'float64', size: int = 4) -> di
     source = task.training_input(dataset, size)
     batch = next(iter(source.make()))
     batch = {key: value.numpy() for key, value in batch.items()}
-    assert batch['image'].dtype == precision
+    assert batch['image'].dtype == keras.config.floatx() == ('float64' if precision == 'float64' else 'float32')
     if isinstance(task, Semantic):
         batch['label'][1] = 255
     else:

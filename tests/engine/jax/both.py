@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from seg.engine import precision
+from seg.engine import precision as precisions
 from tests.engine.jax import cases
 from tests.executor import runs
 
@@ -27,7 +27,14 @@ class Both:
       text: the compiled step at the last place.
     """
 
-    def __init__(self, case: str, folder: pathlib.Path, places: Sequence[str], steps: tuple[int, int] = (2, 1)):
+    def __init__(
+        self,
+        case: str,
+        folder: pathlib.Path,
+        places: Sequence[str],
+        steps: tuple[int, int] = (2, 1),
+        precision: str = 'float64',
+    ):
         """Takes all steps.
 
         Args:
@@ -35,23 +42,25 @@ class Both:
           folder: for files.
           places: of JAX, a number of devices each, up to 8, or `2x4` for 2 processes with 4 devices each.
           steps: numbers of the first and of the other steps.
+          precision: one that `seg.engine.precision` knows.
         """
         first, others = steps
-        precision.set_precision('float64')
+        precisions.set_precision(precision)
         try:
             size = max(4, *(math.prod(map(int, place.split('x'))) for place in places))
-            made, settings = cases.build(case, str(folder / 'tensorflow'), size)
-            batch = runs.ragged_batch(made.task, made.train_data, size=size)
+            made, settings = cases.build(case, str(folder / 'tensorflow'), precision, size)
+            batch = runs.ragged_batch(made.task, made.train_data, precision, size)
             ours = cases.Steps(made.executor.engine.trainer(made.task, made.optimizer, settings), batch)
             start = {f'state/{name}': value for name, value in ours.trainer.to_host().items()}
             self.end: dict[Any, Any] = {'tensorflow': {'middle': ours.take(first), 'end': ours.take(others)}}
             for name, values in (('batch', batch), ('start', start), ('middle', self.end['tensorflow']['middle'])):
                 np.savez(folder / f'{name}.npz', **values)
-            _run(case, folder, steps, [[place for place in places if 'x' not in place]])
+            command = (precision, case, str(folder), *map(str, steps))
+            _run(command, [[place for place in places if 'x' not in place]])
             for place in places:
                 if 'x' in place:
                     port = unused_port()
-                    _run(case, folder, steps, [[f'{place}:{i}:{port}'] for i in range(int(place.split('x')[0]))])
+                    _run(command, [[f'{place}:{i}:{port}'] for i in range(int(place.split('x')[0]))])
             for place in places:
                 self.end[place] = {
                     name: dict(np.load(folder / f'{place}-{name}.npz')) for name in ('middle', 'end', 'resumed')
@@ -59,10 +68,14 @@ class Both:
             self.end['tensorflow']['resumed'] = ours.take_from(self.end[places[-1]]['middle'], others)
             self.text = (folder / f'{places[-1]}.txt').read_text(encoding='utf-8')
         finally:
-            precision.set_precision('float32')
+            precisions.set_precision('float32')
 
-    def distances(self) -> dict[str, tuple[float, str]]:
-        """For each pair of results that are to be equal: the largest difference, and its place."""
+    def distances(self, of: str = '') -> dict[str, tuple[float, str]]:
+        """For each pair of results that are to be equal: the largest difference, and its place.
+
+        Args:
+          of: the beginning of the names that are compared, such as 'result/losses'.
+        """
         first, *others = [place for place in self.end if place != 'tensorflow']
         pairs = {}
         for name in ('middle', 'end'):
@@ -72,14 +85,14 @@ class Both:
             pairs[f'{place} after TensorFlow'] = self.end[place]['resumed'], self.end['tensorflow']['end']
         last = (first, *others)[-1]
         pairs[f'TensorFlow after {last}'] = self.end['tensorflow']['resumed'], self.end[last]['end']
-        return {name: cases.distance(*pair) for name, pair in pairs.items()}
+        return {name: cases.distance(*pair, of) for name, pair in pairs.items()}
 
 
-def _run(case: str, folder: pathlib.Path, steps: tuple[int, int], processes: Sequence[Sequence[str]]) -> None:
+def _run(command: Sequence[str], processes: Sequence[Sequence[str]]) -> None:
     """Runs processes that each take the steps at some places."""
     running = [
         subprocess.Popen(
-            [sys.executable, '-m', 'tests.engine.jax.equality_worker', case, str(folder), *map(str, steps), *places],
+            [sys.executable, '-m', 'tests.engine.jax.equality_worker', *command, *places],
             env={**os.environ, 'PYTHONPATH': os.getcwd()},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Small experiments whose steps both engines take: float64, a ragged batch, everything that a step can do."""
+"""Small experiments whose steps both engines take: a ragged batch, everything that a step can do."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _MODELS = {'deeplab': DEEPLAB, 'rcnn': RCNN, 'cascade': CASCADE}
 CASES = tuple(f'{m}_{n}_{o}' for m in _MODELS for n in ('sync', 'frozen', 'group') for o in _STEPS)
 
 
-def build(case: str, folder: str, batch_size: int, engine: Any = None) -> tuple[Any, OptimizerStep]:
+def build(case: str, folder: str, precision: str, batch_size: int, engine: Any = None) -> tuple[Any, OptimizerStep]:
     """Returns the experiment of a case, and the settings of its step; without an engine, TensorFlow's on one device."""
     model, norm, optimizer = case.split('_')
     gin_file, params, slot = _MODELS[model]
     settings, step = _STEPS[optimizer]
     params = (*params, *settings, f'{slot}.norm="{norm}"', f'BATCH_SIZE={batch_size}')
-    made = runs.build(folder, *params, precision='float64', gin_files=(gin_file,), engine=engine)
+    made = runs.build(folder, *params, precision=precision, gin_files=(gin_file,), engine=engine)
     return made, step
 
 
@@ -78,13 +78,16 @@ def _endless(batch: dict[str, np.ndarray]) -> Input:
     return dataclasses.replace(one, make=lambda start=0, *cut, **named: one.make(0, *cut, **named).repeat())
 
 
-def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> tuple[float, str]:
-    """The largest |a - b| / (1 + |b|) of two results of `take`, and its name; infinite where names differ."""
+def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray], of: str = '') -> tuple[float, str]:
+    """The largest |a - b| / (1 + |b|) of two results of `take`, and its name; infinite where names differ.
+
+    Only names that begin with `of` are compared.
+    """
     if one.keys() != other.keys():
         return np.inf, ', '.join(sorted(one.keys() ^ other.keys()))
     worst = 0.0, ''
-    for name, value in one.items():
-        a, b = np.asarray(value), np.asarray(other[name])
+    for name in filter(lambda name: name.startswith(of), one):
+        a, b = np.asarray(one[name]), np.asarray(other[name])
         if a.dtype.kind not in 'fiu':
             far = 0.0 if np.array_equal(a, b) else np.inf
         else:

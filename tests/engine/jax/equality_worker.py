@@ -1,6 +1,6 @@
 """Takes the steps of a case with JAX, on some of 8 devices of the CPU.
 
-    python -m tests.engine.jax.equality_worker CASE FOLDER FIRST OTHERS PLACE...
+    python -m tests.engine.jax.equality_worker PRECISION CASE FOLDER FIRST OTHERS PLACE...
 
 FOLDER holds `batch.npz`, `start.npz` and `middle.npz`: the states in which the other engine began, and FIRST steps
 later. For each PLACE, a number of devices, `PLACE-….npz` are written: `middle` (after FIRST steps), `end` (after OTHERS
@@ -11,18 +11,21 @@ is the process 1 of 2 with 4 devices each; process 0 writes.
 import os
 import sys
 
-import tests.engine.jax.float64  # noqa: F401  # isort: skip  Before all else: it chooses the backend.
+if sys.argv[1] == 'float64':  # Before all else: these choose the backend.
+    import tests.engine.jax.float64  # noqa: F401
+else:
+    import tests.engine.jax.eight_devices  # noqa: F401
 
-import jax
-import numpy as np
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
 
-from seg.engine.jax import processes
-from seg.engine.jax.devices import Devices
-from seg.engine.jax.engine import JaxEngine
-from tests.engine.jax import cases
+from seg.engine.jax import processes  # noqa: E402
+from seg.engine.jax.devices import Devices  # noqa: E402
+from seg.engine.jax.engine import JaxEngine  # noqa: E402
+from tests.engine.jax import cases  # noqa: E402
 
 
-def main(case: str, folder: str, first: int, others: int, places: list[str]) -> None:
+def main(precision: str, case: str, folder: str, first: int, others: int, places: list[str]) -> None:
     def read(name: str) -> dict[str, np.ndarray]:
         return dict(np.load(os.path.join(folder, f'{name}.npz')))
 
@@ -33,9 +36,9 @@ def main(case: str, folder: str, first: int, others: int, places: list[str]) -> 
             processes.join(f'127.0.0.1:{port}', int(place.split('x')[0]), int(index))
         count = int(place.split('x')[-1])
         own = {p: [d.id for d in jax.devices() if d.process_index == p][:count] for p in range(jax.process_count())}
-        engine = JaxEngine(Devices([d for d in jax.devices() if d.id in own[d.process_index]]), 'float64')
+        engine = JaxEngine(Devices([d for d in jax.devices() if d.id in own[d.process_index]]), precision)
         run = os.path.join(folder, f'{place}-{engine.process.index}')
-        made, settings = cases.build(case, run, len(batch['weight']), engine)
+        made, settings = cases.build(case, run, precision, len(batch['weight']), engine)
         steps = cases.Steps(engine.trainer(made.task, made.optimizer, settings), batch)
         found = {'middle': steps.take_from(start, first), 'end': steps.take(others)}
         found['resumed'] = steps.take_from(middle, others)
@@ -48,6 +51,6 @@ def main(case: str, folder: str, first: int, others: int, places: list[str]) -> 
 
 
 if __name__ == '__main__':
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])
+    main(*sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5]), sys.argv[6:])
     processes.leave(failed=False)
     os._exit(0)
