@@ -296,18 +296,19 @@ def test_pages_about_a_run(workplace):
         *runs.SMALL_PARTS[runs.SHAPES],
     ]
     done = []
-    for page in ('docs/own_folder.md', 'docs/read_a_run.md'):
+    for page in ('docs/check_data.md', 'docs/own_folder.md', 'docs/read_a_run.md'):
         for _, text in blocks(page, 'sh'):
             for command in text.splitlines():
                 words = shlex.split(command)
                 if words[0] == 'seg_main':
-                    trains = any(word.startswith('--gin_file') for word in words)
-                    words += [f'--gin_param={param}' for param in small] if trains else []
+                    builds = any(word.startswith(('--gin_file', '--input=my_data')) for word in words)
+                    words += [f'--gin_param={param}' for param in small] if builds else []
                     assert seg_main.main(words) == 0, command
                     done.append(command)
-    assert len(done) == 7
+    assert len(done) == 10
     run = workplace / 'runs' / 'mine'
-    assert (run / 'check_data.html').exists()
+    assert (workplace / 'runs' / 'my_data' / 'check_data.html').exists()
+    assert {'check_data.json', 'show_data.html'} <= {path.name for path in run.iterdir()}
     assert (run / 'overfit' / 'results.json').exists() and (run / 'results.json').exists()
     assert '<html' in (run / 'report.html').read_text()
     assert len((workplace / 'segmented' / 'predictions.jsonl').read_text().splitlines()) == 8

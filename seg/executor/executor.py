@@ -27,7 +27,7 @@ from seg import files
 from seg.engine.base import Engine, LoopResult, Predictor, Trainer
 from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UnsavedError, UserError, shown
-from seg.executor import finite, stopping
+from seg.executor import finite, first_examples, stopping
 from seg.executor.agreement import asked_to_stop, together
 from seg.executor.checkpoints import Checkpoint, Checkpoints
 from seg.executor.evaluation_records import EvaluationRecords
@@ -190,6 +190,8 @@ class Executor:
         loop = self.trainer.loop(source, done, signals.save_first)
         with together(self.engine):
             self.training.open(done, last, self._config_text())
+            if not done and self.engine.chief:
+                self.training.show(first_examples.drawn(self._task, source, self._config.num_pictures))
         while done < last and not asked_to_stop(self.engine, signals):
             steps = min(config.iterations_per_loop - done % config.iterations_per_loop, last - done)
             done = self.advance(loop, done, steps, source)

@@ -24,8 +24,8 @@ class RunConfig:
       eval_every: an evaluation this often, and after the last step.
       best_metric: the evaluation metric whose best value picks `best/`: the highest one, or of a loss or an error the
         lowest.
-      num_pictures: evaluation images of each kind (fixed, worst, best) that are drawn for TensorBoard;
-        0 for no figures and no charts.
+      num_pictures: images that are drawn for TensorBoard: the first training examples, and evaluation images of each
+        kind (fixed, worst, best); 0 for no figures and no charts.
       seed: determines all random numbers.
     """
 

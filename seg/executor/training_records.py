@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from seg.executor.run_config import RunConfig
 from seg.run.events import Events
 from seg.run.folder import RunFolder
 from seg.run.metrics_log import MetricsLog
-from seg.structures import Input
+from seg.structures import ImageSummary, Input
 
 
 class TrainingRecords:
@@ -44,6 +44,12 @@ class TrainingRecords:
         self._events = Events(self._folder.train, step)
         if text:
             self._events.text(step, 'config', text)
+
+    def show(self, examples: Iterable[tuple[str, np.ndarray]]) -> None:
+        """Writes figures of training examples, `examples/1`, … (only the chief)."""
+        figures = (ImageSummary(f'examples/{n}', pixels, photo=True) for n, (_, pixels) in enumerate(examples, start=1))
+        self._events.figures(0, figures)
+        self._events.flush()
 
     def add(self, result: LoopResult, step: int, seconds: float, source: Input) -> None:
         """Writes the means of one loop, and reports unreadable images.

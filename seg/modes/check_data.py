@@ -15,22 +15,50 @@ from seg.run.folder import RunFolder
 if TYPE_CHECKING:
     from seg.experiment import Needs
 
-_OUTPUT = Flag(
-    'output',
-    flags.DEFINE_string,
-    None,
-    'Folder to write check_data.html and check_data.json to. Default: model_dir.',
-)
-
 
 class CheckData(ExperimentMode):
     """Decodes all training and evaluation data, and writes a page about what is wrong with them."""
 
     name = 'check_data'
     aliases = ('check', 'inspect', 'verify', 'check_dataset')
-    flags = (_OUTPUT,)
+    flags = (
+        Flag(
+            'input',
+            flags.DEFINE_multi_string,
+            [],
+            'Folder of images and annotations, if there is no gin file: its layout is guessed, and the gin lines that '
+            'read it are printed.',
+        ),
+        Flag(
+            'output',
+            flags.DEFINE_string,
+            None,
+            'Folder to write check_data.html and check_data.json to. Default: model_dir, or runs/<name of input>.',
+        ),
+    )
     needs_train_data = True
     needs_eval_data = True
+
+    def load_settings(self) -> str:
+        folders = self.call.flags['input']
+        if not folders:
+            return super().load_settings()
+        from seg import config, modes
+        from seg.inspection import layouts
+
+        if self.call.gin_files:
+            raise UserError(
+                f'--input={folders[0]} and --gin_file={self.call.gin_files[0]}: --input guesses what a gin file says. '
+                'Leave one out.'
+            )
+        if len(folders) > 1:
+            raise UserError(f'--input={",".join(folders)}: --mode={self.name} checks one folder.')
+        layout, folder = layouts.guess(folders[0])
+        modes.load_parts(self.call.plugin_specs)
+        logging.info('%s: %s. A gin file that reads it:\n\n%s\n', folders[0], layout.title, layout.text(folder))
+        config.parse([layout.recipe], [*layout.bindings(folder), *self.call.gin_params])
+        name = os.path.basename(os.path.abspath(os.path.expanduser(folders[0])))
+        return self.directory((), self.call.model_dir or os.path.join('runs', name))
 
     def needs(self) -> Needs:
         return dataclasses.replace(super().needs(), inspected=True)

@@ -25,6 +25,7 @@ _KINDS = {
     'fixed': ('Fixed images', 'The same images in every evaluation.'),
     'worst': ('Worst images', 'Ordered by {score} per image, lowest first.'),
     'best': ('Best images', 'Ordered by {score} per image, highest first.'),
+    'examples': ('Training examples', 'The first ones, as the model gets them: augmented, with their annotations.'),
 }
 # Charts of the evaluation; those of instances last.
 DRAWINGS = {

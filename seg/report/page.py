@@ -79,6 +79,7 @@ def render(run: RunFiles) -> str:
     told = {'class_iou': classes, 'class_ap': classes, 'class_pixels': matrix is not None and classes}
     told |= {'confusion_matrix': confusion}
     stored = [p for p in event_files.figures(folder.eval) if not told.get(p.tag)]
+    stored += event_files.figures(folder.train)
     figures = embed(few_of_each_kind(sorted(stored, key=figure_order)), notes)
     shown = [e for e in evaluations if e.label.startswith(('Last', 'Best'))]
     shown += evaluations[len(shown) : len(shown) + _MOST_EVAL_FILES]

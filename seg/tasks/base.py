@@ -168,6 +168,15 @@ class Task:
         """
         return None
 
+    def training_figure(self, example: Mapping[str, np.ndarray], name: str) -> np.ndarray | None:
+        """Draws an example of a training batch as the model gets it, uint8 [H, W, 3]; None (the default) for no figure.
+
+        Args:
+          example: a row of a batch of `training_input`, on the host.
+          name: name of the image.
+        """
+        return None
+
     @abstractmethod
     def figure(
         self,

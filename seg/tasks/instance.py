@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from seg.drawing import examples
 from seg.drawing.instances import InstanceComparison
 from seg.drawing.palette import instance_palette
 from seg.errors import UserError, shown
@@ -268,6 +269,28 @@ class Instance(Task):
 
     def summary(self, metrics: Mapping[str, float]) -> str:
         return ', '.join(f'{name} {metrics[name]:.4f}' for name in _SHOWN if metrics.get(name) is not None)
+
+    def training_figure(self, example, name: str) -> np.ndarray:
+        image = np.clip(example['image'], 0, 255).astype(np.uint8)
+        height, width = image.shape[:2]
+        rows = {
+            'boxes': example['boxes'],
+            'classes': example['classes'],
+            'scores': np.ones(len(example['classes'])),
+            'masks': example['masks'] / 255,
+        }
+        found = paste.detections(rows, (height, width), (height, width))
+        sides = found.boxes[:, 2:] - found.boxes[:, :2]
+        truth = Annotations(
+            height,
+            width,
+            found.boxes,
+            found.classes,
+            np.zeros(len(found.classes), bool),
+            sides.prod(axis=1),
+            found.masks,
+        )
+        return examples.instances(name, image, truth, class_names=self.class_names, colors=self._colors)
 
     def figure(self, example, prediction, name: str, truth: Annotations) -> InstanceComparison:
         """One image with its instances and the detections."""

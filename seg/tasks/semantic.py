@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from seg import drawing
+from seg.drawing import examples
 from seg.drawing.palette import voc_palette
 from seg.errors import UserError
 from seg.metrics.mean_iou import image_mean_iou
@@ -206,6 +207,16 @@ class Semantic(Task):
     def summary(self, metrics: Mapping[str, float]) -> str:
         shown = ['miou', 'pixel_accuracy', 'loss']
         return ', '.join(f'{name} {metrics[name]:.4f}' for name in shown if metrics.get(name) is not None)
+
+    def training_figure(self, example, name: str) -> np.ndarray:
+        return examples.label_map(
+            name,
+            np.clip(example['image'], 0, 255).astype(np.uint8),
+            example['label'],
+            class_names=self.class_names,
+            colors=self._colors,
+            ignore_label=self._info.ignore_label,
+        )
 
     def figure(self, example, prediction, name: str, truth: None) -> drawing.Comparison:
         """One image with its label map, its prediction and its errors."""

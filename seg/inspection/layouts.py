@@ -1,0 +1,280 @@
+"""Guesses the layout of a folder of images and annotations, and the gin lines that read it.
+
+Only names and the beginnings of files are looked at, in the folder and in two levels below it.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from seg.errors import UserError, shown
+from seg.files import irregular
+
+_LEVELS, _ENTRIES = 6, 500  # Levels of folders, and entries of each, that are looked at.
+_HEAD = 65536  # Bytes of a text file that are looked at.
+_IMAGES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
+_LABELS = ('.png', '.tif', '.tiff', '.bmp', '.npy')
+_MASK_WORDS = re.compile(r'mask|label|annot|seg|gt|truth|class|target', re.IGNORECASE)
+_TRAIN, _VAL = ('train', 'training', 'train2017'), ('val', 'valid', 'validation', 'val2017', 'test', 'testing')
+_OF_COCO = re.compile(r'annotations/instances_([^/]+)\.json|([^/]+)/_annotations\.coco\.json')
+_LABEL_RECIPE, _INSTANCE_RECIPE = 'gin/deeplab_camvid.gin', 'gin/maskrcnn_nuclei.gin'
+
+
+class Layout(NamedTuple):
+    """A folder that one of the readers reads.
+
+    Attributes:
+      title: what the folder is.
+      reader: name of the reader, such as 'coco'.
+      recipe: gin file of a training that fits.
+      settings: settings of both splits.
+      train: settings of the training data.
+      evaluation: settings of the evaluation data.
+    """
+
+    title: str
+    reader: str
+    recipe: str
+    settings: Mapping[str, Any]
+    train: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+
+    def bindings(self, data_dir: str) -> list[str]:
+        """The gin lines after the `include` of the recipe.
+
+        Args:
+          data_dir: the folder.
+        """
+        part = f'datasets.{self.reader}'
+        return [
+            f'DATA_DIR = {data_dir!r}',
+            f'experiment.train_data = @train/{part}',
+            f'experiment.eval_data = @eval/{part}',
+            f'{part}.data_dir = %DATA_DIR',
+            *(f'{part}.{name} = {value!r}' for name, value in self.settings.items()),
+            *(f'train/{part}.{name} = {value!r}' for name, value in self.train.items()),
+            *(f'eval/{part}.{name} = {value!r}' for name, value in self.evaluation.items()),
+        ]
+
+    def text(self, data_dir: str) -> str:
+        """A gin file of its own that reads the folder."""
+        return '\n'.join([f"include '{self.recipe}'", *self.bindings(data_dir)])
+
+
+def guess(data_dir: str) -> tuple[Layout, str]:
+    """Guesses the layout of a folder.
+
+    Returns:
+      The layout, and the folder that its reader needs: `data_dir` or one in it.
+
+    Raises:
+      UserError: if there is no such folder, if its layout is not known, or if no reader reads it; the message then
+        names the export that is read.
+    """
+    root = os.path.expanduser(data_dir)
+    if not os.path.isdir(root):
+        what = irregular(root) or ('a file' if os.path.exists(root) else 'nothing there')
+        raise UserError(f'--input={data_dir}: there is {what}; expected a folder with images and annotations.')
+    files = list(_files(root))
+    _refuse_others(root, files)
+    for look in (_cityscapes, _voc, _yolo, _json, _folders):
+        if found := look(root, files):
+            layout, inside = found
+            return layout, posixpath.join(root, inside) if inside else root
+    names = sorted(name for name in os.listdir(root))[:12]
+    raise UserError(
+        f'--input={data_dir}: its layout is not known. It holds {", ".join(map(shown, names)) or "nothing"}. Known are '
+        'two folders of images and label maps, PASCAL VOC, COCO and the exports of its tools, LabelMe, YOLO and '
+        'Cityscapes. A gin file can set folders and globs of other names: see @datasets.folders.'
+    )
+
+
+def _files(root: str) -> Iterator[str]:
+    """Names of files in a folder and below it, with slashes."""
+    waiting = [('', 1)]
+    while waiting:
+        folder, level = waiting.pop(0)
+        try:
+            entries = sorted(os.scandir(os.path.join(root, folder)), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in [entry for entry in entries if not entry.name.startswith('.')][:_ENTRIES]:
+            name = posixpath.join(folder, entry.name)
+            if entry.is_dir() and level < _LEVELS:
+                waiting.append((name, level + 1))
+            elif entry.is_file():
+                yield name
+
+
+def _folders_of(files: list[str]) -> set[str]:
+    return {posixpath.dirname(name) for name in files}
+
+
+def _head(root: str, name: str) -> str:
+    try:
+        with open(os.path.join(root, name), 'rb') as file:
+            return file.read(_HEAD).decode('utf-8', 'replace')
+    except OSError:
+        return ''
+
+
+def _refuse_others(root: str, files: list[str]) -> None:
+    """Refuses projects of tools that no reader reads, with the export that is read.
+
+    Raises:
+      UserError: names the tool and its export.
+    """
+    for name in files:
+        if not name.endswith('.json'):
+            continue
+        head = _head(root, name)
+        tool = None
+        if (
+            '_via_settings' in head
+            or '_via_img_metadata' in head
+            or ('"regions"' in head and '"shape_attributes"' in head)
+        ):
+            tool = 'a project of the VGG Image Annotator (VIA)', 'Annotation > Export Annotations (COCO format)'
+        elif posixpath.basename(name) == 'meta.json' and '"classes"' in head and '"tags"' in head:
+            tool = 'a project of Supervisely', 'the app "Export to COCO", or "Export to Pascal VOC" for label maps'
+        if tool:
+            raise UserError(
+                f'{os.path.join(root, name)} is {tool[0]}, which no reader reads. Export it in another form, by '
+                f'{tool[1]}, and give that folder.'
+            )
+
+
+def _common(title: str, reader: str, recipe: str, train: str, evaluation: str, **settings: Any) -> Layout:
+    return Layout(title, reader, recipe, settings, {'split': train}, {'split': evaluation})
+
+
+def _splits(names: list[str]) -> tuple[str, str]:
+    """The names of the training and of the evaluation split; the same one if there is no other."""
+    train = next((name for word in _TRAIN for name in names if name == word), names[0])
+    others = [name for name in names if name != train]
+    return train, next((name for word in _VAL for name in others if name == word), others[0] if others else train)
+
+
+def _cityscapes(root: str, files: list[str]) -> tuple[Layout, str] | None:
+    tops = {name.split('/')[0] for name in files}
+    if not {'leftImg8bit', 'gtFine'} <= tops:
+        return None
+    return _common('Cityscapes', 'cityscapes', _LABEL_RECIPE, 'train', 'val'), ''
+
+
+def _voc(root: str, files: list[str]) -> tuple[Layout, str] | None:
+    folders = _folders_of(files)
+    for inside in ('', 'VOC2012', 'VOCdevkit/VOC2012'):
+        labels, lists = (posixpath.join(inside, name) for name in ('SegmentationClass', 'ImageSets/Segmentation'))
+        if labels in folders and posixpath.join(inside, 'JPEGImages') in folders and lists in folders:
+            names = [posixpath.basename(name)[:-4] for name in files if posixpath.dirname(name) == lists]
+            if names:
+                return _common('the layout of PASCAL VOC', 'voc_layout', _LABEL_RECIPE, *_splits(sorted(names))), inside
+    return None
+
+
+def _yolo(root: str, files: list[str]) -> tuple[Layout, str] | None:
+    settings = [name for name in files if posixpath.basename(name) in ('data.yaml', 'dataset.yaml')]
+    texts = [name for name in files if name.endswith('.txt') and 'labels' in name.split('/')[:-1]]
+    if not settings and not texts:
+        return None
+    inside = posixpath.dirname(settings[0]) if settings else ''
+    words = {word for name in texts for word in name.split('/')[:-1]}
+    there = [word for word in (*_TRAIN, *_VAL) if word in words]
+    if settings:
+        there = re.findall(r'^(train|val|test)\s*:\s*\S', _head(root, settings[0]), re.MULTILINE) or there
+    train, evaluation = _splits(there) if there else ('train', 'val')
+    return _common("YOLO's layout", 'yolo', _INSTANCE_RECIPE, train, evaluation), inside
+
+
+def _json(root: str, files: list[str]) -> tuple[Layout, str] | None:
+    """COCO's files, of any tool, and LabelMe's."""
+    coco = []
+    for name in [name for name in files if name.endswith('.json')][:_ENTRIES]:
+        head = _head(root, name)
+        if '"shapes"' in head and '"imagePath"' in head:
+            return _common('files of LabelMe', 'labelme', _INSTANCE_RECIPE, 'train', 'val'), ''
+        if _OF_COCO.fullmatch(name) or '"images"' in head or '"annotations"' in head or '"categories"' in head:
+            coco.append(name)
+    if not coco:
+        return None
+    title, splits = "COCO's format", {}
+    for name in coco:
+        if place := _OF_COCO.fullmatch(name):
+            splits[place[1] or place[2]] = name
+    if len(splits) > 1:
+        return _common(title, 'coco', _INSTANCE_RECIPE, *_splits(sorted(splits))), ''
+    if len(coco) == 1:
+        return _common(f'{title}, one file for all images', 'coco', _INSTANCE_RECIPE, 'train', 'val'), ''
+    train, evaluation = _splits_of_files(coco)
+    return (
+        Layout(
+            title,
+            'coco',
+            _INSTANCE_RECIPE,
+            {},
+            {'split': 'train', 'annotations': train},
+            {'split': 'val', 'annotations': evaluation},
+        ),
+        '',
+    )
+
+
+def _splits_of_files(names: list[str]) -> tuple[str, str]:
+    train = next((name for name in names if 'train' in posixpath.basename(name).lower()), names[0])
+    others = [name for name in names if name != train]
+    return train, next((name for name in others if re.search('val|test', posixpath.basename(name).lower())), others[0])
+
+
+def _folders(root: str, files: list[str]) -> tuple[Layout, str] | None:
+    """Two folders with files of the same names, one of which can hold label maps."""
+    stems: dict[str, set[str]] = {}
+    endings: dict[str, set[str]] = {}
+    for name in files:
+        stem, ending = posixpath.splitext(posixpath.basename(name))
+        if ending.lower() in (*_IMAGES, *_LABELS):
+            folder = posixpath.dirname(name)
+            stems.setdefault(folder, set()).add(stem)
+            endings.setdefault(folder, set()).add(ending.lower())
+    best: tuple[tuple[int, int, int], str, str] | None = None
+    for images in stems:
+        for labels in stems:
+            if images == labels or not endings[labels] <= set(_LABELS) or not endings[images] <= set(_IMAGES):
+                continue
+            shared = _shared(stems[images], stems[labels])
+            if not shared:
+                continue
+            words = bool(_MASK_WORDS.search(labels)) - bool(_MASK_WORDS.search(images))
+            rank = (words, '.jpg' in endings[images] or '.jpeg' in endings[images], shared)
+            if best is None or rank > best[0]:
+                best = rank, images, labels
+    if best is None:
+        return None
+    _, images, labels = best
+    words = set((*_TRAIN, *_VAL))
+    pattern = [
+        posixpath.join(*('{split}' if part in words else part for part in folder.split('/')))
+        for folder in (images, labels)
+    ]
+    there = sorted({part for folder in stems for part in folder.split('/')} & words)
+    title = 'two folders of images and label maps'
+    if len(there) > 1 and all('{split}' in folder for folder in pattern):
+        train, evaluation = _splits(there)
+        return _common(title, 'folders', _LABEL_RECIPE, train, evaluation, images=pattern[0], labels=pattern[1]), ''
+    return _common(title, 'folders', _LABEL_RECIPE, 'train', 'val', images=images, labels=labels), ''
+
+
+def _shared(images: set[str], labels: set[str]) -> int:
+    """How many images have a label map: of the same name, or with the same beginning or end added to all."""
+    if same := len(images & labels):
+        return same
+    for image in sorted(images)[:3]:
+        for label in labels:
+            if image and image in label and not re.search(r'\d', label.replace(image, '', 1)):
+                before, after = label.split(image, 1)
+                return sum(f'{before}{stem}{after}' in labels for stem in images)
+    return 0
