@@ -52,12 +52,17 @@ class Layout(NamedTuple):
         part = f'datasets.{self.reader}'
         return [
             f'DATA_DIR = {data_dir!r}',
+            # The recipes have these macros, too.
+            f'TRAIN_SPLIT = {self.train["split"]!r}',
+            f'EVAL_SPLIT = {self.evaluation["split"]!r}',
             f'experiment.train_data = @train/{part}',
             f'experiment.eval_data = @eval/{part}',
             f'{part}.data_dir = %DATA_DIR',
             *(f'{part}.{name} = {value!r}' for name, value in self.settings.items()),
-            *(f'train/{part}.{name} = {value!r}' for name, value in self.train.items()),
-            *(f'eval/{part}.{name} = {value!r}' for name, value in self.evaluation.items()),
+            f'train/{part}.split = %TRAIN_SPLIT',
+            f'eval/{part}.split = %EVAL_SPLIT',
+            *(f'train/{part}.{name} = {value!r}' for name, value in self.train.items() if name != 'split'),
+            *(f'eval/{part}.{name} = {value!r}' for name, value in self.evaluation.items() if name != 'split'),
         ]
 
     def text(self, data_dir: str) -> str:
