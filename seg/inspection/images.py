@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from seg.datasets.findings import FIX, NOTE, WARN, Finding
-from seg.errors import shown
+from seg.errors import built_in, shown
 from seg.inspection import thumbnails
 from seg.inspection.split import Split
 from seg.structures import DataLimits
@@ -41,7 +41,7 @@ def check(split: Split, limits: DataLimits) -> Iterator[Finding]:
         'Look at them. A camera, an export or a copy may have failed: remove or replace them.',
     )
     yield from split.finding(
-        'dark_image',
+        'dark_images',
         WARN,
         f'are nearly black: no value is above {_DARK - 1} of 255',
         [i for i, facts in loaded if 0 < facts.greatest < _DARK],
@@ -103,12 +103,12 @@ def _files(split: Split) -> Iterator[Finding]:
         lambda i: f'{split.dataset.image_path(i)} is a {files[i].format} file.',
     )
     yield from split.finding(
-        'exif_turned',
+        'exif_orientation',
         WARN,
         'have an EXIF orientation',
-        [i for i, file in files.items() if file.orientation != 1],
-        "Labels must fit the images as they are loaded: see the overlays. The setting `orientation` ('ignore' or "
-        "'apply') says whether images are turned.",
+        # Built-in readers say so themselves, if they do not apply it.
+        [i for i, file in files.items() if file.orientation != 1 and not built_in(split.dataset)],
+        'Labels must fit the images as they are loaded: see the overlays.',
         lambda i: f'orientation {files[i].orientation}.',
     )
     yield from split.finding(

@@ -107,7 +107,7 @@ def check(split: Split) -> Iterator[Finding]:
         'They teach nothing. Label them, or remove them from the split.',
     )
     yield from split.finding(
-        'background_and_ignored',
+        'only_0_and_255',
         WARN,
         f'hold {info.class_names[0]} (0) and ignored pixels ({info.ignore_label}) only',
         [i for i, found in counted.items() if set(found) == {0, info.ignore_label} and info.ignore_label != 0],

@@ -21,7 +21,16 @@ _LABELS = ('.png', '.tif', '.tiff', '.bmp', '.npy')
 _MASK_WORDS = re.compile(r'mask|label|annot|seg|gt|truth|class|target', re.IGNORECASE)
 _TRAIN, _VAL = ('train', 'training', 'train2017'), ('val', 'valid', 'validation', 'val2017', 'test', 'testing')
 _OF_COCO = re.compile(r'annotations/instances_([^/]+)\.json|([^/]+)/_annotations\.coco\.json')
-_LABEL_RECIPE, _INSTANCE_RECIPE = 'gin/deeplab_camvid.gin', 'gin/maskrcnn_nuclei.gin'
+# A training that fits, for each reader; the first three recipes have the reader themselves.
+_RECIPES = {
+    'folders': 'gin/deeplab_folder.gin',
+    'voc_layout': 'gin/deeplab_camvid.gin',
+    'coco': 'gin/maskrcnn_nuclei.gin',
+    'cityscapes': 'gin/deeplab_camvid.gin',
+    'labelme': 'gin/maskrcnn_nuclei.gin',
+    'yolo': 'gin/maskrcnn_nuclei.gin',
+}
+_OF_RECIPE = ('folders', 'voc_layout', 'coco')
 
 
 class Layout(NamedTuple):
@@ -30,7 +39,6 @@ class Layout(NamedTuple):
     Attributes:
       title: what the folder is.
       reader: name of the reader, such as 'coco'.
-      recipe: gin file of a training that fits.
       settings: settings of both splits.
       train: settings of the training data.
       evaluation: settings of the evaluation data.
@@ -38,10 +46,14 @@ class Layout(NamedTuple):
 
     title: str
     reader: str
-    recipe: str
     settings: Mapping[str, Any]
     train: Mapping[str, Any]
     evaluation: Mapping[str, Any]
+
+    @property
+    def recipe(self) -> str:
+        """The gin file of a training that fits."""
+        return _RECIPES[self.reader]
 
     def bindings(self, data_dir: str) -> list[str]:
         """The gin lines after the `include` of the recipe.
@@ -49,21 +61,23 @@ class Layout(NamedTuple):
         Args:
           data_dir: the folder.
         """
-        part = f'datasets.{self.reader}'
-        return [
-            f'DATA_DIR = {data_dir!r}',
-            # The recipes have these macros, too.
-            f'TRAIN_SPLIT = {self.train["split"]!r}',
-            f'EVAL_SPLIT = {self.evaluation["split"]!r}',
-            f'experiment.train_data = @train/{part}',
-            f'experiment.eval_data = @eval/{part}',
-            f'{part}.data_dir = %DATA_DIR',
-            *(f'{part}.{name} = {value!r}' for name, value in self.settings.items()),
-            f'train/{part}.split = %TRAIN_SPLIT',
-            f'eval/{part}.split = %EVAL_SPLIT',
-            *(f'train/{part}.{name} = {value!r}' for name, value in self.train.items() if name != 'split'),
-            *(f'eval/{part}.{name} = {value!r}' for name, value in self.evaluation.items() if name != 'split'),
-        ]
+        part, settings = f'datasets.{self.reader}', dict(self.settings)
+        macros = {'DATA_DIR': data_dir}
+        if self.reader == 'folders':
+            macros |= {'IMAGES': settings.pop('images'), 'LABELS': settings.pop('labels')}
+        macros |= {'TRAIN_SPLIT': self.train['split'], 'EVAL_SPLIT': self.evaluation['split']}
+        lines = [f'{name} = {value!r}' for name, value in macros.items()]
+        if self.reader not in _OF_RECIPE:
+            lines += [
+                f'experiment.train_data = @train/{part}',
+                f'experiment.eval_data = @eval/{part}',
+                f'{part}.data_dir = %DATA_DIR',
+                f'train/{part}.split = %TRAIN_SPLIT',
+                f'eval/{part}.split = %EVAL_SPLIT',
+            ]
+        for scope, values in (('', settings), ('train/', self.train), ('eval/', self.evaluation)):
+            lines += [f'{scope}{part}.{name} = {value!r}' for name, value in values.items() if name != 'split']
+        return lines
 
     def text(self, data_dir: str) -> str:
         """A gin file of its own that reads the folder."""
@@ -153,8 +167,8 @@ def _refuse_others(root: str, files: list[str]) -> None:
             )
 
 
-def _common(title: str, reader: str, recipe: str, train: str, evaluation: str, **settings: Any) -> Layout:
-    return Layout(title, reader, recipe, settings, {'split': train}, {'split': evaluation})
+def _common(title: str, reader: str, train: str, evaluation: str, **settings: Any) -> Layout:
+    return Layout(title, reader, settings, {'split': train}, {'split': evaluation})
 
 
 def _splits(names: list[str]) -> tuple[str, str]:
@@ -168,7 +182,7 @@ def _cityscapes(root: str, files: list[str]) -> tuple[Layout, str] | None:
     tops = {name.split('/')[0] for name in files}
     if not {'leftImg8bit', 'gtFine'} <= tops:
         return None
-    return _common('Cityscapes', 'cityscapes', _LABEL_RECIPE, 'train', 'val'), ''
+    return _common('Cityscapes', 'cityscapes', 'train', 'val'), ''
 
 
 def _voc(root: str, files: list[str]) -> tuple[Layout, str] | None:
@@ -178,7 +192,7 @@ def _voc(root: str, files: list[str]) -> tuple[Layout, str] | None:
         if labels in folders and posixpath.join(inside, 'JPEGImages') in folders and lists in folders:
             names = [posixpath.basename(name)[:-4] for name in files if posixpath.dirname(name) == lists]
             if names:
-                return _common('the layout of PASCAL VOC', 'voc_layout', _LABEL_RECIPE, *_splits(sorted(names))), inside
+                return _common('the layout of PASCAL VOC', 'voc_layout', *_splits(sorted(names))), inside
     return None
 
 
@@ -193,7 +207,7 @@ def _yolo(root: str, files: list[str]) -> tuple[Layout, str] | None:
     if settings:
         there = re.findall(r'^(train|val|test)\s*:\s*\S', _head(root, settings[0]), re.MULTILINE) or there
     train, evaluation = _splits(there) if there else ('train', 'val')
-    return _common("YOLO's layout", 'yolo', _INSTANCE_RECIPE, train, evaluation), inside
+    return _common("YOLO's layout", 'yolo', train, evaluation), inside
 
 
 def _json(root: str, files: list[str]) -> tuple[Layout, str] | None:
@@ -202,7 +216,7 @@ def _json(root: str, files: list[str]) -> tuple[Layout, str] | None:
     for name in [name for name in files if name.endswith('.json')][:_ENTRIES]:
         head = _head(root, name)
         if '"shapes"' in head and '"imagePath"' in head:
-            return _common('files of LabelMe', 'labelme', _INSTANCE_RECIPE, 'train', 'val'), ''
+            return _common('files of LabelMe', 'labelme', 'train', 'val'), ''
         if _OF_COCO.fullmatch(name) or '"images"' in head or '"annotations"' in head or '"categories"' in head:
             coco.append(name)
     if not coco:
@@ -212,15 +226,14 @@ def _json(root: str, files: list[str]) -> tuple[Layout, str] | None:
         if place := _OF_COCO.fullmatch(name):
             splits[place[1] or place[2]] = name
     if len(splits) > 1:
-        return _common(title, 'coco', _INSTANCE_RECIPE, *_splits(sorted(splits))), ''
+        return _common(title, 'coco', *_splits(sorted(splits))), ''
     if len(coco) == 1:
-        return _common(f'{title}, one file for all images', 'coco', _INSTANCE_RECIPE, 'train', 'val'), ''
+        return _common(f'{title}, one file for all images', 'coco', 'train', 'val'), ''
     train, evaluation = _splits_of_files(coco)
     return (
         Layout(
             title,
             'coco',
-            _INSTANCE_RECIPE,
             {},
             {'split': 'train', 'annotations': train},
             {'split': 'val', 'annotations': evaluation},
@@ -269,8 +282,8 @@ def _folders(root: str, files: list[str]) -> tuple[Layout, str] | None:
     title = 'two folders of images and label maps'
     if len(there) > 1 and all('{split}' in folder for folder in pattern):
         train, evaluation = _splits(there)
-        return _common(title, 'folders', _LABEL_RECIPE, train, evaluation, images=pattern[0], labels=pattern[1]), ''
-    return _common(title, 'folders', _LABEL_RECIPE, 'train', 'val', images=images, labels=labels), ''
+        return _common(title, 'folders', train, evaluation, images=pattern[0], labels=pattern[1]), ''
+    return _common(title, 'folders', 'train', 'val', images=images, labels=labels), ''
 
 
 def _shared(images: set[str], labels: set[str]) -> int:

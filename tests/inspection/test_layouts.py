@@ -135,7 +135,7 @@ def test_what_is_no_data_set(tmp_path):
         assert named in str(caught.value) and f'--input={folder}' in str(caught.value)
 
 
-@pytest.mark.parametrize('case', ['COCO', 'VOC', 'folders of splits'])
+@pytest.mark.parametrize('case', ['COCO', 'VOC', 'YOLO', 'folders of splits'])
 def test_the_lines_bind_the_reader(case, tmp_path):
     layout, inside = layouts.guess(made(tmp_path / "it's", *CASES[case][0]))
     modes.load_parts()
