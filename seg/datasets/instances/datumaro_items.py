@@ -104,9 +104,9 @@ def _imported(datumaro: Any, root: str, form: Any) -> Any:
         return datumaro.Dataset.import_from(root, form)
     except Exception as error:  # Datumaro's and those of the libraries that it uses.
         cause = error.__cause__ or error
-        reason = ' '.join(f'{type(cause).__name__}: {cause}'.split())[:300]
+        reason = ' '.join(f'{type(cause).__name__}: {cause}'.split())[:300].rstrip('.')
         raise UserError(
-            f'{_PART}, format {form!r}: Datumaro cannot read {root}: {reason.rstrip(".")}. Check the folder (its documentation '
+            f'{_PART}, format {form!r}: Datumaro cannot read {root}: {reason}. Check the folder (its documentation '
             f'shows the layout that it expects) and {_PART}.format.'
         ) from error
 
