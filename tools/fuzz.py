@@ -36,7 +36,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import psutil  # noqa: E402
-from fuzz_formats import FORMATS, Format, Seed, make, restore  # noqa: E402
+from fuzz_formats import FORMATS, make, restore  # noqa: E402
+from fuzz_seeds import Format, Seed  # noqa: E402
 
 _CPU = 2.0  # Seconds of a mutation.
 _MEMORY = 1 << 30  # Bytes that a mutation may add.
@@ -152,6 +153,7 @@ def _watched(
     command = [sys.executable, __file__, '--worker', '--formats', name, '--seed', str(seed), '--folder', str(folder)]
     command += ['--first', str(numbers.start), '--mutations', str(len(numbers)), '--keep', str(keep)]
     environment = os.environ | {'TF_CPP_MIN_LOG_LEVEL': '3', 'CUDA_VISIBLE_DEVICES': ''}
+    environment['XDG_CACHE_HOME'] = str(folder / '.cache')
     worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
     number, file, kept = None, '', ''
     for line in _lines(worker):

@@ -6,7 +6,6 @@ There is no `npz`: seg writes such files (`--probabilities`) and reads none.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -16,36 +15,11 @@ import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
 
 import numpy as np
+from fuzz_label_maps import cityscapes, folders
 from fuzz_mutations import of_bytes, of_json, of_lines
-
-Mutation = Callable[[random.Random, bytes], bytes]
-
-
-@dataclasses.dataclass(frozen=True)
-class Seed:
-    """A valid file: its name within the folder, its content, and its mutations, which are equally frequent."""
-
-    name: str
-    content: bytes
-    mutations: tuple[Mutation, ...] = (of_bytes,)
-
-
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """A format.
-
-    Attributes:
-      seeds: the valid files.
-      read: called with a path; returns, or raises one of `refusals`.
-      refusals: exceptions by which the readers refuse a file: `UserError`, and what replaces it in a graph.
-    """
-
-    seeds: list[Seed]
-    read: Callable[[str], object]
-    refusals: tuple[type[Exception], ...]
+from fuzz_seeds import Format, Seed
 
 
 def make(name: str, folder: pathlib.Path) -> Format:
@@ -370,5 +344,7 @@ FORMATS = {
     'coco': _coco,
     'image': _image,
     'label': _label,
+    'folders': folders,
+    'cityscapes': cityscapes,
     'run': _run,
 }

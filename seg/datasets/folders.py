@@ -149,6 +149,7 @@ def folders(
         numbers=found.labels.get('instances', ()),
         drop='remove it',
         add_names=meaning.remedy,
+        hint=meaning.hint,
     )
     shared = {'decode_all': verify, 'upright': upright, 'counted': meaning.counted, 'remarks': meaning.remarks}
     if target == 'label_map':

@@ -26,7 +26,11 @@ def rows(done):
 
 
 @pytest.mark.parametrize(
-    'names', ['pth,safetensors,h5', 'coco', 'image,label', pytest.param('run', marks=pytest.mark.slow)]
+    'names',
+    [
+        *('pth,safetensors,h5', 'coco', 'image,label'),
+        *(pytest.param(names, marks=pytest.mark.slow) for names in ('folders,cityscapes', 'run')),
+    ],
 )
 def test_a_hundred_mutations(tmp_path, names):
     done = fuzz('--mutations', 100, '--formats', names, '--keep', tmp_path / 'kept')

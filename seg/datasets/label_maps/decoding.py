@@ -99,8 +99,9 @@ def decode_image(path: tf.Tensor, native: tf.Tensor | bool, upright: bool) -> tf
     return tf.cond(native, by_tensorflow, by_pillow)
 
 
-def _image(upright: bool, path: bytes) -> np.ndarray:
-    with _damage(path), pillow_files.opened(os.fsdecode(path)) as image:
+def _image(upright: bool, path: bytes | np.ndarray) -> np.ndarray:
+    name = _name(path)
+    with _damage(name), pillow_files.opened(name) as image:
         image.load()
         return pillow_files.rgb(ImageOps.exif_transpose(image) if upright else image)
 
@@ -158,9 +159,9 @@ def _grey(path: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.bitwise.right_shift(samples, tf.constant(16, tf.uint16) - bits), tf.int32)
 
 
-def _array(by_color: bool, path: bytes) -> np.ndarray:
-    name = os.fsdecode(path)
-    with _damage(path):
+def _array(by_color: bool, path: bytes | np.ndarray) -> np.ndarray:
+    name = _name(path)
+    with _damage(name):
         if name.lower().endswith('.npy'):
             _array_shape(name)
             return _whole(np.load(name, allow_pickle=False))
@@ -205,13 +206,18 @@ def _array_shape(path: str) -> tuple[int, int]:
 # ---- Both ------------------------------------------------------------------------------------------------------------
 
 
+def _name(path: bytes | np.ndarray) -> str:
+    """The path that a `tf.numpy_function` received: an array, if it is called outside of a graph."""
+    return os.fsdecode(path if isinstance(path, bytes) else path.item())
+
+
 @contextlib.contextmanager
-def _damage(path: bytes) -> Iterator[None]:
+def _damage(path: str) -> Iterator[None]:
     """Turns any exception of Pillow or numpy into an OSError: the file cannot be read."""
     try:
         yield
     except Exception as error:
-        raise OSError(f'{os.fsdecode(path)}: {_text(error)}') from None
+        raise OSError(f'{path}: {_text(error)}') from None
 
 
 def _text(error: Exception) -> str:

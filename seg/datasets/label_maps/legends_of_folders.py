@@ -53,6 +53,7 @@ class Meaning:
       counted: the values of all label files, by path, if they had to be counted.
       remarks: findings about names that were not given.
       remedy: where classes are added, the end of a sentence.
+      hint: a sentence about the settings that give values a meaning.
     """
 
     legend: Legend
@@ -60,6 +61,7 @@ class Meaning:
     counted: Mapping[str, Values]
     remarks: Sequence[Finding]
     remedy: str
+    hint: str
 
 
 def make(settings: Settings, root: str, labels: Sequence[str]) -> Meaning:
@@ -79,7 +81,7 @@ def make(settings: Settings, root: str, labels: Sequence[str]) -> Meaning:
     origin = settings.origin
     ignored = class_maps.ignored_values(part, settings.ignore_values)
     by_color, table = settings.colors is not None, None
-    remedy = f'(setting {part}.class_names), or their values to {part}.ignore_values'
+    remedy = f'to {settings.origin if settings.class_names else f"{part}.class_names"}'
     if names is not None:
         names = _checked_names(part, names, settings.origin)
     if settings.target == 'instances' and not labels:
@@ -110,7 +112,7 @@ def make(settings: Settings, root: str, labels: Sequence[str]) -> Meaning:
     elif stored is not None:
         stored = _checked_values(part, stored, names)
         names, origin = names or tuple(f'class {value}' for value in stored), f'{part}.values'
-        remedy = f'to {part}.values and {part}.class_names, or to {part}.ignore_values'
+        remedy = f'to {part}.values and {part}.class_names'
     elif names is None or len(names) == 2:
         counted = _count(part, root, labels)
         occurring = sorted({value for item in counted.values() for value in item.values})
@@ -141,12 +143,17 @@ def make(settings: Settings, root: str, labels: Sequence[str]) -> Meaning:
     original = tuple(stored[n] for n in origins)
     palette = table.colors if table else _palette(labels, stored) or _default_palette(names, first)
     same = by_color or original == tuple(range(len(original)))
+    hint = (
+        ''
+        if by_color
+        else f'The setting {part}.values states the value of each class, {part}.ignore_values what is ignored.'
+    )
     classes = Classes(
         names=mapping.names,
         original_ids=None if same else original,
         colors=tuple(palette[n] for n in origins),
     )
-    return Meaning(legend=legend, classes=classes, counted=counted, remarks=remarks, remedy=remedy)
+    return Meaning(legend=legend, classes=classes, counted=counted, remarks=remarks, remedy=remedy, hint=hint)
 
 
 def _checked_names(part: str, names: Any, origin: str) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ class Files:
       numbers: its instance map; empty for the target 'label_map'.
       drop: how an image is removed from the data: 'remove its name from the split'.
       add_names: end of a remedy, where names of classes are added: 'in class_names.txt'.
+      hint: a last sentence about unknown values, such as on settings that give them a meaning.
       any_format: whether other formats than JPEG and PNG, and PNG of colours or with alpha as labels, are read.
     """
 
@@ -48,6 +49,7 @@ class Files:
     numbers: Sequence[str] = ()
     drop: str = 'remove its name from the split'
     add_names: str = ''
+    hint: str = ''
     any_format: bool = True
 
 
@@ -302,7 +304,7 @@ class LabelMaps(Dataset):
             counts = values.counts_of(item, legend)
             if not counts.unknown:
                 return None
-            return values.unknown_values(path, counts, total, legend, files.add_names)
+            return values.unknown_values(path, counts, total, legend, files.add_names, files.hint)
 
         return self._gathered([fault(path, item) for path, item in zip(files.labels, self._found, strict=True)])
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from seg.datasets import checking, findings
 from seg.datasets.findings import Finding
 from seg.datasets.label_maps import decoding
-from seg.datasets.label_maps.legend import IGNORE, UNKNOWN, Legend
+from seg.datasets.label_maps.legend import COLORED, IGNORE, UNKNOWN, Legend
 from seg.errors import shown
 from seg.structures import ClassHistogram
 
@@ -119,7 +119,7 @@ def class_histogram(each: Sequence[Counts], ids: np.ndarray, first: int, num_cla
     return ClassHistogram(pixels.sum(axis=0), ((pixels > 0) * labelled[:, None]).sum(axis=0))
 
 
-def unknown_values(path: str, item: Counts, total: Counts, legend: Legend, place: str) -> Fault:
+def unknown_values(path: str, item: Counts, total: Counts, legend: Legend, place: str, hint: str) -> Fault:
     """Describes a label file with values that have no meaning, with a remedy that depends on the other files.
 
     Args:
@@ -127,13 +127,16 @@ def unknown_values(path: str, item: Counts, total: Counts, legend: Legend, place
       item: its pixels.
       total: those of all files.
       legend: the meaning of values.
-      place: where names can be added, for the remedy.
+      place: where names can be added, for the remedy; empty if nowhere.
+      hint: a last sentence, about settings that give values a meaning.
     """
     number, unknown = len(legend.names), sorted(total.unknown)
     found = [f'{legend.shown_value(value)} ({pixels} pixels)' for value, pixels in sorted(item.unknown.items())]
     remedy = f'Change the labels, or add names for the missing classes {place}'
     if not place:
         remedy = 'Change the labels'
+    elif unknown[-1] >= COLORED and not legend.by_color:
+        remedy = 'The labels hold colours: say in a table (setting colors) what they mean'
     elif legend.by_color:
         remedy = f'Change the labels, or add these colours {place}'
     elif not legend.counts_up:
@@ -147,7 +150,7 @@ def unknown_values(path: str, item: Counts, total: Counts, legend: Legend, place
     return Fault(
         'unknown_values',
         f'{path}: label values out of range: {", ".join(found[: checking.SHOWN])}. Classes are '
-        f'{legend.shown_classes()}. {remedy}.',
+        f'{legend.shown_classes()}. {remedy}. {hint}'.strip(),
     )
 
 
