@@ -119,7 +119,7 @@ def without_instances(where: str, crowds: int, images: Sequence[str] = ()) -> Fi
         ' Images without annotations can be predicted by --mode=predict --input'
     )
     return Finding(
-        kind='all_crowds' if crowds else 'no_instance',
+        kind='all_crowds' if crowds else 'no_instances',
         severity=findings.FIX,
         text=f'{where}: {found}.',
         images=tuple(images),
@@ -142,7 +142,7 @@ def turned(where: str, names: Sequence[str], headers: Sequence[Any], part: str, 
         return []
     return [
         Finding(
-            kind='exif_turned',
+            kind='exif_orientation',
             severity=findings.WARN,
             text=f'{where}: {len(found)} images, such as {found[0]}, have an EXIF orientation, which is not applied; '
             'labels must fit the images as stored.',

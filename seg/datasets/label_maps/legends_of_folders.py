@@ -190,7 +190,7 @@ def _count(part: str, root: str, labels: Sequence[str]) -> dict[str, Values]:
         try:
             header = decoding.read_header(path)
         except (ValueError, tf.errors.OpError) as error:
-            return Fault('unreadable', str(error))
+            return Fault('unreadable_file', str(error))
         if header.format in ('jpeg', 'webp'):
             return Fault('wrong_format', path)
         return values.count(path, decoding.label_kind(header), False, '')

@@ -185,7 +185,7 @@ class InstanceMaps(LabelMaps):
             try:
                 parts = graph(tf.constant(index, tf.int64))
             except tf.errors.OpError as error:
-                return Fault('unreadable', checking.damage(files.numbers[index], error, files.drop))
+                return Fault('damaged_file', checking.damage(files.numbers[index], error, files.drop))
             numbers, ids, pixels, groups, counts = (part.numpy() for part in parts)
             return Numbers(
                 *(part.tolist() for part in (numbers, ids, pixels, groups)), self._fault(index, numbers, ids, counts)

@@ -219,7 +219,7 @@ class LabelMaps(Dataset):
                 header = read(path)
             except (ValueError, tf.errors.OpError) as error:
                 return Fault(
-                    'unreadable',
+                    'unreadable_file',
                     f'{path}: not a readable {kind}: {error}. Replace the file, or {self._files.drop}.',
                 )
             if kind == 'image':
@@ -318,7 +318,7 @@ class LabelMaps(Dataset):
             try:
                 return int(_greatest(tf.constant(path), tf.constant(natives[index])))
             except tf.errors.OpError as error:
-                return Fault('unreadable', checking.damage(path, error, files.drop))
+                return Fault('damaged_file', checking.damage(path, error, files.drop))
 
         key = [files.part, files.root, files.split, 'images']
         paths = [(path,) for path in files.images]
@@ -341,7 +341,7 @@ class LabelMaps(Dataset):
         dark = [name for name, most in zip(files.names, self._brightest, strict=True) if most < _DARK]
         if dark:
             yield Finding(
-                kind='dark_image',
+                kind='dark_images',
                 severity=findings.WARN,
                 text=f'{self._where}: {len(dark)} of {len(files.names)} images are nearly black, such as '
                 f'{checking.first_of(dark)}: no value is above {_DARK - 1} of 255.',

@@ -53,7 +53,7 @@ def count(path: str, kind: int, by_color: bool, drop: str) -> Values | Fault:
     try:
         values, pixels = (part.numpy().tolist() for part in _counted(kind, by_color)(tf.constant(path)))
     except tf.errors.OpError as error:
-        return Fault('unreadable', checking.damage(path, error, drop))
+        return Fault('damaged_file', checking.damage(path, error, drop))
     order = np.argsort(values)
     return Values([values[n] for n in order], [pixels[n] for n in order])
 
@@ -185,7 +185,7 @@ def remarks(
     ]
     if two and IGNORE in legend.ignored and legend.counts_up:
         yield Finding(
-            kind='background_and_ignored',
+            kind='only_0_and_255',
             severity=findings.WARN,
             text=f'{where}: {len(two)} of {len(each)} labels hold 0 and {IGNORE} only, such as '
             f'{checking.first_of(two)}.',
