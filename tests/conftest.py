@@ -22,6 +22,19 @@ import pytest  # noqa: E402
 import seg  # noqa: E402, F401  Before TensorFlow: it sets what TensorFlow reads at its import.
 
 _C = ctypes.CDLL(None)
+# Files that take minutes, mostly in processes of their own. They come first: while a worker is small, and because at
+# the end one of them would run alone on one core.
+_LONG = (
+    'tests/engine/tensorflow/test_equality.py',
+    'tests/engine/jax/test_processes.py',
+    'tests/engine/jax/test_equality.py',
+    'tests/executor/test_resume.py',
+    'tests/engine/tensorflow/test_jit.py',
+    'tests/engine/jax/test_contract.py',
+    'tests/tasks/test_backends.py',
+    'tests/test_golden_losses.py',
+    'tests/test_docs.py',
+)
 _WORKER_BYTES = 4.2 * 2**30  # What a process takes in the end that runs its share of the tests.
 
 
@@ -31,6 +44,11 @@ def pytest_xdist_auto_num_workers(config) -> int:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return max(1, min(cores, int(psutil.virtual_memory().available / _WORKER_BYTES)))
+
+
+def pytest_collection_modifyitems(items) -> None:
+    place = {file: number for number, file in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition('::')[0], len(_LONG)))
 
 
 @pytest.fixture(scope='session', autouse=True)

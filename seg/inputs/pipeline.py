@@ -100,12 +100,15 @@ def _input(
     def key_of(position: tf.Tensor) -> tf.Tensor:
         return tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], tf.int32), position)
 
+    # A function of its own: it is traced once, whereas each evaluation makes its pipeline anew.
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2)
     def prepared(position: tf.Tensor, example_index: tf.Tensor) -> Example:
         key = key_of(position)
         element = prepare(load(dataset, example_index, target), key)
         return element | {'weight': tf.ones([], tf.float32), 'seed': key}
 
-    spec = tf.data.Dataset.range(1).map(lambda i: prepared(i, i)).element_spec
+    traced = prepared.get_concrete_function()
+    spec = tf.nest.map_structure(tf.type_spec_from_value, traced.structured_outputs)
     loose = [name for name, part in spec.items() if not part.shape.is_fully_defined()]
     if loose:
         raise ValueError(f'{dataset.info.name}: the prepared {", ".join(loose)} has no static shape.')
@@ -117,7 +120,7 @@ def _input(
             name: tf.broadcast_to(tf.cast(blank.get(name, 0), part.dtype), part.shape) for name, part in spec.items()
         }
         found = tf.data.Dataset.from_tensors(position).filter(lambda _: example_index >= 0)
-        found = found.map(lambda p: prepared(p, example_index)).ignore_errors()
+        found = found.map(lambda p: traced(p, example_index)).ignore_errors()
         element = found.concatenate(tf.data.Dataset.from_tensors(stand_in)).take(1)
         return element.map(lambda e: e | {'index': tf.cast(example_index, tf.int32)})
 
