@@ -41,7 +41,7 @@ def check(split: Split, limits: DataLimits) -> Iterator[Finding]:
         'Look at them. A camera, an export or a copy may have failed: remove or replace them.',
     )
     yield from split.finding(
-        'dark_images',
+        'dark_image',
         WARN,
         f'are nearly black: no value is above {_DARK - 1} of 255',
         [i for i, facts in loaded if 0 < facts.greatest < _DARK],
@@ -82,7 +82,7 @@ def _repeated(split: Split) -> Iterator[Finding]:
         if first.setdefault(split.dataset.image_id(index), index) != index:
             again.append(index)
     yield from split.finding(
-        'repeated_id',
+        'repeated_image_id',
         FIX,
         'have the id of an earlier image, so that results cannot be told apart',
         [index for index in again if counts[names[index]] == 1],
@@ -103,7 +103,7 @@ def _files(split: Split) -> Iterator[Finding]:
         lambda i: f'{split.dataset.image_path(i)} is a {files[i].format} file.',
     )
     yield from split.finding(
-        'exif_orientation',
+        'exif_turned',
         WARN,
         'have an EXIF orientation',
         # Built-in readers say so themselves, if they do not apply it.

@@ -66,7 +66,7 @@ def check(split: Split, limits: DataLimits) -> Iterator[Finding]:
     crowds = sum(int(found.is_crowd.sum()) for _, found in each)
     if total == crowds:
         yield Finding(
-            kind='all_crowds' if crowds else 'no_instances',
+            kind='all_crowds' if crowds else 'no_instance',
             severity=FIX,
             text=f'{split.info.name}: all of its {crowds} instances are crowds, which count neither in training nor in '
             'scores.'

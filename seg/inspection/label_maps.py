@@ -73,12 +73,13 @@ def check(split: Split) -> Iterator[Finding]:
         lambda i: f'{(split.facts[i].height, split.facts[i].width)}, label map {split.facts[i].label_size}.',
     )
     counted = {i: _counted(facts, info.ignore_label) for i, facts in loaded}
-    yield from _unknown(split, counted)
+    unknown = list(_unknown(split, counted))
+    yield from unknown
     classes = range(info.num_classes)
     total = {value: sum(found.get(value, 0) for found in counted.values()) for value in classes}
     present = [value for value in classes if total[value]]
     ignored = sum(found.get(info.ignore_label, 0) for found in counted.values())
-    if len(present) < 2 <= info.num_classes:
+    if len(present) < 2 <= info.num_classes and not unknown:  # Unknown values may be the other classes.
         there = ' and '.join(f'{value} ({info.class_names[value]})' for value in present) or 'no class'
         yield Finding(
             kind='one_class',
@@ -88,7 +89,7 @@ def check(split: Split) -> Iterator[Finding]:
             remedy='Label the pixels of each class with its id.'
             + (f' If {info.ignore_label} marks a class, write its id instead.' if ignored else ''),
         )
-    elif absent := [value for value in classes if not total[value]]:
+    elif not unknown and (absent := [value for value in classes if not total[value]]):
         yield Finding(
             kind='absent_class',
             severity=WARN,
@@ -107,7 +108,7 @@ def check(split: Split) -> Iterator[Finding]:
         'They teach nothing. Label them, or remove them from the split.',
     )
     yield from split.finding(
-        'only_0_and_255',
+        'background_and_ignored',
         WARN,
         f'hold {info.class_names[0]} (0) and ignored pixels ({info.ignore_label}) only',
         [i for i, found in counted.items() if set(found) == {0, info.ignore_label} and info.ignore_label != 0],

@@ -58,12 +58,12 @@ class Split:
         named = ', '.join(shown(self.name(index)) for index in indices[:SHOWN])
         text = f'{self.info.name}: {len(indices)} of {len(self.facts)} {one} {what}'
         lines = tuple(f'image {shown(self.name(i))}: {line(i)}' for i in indices[:SHOWN]) if line else ()
-        more = ', …' if len(indices) > SHOWN else ''
+        more = ', …' if len(indices) > SHOWN else '.'
         return [
             Finding(
                 kind=kind,
                 severity=severity,
-                text=f'{text}:' if line else f'{text}: {named}{more}.',
+                text=f'{text}:' if line else f'{text}: {named}{more}',
                 remedy=remedy,
                 images=tuple(self.name(index) for index in indices),
                 lines=lines,

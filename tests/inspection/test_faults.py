@@ -84,7 +84,7 @@ def test_an_image_that_is_turned_by_exif(folder):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(picture(9)).save(f'{folder}/4.jpg', exif=exif)
-    assert 'orientation 6' in expect(found(LabelMaps(folder)), 'exif_orientation', WARN, ['4']).lines[0]
+    assert 'orientation 6' in expect(found(LabelMaps(folder)), 'exif_turned', WARN, ['4']).lines[0]
 
 
 def test_cmyk(folder):
@@ -99,7 +99,7 @@ def test_16_bits(folder):
 
 def test_16_bits_of_a_camera_with_12(folder):
     Image.fromarray(picture(9)[..., 0].astype(np.uint16) * 16).save(f'{folder}/4.png')
-    assert list(found(LabelMaps(folder))['dark_images'].images) == ['4']
+    assert list(found(LabelMaps(folder))['dark_image'].images) == ['4']
 
 
 def test_a_blank_image(folder):
@@ -123,7 +123,7 @@ def test_an_image_that_is_listed_twice(folder):
 
 
 def test_an_id_of_two_images(folder):
-    expect(found(LabelMaps(folder, ids=[1, 2, 2, 3])), 'repeated_id', FIX, ['2'])
+    expect(found(LabelMaps(folder, ids=[1, 2, 2, 3])), 'repeated_image_id', FIX, ['2'])
 
 
 def test_a_copy_in_the_same_split(folder):
@@ -166,7 +166,7 @@ def test_a_binary_mask_with_255(folder):
 
 
 def test_a_few_masks_with_255_for_the_class(folder):
-    expect(found(LabelMaps(folder, {'2': label(0, 255)})), 'only_0_and_255', WARN, ['2'])
+    expect(found(LabelMaps(folder, {'2': label(0, 255)})), 'background_and_ignored', WARN, ['2'])
 
 
 def test_a_label_map_of_another_size(folder):
@@ -232,7 +232,7 @@ def test_crowds_only(folder):
 
 
 def test_no_instance_at_all(folder):
-    expect(found(Instances(folder, {str(i): [] for i in range(4)})), 'no_instances', FIX, [])
+    expect(found(Instances(folder, {str(i): [] for i in range(4)})), 'no_instance', FIX, [])
 
 
 def test_an_image_without_instances(folder):

@@ -158,7 +158,7 @@ class InstanceData(Dataset):
             ['headers', self._where], files, self._read_header, ImageHeader, f'{self._where}: reading headers'
         )
         faults = [self._header_fault(index, header) for index, header in enumerate(headers)]
-        yield from self._unusable('unreadable_file', [h if isinstance(h, str) else None for h in headers], count)
+        yield from self._unusable('unreadable', [h if isinstance(h, str) else None for h in headers], count)
         yield from self._unusable('size_mismatch', faults, count)
         if all(isinstance(header, ImageHeader) for header in headers):
             names = [self.image_name(index) for index in range(count)]
@@ -168,7 +168,7 @@ class InstanceData(Dataset):
             decoded = remembered.each(['pixels', self._where], files, self._decode, bool, title)
             bad = [item if isinstance(item, str) and not isinstance(headers[n], str) else None
                    for n, item in enumerate(decoded)]  # fmt: skip
-            yield from self._unusable('damaged_file', bad, count)
+            yield from self._unusable('unreadable', bad, count)
 
     @functools.cached_property
     def _arrays(self) -> Instances:

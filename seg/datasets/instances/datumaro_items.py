@@ -55,7 +55,7 @@ def read(root: str, form: Any, split: str) -> tuple[Source, list[str]]:
         else:
             files.append(os.path.relpath(path, root).replace(os.sep, '/'))
             sizes.append([int(side) for side in size])
-    findings.settle(findings.unusable('unreadable_file', where, faults, len(items), 'images'))
+    findings.settle(findings.unusable('unreadable', where, faults, len(items), 'images'))
     if not files:
         raise UserError(f'{where}: Datumaro finds no image there. {checking.holds(root)}.')
     instances, unlabelled, boxes = _instances(items, labels)

@@ -202,7 +202,7 @@ def read(layout: Layout, split: str, orientation: Any) -> Source:
     )  # fmt: skip
     names = [os.path.relpath(path, layout.root).replace(os.sep, '/') for path in images]
     faults = [(name, header) for name, header in zip(names, headers, strict=True) if isinstance(header, str)]
-    findings.settle(findings.unusable('unreadable_file', where, faults, len(images), 'images'))
+    findings.settle(findings.unusable('unreadable', where, faults, len(images), 'images'))
     sizes = [(header.height, header.width) for header in headers]
     if upright:
         sizes = [orientations.upright(size, h.orientation) for size, h in zip(sizes, headers, strict=True)]
