@@ -10,10 +10,11 @@ from typing import Any
 
 from absl import logging
 
+from seg.datasets import checking, findings, splits
 from seg.datasets import orientation as orientations
-from seg.datasets import splits
 from seg.datasets.base import unsupported
 from seg.datasets.described import Described
+from seg.datasets.findings import Finding
 from seg.datasets.label_maps import class_names as names_files
 from seg.datasets.label_maps import legends_of_folders as legends
 from seg.datasets.label_maps import matching, other_layouts
@@ -113,7 +114,6 @@ def folders(
     places = {'labels': labels, 'instances': instances if target == 'instances' else None}
     places = {setting: where for setting, where in places.items() if where is not None}
     found = _find(root, images, places, split, lists, fractions, groups, split_seed)
-    origin = class_names
     if isinstance(class_names, str):
         origin = os.path.join(root, os.path.expanduser(class_names))
         class_names = names_files.read(origin)
@@ -151,7 +151,8 @@ def folders(
         add_names=meaning.remedy,
         hint=meaning.hint,
     )
-    shared = {'decode_all': verify, 'upright': upright, 'counted': meaning.counted, 'remarks': meaning.remarks}
+    remarks = [*found.remarks, *meaning.remarks]
+    shared = {'decode_all': verify, 'upright': upright, 'counted': meaning.counted, 'remarks': remarks}
     if target == 'label_map':
         return LabelMaps(files, meaning.legend, meaning.classes, **shared)
     return InstanceMaps(files, meaning.legend, meaning.classes, class_of=None if labels else one_class, **shared)
@@ -159,12 +160,15 @@ def folders(
 
 @dataclasses.dataclass
 class _Found:
-    """The files of a split: `names`, `images`, and `labels` by setting; `all_labels` are those of all splits."""
+    """The files of a split: `names`, `images`, and `labels` by setting; `all_labels` are those of all splits;
+    `remarks` are findings about names.
+    """
 
     names: list[str] = dataclasses.field(default_factory=list)
     images: list[str] = dataclasses.field(default_factory=list)
     labels: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     all_labels: list[str] = dataclasses.field(default_factory=list)
+    remarks: list[Finding] = dataclasses.field(default_factory=list)
 
 
 def _check_folders(root: str, images: Any, labels: Any, instances: Any, target: str) -> None:
@@ -240,7 +244,17 @@ def _paired(setting: str, where: str, pictures, files, names, found: _Found) -> 
     if rule:
         logging.info('%s: labels are found by their names: %s.', slot, rule)
     if unused := len(files) - len(set(pairs.values())):
-        logging.warning('%s = %r: %d of %d files there belong to no image.', slot, where, unused, len(files))
+        spare = sorted(set(files.values()) - set(pairs.values()))
+        found.remarks.append(
+            Finding(
+                kind='labels_without_image',
+                severity=findings.WARN,
+                text=f'{slot} = {where!r}: {unused} of {len(files)} files there belong to no image, such as '
+                f'{checking.first_of(spare)}.',
+                remedy='They are not read.',
+                count=unused,
+            )
+        )
     if setting == 'labels':
         found.all_labels = sorted(set(pairs.values()))
     return [pairs[name] for name in names]

@@ -136,6 +136,10 @@ def test_missing_places(data):
     assert 'data_dir' in refused(data / 'gone')
     (data / 'drawn/img_4.png').unlink()
     assert "1 of 10 images have no file there, such as 'img_4'" in refused(data, split='train+val')
+    write(data / 'drawn/spare_1.png', Image.fromarray(label(1)))
+    (data / 'my photos/img_4.JPG').unlink()
+    spare = [found for found in made(data).findings(False) if found.kind == 'labels_without_image']
+    assert 'spare_1.png' in spare[0].text and '1 of 10' in spare[0].text
     write(data / 'my photos/img_5.png', photo(5))
     assert "same name 'img_5'" in refused(data)
     for name in ('JPEGImages', 'SegmentationClass'):
