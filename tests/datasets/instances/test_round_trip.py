@@ -1,15 +1,26 @@
 """One data set in the files of several tools gives the same examples."""
 
+import functools
+
 import pytest
 import tensorflow as tf
 
 from seg.datasets.coco import coco
+from seg.datasets.folders import folders
 from seg.datasets.labelme import labelme
 from seg.datasets.voc_layout import voc_layout
 from seg.datasets.yolo import yolo
 from tests.datasets.instances import exported
 
-READERS = {'coco': coco, 'labelme': labelme, 'yolo': yolo, 'voc': voc_layout}
+# The files of `voc`, for a reader that does not know the names of the folders.
+in_folders = functools.partial(
+    folders,
+    images='JPEGImages',
+    labels='SegmentationClass',
+    instances='SegmentationObject',
+    lists='ImageSets/Segmentation/{split}.txt',
+)
+READERS = {'coco': coco, 'labelme': labelme, 'yolo': yolo, 'voc': voc_layout, 'folders': in_folders}
 
 
 def examples(dataset):
@@ -30,11 +41,11 @@ def examples(dataset):
 
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
-    folders = {}
+    places = {}
     for name in READERS:
-        folders[name] = tmp_path_factory.mktemp(name) / 'data'
-        getattr(exported, name)(folders[name])
-    return folders
+        places[name] = tmp_path_factory.mktemp(name) / 'data'
+        getattr(exported, 'voc' if name == 'folders' else name)(places[name])
+    return places
 
 
 @pytest.mark.parametrize('target', ['instances', 'label_map'])
