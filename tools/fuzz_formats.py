@@ -17,6 +17,7 @@ import zipfile
 import zlib
 
 import numpy as np
+from fuzz_instances import labelme, yolo
 from fuzz_label_maps import cityscapes, folders
 from fuzz_mutations import of_bytes, of_json, of_lines
 from fuzz_seeds import Format, Seed
@@ -342,6 +343,8 @@ FORMATS = {
     'safetensors': _safetensors,
     'h5': _h5,
     'coco': _coco,
+    'labelme': labelme,
+    'yolo': yolo,
     'image': _image,
     'label': _label,
     'folders': folders,

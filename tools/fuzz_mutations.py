@@ -73,6 +73,16 @@ def of_lines(draw: random.Random, content: bytes) -> bytes:
     return b''.join(lines)
 
 
+def of_words(draw: random.Random, content: bytes) -> bytes:
+    """Replaces or repeats one word of a text file."""
+    words = re.split(rb'(\s+)', content)
+    place = draw.randrange(0, len(words), 2)
+    odd = (b'', b'-1', b'2', b'0.5', b'1e400', b'nan', b'inf', b'-inf', b'9' * 5000, b'0x1', b'\xff', b'\0', b'text')
+    marks = (b'[', b'{', b'&a [*a, *a]', b'*a', b'!!python/name:os.system', b'[' * 20_000, b'../../x', b'/dev/zero')
+    words[place] = draw.choice((*odd, *marks, words[place] * 2, (words[place] + b' ') * 5000))
+    return b''.join(words)
+
+
 def _places(value: Any) -> list[tuple[Any, Any]]:
     """All pairs of a container and a key or index in it."""
     found, waiting = [], [value]

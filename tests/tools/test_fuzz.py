@@ -28,7 +28,7 @@ def rows(done):
 @pytest.mark.parametrize(
     'names',
     [
-        *('pth,safetensors,h5', 'coco', 'image,label'),
+        *('pth,safetensors,h5', 'coco,labelme,yolo', 'image,label'),
         *(pytest.param(names, marks=pytest.mark.slow) for names in ('folders,cityscapes', 'run')),
     ],
 )
