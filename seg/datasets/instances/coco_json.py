@@ -88,23 +88,17 @@ def _without_collection() -> Iterator[None]:
 
 
 def _read(path: str) -> Contents:
-    content, remarks = read_bytes(path), []
-    found = _read_ordinary(path, content, remarks) or _read_any(path, content, remarks)
-    del content  # Large; what is read piece by piece holds it as long as it is needed.
-    index_of, file_names, sizes, names, category_ids, references, chunks = found
-    del found
-
-    def title(number):
-        name = coco_references.title(references.ids[number], number)
-        return f'{name} of {shown(file_names[references.image_of[number]])}'
-
-    instances = collected.collect(path, chunks, *references[1:], sizes, title, remarks)
-    return Contents(tuple(index_of), file_names, sizes, names, category_ids, instances, remarks)
+    content = read_bytes(path)
+    try:
+        return _read_ordinary(path, content)
+    except (coco_references.Other, msgspec.MsgspecError, RecursionError, OverflowError):
+        return _read_any(path, content)
 
 
-def _read_any(path: str, content: bytes, remarks: list[Finding]) -> tuple:
-    """Reads a file of any form; returns images, classes, references and chunks of annotations."""
-    data = _load(path, content)
+def _read_any(path: str, content: bytes) -> Contents:
+    """Reads a file of any form."""
+    data, remarks = _load(path, content), []
+    del content
     annotations = data['annotations']
     index_of, file_names, sizes = _images(path, data['images'])
     used = {coco_references.identity(annotation.get('category_id')) for annotation in annotations} - {None}
@@ -118,57 +112,65 @@ def _read_any(path: str, content: bytes, remarks: list[Finding]) -> tuple:
             for number in numbers:
                 annotations[number] = None  # To free its values.
 
-    return index_of, file_names, sizes, names, category_ids, references, chunks()
+    instances = _collect(path, chunks(), references, sizes, file_names, remarks)
+    return Contents(tuple(index_of), file_names, sizes, names, category_ids, instances, remarks)
 
 
-def _read_ordinary(path: str, content: bytes, remarks: list[Finding]) -> tuple | None:
-    """Does the same as `_read_any` for a file in the ordinary form; returns None for any other one."""
-    try:
-        if not content.isascii():
-            for _ in codecs.iterdecode(_slices(content), 'utf-8'):
-                pass
-        file = msgspec.json.decode(content, type=_File)
-        images, categories = (parse_json(bytes(part)) for part in (file.images, file.categories))
-        spans = _spans(content, file.annotations)
-        count = len(file.annotations)
-        del file
-        references = coco_references.of_typed(b'[%b]' % content[slice(*span)] for span in spans)
-    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError):
-        return None
-    if not _are_objects(images) or not categories or not _are_objects(categories):
-        return None
-    ids, image_ids, given_classes, crowds = references
-    if not np.isin(crowds, [0, 1]).all():
-        return None
+def _read_ordinary(path: str, content: bytes) -> Contents:
+    """Does the same as `_read_any` for a file in the ordinary form.
+
+    Raises:
+      Other, msgspec.MsgspecError, RecursionError, OverflowError: if the file has another form.
+    """
+    _check_utf8(content)
+    file = msgspec.json.decode(content, type=_File)
+    images, categories = (_parsed(path, bytes(part)) for part in (file.images, file.categories))
+    if not (_are_objects(images) and categories and _are_objects(categories)):
+        raise coco_references.Other
     index_of, file_names, sizes = _images(path, images)
-    told: list[Finding] = []
-    names, category_ids = _classes(path, categories, set(np.unique(given_classes).tolist()), told)
-    image_of = coco_references.positions(index_of, image_ids)
-    class_of = {category: number for number, category in enumerate(category_ids)}
-    classes = coco_references.positions(class_of, given_classes)
-    if image_of is None or classes is None:
-        return None
-    repeated = ids[np.sort(np.argsort(ids, kind='stable')[1:][np.diff(np.sort(ids)) == 0])]
-    remarks += told + coco_references.repeated_ids(path, collections.Counter(repeated.tolist()))
+    _classes(path, categories, set(), [])  # Refuses wrong ones before anything about annotations.
+    ids = [coco_references.identity(category['id']) for category in categories]
+    category_of = {identity: position for position, identity in enumerate(ids)}
+    references = coco_references.Typed(len(file.annotations), index_of, category_of)
+    spans, remarks = _spans(content, file.annotations), []
+    del file, images
 
     def chunks() -> Iterator[tuple[np.ndarray, list]]:
-        for numbers, span in zip(collected.in_pieces(count), spans, strict=True):
+        for numbers, span in zip(collected.in_pieces(len(references.found.ids)), spans, strict=True):
             joined = b'[%b]' % content[slice(*span)]
-            try:
-                yield numbers, _SHAPES.decode(joined)
-            except msgspec.MsgspecError:
-                yield numbers, _parsed(path, joined)
+            yield numbers, references.read(numbers, joined) or _parsed(path, joined)
 
-    found = coco_references.References(memoryview(ids), image_of, classes.astype(np.int32), crowds == 1)
-    return index_of, file_names, sizes, names, category_ids, found, chunks()
+    instances = _collect(path, chunks(), references.found, sizes, file_names, remarks)
+    used = {ids[position] for position in np.unique(references.found.classes)}
+    told: list[Finding] = []
+    names, category_ids = _classes(path, categories, used, told)
+    numbers = np.array([category_ids.index(i) if i in category_ids else -1 for i in ids], np.int32)
+    remarks = [*told, *coco_references.repeated_ids(path, references.repeated()), *remarks]
+    instances = instances._replace(classes=numbers[instances.classes])
+    return Contents(tuple(index_of), file_names, sizes, names, category_ids, instances, remarks)
+
+
+def _collect(path, chunks, references, sizes, file_names, remarks) -> collected.Instances:
+    def title(number):
+        name = coco_references.title(references.ids[number], number)
+        return f'{name} of {shown(file_names[references.image_of[number]])}'
+
+    return collected.collect(path, chunks, *references[1:], sizes, title, remarks)
 
 
 _SLICE = 2**24
-_SHAPES = msgspec.json.Decoder(list[collected.Shape])
 
 
-def _slices(content: bytes) -> Iterator[bytes]:
-    return (content[start : start + _SLICE] for start in range(0, len(content), _SLICE))
+def _check_utf8(content: bytes) -> None:
+    """Raises `Other` if the file is not UTF-8; needs little memory."""
+    if content.isascii():
+        return
+    slices = (content[start : start + _SLICE] for start in range(0, len(content), _SLICE))
+    try:
+        for _ in codecs.iterdecode(slices, 'utf-8'):
+            pass
+    except UnicodeDecodeError:
+        raise coco_references.Other from None
 
 
 def _spans(content: bytes, raws: Sequence[msgspec.Raw]) -> list[tuple[int, int]]:
@@ -236,10 +238,11 @@ def _images(path: str, images: list) -> tuple[dict[int | str, int], tuple[str, .
     """Returns position by image id, file names, and sizes."""
     if not images:
         raise UserError(f'{path}: images is empty. There is nothing to train on or to evaluate.')
-    index_of, problems = {}, []
+    index_of, sizes, problems = {}, [], []
     for number, image in enumerate(images):
         image_id, name = coco_references.identity(image.get('id')), image.get('file_name')
         height, width = _side(image.get('height')), _side(image.get('width'))
+        sizes.append((height, width))
         if image_id is None:
             problems.append(f'images[{number}]: id is {shown(image.get("id"))}, expected a number.')
         elif image_id in index_of:
@@ -259,8 +262,7 @@ def _images(path: str, images: list) -> tuple[dict[int | str, int], tuple[str, .
         index_of.setdefault(image_id, number)
     checking.raise_problems(path, problems, len(images), 'entries of images')
     file_names = tuple(image['file_name'] for image in images)
-    sizes = np.array([(_side(image['height']), _side(image['width'])) for image in images], np.int32)
-    return index_of, file_names, sizes
+    return index_of, file_names, np.array(sizes, np.int32)
 
 
 def _about_name(image: Mapping) -> str:

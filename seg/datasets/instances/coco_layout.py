@@ -18,6 +18,7 @@ from seg.errors import UserError, shown
 _COCO, _ROBOFLOW = 'annotations/instances_{}.json', '{}/_annotations.coco.json'
 # Files that hold all images: of CVAT, Label Studio and Roboflow.
 _OF_ALL = ('annotations/instances_default.json', 'result.json', '_annotations.coco.json')
+_PLAIN = re.compile(r'\w[\w-]*\.\w+')  # A name that needs no further look.
 _TRIED = 20  # Number of images that are looked for, to find their folder.
 
 
@@ -160,6 +161,8 @@ def find_images(
 
 def _within(folder: str, name: str) -> str | None:
     """A name relative to the folder; None if it leads out of it."""
+    if _PLAIN.fullmatch(name):
+        return name
     name = posixpath.normpath(name.replace('\\', '/'))
     if name.startswith('/'):
         for base in (os.path.abspath(folder), os.path.realpath(folder)):

@@ -11,13 +11,14 @@ import numpy as np
 
 from seg.datasets import checking
 from seg.datasets.findings import WARN, Finding
+from seg.datasets.instances import collected
 from seg.errors import shown
 
 # The strings come from files that were converted from CSV and XML.
 _IS_CROWD = {0: False, 1: True, None: False, '0': False, '1': True, 'false': False, 'true': True, '': False}
 
 
-class _Reference(msgspec.Struct, gc=False):
+class _Reference(msgspec.Struct, gc=False, kw_only=True):
     """What an annotation in the ordinary form refers to."""
 
     id: int
@@ -26,6 +27,20 @@ class _Reference(msgspec.Struct, gc=False):
     iscrowd: int = 0
     # Of panoptic annotations, which are refused.
     segments_info: Literal['none'] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Annotation(collected.Shape, gc=False, kw_only=True):
+    """The same with the shape."""
+
+    id: int
+    image_id: int
+    category_id: int
+    iscrowd: int = 0
+    segments_info: Literal['none'] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Other(Exception):
+    """A file that is not in the ordinary form."""
 
 
 class References(NamedTuple):
@@ -138,31 +153,69 @@ def title(own: int | str | None, number: int) -> str:
 
 
 _REFERENCES = msgspec.json.Decoder(list[_Reference])
+_ANNOTATIONS = msgspec.json.Decoder(list[_Annotation])
 
 
-def of_typed(pieces: Iterable[bytes]) -> np.ndarray:
-    """Ids, image ids, category ids and crowd marks of all annotations, int64 [4, annotations].
+class Typed:
+    """References of a file in the ordinary form, which are read piece by piece.
 
     Args:
-      pieces: JSON lists of annotations.
+      count: number of annotations.
+      index_of: position of each image, by its id.
+      category_of: position of each category, by its id.
 
-    Raises:
-      msgspec.MsgspecError, OverflowError: if a value is no number of int64.
+    Attributes:
+      found: what has been read; `classes` are positions of categories.
     """
-    found = [np.zeros([4, 0], np.int64)]
-    for piece in pieces:
-        entries = _REFERENCES.decode(piece)
-        ids, images = [entry.id for entry in entries], [entry.image_id for entry in entries]
-        categories, crowds = [entry.category_id for entry in entries], [entry.iscrowd for entry in entries]
-        found.append(np.array([ids, images, categories, crowds], np.int64))
-    return np.concatenate(found, axis=1)
+
+    def __init__(self, count: int, index_of: Mapping[int | str, int], category_of: Mapping[int | str, int]):
+        ids, image_of = (np.zeros(count, np.int64) for _ in range(2))
+        self._ids, self._images, self._categories = ids, _Lookup(index_of), _Lookup(category_of)
+        self.found = References(memoryview(ids), image_of, np.zeros(count, np.int32), np.zeros(count, bool))
+
+    def read(self, numbers: np.ndarray, piece: bytes) -> list[collected.Shape] | None:
+        """Reads annotations; returns their shapes, or None if one has another form.
+
+        Args:
+          numbers: of the annotations.
+          piece: a JSON list of them.
+
+        Raises:
+          Other, msgspec.MsgspecError, OverflowError: if the references have another form, or something is wrong.
+        """
+        try:
+            entries = _ANNOTATIONS.decode(piece)
+        except msgspec.MsgspecError:
+            entries = _REFERENCES.decode(piece)
+        self._ids[numbers] = [entry.id for entry in entries]
+        self.found.image_of[numbers] = self._images.find([entry.image_id for entry in entries])
+        self.found.classes[numbers] = self._categories.find([entry.category_id for entry in entries])
+        crowds = np.array([entry.iscrowd for entry in entries], np.int64)
+        if not np.isin(crowds, [0, 1]).all():
+            raise Other
+        self.found.is_crowd[numbers] = crowds == 1
+        return entries if isinstance(entries[0], _Annotation) else None
+
+    def repeated(self) -> collections.Counter:
+        """Ids that occur again, and how often."""
+        again = np.argsort(self._ids, kind='stable')[1:][np.diff(np.sort(self._ids)) == 0]
+        return collections.Counter(self._ids[np.sort(again)].tolist())
 
 
-def positions(index_of: Mapping[int | str, int], ids: np.ndarray) -> np.ndarray | None:
-    """The entries with these ids; None if one is missing, or if there are ids of another kind."""
-    if not index_of or not all(isinstance(identity, int) and abs(identity) < 2**63 for identity in index_of):
-        return None
-    known = np.array(list(index_of), np.int64)
-    order = np.argsort(known)
-    found = order[np.minimum(np.searchsorted(known[order], ids), len(known) - 1)]
-    return np.array(list(index_of.values()), np.int64)[found] if (known[found] == ids).all() else None
+class _Lookup:
+    """Finds the positions of ids that are numbers."""
+
+    def __init__(self, position_of: Mapping[int | str, int]):
+        if not all(isinstance(each, int) for each in position_of):
+            raise Other
+        ids = np.array(list(position_of), np.int64)
+        order = np.argsort(ids)
+        self._ids, self._positions = ids[order], np.array(list(position_of.values()))[order]
+
+    def find(self, ids: Sequence[int]) -> np.ndarray:
+        """The positions of ids; raises `Other` if one is missing."""
+        wanted = np.array(ids, np.int64)
+        place = np.minimum(np.searchsorted(self._ids, wanted), len(self._ids) - 1)
+        if not np.array_equal(self._ids[place], wanted):
+            raise Other
+        return self._positions[place]

@@ -103,10 +103,15 @@ def test_late_and_early_drawing_give_the_same(many, monkeypatch, caplog):
 
 def test_typed_and_tolerant_reading_give_the_same(many, monkeypatch, caplog):
     log, found = (dataset := verified(many), caplog.text)[1], list(values(dataset))
-    monkeypatch.setattr(coco_json, '_read_ordinary', lambda *_: None)
+    monkeypatch.setattr(coco_json, '_read_ordinary', coco_json._read_any)
     caplog.clear()
     tolerant = verified(many)
     assert list(values(tolerant)) == found and caplog.text == log and tolerant.info == dataset.info
     monkeypatch.undo()
     monkeypatch.setattr(collected, 'CHUNK', 7)
     assert list(values(verified(many))) == found
+
+
+def test_an_ordinary_file_is_read_piece_by_piece(many, monkeypatch):
+    monkeypatch.setattr(coco_json, '_read_any', None)
+    assert verified(many).info.num_examples == 3
