@@ -72,7 +72,9 @@ def read(path: str) -> Contents:
         unknown images or classes, …
     """
     with _without_collection():
-        return _read(path)
+        with contextlib.suppress(coco_references.Other, msgspec.MsgspecError, RecursionError, OverflowError):
+            return _read_ordinary(path)
+        return _read_any(path)
 
 
 @contextlib.contextmanager
@@ -87,18 +89,9 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _read(path: str) -> Contents:
-    content = read_bytes(path)
-    try:
-        return _read_ordinary(path, content)
-    except (coco_references.Other, msgspec.MsgspecError, RecursionError, OverflowError):
-        return _read_any(path, content)
-
-
-def _read_any(path: str, content: bytes) -> Contents:
+def _read_any(path: str) -> Contents:
     """Reads a file of any form."""
-    data, remarks = _load(path, content), []
-    del content
+    data, remarks = _load(path, read_bytes(path)), []
     annotations = data['annotations']
     index_of, file_names, sizes = _images(path, data['images'])
     used = {coco_references.identity(annotation.get('category_id')) for annotation in annotations} - {None}
@@ -116,12 +109,13 @@ def _read_any(path: str, content: bytes) -> Contents:
     return Contents(tuple(index_of), file_names, sizes, names, category_ids, instances, remarks)
 
 
-def _read_ordinary(path: str, content: bytes) -> Contents:
+def _read_ordinary(path: str) -> Contents:
     """Does the same as `_read_any` for a file in the ordinary form.
 
     Raises:
       Other, msgspec.MsgspecError, RecursionError, OverflowError: if the file has another form.
     """
+    content = read_bytes(path)
     _check_utf8(content)
     file = msgspec.json.decode(content, type=_File)
     images, categories = (_parsed(path, bytes(part)) for part in (file.images, file.categories))
@@ -133,14 +127,9 @@ def _read_ordinary(path: str, content: bytes) -> Contents:
     category_of = {identity: position for position, identity in enumerate(ids)}
     references = coco_references.Typed(len(file.annotations), index_of, category_of)
     spans, remarks = _spans(content, file.annotations), []
-    del file, images
-
-    def chunks() -> Iterator[tuple[np.ndarray, list]]:
-        for numbers, span in zip(collected.in_pieces(len(references.found.ids)), spans, strict=True):
-            joined = b'[%b]' % content[slice(*span)]
-            yield numbers, references.read(numbers, joined) or _parsed(path, joined)
-
-    instances = _collect(path, chunks(), references.found, sizes, file_names, remarks)
+    chunks = _chunks(path, content, spans, references)
+    del content, file, images  # Large. The chunks hold the content as long as they need it.
+    instances = _collect(path, chunks, references.found, sizes, file_names, remarks)
     used = {ids[position] for position in np.unique(references.found.classes)}
     told: list[Finding] = []
     names, category_ids = _classes(path, categories, used, told)
@@ -148,6 +137,13 @@ def _read_ordinary(path: str, content: bytes) -> Contents:
     remarks = [*told, *coco_references.repeated_ids(path, references.repeated()), *remarks]
     instances = instances._replace(classes=numbers[instances.classes])
     return Contents(tuple(index_of), file_names, sizes, names, category_ids, instances, remarks)
+
+
+def _chunks(path: str, content: bytes, spans: Sequence[tuple[int, int]], references: coco_references.Typed) -> Iterator:
+    """Reads pieces of the list of annotations: their references, and the instances for `collected.collect`."""
+    for numbers, span in zip(collected.in_pieces(len(references.found.ids)), spans, strict=True):
+        joined = b'[%b]' % content[slice(*span)]
+        yield numbers, references.read(numbers, joined) or _parsed(path, joined)
 
 
 def _collect(path, chunks, references, sizes, file_names, remarks) -> collected.Instances:
