@@ -113,9 +113,13 @@ def test_all_stop_at_one_step(run):
 def test_a_lost_process_ends_the_others(run):
     _, found = run
     statuses, told = found['killed']
-    assert statuses == [75, -signal.SIGKILL], told[0][-3000:]
     assert f'Continuing from step {found["step"]}' in told[0]
-    assert told[0].splitlines()[-1].startswith('seg_main: Another process of this run has ended')
+    # JAX's own service may see the loss before a step does.
+    ours = 75, 'seg_main: Another process of this run has ended'
+    first_seen_by_jax = -signal.SIGABRT, 'Terminating process because the JAX distributed service detected fatal errors'
+    assert any(
+        statuses == [status, -signal.SIGKILL] and text in told[0] for status, text in (ours, first_seen_by_jax)
+    ), f'{statuses} {told[0][-3000:]}'
 
 
 def test_another_number_of_processes_goes_on(run):
