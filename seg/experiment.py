@@ -154,6 +154,7 @@ class Experiment:
             return read()
         try:
             dataset = read()
+            contract.check_type(dataset, factory.slot)
             _ = dataset.info
         except UserError as error:
             self.unreadable[factory.slot] = error

@@ -88,13 +88,18 @@ def verify(dataset: Any, target: str, slot: str) -> None:
     Raises:
       UserError: names the data set, the image, the key, its value and what was expected.
     """
+    check_type(dataset, slot)
+    dataset.verify()
+    check_first(dataset, target, slot)
+
+
+def check_type(dataset: Any, slot: str) -> None:
+    """Refuses what is not a `Dataset`; arguments and errors as `verify`."""
     if not isinstance(dataset, Dataset):
         raise UserError(
             f'{slot} returned {type(dataset).__name__}, expected a seg.datasets.base.Dataset. Derive the class of the '
             'data set from it; docs/plugins_data.md has an example.'
         )
-    dataset.verify()
-    check_first(dataset, target, slot)
 
 
 def check_first(dataset: Dataset, target: str, slot: str) -> None:

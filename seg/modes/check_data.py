@@ -71,7 +71,14 @@ class CheckData(ExperimentMode):
             f'--validate makes the quick checks of a training; --mode={self.name} makes all. Leave one out.'
         )
 
-    def execute(self) -> dict[str, Any]:
+    def execute(self) -> dict[str, Any] | None:
+        """Checks in process 0; the others wait for it and return None."""
+        from seg.executor.agreement import together
+
+        with together(self.engine):
+            return self._check() if self.engine.chief else None
+
+    def _check(self) -> dict[str, Any]:
         from seg.inspection import check
         from seg.structures import DataLimits
 

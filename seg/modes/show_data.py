@@ -36,7 +36,14 @@ class ShowData(ExperimentMode):
         experiment = self.experiment
         self._source = experiment.task.training_input(experiment.train_data, experiment.run_config.batch_size)
 
-    def execute(self) -> dict[str, Any]:
+    def execute(self) -> dict[str, Any] | None:
+        """Draws in process 0; the others wait for it and return None."""
+        from seg.executor.agreement import together
+
+        with together(self.engine):
+            return self._show() if self.engine.chief else None
+
+    def _show(self) -> dict[str, Any]:
         from seg.executor import first_examples
         from seg.files import writing
         from seg.inspection import figures, page
