@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from seg.datasets import class_maps, splits
+from seg.datasets import class_maps, layouts, splits
 from seg.datasets.base import unsupported
 from seg.datasets.described import Described
 from seg.datasets.label_maps import legend as legends
-from seg.datasets.label_maps import matching, other_layouts
+from seg.datasets.label_maps import matching
 from seg.datasets.label_maps.legend import Legend
 from seg.datasets.label_maps.objects import InstanceMaps
 from seg.datasets.label_maps.semantic import Classes, Files, LabelMaps
@@ -174,7 +174,7 @@ def _find(root: str, split: str, annotations: str, target: str):
         if not os.path.isdir(os.path.join(root, folder)):
             raise UserError(
                 f'{_PART}.data_dir = {root!r}: there is no folder {folder} in it. Expected the folder that holds '
-                f'{_IMAGES} and {annotations}, as Cityscapes is published. {other_layouts.described(root)}'
+                f'{_IMAGES} and {annotations}, as Cityscapes is published. {layouts.described(root, "cityscapes")}'
             )
     kind = 'labelIds' if target == 'label_map' else 'instanceIds'
     images, labels = {}, {}

@@ -10,14 +10,14 @@ from typing import Any
 
 from absl import logging
 
-from seg.datasets import checking, findings, splits
+from seg.datasets import checking, findings, layouts, splits
 from seg.datasets import orientation as orientations
 from seg.datasets.base import unsupported
 from seg.datasets.described import Described
 from seg.datasets.findings import Finding
 from seg.datasets.label_maps import class_names as names_files
 from seg.datasets.label_maps import legends_of_folders as legends
-from seg.datasets.label_maps import matching, other_layouts
+from seg.datasets.label_maps import matching
 from seg.datasets.label_maps.decoding import IMAGE_ENDINGS, LABEL_ENDINGS
 from seg.datasets.label_maps.objects import InstanceMaps, one_class
 from seg.datasets.label_maps.semantic import Files, LabelMaps
@@ -182,7 +182,7 @@ def _check_folders(root: str, images: Any, labels: Any, instances: Any, target: 
         if (setting in needed or where is not None) and (not isinstance(where, str) or not where):
             raise UserError(
                 f'{_PART}.{setting} = {shown(where)}: expected a folder or a glob, relative to data_dir = {root!r}. '
-                f'{other_layouts.described(root)}'
+                f'{layouts.described(root, "folders")}'
             )
     if '{split}' in f'{labels}{instances}' and '{split}' not in images:
         raise UserError(f'{_PART}.images = {images!r}: expected {{split}} in it, as in the folder of the labels.')
@@ -204,7 +204,7 @@ def _find(root, images, places, split, lists, fractions, groups, split_seed) -> 
         try:
             pictures = matching.find(f'{_PART}.images', root, images.replace('{split}', part), IMAGE_ENDINGS)
         except UserError as error:
-            raise UserError(f'{error} {other_layouts.described(root)}'.strip()) from None
+            raise UserError(f'{error} {layouts.described(root, "folders")}'.strip()) from None
         maps = {
             setting: matching.find(f'{_PART}.{setting}', root, where.replace('{split}', part), LABEL_ENDINGS)
             for setting, where in places.items()

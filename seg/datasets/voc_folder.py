@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from seg.datasets import checking
-from seg.datasets.label_maps import class_names, other_layouts
+from seg.datasets import checking, layouts
+from seg.datasets.label_maps import class_names
 from seg.errors import UserError
 
 VOC_CLASS_NAMES = tuple(
@@ -36,7 +36,7 @@ def find_root(data_dir: str, needed: Sequence[str]) -> str:
             return root
     raise UserError(
         f'datasets.voc_layout.data_dir = {data_dir!r}: looked for a folder with {", ".join(needed)} there, in '
-        f'VOC2012 and in VOCdevkit/VOC2012. {other_layouts.described(data_dir)} Set '
+        f'VOC2012 and in VOCdevkit/VOC2012. {layouts.described(data_dir, "voc_layout")} Set '
         'datasets.voc_layout.data_dir (in most gin files the macro DATA_DIR) to that folder; or read images and '
         'label maps in two folders of other names by @datasets.folders.'
     )

@@ -44,7 +44,7 @@ class CheckData(ExperimentMode):
         if not folders:
             return super().load_settings()
         from seg import config, modes
-        from seg.inspection import layouts
+        from seg.datasets import layouts
 
         if self.call.gin_files:
             raise UserError(

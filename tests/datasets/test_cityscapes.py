@@ -103,6 +103,8 @@ def test_missing_files(folder):
     assert "1 of 2 images have no file …_gtFine_labelIds.png, such as 'ulm/ulm_2'" in message
     (folder / 'gtFine').rename(folder / 'SegmentationClass')
     (folder / 'leftImg8bit').rename(folder / 'JPEGImages')
+    (folder / 'ImageSets/Segmentation').mkdir(parents=True)
+    (folder / 'ImageSets/Segmentation/train.txt').touch()
     assert '@datasets.voc_layout' in refused(folder)
 
 

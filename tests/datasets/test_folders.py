@@ -142,8 +142,9 @@ def test_missing_places(data):
     assert 'spare_1.png' in spare[0].text and '1 of 10' in spare[0].text
     write(data / 'my photos/img_5.png', photo(5))
     assert "same name 'img_5'" in refused(data)
-    for name in ('JPEGImages', 'SegmentationClass'):
-        (data / name).mkdir()
+    for name in ('JPEGImages/a.jpg', 'SegmentationClass/a.png', 'ImageSets/Segmentation/train.txt'):
+        (data / name).parent.mkdir(parents=True)
+        (data / name).touch()
     assert '@datasets.voc_layout' in refused(data, images='pictures')
 
 

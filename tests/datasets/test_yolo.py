@@ -157,7 +157,7 @@ def test_descriptions_that_cannot_be_used(folder):
 def test_folders_of_other_kinds(folder):
     (folder / 'data.yaml').unlink()
     (folder / 'instances.json').write_text('{"images": [], "annotations": []}')
-    refused("instances.json is there. It is COCO's annotations: read it by datasets.coco", folder)
+    refused("COCO's format, one file for all images: @datasets.coco reads it", folder)
     refused('there is no such folder', folder / 'nowhere')
     describe(folder)
     for path in (folder / 'labels/train').iterdir():

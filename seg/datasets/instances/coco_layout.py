@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from seg.datasets import checking
+from seg.datasets import checking, layouts
 from seg.datasets.findings import WARN, Finding
 from seg.errors import UserError, shown
 
@@ -55,7 +55,7 @@ def find_annotations(root: str, split: str, annotations: str | None) -> tuple[st
     splits = [match[1] for name in found for pattern in patterns if (match := pattern.fullmatch(name))]
     if of_all and set(splits) <= {'default'}:
         return posixpath.join(root, of_all[0]), True
-    there = f'Splits there: {checking.first_of(splits)}.' if splits else f'{checking.holds(root)}.'
+    there = f'Splits there: {checking.first_of(splits)}.' if splits else layouts.described(root, 'coco')
     if found and not splits:
         there += f' JSON files: {checking.first_of(found)}.'
     raise UserError(

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from seg.datasets import checking, findings, image_files
+from seg.datasets import checking, findings, image_files, other_tools
 from seg.datasets.findings import NOTE, WARN, Finding
-from seg.datasets.instances import collected, folders, other_tools
+from seg.datasets.instances import collected, folders
 from seg.datasets.instances.data_set import Source
 from seg.errors import UserError, shown
 from seg.files import parse_json, read_bytes

@@ -11,14 +11,14 @@ import numpy as np
 import tensorflow as tf
 import yaml
 
-from seg.datasets import checking, findings, image_files, remembered
+from seg.datasets import checking, findings, image_files, layouts, remembered
 from seg.datasets import orientation as orientations
 from seg.datasets.findings import NOTE, Finding
 from seg.datasets.image_files import ImageHeader
-from seg.datasets.instances import collected, folders, other_tools
+from seg.datasets.instances import collected, folders
 from seg.datasets.instances.data_set import Source
 from seg.errors import UserError, shown
-from seg.files import parse_json, read_bytes
+from seg.files import read_bytes
 
 _BEYOND = 0.01  # Tools write outlines that reach a little beyond the image; they are cut at its border.
 _CLASSES = ('classes.txt', 'obj.names')
@@ -91,7 +91,11 @@ def _class_names(part: str, root: str, described: Mapping, origin: str) -> tuple
                 names, origin = [line.strip() for line in lines if line.strip()], path
                 break
     if names is None:
-        there = f'{origin} has no names.' if origin else f'there is no data.yaml in {root}. {_other(root)}'
+        there = (
+            f'{origin} has no names.'
+            if origin
+            else f'there is no data.yaml in {root}. {layouts.described(root, "yolo")}'
+        )
         raise UserError(
             f'{part}: {there} Expected class names: data.yaml with the entry names: [cat, dog], or classes.txt with '
             'one name per line.'
@@ -109,16 +113,6 @@ def _class_names(part: str, root: str, described: Mapping, origin: str) -> tuple
     if twice:
         raise UserError(f'{origin}: names has {shown(twice[0])} twice. Expected each name once.')
     return tuple(names), origin
-
-
-def _other(root: str) -> str:
-    """What a folder without YOLO's files seems to hold instead."""
-    for name in folders.files(root, ['.json'])[:1]:
-        try:
-            return f'{name} is there.{other_tools.note(parse_json(read_bytes(posixpath.join(root, name))))}'
-        except ValueError:
-            break
-    return f'{checking.holds(root)}.'
 
 
 def _images(part: str, root: str, described: Mapping, origin: str, split: str) -> tuple[list[str], bool]:
@@ -220,7 +214,7 @@ def read(layout: Layout, split: str, orientation: Any) -> Source:
     if len(without) == len(images):
         raise UserError(
             f'{where}: none of its {len(images)} images has a text file; the first would be {_label_path(images[0])}. '
-            f'{_other(layout.root)}'
+            f'{layouts.described(layout.root, "yolo")}'
         )
     remarks = []
     if without:

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from seg import config, modes
+from seg.datasets import layouts
+from seg.datasets.folders import folders
+from seg.datasets.voc_layout import voc_layout
 from seg.errors import UserError
-from seg.inspection import layouts
 
 LABELME = json.dumps({'version': '5', 'shapes': [], 'imagePath': 'a.jpg'})
 COCO = json.dumps({'images': [], 'annotations': [], 'categories': []})
@@ -144,3 +146,32 @@ def test_the_lines_bind_the_reader(case, tmp_path):
     assert bound['experiment.train_data'] == f'@train/datasets.{layout.reader}'
     assert bound[f'eval/datasets.{layout.reader}.split'] == repr(layout.evaluation['split'])
     assert layout.text(inside).startswith(f"include '{layout.recipe}'\n")
+
+
+@pytest.mark.parametrize(
+    'files, reader',
+    [
+        (dict.fromkeys(CASES['VOC'][0], ''), '@datasets.voc_layout'),
+        ({'leftImg8bit/a': '', 'gtFine/a': ''}, '@datasets.cityscapes'),
+        ({'annotations/instances_train.json': '{"images": [], "annotations": []}'}, '@datasets.coco'),
+        ({'photos/a.json': '{"version": "5.0", "shapes": []}'}, '@datasets.labelme'),
+        ({'data.yaml': 'names: [a]'}, '@datasets.yolo'),
+    ],
+)
+def test_readers_that_fit(tmp_path, files, reader):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert reader in layouts.described(str(tmp_path), 'folders')
+    with pytest.raises(UserError, match=reader):
+        folders(data_dir=str(tmp_path), images='pictures', labels='masks')
+    if 'JPEGImages/a.jpg' not in files:
+        with pytest.raises(UserError, match=reader):
+            voc_layout(data_dir=str(tmp_path))
+
+
+def test_other_folders(tmp_path):
+    (tmp_path / 'pictures').mkdir()
+    assert layouts.described(str(tmp_path), 'folders') == "It holds 'pictures'."
+    with pytest.raises(UserError, match='@datasets.folders'):
+        voc_layout(data_dir=str(tmp_path))

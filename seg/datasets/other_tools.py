@@ -1,17 +1,19 @@
-"""Recognises annotation files of other tools, for messages that say which reader wants them."""
+"""Recognises annotation files by their content, for messages that say which reader wants them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-_VIA = (
+# What it is, and what to do with it.
+VIA = (
     'a project of VIA (VGG Image Annotator)',
     'export it there by Annotation, Export Annotations (COCO format), and read that file by datasets.coco',
 )
-_SUPERVISELY = (
-    'an annotation of Supervisely',
-    'export the project there by the app Export to COCO, and read the result by datasets.coco',
+SUPERVISELY = (
+    'a project of Supervisely',
+    'export it there by the app Export to COCO (for label maps, Export to Pascal VOC), and read the result by '
+    'datasets.coco (datasets.voc_layout)',
 )
 
 
@@ -34,11 +36,11 @@ def recognised(data: Any) -> tuple[str, str] | None:
     if 'shapes' in data and ('imagePath' in data or 'imageData' in data):
         return 'an annotation of LabelMe', 'read its folder by datasets.labelme'
     if '_via_img_metadata' in data or '_via_settings' in data or _has_regions(data):
-        return _VIA
+        return VIA
     if isinstance(data.get('objects'), list) and isinstance(data.get('size'), Mapping):
-        return _SUPERVISELY
+        return SUPERVISELY
     if isinstance(data.get('classes'), list) and 'projectType' in data:
-        return _SUPERVISELY[0].replace('an annotation', 'the description of a project'), _SUPERVISELY[1]
+        return SUPERVISELY
     if {'imgHeight', 'imgWidth', 'objects'} <= data.keys():
         return 'an annotation of Cityscapes', 'read its folder by datasets.cityscapes'
     if 'segments_info' in data:

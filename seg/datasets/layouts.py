@@ -1,6 +1,6 @@
 """Guesses the layout of a folder of images and annotations, and the gin lines that read it.
 
-Only names and the beginnings of files are looked at, in the folder and in two levels below it.
+Only names and the beginnings of files are looked at.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from seg.errors import UserError, shown
+from seg.datasets import checking, other_tools
+from seg.errors import UserError
 from seg.files import irregular
 
 _LEVELS, _ENTRIES = 6, 500  # Levels of folders, and entries of each, that are looked at.
@@ -99,17 +100,36 @@ def guess(data_dir: str) -> tuple[Layout, str]:
         what = irregular(root) or ('a file' if os.path.exists(root) else 'nothing there')
         raise UserError(f'--input={data_dir}: there is {what}; expected a folder with images and annotations.')
     files = list(_files(root))
-    _refuse_others(root, files)
-    for look in (_cityscapes, _voc, _yolo, _json, _folders):
+    if other := _of_other_tool(root, files):
+        name, (what, remedy) = other
+        raise UserError(f'--input={data_dir}: {os.path.join(root, name)} is {what}: {remedy}.')
+    for look in (*_LOOKS, _folders):
         if found := look(root, files):
             layout, inside = found
             return layout, posixpath.join(root, inside) if inside else root
-    names = sorted(name for name in os.listdir(root))[:12]
     raise UserError(
-        f'--input={data_dir}: its layout is not known. It holds {", ".join(map(shown, names)) or "nothing"}. Known are '
-        'two folders of images and label maps, PASCAL VOC, COCO and the exports of its tools, LabelMe, YOLO and '
-        'Cityscapes. A gin file can set folders and globs of other names: see @datasets.folders.'
+        f'--input={data_dir}: its layout is not known. {checking.holds(root)}. Known are two folders of images and '
+        'label maps, PASCAL VOC, COCO and the exports of its tools, LabelMe, YOLO and Cityscapes. A gin file can set '
+        'folders and globs of other names: see @datasets.folders.'
     )
+
+
+def described(root: str, reader: str) -> str:
+    """What a folder is, if it is not for a reader; else what it holds. For messages of the reader.
+
+    Args:
+      root: the folder.
+      reader: name of the reader that does not find its files there, such as 'coco'.
+    """
+    files = list(_files(root))
+    if other := _of_other_tool(root, files):
+        name, (what, remedy) = other
+        return f'{os.path.join(root, name)} is {what}: {remedy}.'
+    for look in _LOOKS:
+        if (found := look(root, files)) and found[0].reader != reader:
+            layout, inside = found
+            return f'{os.path.join(root, inside)} has {layout.title}: @datasets.{layout.reader} reads it.'
+    return f'{checking.holds(root)}.'
 
 
 def _files(root: str) -> Iterator[str]:
@@ -129,10 +149,6 @@ def _files(root: str) -> Iterator[str]:
                 yield name
 
 
-def _folders_of(files: list[str]) -> set[str]:
-    return {posixpath.dirname(name) for name in files}
-
-
 def _head(root: str, name: str) -> str:
     try:
         with open(os.path.join(root, name), 'rb') as file:
@@ -141,30 +157,19 @@ def _head(root: str, name: str) -> str:
         return ''
 
 
-def _refuse_others(root: str, files: list[str]) -> None:
-    """Refuses projects of tools that no reader reads, with the export that is read.
-
-    Raises:
-      UserError: names the tool and its export.
-    """
+def _of_other_tool(root: str, files: list[str]) -> tuple[str, tuple[str, str]] | None:
+    """The first file of a tool whose projects no reader reads; what it is, and what to do with it."""
     for name in files:
         if not name.endswith('.json'):
             continue
         head = _head(root, name)
-        tool = None
-        if (
-            '_via_settings' in head
-            or '_via_img_metadata' in head
-            or ('"regions"' in head and '"shape_attributes"' in head)
+        if any(word in head for word in ('_via_settings', '_via_img_metadata')) or (
+            '"regions"' in head and '"shape_attributes"' in head
         ):
-            tool = 'a project of the VGG Image Annotator (VIA)', 'Annotation > Export Annotations (COCO format)'
-        elif posixpath.basename(name) == 'meta.json' and '"classes"' in head and '"tags"' in head:
-            tool = 'a project of Supervisely', 'the app "Export to COCO", or "Export to Pascal VOC" for label maps'
-        if tool:
-            raise UserError(
-                f'{os.path.join(root, name)} is {tool[0]}, which no reader reads. Export it in another form, by '
-                f'{tool[1]}, and give that folder.'
-            )
+            return name, other_tools.VIA
+        if posixpath.basename(name) == 'meta.json' and '"classes"' in head and '"tags"' in head:
+            return name, other_tools.SUPERVISELY
+    return None
 
 
 def _common(title: str, reader: str, train: str, evaluation: str, **settings: Any) -> Layout:
@@ -182,17 +187,18 @@ def _cityscapes(root: str, files: list[str]) -> tuple[Layout, str] | None:
     tops = {name.split('/')[0] for name in files}
     if not {'leftImg8bit', 'gtFine'} <= tops:
         return None
-    return _common('Cityscapes', 'cityscapes', 'train', 'val'), ''
+    return _common('the layout of Cityscapes', 'cityscapes', 'train', 'val'), ''
 
 
 def _voc(root: str, files: list[str]) -> tuple[Layout, str] | None:
-    folders = _folders_of(files)
     for inside in ('', 'VOC2012', 'VOCdevkit/VOC2012'):
-        labels, lists = (posixpath.join(inside, name) for name in ('SegmentationClass', 'ImageSets/Segmentation'))
-        if labels in folders and posixpath.join(inside, 'JPEGImages') in folders and lists in folders:
-            names = [posixpath.basename(name)[:-4] for name in files if posixpath.dirname(name) == lists]
-            if names:
-                return _common('the layout of PASCAL VOC', 'voc_layout', *_splits(sorted(names))), inside
+        images, labels, lists = (
+            [name for name in files if name.startswith(posixpath.join(inside, folder, ''))]
+            for folder in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation')
+        )
+        if images and labels and lists:
+            names = sorted(posixpath.splitext(posixpath.basename(name))[0] for name in lists)
+            return _common('the layout of PASCAL VOC', 'voc_layout', *_splits(names)), inside
     return None
 
 
@@ -215,7 +221,7 @@ def _json(root: str, files: list[str]) -> tuple[Layout, str] | None:
     coco = []
     for name in [name for name in files if name.endswith('.json')][:_ENTRIES]:
         head = _head(root, name)
-        if '"shapes"' in head and '"imagePath"' in head:
+        if '"shapes"' in head:
             return _common('files of LabelMe', 'labelme', 'train', 'val'), ''
         if _OF_COCO.fullmatch(name) or '"images"' in head or '"annotations"' in head or '"categories"' in head:
             coco.append(name)
@@ -246,6 +252,10 @@ def _splits_of_files(names: list[str]) -> tuple[str, str]:
     train = next((name for name in names if 'train' in posixpath.basename(name).lower()), names[0])
     others = [name for name in names if name != train]
     return train, next((name for name in others if re.search('val|test', posixpath.basename(name).lower())), others[0])
+
+
+# By signs that no other layout has. Each gives the layout, and the folder within `root` that the reader needs.
+_LOOKS = (_cityscapes, _voc, _yolo, _json)
 
 
 def _folders(root: str, files: list[str]) -> tuple[Layout, str] | None:
