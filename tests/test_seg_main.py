@@ -66,11 +66,11 @@ MISTAKES = {
     'report on devices': (['--mode=report', '--strategy=one'], ['--strategy=one', '--mode=report', 'predict']),
     'output of a training': (
         [SHAPES, '--output=there'],
-        ['--output=there', 'predict or report', 'train_and_eval'],
+        ['--output=there', 'predict, report or show_data', 'train_and_eval'],
     ),
     'input of an evaluation': (
         ['--mode=eval', '--input=a.png,b'],
-        ['--input=a.png,b', '--mode=predict', '--mode=eval'],
+        ['--input=a.png,b', '--mode=check_data or predict', '--mode=eval'],
     ),
     'probabilities of an overfit': (
         ['--mode=overfit', '--probabilities'],

@@ -205,8 +205,8 @@ def test_settings_of_predict(call, tmp_path, caplog):
         (['--input=nowhere'], 'predict', ['--input=nowhere', 'no such file or folder']),
         (['--input=.'], 'predict', ['--input=.', 'no image found']),
         (['--input=nowhere', '--validate'], 'predict', ['--input=nowhere', 'no such file or folder']),
-        (['--input=a.jpg'], 'eval', ['--input=a.jpg', '--mode=predict', '--mode=eval']),
-        (['--output=out'], 'train', ['--output=out', '--mode=predict or report', '--mode=train']),
+        (['--input=a.jpg'], 'eval', ['--input=a.jpg', '--mode=check_data or predict', '--mode=eval']),
+        (['--output=out'], 'train', ['--output=out', 'predict, report or show_data', '--mode=train']),
         (['--probabilities'], 'eval', ['--probabilities', '--mode=predict', '--mode=eval']),
         (['--input=a.jpg', 'b.jpg'], 'predict', ["'b.jpg'", '--input in quotes']),
         ([], 'predict', ['voc', 'There is no such folder']),  # The evaluation data.
@@ -243,7 +243,7 @@ def test_from_python(tmp_path, model_dir):
         engine=set_up('one', 'float32', 'off'),
     )
     assert results['segmented'] == 2 and results['failed'] == {str(tmp_path / 'c.png'): 'the file is empty'}
-    with pytest.raises(UserError, match='--input=a.png is for --mode=predict'):
+    with pytest.raises(UserError, match='--input=a.png is for --mode=check_data or predict'):
         modes.run(model_dir=str(model_dir), mode='eval', input='a.png')
 
 
