@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from seg.datasets import class_maps, layouts, splits
+from seg.datasets import checking, class_maps, layouts, splits
 from seg.datasets.base import unsupported
 from seg.datasets.described import Described
 from seg.datasets.label_maps import legend as legends
@@ -24,7 +24,7 @@ from seg.structures import DatasetInfo
 
 _PART = 'datasets.cityscapes'
 _SIZE = (1024, 2048)  # Of all images, in pixels.
-_IMAGES, _SHOWN = 'leftImg8bit', 5
+_IMAGES = 'leftImg8bit'
 _INSTANCE = 1000  # Factor of the label id in instance maps; smaller values are label ids of groups.
 
 
@@ -188,10 +188,9 @@ def _find(root: str, split: str, annotations: str, target: str):
     images = {posixpath.dirname(name): path for name, path in images.items()}
     names = sorted(images)
     if missing := [name for name in names if name not in labels]:
-        more = ', …' if len(missing) > _SHOWN else ''
         raise UserError(
             f'{_PART}.split = {shown(split)}: {len(missing)} of {len(names)} images have no file '
-            f'…_{annotations}_{kind}.png, such as {", ".join(map(shown, missing[:_SHOWN]))}{more}. Add the files (the '
+            f'…_{annotations}_{kind}.png, such as {checking.first_of(missing)}. Add the files (the '
             "authors' scripts make them: createTrainIdLabelImgs, createTrainIdInstanceImgs), or remove the images."
         )
     paths = [labels[name] for name in names]

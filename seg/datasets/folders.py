@@ -27,7 +27,6 @@ from seg.structures import DatasetInfo
 
 _PART = 'datasets.folders'
 _LARGEST = (512, 512)  # Of `--topology` without data, in pixels.
-_SHOWN = 5
 # Folders with these names divide the images.
 _SPLIT_FOLDERS = frozenset('train training val valid validation test testing trainval'.split())
 
@@ -232,10 +231,9 @@ def _paired(setting: str, where: str, pictures, files, names, found: _Found) -> 
     slot = f'{_PART}.{setting}'
     missing = [name for name in names if name not in pairs]
     if missing:
-        more = ', …' if len(missing) > _SHOWN else ''
         raise UserError(
             f'{slot} = {where!r}: {len(missing)} of {len(names)} images have no file there, such as '
-            f'{", ".join(shown(name) for name in missing[:_SHOWN])}{more}. '
+            f'{checking.first_of(missing)}. '
             + (f'The others follow the rule: {rule}. ' if rule else '')
             + f'There are names such as {", ".join(map(shown, sorted(files)[:3]))}. Add the files; or move images '
             'without them elsewhere, or list the others (lists); or use globs whose wildcards stand for the same text: '

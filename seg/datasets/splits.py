@@ -13,11 +13,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from seg.datasets import checking
 from seg.errors import UserError, shown
 from seg.number_checks import check_number, check_whole
 
 FRACTIONS = {'train': 0.8, 'val': 0.2}  # If no setting says how images are divided.
-_SHOWN = 5
 
 
 def parts(slot: str, split: str) -> list[str]:
@@ -120,10 +120,9 @@ def by_list(slot: str, path: str, lines: Sequence[str], names: Sequence[str]) ->
         position = next((positions[name] for name in _candidates(line) if name in positions), None)
         missing.append(line) if position is None else found.append(position)
     if missing:
-        more = ', …' if len(missing) > _SHOWN else ''
         raise UserError(
             f'{slot}: {path} lists {len(missing)} names without an image: '
-            f'{", ".join(map(shown, missing[:_SHOWN]))}{more}. The images have names such as '
+            f'{checking.first_of(missing)}. The images have names such as '
             f'{", ".join(map(shown, sorted(names)[:2]))}. Add the files, or correct the list.'
         )
     if not found:
@@ -153,10 +152,9 @@ def _groups(part: str, names: Sequence[str], pattern: Any) -> list[str]:
     matches = [compiled.search(name) for name in map(_normal, names)]
     lost = [name for name, match in zip(names, matches, strict=True) if match is None]
     if lost:
-        more = ', …' if len(lost) > _SHOWN else ''
         raise UserError(
             f'{part}.groups = {shown(pattern)}: {len(lost)} of {len(names)} names do not match: '
-            f'{", ".join(map(shown, sorted(lost)[:_SHOWN]))}{more}. Extend the expression, for example '
+            f'{checking.first_of(sorted(lost))}. Extend the expression, for example '
             'by |.* at its end.'
         )
     return ['\0'.join(text or '' for text in match.groups()) if compiled.groups else match[0] for match in matches]

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from seg.datasets import checking
 from seg.datasets.findings import FIX, NOTE, WARN, Finding
-from seg.errors import shown
 from seg.inspection.facts import Instances
 from seg.inspection.split import Split
 from seg.ops.sizes import fitted_size
@@ -142,7 +142,8 @@ def _classes(split: Split, crowds: int) -> Iterator[Finding]:
         yield Finding(
             kind='crowds_of_class',
             severity=WARN,
-            text=f'{name}: all instances of {_first(only)} are crowds, which count neither in training nor in scores.',
+            text=f'{name}: all instances of {checking.first_of(only)} are crowds, which count neither in training nor '
+            'in scores.',
             remedy='Set their iscrowd to 0 if each of them is one instance.',
             count=len(only),
         )
@@ -157,7 +158,7 @@ def _classes(split: Split, crowds: int) -> Iterator[Finding]:
         yield Finding(
             kind='absent_class',
             severity=WARN,
-            text=f'{name}: {len(absent)} of {len(of_class)} classes have no instance: {_first(absent)}.',
+            text=f'{name}: {len(absent)} of {len(of_class)} classes have no instance: {checking.first_of(absent)}.',
             remedy='They cannot be learnt, or not be scored, from this split. Move images with these classes into it, '
             'or leave the classes out.',
             count=len(absent),
@@ -208,7 +209,3 @@ def _anchors(split: Split, each: list[tuple[int, Instances]], limits: DataLimits
             sorted(set(owner[beyond].tolist())),
             'Proposals for them are rarely right. Change heads.rpn.anchor_scale, or the scale of the images.',
         )
-
-
-def _first(names: list[str]) -> str:
-    return ', '.join(map(shown, names[:5])) + (', …' if names[5:] else '')
