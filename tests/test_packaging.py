@@ -179,7 +179,7 @@ def test_wheel_holds_modules_gin_files_and_the_command(source, tmp_path):
     assert {name for name in names if name.endswith('.py')} == {
         f'seg/{n}' for n in relative_files(source / 'seg', '.py')
     }
-    assert {f'seg/report/page.{kind}' for kind in ('html', 'css', 'js')} <= names
+    assert {f'seg/report/{name}' for name in ('layout.css', 'layout.html', 'page.html', 'page.js')} <= names
     gin_files = {f'seg/_files/gin/{n}' for n in relative_files(source / 'gin', '.gin')}
     assert {name for name in names if name.startswith('seg/_files/')} == gin_files
     assert wheel.name.startswith(f'seg_framework-{seg.__version__}-')

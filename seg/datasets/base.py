@@ -68,7 +68,7 @@ class Dataset:
 
     The data set's builder may take the supplied arguments `target` (what the task learns from: 'label_map',
     'instances' or a plugin's own word) and `seed` (of the run). A data set with several targets reads `target`; for a
-    target that it does not have, it raises the error that `unsupported` returns.
+    target that it does not have, `check_target` raises the error.
 
     Before a run, the first examples are checked against this contract. Class ids are checked in every loaded example
     (`contract`).
@@ -251,18 +251,22 @@ def histogram(counts: np.ndarray) -> ClassHistogram:
     return ClassHistogram(counts.sum(axis=0), present.sum(axis=0))
 
 
-def unsupported(slot: str, target: Any, targets: Sequence[str]) -> UserError:
-    """Returns the error for a target that a data set does not have.
+def check_target(slot: str, target: Any, targets: Sequence[str]) -> None:
+    """Checks that a data set has the target that the task learns from.
 
     Args:
       slot: the data set's gin key, such as 'datasets.coco'.
       target: what the task learns from.
       targets: the targets that the data set has.
+
+    Raises:
+      UserError: if the target is not among them.
     """
-    return UserError(
-        f'{slot}: the task learns from target {target!r}; this data set has {" and ".join(map(repr, targets))}. Use '
-        'another data set or another task.'
-    )
+    if target not in targets:
+        raise UserError(
+            f'{slot}: the task learns from target {target!r}; this data set has {" and ".join(map(repr, targets))}. '
+            'Use another data set or another task.'
+        )
 
 
 def _missing(dataset: Dataset, member: str, need: str) -> UserError:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from seg.datasets import checking, class_maps, layouts, splits
-from seg.datasets.base import unsupported
+from seg.datasets.base import check_target
 from seg.datasets.described import Described
 from seg.datasets.label_maps import legend as legends
 from seg.datasets.label_maps import matching
@@ -107,8 +107,7 @@ def cityscapes(
     Raises:
       UserError: if a folder or file is missing, or a setting is out of its range.
     """
-    if target not in ('label_map', 'instances'):
-        raise unsupported(_PART, target, ['label_map', 'instances'])
+    check_target(_PART, target, ['label_map', 'instances'])
     legend, found = _legend(target, classes, merge, void)
     if data_dir is None:
         refusal = f'{_PART}.data_dir = None: expected the folder that holds {_IMAGES} and {annotations}.'

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from seg.datasets import class_maps, splits
-from seg.datasets.base import unsupported
+from seg.datasets.base import check_target
 from seg.datasets.described import Described
 from seg.datasets.instances import coco_json, coco_layout
 from seg.datasets.instances.data_set import InstanceData, Source, build
@@ -66,8 +66,7 @@ def coco(
     Raises:
       UserError: if the file, the folder or a listed image is missing, or if the file is inconsistent.
     """
-    if target not in ('instances', 'label_map'):
-        raise unsupported('datasets.coco', target, ['instances', 'label_map'])
+    check_target('datasets.coco', target, ['instances', 'label_map'])
     if not isinstance(data_dir, (str, os.PathLike)) or not str(data_dir):
         refusal = (
             f'datasets.coco.data_dir = {data_dir!r}: expected the path of a folder that holds annotations and images. '

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from seg.datasets import class_maps, splits
-from seg.datasets.base import unsupported
+from seg.datasets.base import check_target
 from seg.datasets.instances import datumaro_items, folders
 from seg.datasets.instances.data_set import InstanceData, build
 from seg.registry import datasets
@@ -55,8 +55,7 @@ def datumaro(
       UserError: if Datumaro is not installed, does not know the format, or cannot read the files.
     """
     part = 'datasets.datumaro'
-    if target not in ('instances', 'label_map'):
-        raise unsupported(part, target, ['instances', 'label_map'])
+    check_target(part, target, ['instances', 'label_map'])
     root = folders.checked(part, data_dir)
     source, subsets = datumaro_items.read(root, format, split)
     if split in subsets:

@@ -12,7 +12,7 @@ from absl import logging
 
 from seg.datasets import checking, findings, layouts, splits
 from seg.datasets import orientation as orientations
-from seg.datasets.base import unsupported
+from seg.datasets.base import check_target
 from seg.datasets.described import Described
 from seg.datasets.findings import Finding
 from seg.datasets.label_maps import class_names as names_files
@@ -100,8 +100,7 @@ def folders(
     Raises:
       UserError: if a folder or file is missing, names do not fit together, or a setting is out of its range.
     """
-    if target not in ('label_map', 'instances'):
-        raise unsupported(_PART, target, ['label_map', 'instances'])
+    check_target(_PART, target, ['label_map', 'instances'])
     upright = orientations.check(_PART, orientation)
     if data_dir is None:
         refusal = f'{_PART}.data_dir = None: expected the folder that holds images and labels.'

@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Mapping
 
 from seg.datasets import class_maps, splits
-from seg.datasets.base import unsupported
+from seg.datasets.base import check_target
 from seg.datasets.instances import folders, labelme_json
 from seg.datasets.instances.data_set import InstanceData, build
 from seg.registry import datasets
@@ -53,8 +53,7 @@ def labelme(
     Raises:
       UserError: if there are no files, if one is damaged or of another kind, or if an image is missing.
     """
-    if target not in ('instances', 'label_map'):
-        raise unsupported('datasets.labelme', target, ['instances', 'label_map'])
+    check_target('datasets.labelme', target, ['instances', 'label_map'])
     root = folders.checked('datasets.labelme', data_dir)
     source = labelme_json.read(root, split)
     stems = [posixpath.splitext(name)[0] for name in source.names]

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from seg.datasets import outlines
-from seg.datasets.base import Dataset, histogram, instances, unsupported
+from seg.datasets.base import Dataset, check_target, histogram, instances
 from seg.drawing.palette import instance_palette, voc_palette
 from seg.errors import UserError
 from seg.masks import ragged
@@ -66,8 +66,7 @@ def shapes(
     """
     if split not in _SPLITS:
         raise UserError(f"datasets.shapes.split = {split!r}: the splits are 'train' and 'val'.")
-    if target not in ('label_map', 'instances'):
-        raise unsupported('datasets.shapes', target, ['label_map', 'instances'])
+    check_target('datasets.shapes', target, ['label_map', 'instances'])
     sides = tuple(size) if isinstance(size, Sequence) else (size,)
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 32 for side in sides):
         raise UserError(

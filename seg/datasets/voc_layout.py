@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from seg.datasets import checking, class_maps, findings, voc_folder
 from seg.datasets import orientation as orientations
-from seg.datasets.base import unsupported
+from seg.datasets.base import check_target
 from seg.datasets.described import Described
 from seg.datasets.findings import Finding
 from seg.datasets.label_maps import legend as legends
@@ -78,8 +78,7 @@ def voc_layout(
     Raises:
       UserError: if the folder, the list or a listed file is missing, or a setting is out of its range.
     """
-    if target not in ('label_map', 'instances'):
-        raise unsupported(_PART, target, ['label_map', 'instances'])
+    check_target(_PART, target, ['label_map', 'instances'])
     upright = orientations.check(_PART, orientation)
     needed = [IMAGES, LABELS, *([OBJECTS] if target == 'instances' else []), SPLITS]
     if not isinstance(data_dir, (str, os.PathLike)) or not str(data_dir):

@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Mapping
 
 from seg.datasets import class_maps, splits
-from seg.datasets.base import unsupported
+from seg.datasets.base import check_target
 from seg.datasets.instances import folders, yolo_text
 from seg.datasets.instances.data_set import InstanceData, build
 from seg.registry import datasets
@@ -54,8 +54,7 @@ def yolo(
       UserError: if files are missing, damaged or of another kind.
     """
     part = 'datasets.yolo'
-    if target not in ('instances', 'label_map'):
-        raise unsupported(part, target, ['instances', 'label_map'])
+    check_target(part, target, ['instances', 'label_map'])
     layout = yolo_text.find(part, data_dir, split)
     source = yolo_text.read(layout, split, orientation)
     members = None

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Sequence
-from typing import Any
 
-import jinja2
-
-from seg import __version__
 from seg.datasets.findings import FIX, NOTE, SHOWN, WARN
 from seg.files import write_text
 from seg.inspection import figures
 from seg.inspection.check import Checked
 from seg.inspection.figures import Embedded
 from seg.inspection.split import Split
-from seg.report import page as report_page
-from seg.report import text
+from seg.report import layout
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _SAMPLES = 4  # Images of each split that are shown in any case, …
@@ -43,8 +37,8 @@ def write(path: str, checked: Checked) -> None:
         if members:
             groups.append((severity, heading, members))
     record = checked.record()
-    _render(
-        path,
+    html = layout.render(
+        _FOLDER,
         title='Check of the data',
         subtitle=', '.join(split.info.name for split in checked.splits) or 'no data could be read',
         tiles=[(heading, record[severity]) for severity, heading in _HEADINGS.items()],
@@ -52,6 +46,7 @@ def write(path: str, checked: Checked) -> None:
         data=[(summary, _samples(split)) for summary, split in zip(record['data'], checked.splits, strict=True)],
         batches=[],
     )
+    write_text(path, html)
 
 
 def write_examples(path: str, subtitle: str, batches: Sequence[tuple[str, Sequence[Embedded]]]) -> None:
@@ -60,7 +55,8 @@ def write_examples(path: str, subtitle: str, batches: Sequence[tuple[str, Sequen
     Raises:
       UserError: if the file cannot be written.
     """
-    _render(path, title='Training examples', subtitle=subtitle, tiles=[], groups=[], data=[], batches=list(batches))
+    nothing = {'tiles': [], 'groups': [], 'data': []}
+    write_text(path, layout.render(_FOLDER, 'Training examples', subtitle=subtitle, batches=list(batches), **nothing))
 
 
 def _of_names(split: Split, names: Sequence[str]) -> list[Embedded]:
@@ -80,21 +76,3 @@ def _samples(split: Split) -> list[Embedded]:
     chosen = [loaded[i * len(loaded) // _SAMPLES] for i in range(min(_SAMPLES, len(loaded)))]
     found = [figures.of_example(split.dataset, index) for index in chosen]
     return [figure for figure in found if figure is not None]
-
-
-def _render(path: str, **values: Any) -> None:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {'grouped': text.grouped}
-    html = environment.get_template('page.html').render(
-        **values,
-        style=report_page.asset('page.css'),
-        made=datetime.datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z'),
-        version=__version__,
-    )
-    write_text(path, html)

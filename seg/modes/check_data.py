@@ -94,12 +94,10 @@ class CheckData(ExperimentMode):
 
     def _told(self, checked) -> dict[str, Any]:
         """Logs and writes what was found; returns the numbers of findings and the files."""
-        from seg.files import write_json, writing
+        from seg.files import write_json
         from seg.inspection import check, page
 
-        folder = RunFolder(os.path.expanduser(self.call.flags['output'] or self.folder.path))
-        with writing(folder.path):
-            os.makedirs(folder.path, exist_ok=True)
+        folder = RunFolder.made(self.call.flags['output'] or self.folder.path)
         check.tell(checked)
         record = checked.record()
         write_json(folder.data_check, record)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from absl import flags, logging
@@ -45,7 +44,6 @@ class ShowData(ExperimentMode):
 
     def _show(self) -> dict[str, Any]:
         from seg.executor import first_examples
-        from seg.files import writing
         from seg.inspection import figures, page
 
         experiment = self.experiment
@@ -57,9 +55,7 @@ class ShowData(ExperimentMode):
                 f'--mode=show_data: the task {type(task).__name__} draws no examples. It may define training_figure: '
                 'see docs/plugins_training.md.'
             )
-        folder = RunFolder(os.path.expanduser(self.call.flags['output'] or self.folder.path))
-        with writing(folder.path):
-            os.makedirs(folder.path, exist_ok=True)
+        folder = RunFolder.made(self.call.flags['output'] or self.folder.path)
         batches = [
             (f'Batch {i // batch_size + 1}', shown[i : i + batch_size]) for i in range(0, len(shown), batch_size)
         ]

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import datetime
-import hashlib
 import os
 
-import jinja2
 from absl import logging
 
-from seg import __version__
 from seg.errors import UserError
 from seg.files import write_text
-from seg.report import about, run_files, text
+from seg.report import about, layout, run_files
 from seg.report.charts import NUM_COLORS
 from seg.report.classes import class_table, confusion_of, confusion_table
 from seg.report.curves import curves
@@ -61,14 +56,6 @@ def write(model_dir: str, output: str | None = None) -> str:
 
 def render(run: RunFiles) -> str:
     """The page's HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {'share': text.share, 'grouped': text.grouped}
     folder, notes = run.folder, list(run.notes)
     evaluations = run.evaluations()
     first = evaluations[0] if evaluations else None
@@ -87,9 +74,10 @@ def render(run: RunFiles) -> str:
         notes.append(f'Older evaluations in eval/ that are not shown: {len(evaluations) - len(shown)}.')
     notes += [f'{e.label}: evaluated with {", ".join(e.settings)}.' for e in shown if e.settings]
     settings = ((folder.operative_config, run.operative_config), (folder.config, run.config))
-    style, script = (asset(name) for name in ('page.css', 'page.js'))
-    return environment.get_template('page.html').render(
+    return layout.render(
+        _FOLDER,
         title=about.title(run),
+        script=layout.read(_FOLDER, 'page.js'),
         status=about.status(run),
         facts=about.facts(run),
         tiles=tiles(run, evaluations),
@@ -109,11 +97,6 @@ def render(run: RunFiles) -> str:
         commands=about.commands(run),
         settings=[(os.path.basename(path), content) for path, content in settings if content],
         model_dir=os.path.abspath(folder.path),
-        made=datetime.datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z'),
-        version=__version__,
-        style=style,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
@@ -122,9 +105,3 @@ def _ranked_by(evaluations: list[Evaluation]) -> str:
     if are_of_instances(evaluations):
         return 'F1'
     return 'mIoU' if any('miou' in evaluation.metrics for evaluation in evaluations) else 'score'
-
-
-def asset(name: str) -> str:
-    """The content of a file of this folder, such as the style of the pages."""
-    with open(os.path.join(_FOLDER, name), encoding='utf-8') as file:
-        return file.read()

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from absl import logging
 
+from seg.files import writing
+
 _CHECKPOINT = re.compile(r'ckpt-(\d+)\.safetensors')
 _DAMAGED = '.damaged'  # The ending of damaged checkpoints that were set aside.
 
@@ -58,6 +60,18 @@ class RunFolder:
         self.best = self._path('best')
         self.best_metrics = os.path.join(self.best, 'metrics.json')
         self._predictions = self._path('predictions')
+
+    @classmethod
+    def made(cls, path: str) -> RunFolder:
+        """The folder at a path that a user gave, made if it is missing.
+
+        Raises:
+          UserError: if it cannot be made.
+        """
+        path = os.path.expanduser(path)
+        with writing(path):
+            os.makedirs(path, exist_ok=True)
+        return cls(path)
 
     def predictions(self, name: str) -> str:
         """The folder of predictions, by the name of their input: a data set's split, or `input` for files."""

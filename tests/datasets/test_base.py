@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seg.datasets.base import Dataset, FirstExamples, instances, unsupported
+from seg.datasets.base import Dataset, FirstExamples, check_target, instances
 from seg.errors import UserError
 from seg.masks import ragged
 from seg.structures import DatasetInfo
@@ -85,5 +85,7 @@ def test_the_first_examples():
 
 
 def test_a_target_that_is_not_served():
-    text = str(unsupported('datasets.mine', 'depth', ('label_map', 'instances')))
-    assert text.startswith('datasets.mine') and "'depth'" in text and "'label_map' and 'instances'" in text
+    targets = ('label_map', 'instances')
+    check_target('datasets.mine', 'instances', targets)
+    with pytest.raises(UserError, match="^datasets.mine: .*'depth'.*'label_map' and 'instances'"):
+        check_target('datasets.mine', 'depth', targets)
