@@ -1,4 +1,7 @@
-"""XLA compiles the training step and the evaluation step, and the numbers stay."""
+"""XLA compiles the training step and the evaluation step, and the numbers stay.
+
+In float64: in float32 the rounding of a first step grows to thousandths of the fourth one's gradient.
+"""
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ def numbers(request, tmp_path_factory):
     gin_file, found = request.param, {}
     for jit in (False, True):
         folder = tmp_path_factory.mktemp(f'jit-{jit}')
-        made = runs.build(folder, *SETTINGS[gin_file], jit_compile=jit, gin_files=(gin_file,))
+        made = runs.build(folder, *SETTINGS[gin_file], precision='float64', jit_compile=jit, gin_files=(gin_file,))
         engine = made.executor.engine
         settings = OptimizerStep(l2=1e-4, clip_norm=1.0, ema_decay=0.9)
         trainer = engine.trainer(made.task, made.optimizer, settings)
@@ -38,8 +41,8 @@ def test_training_step(numbers):
     (plain, _), (compiled, _) = numbers[False], numbers[True]
     assert plain.losses.shape in ((STEPS, 3), (STEPS, 6)), 'cross-entropy, the auxiliary one, or five losses, and L2'
     np.testing.assert_array_equal(compiled.counts, plain.counts)
-    np.testing.assert_allclose(compiled.losses, plain.losses, rtol=1e-4)
-    np.testing.assert_allclose(compiled.gradient_norm, plain.gradient_norm, rtol=1e-3)
+    np.testing.assert_allclose(compiled.losses, plain.losses, rtol=1e-9)
+    np.testing.assert_allclose(compiled.gradient_norm, plain.gradient_norm, rtol=1e-9)
     np.testing.assert_array_equal(compiled.index, plain.index)
     assert not np.allclose(plain.losses[0], plain.losses[-1], rtol=1e-3), 'no step was taken'
 
@@ -48,4 +51,4 @@ def test_evaluation_step(numbers):
     (_, plain), (_, compiled) = numbers[False], numbers[True]
     assert plain.keys() == compiled.keys()
     for name, value in plain.items():
-        assert compiled[name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
+        assert compiled[name] == pytest.approx(value, rel=1e-9, abs=1e-9), name
