@@ -18,6 +18,7 @@ import seg
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LOCK = ROOT / 'third_party' / 'requirements.lock'
+FORMATS_LOCK = ROOT / 'third_party' / 'formats.lock'  # With the extra that needs other versions of some packages.
 LICENCES = ROOT / 'third_party' / 'README.md'
 # Modules that are not called like the distribution that brings them.
 DISTRIBUTIONS = {'PIL': 'pillow', 'absl': 'absl-py', 'gin': 'gin-config', 'xdist': 'pytest-xdist', 'yaml': 'pyyaml'}
@@ -44,14 +45,14 @@ def requirements(setup_cfg, *extras):
     return {name: version or '*' for name, _, version in parts}
 
 
-def locked():
-    """{distribution: version} of the lock file."""
-    return dict(re.findall(r'^([a-z0-9-]+)==(\S+)', LOCK.read_text(encoding='utf-8'), re.MULTILINE))
+def locked(lock=LOCK):
+    """{distribution: version} of a lock file."""
+    return dict(re.findall(r'^([a-z0-9-]+)==(\S+)', lock.read_text(encoding='utf-8'), re.MULTILINE))
 
 
-def licence_rows():
-    """{distribution: (version, licence, what for)} of the table under 'Packages'."""
-    section = LICENCES.read_text(encoding='utf-8').split('## Packages')[1].split('\n## ')[0]
+def licence_rows(heading='Packages'):
+    """{distribution: (version, licence, what for)} of the table under a heading."""
+    section = LICENCES.read_text(encoding='utf-8').split(f'## {heading}\n')[1].split('\n## ')[0]
     rows = [
         [cell.strip() for cell in line.strip('|').split('|')] for line in section.splitlines() if line.startswith('|')
     ]
@@ -102,25 +103,29 @@ def test_what_is_imported_is_declared(setup_cfg):
 
 
 def test_what_is_declared_is_locked(setup_cfg):
-    versions = locked()
+    versions = locked(FORMATS_LOCK) | locked()
     for name, wanted in requirements(setup_cfg, *setup_cfg['options.extras_require']).items():
         assert fnmatch.fnmatch(versions.get(name, 'absent'), wanted), (
             f'{name}=={wanted} in setup.cfg; make the lock again'
         )
 
 
-def test_lock_is_hashed_and_names_no_host():
-    text = LOCK.read_text(encoding='utf-8')
+@pytest.mark.parametrize('lock', [LOCK, FORMATS_LOCK], ids=lambda lock: lock.name)
+def test_lock_is_hashed_and_names_no_host(lock):
+    text = lock.read_text(encoding='utf-8')
     assert '://' not in text and ' @ ' not in text
     assert not re.findall(r'^-+(?:index|extra|find|trusted)\S*', text, re.MULTILINE)
     entries = re.split(r'^(?=[a-z0-9-]+==)', text, flags=re.MULTILINE)[1:]
-    assert len(entries) == len(locked()) and all('--hash=sha256:' in entry for entry in entries)
+    assert len(entries) == len(locked(lock)) and all('--hash=sha256:' in entry for entry in entries)
 
 
-def test_licence_table_lists_what_is_locked():
-    assert {name: row[0] for name, row in licence_rows().items()} == locked(), (
+def test_licence_tables_list_what_is_locked():
+    versions = locked()
+    assert {name: row[0] for name, row in licence_rows().items()} == versions, (
         'third_party/README.md and the lock differ'
     )
+    others = {name: version for name, version in locked(FORMATS_LOCK).items() if versions.get(name) != version}
+    assert {name: row[0] for name, row in licence_rows('Packages for formats').items()} == others
 
 
 def test_licence_table_tells_licence_and_purpose(setup_cfg):
