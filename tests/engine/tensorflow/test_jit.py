@@ -3,6 +3,9 @@
 In float64: in float32 the rounding of a first step grows to thousandths of the fourth one's gradient.
 """
 
+import multiprocessing
+from concurrent import futures
+
 import numpy as np
 import pytest
 
@@ -18,13 +21,12 @@ SETTINGS = {
 STEPS = 4
 
 
-@pytest.fixture(scope='module', params=SETTINGS)
-def numbers(request, tmp_path_factory):
-    """Losses and metrics of the same few steps with and without XLA."""
-    gin_file, found = request.param, {}
+def measured(gin_file, folder):
+    """{with XLA: (losses and metrics of the same few steps, scores of an evaluation)}."""
+    found = {}
     for jit in (False, True):
-        folder = tmp_path_factory.mktemp(f'jit-{jit}')
-        made = runs.build(folder, *SETTINGS[gin_file], precision='float64', jit_compile=jit, gin_files=(gin_file,))
+        model_dir = folder / f'{jit}'
+        made = runs.build(model_dir, *SETTINGS[gin_file], precision='float64', jit_compile=jit, gin_files=(gin_file,))
         engine = made.executor.engine
         settings = OptimizerStep(l2=1e-4, clip_norm=1.0, ema_decay=0.9)
         trainer = engine.trainer(made.task, made.optimizer, settings)
@@ -35,6 +37,18 @@ def numbers(request, tmp_path_factory):
         found[jit] = result, evaluation.metrics
         assert len(evaluation.figures) == 6, 'of the first, the worst and the best image, and three charts'
     return found
+
+
+@pytest.fixture(scope='module')
+def process():
+    """Another process: what XLA compiles takes more than a gigabyte and is never freed."""
+    with futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as one:
+        yield one
+
+
+@pytest.fixture(scope='module', params=SETTINGS)
+def numbers(request, process, tmp_path_factory):
+    return process.submit(measured, request.param, tmp_path_factory.mktemp('jit')).result()
 
 
 def test_training_step(numbers):
