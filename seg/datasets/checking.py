@@ -71,6 +71,15 @@ def listed(folder: str) -> list[str]:
     return sorted(name.rstrip('/') for name in names)
 
 
+def raise_unlisted(error: OSError) -> None:
+    """For `os.walk`, which otherwise skips a folder that it cannot list.
+
+    Raises:
+      UserError: names the folder.
+    """
+    raise UserError(f'{error.filename}: this folder cannot be listed: {reason(error)}. Allow to read it, or move it.')
+
+
 def is_text(value: Any) -> bool:
     """Whether a value is a non-empty string that UTF-8 can encode. (Strings in JSON may contain lone surrogates.)"""
     try:

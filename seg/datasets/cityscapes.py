@@ -181,12 +181,19 @@ def _find(root: str, split: str, annotations: str, target: str):
         if not os.path.isdir(os.path.join(root, _IMAGES, part)):
             there = ', '.join(map(repr, sorted(os.listdir(os.path.join(root, _IMAGES)))))
             raise UserError(f'{_PART}.split = {shown(split)}: there is no folder {_IMAGES}/{part}. There are {there}.')
-        images |= matching.find(f'{_PART}.split', root, f'{_IMAGES}/{part}/*/*_{_IMAGES}.*', ())
-        labels |= matching.find(f'{_PART}.split', root, f'{annotations}/{part}/*/*_{annotations}_{kind}.png', ())
-    # The last part of a name is the ending, which a glob stands for.
-    images = {posixpath.dirname(name): path for name, path in images.items()}
+        # The last part of a name is the ending, which a glob stands for.
+        found = matching.find(f'{_PART}.split', root, f'{_IMAGES}/{part}/*/*_{_IMAGES}.*', ())
+        maps = matching.find(f'{_PART}.split', root, f'{annotations}/{part}/*/*_{annotations}_{kind}.png', ())
+        for name, path in ((posixpath.dirname(name), path) for name, path in found.items()):
+            if name in images:
+                raise UserError(
+                    f'{_PART}.split = {shown(split)}: {images[name]} and {path} are both the image {name!r}. Expected '
+                    'one of them: remove the other.'
+                )
+            images[name] = path
+            labels[name] = maps.get(name)
     names = sorted(images)
-    if missing := [name for name in names if name not in labels]:
+    if missing := [name for name in names if labels[name] is None]:
         raise UserError(
             f'{_PART}.split = {shown(split)}: {len(missing)} of {len(names)} images have no file '
             f'…_{annotations}_{kind}.png, such as {checking.first_of(missing)}. Add the files (the '

@@ -28,6 +28,7 @@ from seg.structures import DatasetInfo
 _PART = 'datasets.folders'
 _LARGEST = (512, 512)  # Of `--topology` without data, in pixels.
 # Folders with these names divide the images.
+_COLORS = ('colors.txt', 'colors.csv')
 _SPLIT_FOLDERS = frozenset('train training val valid validation test testing trainval'.split())
 
 
@@ -88,7 +89,8 @@ def folders(
       values: the label value of each class, such as (0, 255). None: 0, 1, 2, …; or 0 and 255 if there are two classes
         and no label holds anything else.
       colors: labels are colours: a dict from class names to '#rrggbb', or a table: lines `name = #rrggbb`, or CSV rows
-        name, r, g, b. It names the classes.
+        name, r, g, b. It names the classes. None: the file `colors.txt` or `colors.csv` in `data_dir`, if there is no
+        `class_names.txt`. A colour that is to be ignored has a name, too, and this name is in `void`.
       target: supplied; 'label_map' or 'instances' (with `labels`, the first class is the background).
       verify: whether `verify()` decodes every file. Otherwise it reads headers only: sizes and file types.
       orientation: 'ignore', or 'apply': images are turned upright by their EXIF orientation; labels must fit then.
@@ -112,11 +114,10 @@ def folders(
     places = {'labels': labels, 'instances': instances if target == 'instances' else None}
     places = {setting: where for setting, where in places.items() if where is not None}
     found = _find(root, images, places, split, lists, fractions, groups, split_seed)
+    if class_names is None and colors is None and values is None:
+        class_names, colors = _default_names(root)
     if isinstance(class_names, str):
         origin = os.path.join(root, os.path.expanduser(class_names))
-        class_names = names_files.read(origin)
-    elif class_names is None and colors is None and os.path.exists(os.path.join(root, 'class_names.txt')):
-        origin = os.path.join(root, 'class_names.txt')
         class_names = names_files.read(origin)
     else:
         origin = f'{_PART}.class_names'
@@ -169,6 +170,14 @@ class _Found:
     remarks: list[Finding] = dataclasses.field(default_factory=list)
 
 
+def _default_names(root: str) -> tuple[str | None, str | None]:
+    """The settings `class_names` and `colors` if neither is set: a file in the folder."""
+    there = [name for name in ('class_names.txt', *_COLORS) if os.path.exists(os.path.join(root, name))]
+    if not there:
+        return None, None
+    return (None, there[0]) if there[0] in _COLORS else (there[0], None)
+
+
 def _check_folders(root: str, images: Any, labels: Any, instances: Any, target: str) -> None:
     if not os.path.isdir(root):
         raise UserError(f'{_PART}.data_dir = {root!r}: there is no such folder.')
@@ -209,7 +218,7 @@ def _find(root, images, places, split, lists, fractions, groups, split_seed) -> 
         }
         names = sorted(pictures)
         if not by_place:
-            names = [names[n] for n in _members(root, names, split, lists, fractions, groups, split_seed)]
+            names = [names[n] for n in _members(root, pictures, found, split, lists, fractions, groups, split_seed)]
         for setting, files in maps.items():
             # Images and labels may be in one folder.
             files = {name: path for name, path in files.items() if pictures.get(name) != path}
@@ -257,8 +266,9 @@ def _paired(setting: str, where: str, pictures, files, names, found: _Found) -> 
     return [pairs[name] for name in names]
 
 
-def _members(root, names, split, lists, fractions, groups, split_seed) -> list[int]:
-    """Positions of the names that belong to the split."""
+def _members(root, pictures, found: _Found, split, lists, fractions, groups, split_seed) -> list[int]:
+    """Positions of the sorted names that belong to the split."""
+    names = sorted(pictures)
     slot = f'{_PART}.split'
     wanted = splits.parts(slot, split)
     if lists is not None:
@@ -266,10 +276,10 @@ def _members(root, names, split, lists, fractions, groups, split_seed) -> list[i
             raise UserError(
                 f"{_PART}.lists = {shown(lists)}: expected a path with {{split}} in it, such as 'lists/{{split}}.txt'."
             )
-        members = []
+        members, images = [], [pictures[name] for name in names]
         for part in wanted:
             path = os.path.join(root, os.path.expanduser(lists.replace('{split}', part)))
-            members += splits.by_list(f'{_PART}.lists', path, names_files.read_lines(path), names)
+            members += splits.by_list(f'{_PART}.lists', path, names_files.read_lines(path), names, images)
         return list(dict.fromkeys(members))
     steps = {step for name in names for step in posixpath.dirname(name).split('/')}
     if fractions is None and (steps & _SPLIT_FOLDERS or all(part in steps for part in wanted)):
@@ -284,5 +294,6 @@ def _members(root, names, split, lists, fractions, groups, split_seed) -> list[i
                     f'{_PART}.lists.'
                 )
             members += inside
+        found.remarks += splits.outside(slot, names, {*_SPLIT_FOLDERS, *wanted})
         return sorted(set(members))
     return splits.by_fraction(_PART, names, split, fractions or splits.FRACTIONS, groups, split_seed)

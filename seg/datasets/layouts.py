@@ -5,16 +5,19 @@ Only names and the beginnings of files are looked at.
 
 from __future__ import annotations
 
+import itertools
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from seg.datasets import checking, other_tools
 from seg.errors import UserError
 from seg.files import irregular
 
+_OF_FOLDERS = 'two folders of images and label maps'
+_FEW = 40  # Of more folders, not all pairs are compared.
 _LEVELS, _ENTRIES = 6, 500  # Levels of folders, and entries of each, that are looked at.
 _HEAD = 65536  # Bytes of a text file that are looked at.
 _IMAGES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
@@ -134,9 +137,13 @@ def described(root: str, reader: str) -> str:
 
 def _files(root: str) -> Iterator[str]:
     """Names of files in a folder and below it, with slashes."""
-    waiting = [('', 1)]
+    waiting, seen = [('', 1)], set()
     while waiting:
         folder, level = waiting.pop(0)
+        real = os.path.realpath(os.path.join(root, folder))
+        if real in seen:
+            continue
+        seen.add(real)
         try:
             entries = sorted(os.scandir(os.path.join(root, folder)), key=lambda entry: entry.name)
         except OSError:
@@ -269,31 +276,59 @@ def _folders(root: str, files: list[str]) -> tuple[Layout, str] | None:
             stems.setdefault(folder, set()).add(stem)
             endings.setdefault(folder, set()).add(ending.lower())
     best: tuple[tuple[int, int, int], str, str] | None = None
-    for images in stems:
-        for labels in stems:
-            if images == labels or not endings[labels] <= set(_LABELS) or not endings[images] <= set(_IMAGES):
-                continue
-            shared = _shared(stems[images], stems[labels])
-            if not shared:
-                continue
-            words = bool(_MASK_WORDS.search(labels)) - bool(_MASK_WORDS.search(images))
-            rank = (words, '.jpg' in endings[images] or '.jpeg' in endings[images], shared)
-            if best is None or rank > best[0]:
-                best = rank, images, labels
+    for images, labels in _pairs_of_folders(sorted(stems)):
+        if not endings[labels] <= set(_LABELS) or not endings[images] <= set(_IMAGES):
+            continue
+        shared = _shared(stems[images], stems[labels])
+        if not shared:
+            continue
+        words = bool(_MASK_WORDS.search(labels)) - bool(_MASK_WORDS.search(images))
+        rank = (words, '.jpg' in endings[images] or '.jpeg' in endings[images], shared)
+        if best is None or rank > best[0]:
+            best = rank, images, labels
     if best is None:
         return None
     _, images, labels = best
+    if several := _in_each_folder(images, labels, stems):
+        return _common(_OF_FOLDERS, 'folders', 'train', 'val', images=several[0], labels=several[1]), ''
     words = set((*_TRAIN, *_VAL))
     pattern = [
         posixpath.join(*('{split}' if part in words else part for part in folder.split('/')))
         for folder in (images, labels)
     ]
     there = sorted({part for folder in stems for part in folder.split('/')} & words)
-    title = 'two folders of images and label maps'
+    title = _OF_FOLDERS
     if len(there) > 1 and all('{split}' in folder for folder in pattern):
         train, evaluation = _splits(there)
         return _common(title, 'folders', train, evaluation, images=pattern[0], labels=pattern[1]), ''
     return _common(title, 'folders', 'train', 'val', images=images, labels=labels), ''
+
+
+def _pairs_of_folders(folders: list[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of folders that may hold images and labels: of few folders all pairs, of many those beside each other."""
+    if len(folders) <= _FEW:
+        yield from itertools.permutations(folders, 2)
+        return
+    for _, beside in itertools.groupby(sorted(folders, key=posixpath.dirname), key=posixpath.dirname):
+        yield from itertools.permutations(list(beside)[:_FEW], 2)
+
+
+def _in_each_folder(images: str, labels: str, folders: Collection[str]) -> tuple[str, str] | None:
+    """Globs for two folders that lie, by the same names, in several folders, such as one for each patient."""
+    parent, of_images, of_labels = posixpath.dirname(images), posixpath.basename(images), posixpath.basename(labels)
+    if not parent or parent != posixpath.dirname(labels) or set(parent.split('/')) & {*_TRAIN, *_VAL}:
+        return None
+    above = posixpath.dirname(parent)
+    alike = [
+        folder
+        for folder in {posixpath.dirname(name) for name in folders}
+        if folder
+        and posixpath.dirname(folder) == above
+        and {posixpath.join(folder, of_images), posixpath.join(folder, of_labels)} <= set(folders)
+    ]
+    if len(alike) < 2:
+        return None
+    return tuple(posixpath.join(above, '*', name) for name in (of_images, of_labels))
 
 
 def _shared(images: set[str], labels: set[str]) -> int:

@@ -10,13 +10,15 @@ import hashlib
 import posixpath
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from seg.datasets import checking
+from seg.datasets import checking, findings
+from seg.datasets.findings import Finding
 from seg.errors import UserError, shown
 from seg.number_checks import check_number, check_whole
 
+_ENDING = re.compile(r'\.(jpe?g|png|tiff?|bmp|webp|gif|npy)$', re.IGNORECASE)  # Of image files.
 FRACTIONS = {'train': 0.8, 'val': 0.2}  # If no setting says how images are divided.
 
 
@@ -98,26 +100,62 @@ def by_folder(names: Sequence[str], split: str) -> list[int]:
     return [position for position, name in enumerate(names) if split in posixpath.dirname(name).split('/')]
 
 
-def by_list(slot: str, path: str, lines: Sequence[str], names: Sequence[str]) -> list[int]:
+def outside(slot: str, names: Sequence[str], folders: Collection[str]) -> list[Finding]:
+    """The finding that some names are in none of the folders that divide the others; none if all are in one.
+
+    Args:
+      slot: the setting of the split, for messages.
+      names: names of all images.
+      folders: names of folders, each of which is a split.
+    """
+    spare = [name for name in names if not set(posixpath.dirname(name).split('/')) & set(folders)]
+    if not spare:
+        return []
+    return [
+        Finding(
+            kind='images_of_no_split',
+            severity=findings.WARN,
+            text=f'{slot}: folders divide the images into splits, and {len(spare)} of {len(names)} are in none of '
+            f'them: {checking.first_of(sorted(spare))}.',
+            remedy='They are in no split. Move them into one of the folders, if they should be.',
+            count=len(spare),
+        )
+    ]
+
+
+def by_list(slot: str, path: str, lines: Sequence[str], names: Sequence[str], images: Sequence[str]) -> list[int]:
     """Positions of the listed names, in the order of the list, each once.
 
-    A line may have more than the name: the file's ending, folders before it, and further columns (such as the label).
+    A line may have more than the name: the file's ending, the folders before it (those of the file, or an absolute path
+    on another machine), and further columns (such as the label).
 
     Args:
       slot: the setting that names the list, for messages.
       path: the file of the list, for messages.
       lines: its lines; empty ones and those that start with '#' are skipped.
       names: names of all images.
+      images: their files.
 
     Raises:
       UserError: if the list is empty, or a line names no image.
     """
     positions = {_normal(name): position for position, name in enumerate(names)}
+    spaced = any(re.search(r'\s', name) for name in names)
+
+    def position_of(line: str) -> int | None:
+        for stem in _stems(line, spaced):
+            steps = stem.split('/')
+            for i in range(len(steps)):
+                position = positions.get('/'.join(steps[i:]))
+                if position is not None and (i == 0 or _is_folder('/'.join(steps[:i]), stem, images[position])):
+                    return position
+        return None
+
     found, missing = [], []
     for line in filter(None, map(str.strip, lines)):
         if line.startswith('#') and _normal(line) not in positions:
             continue
-        position = next((positions[name] for name in _candidates(line) if name in positions), None)
+        position = position_of(line)
         missing.append(line) if position is None else found.append(position)
     if missing:
         raise UserError(
@@ -130,15 +168,29 @@ def by_list(slot: str, path: str, lines: Sequence[str], names: Sequence[str]) ->
     return list(dict.fromkeys(found))
 
 
-def _candidates(line: str) -> list[str]:
-    """What a line may mean, the most literal first: all of it or its first word, without ending, without folders."""
-    candidates = []
-    for text in dict.fromkeys([line, *re.split(r'[\s,;]', line)[:1]]):
-        name = _normal(text.replace('\\', '/')).removeprefix('./')
-        for stem in (name, posixpath.splitext(name)[0]):
-            steps = stem.split('/')
-            candidates += ['/'.join(steps[i:]) for i in range(len(steps))]
-    return candidates
+def _stems(line: str, spaced: bool) -> Iterator[str]:
+    """What a line may name, the most literal first: all of it or its first column, each with its ending and without.
+
+    A blank ends a column if no name has one (`spaced`), or after the ending of a file.
+    """
+    yield from _with_and_without_ending(line)
+    for match in reversed(list(re.finditer(r'[\s,;]', line))):
+        text = line[: match.start()]
+        if not match[0].isspace() or not spaced or _ENDING.search(text):
+            yield from _with_and_without_ending(text)
+
+
+def _with_and_without_ending(text: str) -> Iterator[str]:
+    name = _normal(text.replace('\\', '/')).removeprefix('./')
+    yield name
+    if _ENDING.search(name):
+        yield _ENDING.sub('', name)
+
+
+def _is_folder(prefix: str, stem: str, image: str) -> bool:
+    """Whether the folders before a name are those of the image's file, or an absolute path."""
+    absolute = prefix == '' or prefix.startswith('/') or re.match(r'[A-Za-z]:', prefix)
+    return bool(absolute) or _normal(posixpath.splitext(image)[0]).endswith(f'/{stem}')
 
 
 def _groups(part: str, names: Sequence[str], pattern: Any) -> list[str]:

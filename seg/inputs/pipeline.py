@@ -28,7 +28,7 @@ def any_example(dataset: Dataset, seed: tf.Tensor, target: str | None = None) ->
     count = dataset.info.num_examples or 2**31 - 1
     first = tf.random.stateless_uniform([], seed, maxval=count, dtype=tf.int64, alg='philox')
     examples = tf.data.Dataset.range(min(count, _TRIES)).map(lambda i: load(dataset, (first + i) % count, target))
-    return examples.ignore_errors().take(1).with_options(_options()).get_single_element()
+    return examples.ignore_errors().take(1).with_options(untuned()).get_single_element()
 
 
 def load(dataset: Dataset, index: tf.Tensor, target: str | None) -> Example:
@@ -142,7 +142,7 @@ def _input(
             num_parallel_calls=_PARALLEL,
             deterministic=True,
         )
-        return data.batch(rows // pieces, drop_remainder=True).prefetch(2 * pieces).with_options(_options())
+        return data.batch(rows // pieces, drop_remainder=True).prefetch(2 * pieces).with_options(untuned())
 
     def why_unreadable(place: int) -> str:
         position = tf.constant(place, tf.int64)
@@ -167,8 +167,12 @@ def _input(
     return Input(make, batch_size, count, dataset.info.name, dataset.image_name, why_unreadable=why_unreadable)
 
 
-def _options() -> tf.data.Options:
+def untuned() -> tf.data.Options:
+    """Options without the tuner, for data sets that fix all parallelism.
+
+    Its thread sleeps for up to a minute, and whoever deletes an iterator waits for it: the end of a process, or
+    Python's garbage collection.
+    """
     options = tf.data.Options()
-    # All parallelism is fixed here, and the tuner's thread would delay the end of the process by up to a minute.
     options.autotune.enabled = False
     return options

@@ -1,5 +1,7 @@
 """Cityscapes' layout: train ids from label ids, instances and groups from instance ids."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -118,3 +120,10 @@ def test_values_that_are_no_label_ids(folder):
     numbers[0, 0] = 59000
     Image.fromarray(numbers).save(str(path).replace('labelIds', 'instanceIds'))
     assert '59000' in refused(folder, split='val', target='instances')
+
+
+def test_one_name_in_two_splits(folder):
+    for place in ('leftImg8bit', 'gtFine'):
+        shutil.copytree(folder / place / 'train', folder / place / 'val', dirs_exist_ok=True)
+    message = refused(folder, split='train+val')
+    assert 'leftImg8bit/train/' in message and 'leftImg8bit/val/' in message

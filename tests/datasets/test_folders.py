@@ -164,6 +164,11 @@ def colored(stored, mode='RGB'):
     return image.quantize(8) if mode == 'P' else image.convert(mode)
 
 
+def of_16_bits(stored):
+    """PNG of three channels of 16 bits, which Pillow does not write."""
+    return tf.io.encode_png(np.repeat(stored.astype(np.uint16)[..., None], 3, axis=2)).numpy()
+
+
 KINDS = {
     'grey': (Image.fromarray, 'png'),
     'palette': (palette, 'png'),
@@ -231,6 +236,30 @@ def test_colors_without_a_table(data):
     write_labels(data, colored, 'png')
     message = refused(data)
     assert '#4682b4' in message and 'datasets.folders.colors' in message
+    (data / 'colors.txt').write_text('sky = #4682B4\nroad = #804080\ncar = #00008e\nvoid = #000000\n')
+    assert made(data, void=['void']).info.class_names == tuple(COLORS)
+
+
+def test_three_channels_of_16_bits(data):
+    numbers = np.where(label(3) == 255, 255, label(3) * 300)
+    expected = np.where(np.isin(label(3), (1, 2)), label(3) + 2, label(3))
+    (data / 'drawn/img_3.png').write_bytes(of_16_bits(numbers))
+    dataset = made(data, split='train+val', values=(0, 1, 2, 300, 600), class_names=list('abcde'))
+    dataset.verify()
+    np.testing.assert_array_equal(labels_of(dataset)['img_3'], expected)
+    assert '#010101' in refused(data, split='train+val', colors={'a': '#000000', 'b': '#020202'})
+
+
+def test_a_folder_beside_those_of_the_splits(data, caplog):
+    for n in range(10):
+        part = 'train' if n < 6 else 'val' if n < 8 else 'extra'
+        for folder, ending in (('my photos', 'JPG'), ('drawn', 'png')):
+            if (old := data / folder / f'img_{n}.{ending}').exists():
+                (data / folder / part).mkdir(exist_ok=True)
+                old.rename(data / folder / part / old.name)
+    dataset = made(data)
+    (found,) = [each for each in dataset.findings(full=False) if each.kind == 'images_of_no_split']
+    assert found.count == 2 and "'extra/img_8'" in found.text and dataset.info.num_examples == 6
 
 
 def test_masks_of_0_and_255_and_of_1_bit(data):

@@ -175,3 +175,13 @@ def test_other_folders(tmp_path):
     assert layouts.described(str(tmp_path), 'folders') == "It holds 'pictures'."
     with pytest.raises(UserError, match='@datasets.folders'):
         voc_layout(data_dir=str(tmp_path))
+
+
+def test_two_folders_in_each_folder(tmp_path):
+    for n in range(60):  # Of so many folders, only those beside each other are compared.
+        for folder, ending in (('image', 'jpg'), ('mask', 'png')):
+            (tmp_path / f'patients/{n}/{folder}').mkdir(parents=True)
+            (tmp_path / f'patients/{n}/{folder}/slice_1.{ending}').touch()
+    (tmp_path / 'patients/again').symlink_to(tmp_path)
+    layout, _ = layouts.guess(str(tmp_path))
+    assert layout.settings == {'images': 'patients/*/image', 'labels': 'patients/*/mask'}

@@ -88,16 +88,25 @@ def test_folders():
     ],
 )
 def test_a_line_may_have_ending_and_folders(line):
-    assert splits.by_list('slot', 'list.txt', ['', line, 'c'], ['c', 'city/a b']) == [1, 0]
+    assert listed(['', line, 'c'], ['c', 'city/a b']) == [1, 0]
+
+
+def listed(lines, names):
+    return splits.by_list('slot', 'list.txt', lines, names, [f'/home/images/{name}.jpg' for name in names])
+
+
+@pytest.mark.parametrize('line', ['photo 3', 'city2/001.png', 'photo.c', 'city/photo 1/001'])
+def test_a_line_never_means_another_image(line):
+    assert "'" + line + "'" in refused(listed, [line], ['photo', 'photo 1', '001'])
 
 
 def test_columns_comments_and_repeated_lines():
     lines = ['# made by hand', 'images/x.1.png labels/x.1.png', 'y,1', 'y', '  ']
-    assert splits.by_list('slot', 'list.txt', lines, ['x.1', 'y', 'z']) == [0, 1]
+    assert listed(lines, ['x.1', 'y', 'z']) == [0, 1]
 
 
 def test_wrong_lists():
-    message = refused(splits.by_list, 'datasets.mine.lists', 'l.txt', ['a', *'bcdefgh'], ['a'])
+    message = refused(splits.by_list, 'datasets.mine.lists', 'l.txt', ['a', *'bcdefgh'], ['a'], ['a.png'])
     assert 'datasets.mine.lists' in message and 'l.txt' in message and '7 names' in message
     assert "'b', 'c', 'd', 'e', 'f', …" in message
-    assert 'empty' in refused(splits.by_list, 'slot', 'l.txt', [' '], ['a'])
+    assert 'empty' in refused(splits.by_list, 'slot', 'l.txt', [' '], ['a'], ['a.png'])

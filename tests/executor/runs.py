@@ -9,6 +9,7 @@ from seg.engine import precision as precisions
 from seg.engine.base import Engine
 from seg.engine.tensorflow import devices
 from seg.engine.tensorflow.engine import TensorFlowEngine
+from seg.inputs.pipeline import untuned
 from seg.structures import WHOLE, Input
 from seg.tasks.semantic import Semantic
 from tests.backbones import small
@@ -114,7 +115,8 @@ def fixed_input(batches: list[dict[str, np.ndarray]]) -> Input:
         rows = size // share.count
         place = np.arange(len(whole['weight'])) % size // rows
         own = {key: value[place == share.index] for key, value in whole.items()}
-        return tf.data.Dataset.from_tensor_slices(own).skip(start * rows).batch(rows // pieces, drop_remainder=True)
+        data = tf.data.Dataset.from_tensor_slices(own).skip(start * rows).with_options(untuned())
+        return data.batch(rows // pieces, drop_remainder=True)
 
     return Input(make, size, len(whole['weight']), 'fixed', str)
 

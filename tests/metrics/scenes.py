@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from seg.inputs.pipeline import untuned
 from seg.masks.paste import paste
 from seg.metrics.coco_ap import MASK_STEPS
 from seg.structures import Annotations, Input
@@ -217,7 +218,7 @@ def source(truth, values, batch_size: int, unread: Sequence[int] = ()) -> Input:
     whole['weight'][count:], whole['index'][count:] = 0, -1
 
     def make(start=0, pieces=1):
-        data = tf.data.Dataset.from_tensor_slices(whole).skip(start * batch_size)
+        data = tf.data.Dataset.from_tensor_slices(whole).skip(start * batch_size).with_options(untuned())
         return data.batch(batch_size // pieces, drop_remainder=True)
 
     return Input(make, batch_size, count, 'scenes', lambda i: f'scene {i}', lambda i: truth[i])

@@ -27,6 +27,7 @@ LABEL_ENDINGS = ('.png', '.tif', '.tiff', '.bmp', '.npy', '.jpg', '.jpeg')  # JP
 NATIVE = ('jpeg', 'png')
 # Kinds of label files: PNG of one channel; PNG of grey and alpha; PNG of colours; what Python reads.
 SAMPLES, GREY_ALPHA, COLORS, ARRAY = range(4)
+_BITS_PER_SAMPLE = 258  # Tag of TIFF.
 _KINDS = {0: SAMPLES, 3: SAMPLES, 4: GREY_ALPHA, 2: COLORS, 6: COLORS}  # By PNG's colour type.
 
 
@@ -127,7 +128,7 @@ def decode_label(path: tf.Tensor, kind: tf.Tensor | int, kinds: Collection[int],
     readers: dict[int, Callable[[], tf.Tensor]] = {
         SAMPLES: lambda: _colors(path) if by_color else image_files.decode_label(tf.io.read_file(path)),
         GREY_ALPHA: lambda: _colors(path) if by_color else _grey(path),
-        COLORS: lambda: _colors(path) if by_color else _grey_of_colors(_colors(path)),
+        COLORS: lambda: _colors(path) if by_color else _grey_of_colors(path),
         ARRAY: lambda: tf.ensure_shape(
             tf.numpy_function(functools.partial(_array, by_color), [path], tf.int32), [None, None]
         ),
@@ -139,16 +140,32 @@ def decode_label(path: tf.Tensor, kind: tf.Tensor | int, kinds: Collection[int],
     return tf.switch_case(place, [readers[each] for each in present])
 
 
+def _pixels(path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Colours of a PNG, int32 [H, W, 3] of 16 bits, and whether the file has 16 bits."""
+    contents = tf.io.read_file(path)
+    pixels = tf.cast(tf.io.decode_png(contents, channels=3, dtype=tf.uint16), tf.int32)
+    return pixels, image_files.label_bits(contents) == 16
+
+
 def _colors(path: tf.Tensor) -> tf.Tensor:
-    pixels = tf.cast(tf.io.decode_png(tf.io.read_file(path), channels=3), tf.int32)
+    """Codes of colours. Colours of 16 bits that 8 bits do not express are above `COLORED`."""
+    pixels, deep = _pixels(path)
+    high = pixels // 256
+    exact = tf.reduce_all(pixels == 257 * high, -1) | ~deep
+    return tf.where(exact, _code(high), _code(high) + COLORED)
+
+
+def _grey_of_colors(path: tf.Tensor) -> tf.Tensor:
+    """The number of three equal channels; codes of other colours above `COLORED`."""
+    pixels, deep = _pixels(path)
+    equal = tf.reduce_all(pixels == pixels[..., :1], -1)
+    number = tf.where(deep, pixels, pixels // 256)[..., 0]
+    return tf.where(equal, number, _code(pixels // 256) + COLORED)
+
+
+def _code(pixels: Any) -> Any:
+    """65536 red + 256 green + blue, of a tensor or an array [H, W, 3] of 8 bits."""
     return 65536 * pixels[..., 0] + 256 * pixels[..., 1] + pixels[..., 2]
-
-
-def _grey_of_colors(codes: Any) -> Any:
-    """Codes of three equal channels become the number; others are marked. For tensors and arrays."""
-    low = codes % 256
-    equal = codes == 65793 * low
-    return tf.where(equal, low, codes + COLORED) if tf.is_tensor(codes) else np.where(equal, low, codes + COLORED)
 
 
 def _grey(path: tf.Tensor) -> tf.Tensor:
@@ -170,9 +187,13 @@ def _array(by_color: bool, path: bytes | np.ndarray) -> np.ndarray:
                 raise pillow_files.Refused(f'it holds {image.n_frames} images, expected one')
             image.load()
             if image.mode in ('RGB', 'RGBA', 'CMYK', 'YCbCr', 'LAB') or by_color:
+                if max(getattr(image, 'tag_v2', {}).get(_BITS_PER_SAMPLE, (8,))) > 8:
+                    raise pillow_files.Refused('it has colours of 16 bits, which can be read from PNG files only')
                 pixels = np.asarray(image.convert('RGB')).astype(np.int32)
-                codes = 65536 * pixels[..., 0] + 256 * pixels[..., 1] + pixels[..., 2]
-                return codes if by_color else _grey_of_colors(codes).astype(np.int32)
+                codes = _code(pixels)
+                if by_color:
+                    return codes
+                return np.where((pixels == pixels[..., :1]).all(-1), pixels[..., 0], codes + COLORED).astype(np.int32)
             return _whole(np.asarray(image)[..., 0] if image.mode in ('LA', 'PA') else np.asarray(image))
 
 

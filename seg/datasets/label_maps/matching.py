@@ -95,7 +95,7 @@ def _compiled(glob: str) -> re.Pattern:
 def _files(base: str) -> list[str]:
     """Paths of all files under a folder that are not hidden, sorted; links are followed once."""
     found, seen, strange = [], set(), 0
-    for folder, below, names in os.walk(base, followlinks=True):
+    for folder, below, names in os.walk(base, followlinks=True, onerror=checking.raise_unlisted):
         real = os.path.realpath(folder)
         if real in seen:
             below.clear()

@@ -138,7 +138,7 @@ def unknown_values(path: str, item: Counts, total: Counts, legend: Legend, place
     elif unknown[-1] >= COLORED and not legend.by_color:
         remedy = 'The labels hold colours: say in a table (setting colors) what they mean'
     elif legend.by_color:
-        remedy = f'Change the labels, or add these colours {place}'
+        remedy = f'Change the labels, or add these colours {place} (and to void, if they are to be ignored)'
     elif not legend.counts_up:
         remedy = f'Change the labels, or add these values {place}'
     elif unknown == [number] and not total.names[0]:
