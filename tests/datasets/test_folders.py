@@ -241,7 +241,8 @@ def test_colors_without_a_table(data):
 
 
 def test_three_channels_of_16_bits(data):
-    numbers = np.where(label(3) == 255, 255, label(3) * 300)
+    stored = label(3).astype(int)
+    numbers = np.where(stored == 255, 255, stored * 300)
     expected = np.where(np.isin(label(3), (1, 2)), label(3) + 2, label(3))
     (data / 'drawn/img_3.png').write_bytes(of_16_bits(numbers))
     dataset = made(data, split='train+val', values=(0, 1, 2, 300, 600), class_names=list('abcde'))
