@@ -139,14 +139,30 @@ def _no_records(path: str) -> str:
 
 
 def contents(path: str, places: Sequence[tuple[int, int]]) -> Iterator[bytes | str]:
-    """Yields the data of each record, or the fault of a record whose checksum is wrong; the next ones are read on."""
+    """Yields the data of each record, or the fault of a damaged one; the next ones are read on.
+
+    What is yielded as data can be parsed in a graph. Otherwise the parser's message would hold the whole record, and
+    Python fails to decode it.
+    """
+
+    @tf.autograph.experimental.do_not_convert
+    def read(offset):
+        record = _read(path, offset)
+        parsed = tf.io.parse_single_example(record, {'': tf.io.VarLenFeature(tf.string)})
+        return record, tf.size(parsed[''])  # Grappler removes what no result depends on.
+
     offsets = tf.data.Dataset.from_tensor_slices(np.array([offset for offset, _ in places], np.int64))
-    records = iter(offsets.map(lambda offset: _read(path, offset), num_parallel_calls=_PARALLEL, deterministic=True))
+    records = iter(offsets.map(read, num_parallel_calls=_PARALLEL, deterministic=True))
     for number, (offset, _) in enumerate(places):
         try:
-            yield next(records).numpy()
-        except tf.errors.OpError as error:
-            what = 'the checksum of its data is wrong' if isinstance(error, tf.errors.DataLossError) else reason(error)
+            record, _ = next(records)
+            yield record.numpy()
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            what = 'its data are no tf.train.Example'
+            if isinstance(error, tf.errors.DataLossError):
+                what = 'the checksum of its data is wrong'
+            elif isinstance(error, tf.errors.OpError) and not isinstance(error, tf.errors.InvalidArgumentError):
+                what = reason(error)
             yield f'{path}: record {number}, at byte {offset}, is damaged: {what}. {_AGAIN}.'
 
 
