@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -79,7 +78,7 @@ def has_label_map(record: bytes) -> bool:
     """
     try:
         keys = sorted(tf.train.Example.FromString(record).features.feature)
-    except DecodeError:
+    except Exception:  # protobuf's DecodeError.
         raise UserError('its records are no tf.train.Example.') from None
     if LABEL in keys:
         return True
@@ -110,7 +109,7 @@ def read(record: bytes, number: int, offset: int, place: str, labels: bool, thre
     """
     try:
         features = tf.train.Example.FromString(record).features.feature
-    except DecodeError:
+    except Exception:  # protobuf's DecodeError.
         return Fault('damaged_record', f'{place}: not a tf.train.Example. {_REMEDY}.')
     name, id = (_text(features, key) for key in (_NAME, _ID))
     place = f'{place} (image {shown(name or id)})' if name or id else place
