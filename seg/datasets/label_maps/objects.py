@@ -13,7 +13,7 @@ from seg.datasets import checking, findings, image_files, remembered
 from seg.datasets.base import instances
 from seg.datasets.findings import Finding
 from seg.datasets.label_maps import values
-from seg.datasets.label_maps.legend import IGNORE
+from seg.datasets.label_maps.legend import IGNORE, UNKNOWN
 from seg.datasets.label_maps.semantic import LabelMaps
 from seg.datasets.label_maps.values import Counts, Fault
 from seg.masks import ragged
@@ -211,7 +211,7 @@ class InstanceMaps(LabelMaps):
         """A sentence about instances without a single class; empty if there are none."""
         path = self._files.numbers[index]
         if not self._files.labels:
-            wrong = np.flatnonzero(ids == values.UNKNOWN)
+            wrong = np.flatnonzero(ids == UNKNOWN)
             if not wrong.size:
                 return ''
             return (
