@@ -68,10 +68,10 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def settings(data_dir):
-    """What a user has to add to a file: DATA_DIR, where it asks for one."""
+    """What a user has to add to a file: DATA_DIR, where it reads files."""
 
     def add(name):
-        return [f"DATA_DIR='{data_dir}'"] if 'DATA_DIR = %gin.REQUIRED' in whole(name) else []
+        return [f"DATA_DIR='{data_dir}'"] if 'data_dir = %DATA_DIR' in whole(name) else []
 
     return add
 

@@ -144,7 +144,7 @@ def text(gin_file: pathlib.Path, data: pathlib.Path) -> str:
       gin_file: one of `GIN_FILES`.
       data: the folder of `write_data`; the text does not contain its path.
     """
-    asks = 'DATA_DIR = %gin.REQUIRED' in _with_includes(gin_file)
+    asks = 'data_dir = %DATA_DIR' in _with_includes(gin_file)
     set_precision('float32')
     with contextlib.chdir(data.parent), _initialisers() as initialisers:
         params = [f'DATA_DIR={data.name!r}'] if asks else []

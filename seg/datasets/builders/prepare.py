@@ -7,9 +7,11 @@ import fcntl
 import io
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from absl import logging
 from PIL import Image
 
@@ -90,7 +92,9 @@ def _prepare(slot: str, wanted: PublishedSet, place: str, folder: str, hint: str
     for left in _incomplete(os.path.dirname(folder)):  # Of killed processes: this one is alone.
         shutil.rmtree(left, ignore_errors=True)
     _write(wanted, content, place, checksums)
-    logging.info('%s: %s is complete. The files in %s are no longer needed.', slot, wanted.name, os.path.dirname(paths[0]))
+    logging.info(
+        '%s: %s is complete. The files in %s are no longer needed.', slot, wanted.name, os.path.dirname(paths[0])
+    )
 
 
 def _incomplete(folder: str) -> list[str]:
@@ -137,14 +141,14 @@ def _write(wanted: PublishedSet, content: Content, place: str, checksums: Mappin
     import tensorflow_datasets as tfds
 
     faults: list[UserError] = []
-    builder = _builder_class(wanted, content, checksums, faults)(
-        data_dir=place, config=wanted.config or None, file_format='array_record'
-    )
+    make = _builder_class(wanted, content, checksums, faults)
     try:
-        builder.download_and_prepare(
-            download_dir=os.path.join(place, 'downloads'),
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS prints what it does.
+            builder = make(data_dir=place, config=wanted.config or None, file_format='array_record')
+            builder.download_and_prepare(
+                download_dir=os.path.join(place, 'downloads'),
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+            )
     except Exception as error:
         if faults:  # TFDS adds text to exceptions, and raises others.
             raise faults[0] from None
@@ -205,10 +209,10 @@ def features(target: str, class_names: Sequence[str]) -> Any:
     if target == 'label_map':
         return kinds.FeaturesDict(common | {'label': kinds.Image(shape=(None, None, 1), encoding_format='png')})
     objects = {
-        'bbox': kinds.Tensor(shape=(4,), dtype='float32'),
+        'bbox': kinds.Tensor(shape=(4,), dtype=np.float32),
         'label': kinds.ClassLabel(names=list(class_names)),
-        'is_crowd': kinds.Scalar(dtype='bool'),
-        'area': kinds.Scalar(dtype='float32'),
+        'is_crowd': kinds.Scalar(dtype=np.bool_),
+        'area': kinds.Scalar(dtype=np.float32),
         'mask': kinds.Text(),
     }
     return kinds.FeaturesDict(common | {'image_id': kinds.Text(), 'objects': kinds.Sequence(objects)})
