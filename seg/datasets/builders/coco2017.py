@@ -44,7 +44,7 @@ def published() -> PublishedSet:
         files=(ANNOTATIONS, VAL, TRAIN),  # The smallest first: a wrong address or a full disk shows early.
         splits=SPLITS,
         read=_read,
-        description='Instances of 80 classes, with masks and crowds: 118,287 images for training, 5,000 for validation.',
+        description='Instances of 80 classes, with masks and crowds: 118,287 images to train on, 5,000 for validation.',
         homepage='https://cocodataset.org',
     )
 

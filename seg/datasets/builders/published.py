@@ -137,5 +137,6 @@ def check_map(where: str, image: bytes, values: np.ndarray, num_classes: int) ->
     unknown = values[(values >= num_classes) & (values != IGNORE)]
     if unknown.size:
         raise UserError(
-            f'{where} has the value {unknown[0]}, expected 0 to {num_classes - 1}, or {IGNORE}. Download the archive again.'
+            f'{where} has the value {unknown[0]}, expected 0 to {num_classes - 1}, or {IGNORE}. Download the archive '
+            'again.'
         )
