@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import importlib.util
 import os
 import pathlib
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,6 +26,20 @@ INFO = 'dataset_info.json'
 _ARRAY, _TFRECORD = 'array_record', 'tfrecord'
 # One record at a time is read. Images are compressed already.
 WRITER_OPTIONS = 'group_size:1,uncompressed'
+
+
+def library() -> Any:
+    """The module `tensorflow_datasets`, ready to prepare sets.
+
+    For that it imports `importlib_resources`, which is the standard library's `importlib.resources` for old Pythons,
+    and which it does not name among its dependencies.
+    """
+    import tensorflow_datasets
+
+    if 'importlib_resources' not in sys.modules and importlib.util.find_spec('importlib_resources') is None:
+        importlib.import_module('importlib.resources.abc')
+        sys.modules['importlib_resources'] = importlib.import_module('importlib.resources')
+    return tensorflow_datasets
 
 
 def find(part: str, name: str, version: str | None, data_dir: str | None) -> Any:
@@ -127,11 +143,9 @@ def _open(part: str, folder: str) -> Any:
     Raises:
       UserError: if its files of facts are damaged.
     """
-    import tensorflow_datasets
-
     try:
         with _quiet():
-            builder = tensorflow_datasets.builder_from_directory(folder)
+            builder = library().builder_from_directory(folder)
         _ = builder.info.features.items()
         return builder
     except Exception as error:  # TFDS raises exceptions of any kind.
@@ -147,8 +161,7 @@ def _prepared(part: str, name: str, version: str | None, data_dir: str | None) -
     Raises:
       UserError: if TFDS does not know it, or cannot prepare it, such as without a network.
     """
-    import tensorflow_datasets as tfds
-
+    tfds = library()
     full = name if version is None else f'{name}:{version}'
     where = {} if data_dir is None else {'data_dir': os.path.expanduser(data_dir)}
     try:
@@ -182,9 +195,7 @@ def _prepared(part: str, name: str, version: str | None, data_dir: str | None) -
 
 def _near(name: str) -> str:
     """A sentence with the known name that may be meant; empty without one."""
-    import tensorflow_datasets
-
-    near = difflib.get_close_matches(name.partition('/')[0], tensorflow_datasets.list_builders(), 1)
+    near = difflib.get_close_matches(name.partition('/')[0], library().list_builders(), 1)
     return f' Did you mean {near[0]!r}?' if near else ''
 
 
