@@ -13,8 +13,10 @@ from seg.datasets.builders.published import Content, Example, File, PublishedSet
 from seg.datasets.label_maps.legend import IGNORE
 from seg.drawing.palette import voc_palette
 from seg.errors import UserError, shown
+from seg.structures import DatasetInfo
 
 CLASS_NAMES = tuple('sky building pole road pavement tree signsymbol fence car pedestrian bicyclist'.split())
+_SIZE = (360, 480)
 SPLITS = ('train', 'val', 'test')
 _VOID = 11
 # The last state of SegNet's repository. Nobody has published a checksum of its archive, which the host makes.
@@ -44,9 +46,7 @@ def _read(archives: Sequence[Archive]) -> Content:
     (archive,) = archives
     root = f'{archive.beginning("CamVid/train.txt")}CamVid'
     return Content(
-        class_names=CLASS_NAMES,
-        original_ids=tuple(range(len(CLASS_NAMES))),
-        colors=voc_palette(len(CLASS_NAMES)),
+        info=DatasetInfo('camvid11/train', CLASS_NAMES, 367, _SIZE, colors=voc_palette(len(CLASS_NAMES))),
         splits={split: functools.partial(_examples, archive, root, split) for split in SPLITS},
     )
 

@@ -9,7 +9,6 @@ from seg.datasets.builders.archives import Archive, check_names
 from seg.datasets.builders.published import Content, Example, File, PublishedSet
 from seg.datasets.instances import coco_json
 from seg.datasets.instances.data_set import InstanceData, Source
-from seg.drawing.palette import instance_palette
 from seg.errors import UserError
 
 SPLITS = ('train2017', 'val2017')
@@ -57,9 +56,7 @@ def _read(archives: Sequence[Archive]) -> Content:
         raise UserError(f'{annotations.path}: the splits have different categories. Download the archive again.')
     images = {'train2017': train, 'val2017': val}
     return Content(
-        class_names=first.class_names,
-        original_ids=first.original_ids or tuple(range(len(first.class_names))),
-        colors=instance_palette(len(first.class_names)),
+        info=first,
         splits={split: functools.partial(_examples, sets[split], images[split]) for split in SPLITS},
     )
 

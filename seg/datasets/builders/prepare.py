@@ -8,10 +8,9 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from absl import logging
 from PIL import Image
 
@@ -19,10 +18,9 @@ from seg import downloads, files
 from seg.datasets.builders import camvid11, coco2017, voc2012
 from seg.datasets.builders.archives import Archive
 from seg.datasets.builders.published import Content, Example, PublishedSet
-from seg.datasets.label_maps.legend import IGNORE
+from seg.datasets.records import layout, tfds_folder
 from seg.errors import UserError
 
-_INFO = 'dataset_info.json'
 _INCOMPLETE = 'incomplete.'  # Begins the names of folders that TFDS has not completed.
 
 
@@ -67,10 +65,10 @@ def prepared(slot: str, wanted: PublishedSet, data_dir: str | None = None, hint:
     """
     place = root(data_dir)
     folder = os.path.join(place, wanted.name, wanted.config, wanted.version)
-    if os.path.isfile(os.path.join(folder, _INFO)):
+    if os.path.isfile(os.path.join(folder, tfds_folder.INFO)):
         return folder
     with files.writing(folder), _alone(os.path.dirname(folder)):
-        if not os.path.isfile(os.path.join(folder, _INFO)):
+        if not os.path.isfile(os.path.join(folder, tfds_folder.INFO)):
             _prepare(slot, wanted, place, folder, hint)
     return folder
 
@@ -138,8 +136,7 @@ def fetched(slot: str, wanted: PublishedSet, folder: str, hint: str) -> list[str
 
 def _write(wanted: PublishedSet, content: Content, place: str, checksums: Mapping[str, str]) -> None:
     """Writes the set by TFDS, in a folder that gets its name when it is complete."""
-    import tensorflow_datasets as tfds
-
+    tfds = tfds_folder.library()
     faults: list[UserError] = []
     make = _builder_class(wanted, content, checksums, faults)
     try:
@@ -159,30 +156,23 @@ def _builder_class(
     wanted: PublishedSet, content: Content, checksums: Mapping[str, str], faults: list[UserError]
 ) -> type:
     """The builder of a set, a class because that is what TFDS takes. Faults of archives are added to `faults`."""
-    import tensorflow_datasets as tfds
+    core = tfds_folder.library().core
 
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Builder(core.GeneratorBasedBuilder, skip_registration=True):
         """Examples in the order of the published lists."""
 
         name = wanted.name
-        VERSION = tfds.core.Version(wanted.version)
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=wanted.config)] if wanted.config else []  # noqa: RUF012
+        VERSION = core.Version(wanted.version)
+        BUILDER_CONFIGS = [core.BuilderConfig(name=wanted.config)] if wanted.config else []  # noqa: RUF012
         url_infos = {}  # noqa: RUF012  Files are not downloaded by TFDS.
 
         def _info(self):
-            return tfds.core.DatasetInfo(
+            return core.DatasetInfo(
                 builder=self,
                 description=wanted.description,
                 homepage=wanted.homepage,
-                features=features(wanted.target, content.class_names),
-                metadata=tfds.core.MetadataDict(
-                    class_names=list(content.class_names),
-                    original_ids=list(content.original_ids),
-                    colors=[list(color) for color in content.colors],
-                    ignore_label=IGNORE,
-                    image_ids='int',
-                    archives=dict(checksums),
-                ),
+                features=layout.features(wanted.target, content.info.class_names),
+                metadata=core.MetadataDict(layout.metadata(content.info, [0]) | {'archives': dict(checksums)}),
                 disable_shuffling=True,
             )
 
@@ -200,34 +190,15 @@ def _builder_class(
     return Builder
 
 
-def features(target: str, class_names: Sequence[str]) -> Any:
-    """The features of a set, as `--mode=convert` writes them."""
-    import tensorflow_datasets as tfds
-
-    kinds = tfds.features
-    common = {'image': kinds.Image(shape=(None, None, 3)), 'image_name': kinds.Text()}
-    if target == 'label_map':
-        return kinds.FeaturesDict(common | {'label': kinds.Image(shape=(None, None, 1), encoding_format='png')})
-    objects = {
-        'bbox': kinds.Tensor(shape=(4,), dtype=np.float32),
-        'label': kinds.ClassLabel(names=list(class_names)),
-        'is_crowd': kinds.Scalar(dtype=np.bool_),
-        'area': kinds.Scalar(dtype=np.float32),
-        'mask': kinds.Text(),
-    }
-    return kinds.FeaturesDict(common | {'image_id': kinds.Text(), 'objects': kinds.Sequence(objects)})
-
-
 def record(example: Example, target: str) -> dict[str, Any]:
     """The values of the features of an example."""
-    common = {'image': example.image, 'image_name': example.name}
+    common = {'image': example.image, 'image_name': example.name, 'image_id': str(example.id)}
     if target == 'label_map':
         file = io.BytesIO()
         Image.fromarray(example.label).save(file, 'PNG')
         return common | {'label': file.getvalue()}
     found = example.annotations
     return common | {
-        'image_id': str(example.id),
         'objects': [
             {'bbox': box, 'label': int(number), 'is_crowd': bool(crowd), 'area': area, 'mask': mask['counts'].decode()}
             for box, number, crowd, area, mask in zip(

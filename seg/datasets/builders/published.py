@@ -13,7 +13,7 @@ from seg.datasets import image_files
 from seg.datasets.builders.archives import Archive
 from seg.datasets.label_maps.legend import IGNORE
 from seg.errors import UserError, reason, shown
-from seg.structures import Annotations
+from seg.structures import Annotations, DatasetInfo
 
 
 class File(NamedTuple):
@@ -58,15 +58,11 @@ class Content:
     """What the archives of a set hold.
 
     Attributes:
-      class_names: the classes.
-      original_ids: the id of each in the files.
-      colors: the colour of each.
+      info: facts about the first split.
       splits: for each split, a function that reads its examples in their order.
     """
 
-    class_names: Sequence[str]
-    original_ids: Sequence[int]
-    colors: Sequence[tuple[int, int, int]]
+    info: DatasetInfo
     splits: Mapping[str, Callable[[], Iterator[Example]]]
 
 

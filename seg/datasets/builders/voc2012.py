@@ -18,7 +18,9 @@ from seg.datasets.voc_folder import IMAGES, LABELS, OBJECTS, VOC_CLASS_NAMES
 from seg.drawing.palette import voc_palette
 from seg.errors import UserError, shown
 from seg.masks import ragged
+from seg.structures import DatasetInfo
 
+_LARGEST = (500, 500)
 AUGMENTED = 'train_aug'
 SPLITS = ('train', 'val')
 _LISTS = 'ImageSets/Segmentation'
@@ -91,10 +93,17 @@ def _read_augmented(target: str, archives: Sequence[Archive]) -> Content:
 
 def _content(target: str, images: dict[str, list[tuple[str, _Reader]]], voc: Archive) -> Content:
     first = 1 if target == 'instances' else 0
+    ids = tuple(range(first, len(VOC_CLASS_NAMES)))
+    split, names = next(iter(images.items()))
     return Content(
-        class_names=VOC_CLASS_NAMES[first:],
-        original_ids=tuple(range(first, len(VOC_CLASS_NAMES))),
-        colors=voc_palette(len(VOC_CLASS_NAMES))[first:],
+        info=DatasetInfo(
+            name=f'voc2012_segmentation/{split}',
+            class_names=VOC_CLASS_NAMES[first:],
+            num_examples=len(names),
+            max_size=_LARGEST,
+            original_ids=ids if first else None,
+            colors=voc_palette(len(VOC_CLASS_NAMES))[first:],
+        ),
         splits={split: functools.partial(_examples, target, voc, each) for split, each in images.items()},
     )
 

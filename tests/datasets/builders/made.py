@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from seg.datasets.builders import camvid11, coco2017, voc2012
@@ -63,8 +64,7 @@ def voc_contents() -> dict[str, bytes]:
 
 
 def sbd_contents() -> dict[str, bytes]:
-    from scipy import io as scipy_io
-
+    scipy_io = pytest.importorskip('scipy.io')
     root, contents = 'benchmark_RELEASE/dataset', {}
     for split, names in SBD_NAMES.items():
         contents[f'{root}/{split}.txt'] = '\n'.join(names).encode()
