@@ -22,6 +22,7 @@ from tests.report import made
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHAPES = '--gin_file=gin/deeplab_shapes.gin'
 VOC = '--gin_file=gin/deeplab_voc.gin'
+CAMVID = '--gin_file=gin/deeplab_camvid.gin'
 LOG_LINE = re.compile(r'\d\d:\d\d:\d\d ')
 
 
@@ -119,7 +120,7 @@ MISTAKES = {
         [SHAPES, '--gin_param=BACKBONE=@backbones.resnet50()'],
         ['@backbones.resnet50', 'without ()'],
     ),
-    'macro of the data set': ([VOC], ['deeplab_voc.gin', 'DATA_DIR', '--gin_param="DATA_DIR=']),
+    'macro of the data set': ([CAMVID], ['deeplab_camvid.gin', 'DATA_DIR', '--gin_param="DATA_DIR=']),
     'data set not there': (
         [VOC, "--gin_param=DATA_DIR='/nowhere/voc'"],
         ["'/nowhere/voc'", 'There is no such folder', 'DATA_DIR'],

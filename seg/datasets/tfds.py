@@ -7,6 +7,7 @@ from typing import Any
 
 from seg.datasets import class_maps
 from seg.datasets.base import unsupported
+from seg.datasets.builders import prepare
 from seg.datasets.label_maps import class_names as names_files
 from seg.datasets.label_maps import legend as legends
 from seg.datasets.label_maps.legend import IGNORE, Legend
@@ -41,7 +42,8 @@ def tfds(
 ) -> LabelRecords | InstanceRecords:
     """A set of TensorFlow Datasets (TFDS), or one written by `--mode=convert`.
 
-    A set that is not on this machine is prepared once, by TFDS. One in TFRecord files, which cannot be read by
+    A set that is not on this machine is prepared once, by TFDS; 'voc2012_segmentation', 'coco2017_instances' and
+    'camvid11' by this package. One in TFRecord files, which cannot be read by
     position, is copied once into ArrayRecord files: beside the original, or in `~/.cache/seg/records`.
 
     Sets of `--mode=convert` need no setting but `name` and `split`. For others, `features` says which feature is what:
@@ -77,6 +79,8 @@ def tfds(
             f'{_PART}.name = {shown(name)}: expected the name of a set of TensorFlow Datasets, such as '
             "'oxford_iiit_pet', or the folder of a prepared one."
         )
+    if wanted := prepare.published(name, target, split if isinstance(split, str) else ''):
+        name = prepare.prepared(f'{_PART}.name = {name!r}', wanted, data_dir)
     builder = tfds_folder.find(_PART, name, version, data_dir)
     return read(
         _PART, builder, split, target, verify, features, class_names, values, ignore_values, classes, merge, void
