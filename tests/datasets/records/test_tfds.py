@@ -167,3 +167,16 @@ def test_wrong_settings(original, settings, message):
 def test_unknown_set(tmp_path, name, hint):
     text = refused(f'datasets.tfds.name = {name!r}', name=name, data_dir=str(tmp_path), **SETTINGS)
     assert hint in text
+
+
+def test_a_set_that_is_not_prepared_is_described(tmp_path):
+    """`--topology` fetches nothing; a run calls `fetch`."""
+    described = tfds(
+        name='oxford_iiit_pet', data_dir=str(tmp_path), features={'label': 'segmentation_mask'}, **SETTINGS
+    )
+    assert described.info.class_names == SETTINGS['class_names'] and not os.listdir(tmp_path)
+    pets.write_as_oxford(tmp_path)
+    dataset = described.fetch()
+    assert dataset.info.num_examples == pets.COUNT
+    found = tfds(name='oxford_iiit_pet', data_dir=str(tmp_path), features={'label': 'segmentation_mask'}, **SETTINGS)
+    assert found.info == dataset.info
