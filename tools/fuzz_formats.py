@@ -20,7 +20,7 @@ import numpy as np
 from fuzz_instances import labelme, yolo
 from fuzz_label_maps import cityscapes, folders
 from fuzz_mutations import of_bytes, of_json, of_lines
-from fuzz_records import tfrecord
+from fuzz_records import arrayrecord, tfrecord
 from fuzz_seeds import Format, Seed
 
 
@@ -352,5 +352,6 @@ FORMATS = {
     'folders': folders,
     'cityscapes': cityscapes,
     'tfrecord': tfrecord,
+    'arrayrecord': arrayrecord,
     'run': _run,
 }

@@ -1,4 +1,8 @@
-"""The format `tfrecord` of tools/fuzz.py: files, records with right checksums, and the memory of the index."""
+"""The formats `tfrecord` and `arrayrecord` of tools/fuzz.py.
+
+Of TFRecord files, also records with right checksums, and the memory of the index; of a set of TensorFlow Datasets, as
+`--mode=convert` writes it, all files.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +54,28 @@ def tfrecord(folder: pathlib.Path) -> Format:
     own = (of_bytes, _of_data, _of_feature, _of_feature)
     seeds = [Seed(f'{kind}/{file.name}', file.read_bytes(), own) for kind, file in files.items()] * 3
     seeds += [Seed(str(file.relative_to(folder)), file.read_bytes(), (of_bytes, of_json)) for file in memories]
+    return Format(seeds, read, refusals())
+
+
+def arrayrecord(folder: pathlib.Path) -> Format:
+    from seg.datasets.records import conversion
+    from seg.datasets.tfds import tfds as reader
+    from tests.datasets import small
+
+    made = {'label_map': small.LabelMaps(), 'instances': small.Instances()}
+    for target, dataset in made.items():
+        conversion.convert(conversion.plan({'train': dataset}, target), str(folder / target))
+
+    def read(path: str) -> None:
+        target = os.path.relpath(path, folder).split(os.sep)[0]
+        load(reader(name=str(folder / target), target=target), target)
+
+    files = [file for target in made for file in sorted((folder / target).rglob('*')) if file.is_file()]
+    mutations = {'.json': (of_bytes, of_json, of_json)}
+    seeds = [
+        Seed(str(file.relative_to(folder)), file.read_bytes(), mutations.get(file.suffix, (of_bytes,)))
+        for file in files
+    ]
     return Format(seeds, read, refusals())
 
 

@@ -11,9 +11,9 @@ from seg.datasets.builders import prepare
 from seg.datasets.described import Described
 from seg.datasets.label_maps import class_names as names_files
 from seg.datasets.label_maps import legend as legends
-from seg.datasets.label_maps.legend import IGNORE, Legend
+from seg.datasets.label_maps.legend import Legend
 from seg.datasets.label_maps.semantic import Classes
-from seg.datasets.records import fields, tfds_folder
+from seg.datasets.records import fields, layout, tfds_folder
 from seg.datasets.records.array_files import ArrayFiles
 from seg.datasets.records.data_set import InstanceRecords, LabelRecords, PaintedRecords, Source
 from seg.drawing.palette import instance_palette, voc_palette
@@ -125,7 +125,8 @@ def read(
       builder: from `tfds_folder.find`.
       (the others as for `tfds`)
     """
-    facts, root = dict(builder.info.metadata or {}), str(builder.data_dir)
+    root = str(builder.data_dir)
+    facts = layout.read_metadata(part, builder)
     found = fields.find(part, builder.info.features, features, target)
     source = Source(
         part=part,
@@ -139,17 +140,16 @@ def read(
             tfds_folder.damaged(builder),
         ),
         fields=found,
-        whole_ids=facts.get('image_ids') == 'int',
+        whole_ids=facts.image_ids == 'int',
     )
     by_class = 'label' not in found
     names = _names(part, class_names, facts, found['classes' if by_class else 'label'], root)
     mapping = class_maps.class_map(part, names, classes, merge, void)
-    ignore = facts.get('ignore_label', IGNORE)
-    colors = facts.get('colors') or ()
+    ignore, colors = facts.ignore_label, facts.colors or ()
     if len(colors) != len(names):
         colors = instance_palette(len(names)) if by_class else voc_palette(len(names))
     colors = tuple(tuple(colors[n]) for n in mapping.origins)
-    original = facts.get('original_ids') or ()
+    original = facts.original_ids or ()
     original = original if len(original) == len(names) else range(len(names))
     if by_class:
         if unread := [key for key, each in (('values', values), ('ignore_values', ignore_values)) if each is not None]:
@@ -158,7 +158,7 @@ def read(
         build = PaintedRecords if target == 'label_map' else InstanceRecords
         return build(source, mapping, made, ignore, verify)
     stored = tuple(range(len(names))) if values is None else _checked_values(part, values, names)
-    kept = facts.get('stored_ignore', ignore)
+    kept = ignore if facts.stored_ignore is None else facts.stored_ignore
     ignored = class_maps.ignored_values(part, ignore_values, () if kept in stored else (kept,))
     if both := [value for value in stored if value in ignored]:
         raise UserError(f'{part}.ignore_values has {both[0]}, which is a class. Expected other values.')
@@ -182,9 +182,9 @@ def _ids(original: Sequence[int], mapping: class_maps.ClassMap) -> tuple[int, ..
     return None if ids == tuple(range(len(ids))) else ids
 
 
-def _names(part: str, given: Any, facts: Mapping[str, Any], field: fields.Field, root: str) -> tuple[str, ...]:
+def _names(part: str, given: Any, facts: layout.Metadata, field: fields.Field, root: str) -> tuple[str, ...]:
     """The names of the stored classes: those of the setting, else those of the set."""
-    stated = tuple(field.names or facts.get('class_names') or ())
+    stated = tuple(field.names or facts.class_names or ())
     if given is None:
         if not stated:
             raise UserError(

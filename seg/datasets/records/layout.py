@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
+from seg.datasets.label_maps.legend import IGNORE
+from seg.errors import UserError, reason
 from seg.structures import DatasetInfo
 
 
@@ -55,6 +60,34 @@ def metadata(info: DatasetInfo, ids: Sequence[int | str] = ()) -> dict[str, Any]
 def label_bits(num_classes: int) -> int:
     """Bits of each pixel of a label map, so that one value is left for ignored pixels."""
     return 8 if num_classes <= 255 else 16
+
+
+class Metadata(msgspec.Struct):
+    """What `metadata` gives, as far as a reader needs it; the defaults are those of sets that do not have it."""
+
+    class_names: list[str] | None = None
+    ignore_label: int = IGNORE
+    stored_ignore: int | None = None
+    original_ids: list[int] | None = None
+    colors: list[tuple[int, int, int]] | None = None
+    image_ids: str = 'str'
+
+
+def read_metadata(part: str, builder: Any) -> Metadata:
+    """The metadata of a prepared set.
+
+    Args:
+      part: the data set's gin key, for messages.
+      builder: of TensorFlow Datasets.
+
+    Raises:
+      UserError: if they are damaged.
+    """
+    try:
+        return msgspec.convert(dict(builder.info.metadata or {}), Metadata)
+    except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:
+        path = os.path.join(str(builder.data_dir), 'metadata.json')
+        raise UserError(f'{part}: {path} is damaged ({reason(error)}). Copy or make the set again.') from error
 
 
 def stored_ignore(info: DatasetInfo) -> int:
