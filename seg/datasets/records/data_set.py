@@ -185,6 +185,8 @@ class RecordData(Dataset):
 
     # ---- Looking at all records ----
 
+    _known = 0  # Class ids that a check of instances allows.
+
     @functools.cached_property
     def _seen(self) -> list[Seen]:
         return self._each('headers', self._look_at_header, Seen)
@@ -204,7 +206,7 @@ class RecordData(Dataset):
         stated = [list(field[:3]) for field in source.fields.values()]
         spans = [[part.start, part.count] for part in files.parts]
         found = remembered.each(
-            [source.part, source.root, source.split, what, stated, spans, source.whole_ids],
+            [source.part, source.root, source.split, what, stated, spans, source.whole_ids, self._known],
             [[part.path] for part in files.parts],
             look_at_file,
             list[kind],
@@ -395,7 +397,7 @@ class InstanceRecords(RecordData):
 
     def __init__(self, source: Source, mapping: ClassMap, classes: Classes, ignore: int, decode_all: bool):
         super().__init__(source, classes, ignore, decode_all)
-        self._mapping = mapping
+        self._mapping, self._known = mapping, len(mapping.ids)
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """One example. The graph fails if the record is damaged, or if the masks have another size."""
