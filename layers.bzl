@@ -13,6 +13,7 @@ PARTS = ["augments", "backbones", "datasets", "decoders", "heads", "losses", "me
 LAYERS = {
     "errors": [],
     "files": ["errors"],
+    "downloads": ["errors"],
     "structures": ["errors"],
     "number_checks": ["errors"],
     "masks": ["errors", "structures"],
@@ -32,12 +33,12 @@ LAYERS = {
     "losses": BASE + ["registry"],
     "optimizers": BASE + ["registry"],
     "schedules": BASE + ["registry"],
-    "datasets": BASE + ["registry", "drawing", "masks"],
+    "datasets": BASE + ["downloads", "registry", "drawing", "masks"],
     # Data sets define the form of masks in an example.
     "augments": BASE + ["registry", "masks", "datasets"],
     "metrics": BASE + ["registry", "drawing", "masks"],
     "models": BASE + ["registry", "backbones", "decoders", "heads"],
-    "weights": BASE + ["registry", "run"],
+    "weights": BASE + ["downloads", "registry", "run"],
     "inputs": BASE + ["registry", "masks", "augments", "datasets"],
     # The engine's step uses the optimizers' rule for variables that decay.
     "engine": BASE + ["optimizers"],

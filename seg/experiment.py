@@ -135,7 +135,7 @@ class Experiment:
         """Reads and verifies the data sets."""
         needs = self._needs
         self.train_data = self._read(self._train_factory, self._read_train_data) if needs.train_data else None
-        read_eval_data = lambda: self._eval_factory(**self._supplied())  # noqa: E731
+        read_eval_data = lambda: self._make(self._eval_factory)  # noqa: E731
         self.eval_data = self._read(self._eval_factory, read_eval_data) if needs.eval_data else None
         if needs.inspected:
             return
@@ -164,12 +164,15 @@ class Experiment:
     def _read_train_data(self) -> Dataset:
         """Returns all of the training data; the data set is made once."""
         if self._full_train_data is None:
-            self._full_train_data = self._train_factory(**self._supplied())
+            self._full_train_data = self._make(self._train_factory)
         return self._full_train_data
 
-    def _supplied(self) -> dict[str, Any]:
-        """The arguments that are supplied to data sets."""
-        return {'seed': self.run_config.seed, 'target': self.target}
+    def _make(self, factory: registry.Factory) -> Dataset:
+        """Makes a data set. Published files are fetched only if a description will not do."""
+        dataset = factory(seed=self.run_config.seed, target=self.target)
+        if isinstance(dataset, Described) and dataset.fetch and not self._needs.described:
+            return dataset.fetch()
+        return dataset
 
     def _read_info(self) -> DatasetInfo:
         if self._needs.inspected:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from seg import config, modes, registry
 from seg.engine import set_up
+from tests.datasets.records import pets
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(
@@ -63,15 +64,16 @@ def data_dir(tmp_path_factory):
         names = [{'id': 3, 'name': 'cell'}, {'id': 7, 'name': 'wedge'}]
         text = json.dumps({'images': images, 'annotations': [triangle], 'categories': names})
         (root / 'annotations' / f'instances_{split}.json').write_text(text)
+    pets.write_as_oxford(root)
     return root
 
 
 @pytest.fixture
 def settings(data_dir):
-    """What a user has to add to a file: DATA_DIR, where it asks for one."""
+    """What a user has to add to a file: DATA_DIR, where it reads files."""
 
     def add(name):
-        return [f"DATA_DIR='{data_dir}'"] if 'DATA_DIR = %gin.REQUIRED' in whole(name) else []
+        return [f"DATA_DIR='{data_dir}'"] if 'data_dir = %DATA_DIR' in whole(name) else []
 
     return add
 

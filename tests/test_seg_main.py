@@ -22,6 +22,7 @@ from tests.report import made
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHAPES = '--gin_file=gin/deeplab_shapes.gin'
 VOC = '--gin_file=gin/deeplab_voc.gin'
+CAMVID = '--gin_file=gin/deeplab_camvid.gin'
 LOG_LINE = re.compile(r'\d\d:\d\d:\d\d ')
 
 
@@ -66,7 +67,7 @@ MISTAKES = {
     'report on devices': (['--mode=report', '--strategy=one'], ['--strategy=one', '--mode=report', 'predict']),
     'output of a training': (
         [SHAPES, '--output=there'],
-        ['--output=there', 'predict, report or show_data', 'train_and_eval'],
+        ['--output=there', 'convert, predict, report or show_data', 'train_and_eval'],
     ),
     'input of an evaluation': (
         ['--mode=eval', '--input=a.png,b'],
@@ -119,7 +120,7 @@ MISTAKES = {
         [SHAPES, '--gin_param=BACKBONE=@backbones.resnet50()'],
         ['@backbones.resnet50', 'without ()'],
     ),
-    'macro of the data set': ([VOC], ['deeplab_voc.gin', 'DATA_DIR', '--gin_param="DATA_DIR=']),
+    'macro of the data set': ([CAMVID], ['deeplab_camvid.gin', 'DATA_DIR', '--gin_param="DATA_DIR=']),
     'data set not there': (
         [VOC, "--gin_param=DATA_DIR='/nowhere/voc'"],
         ["'/nowhere/voc'", 'There is no such folder', 'DATA_DIR'],

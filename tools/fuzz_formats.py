@@ -20,6 +20,7 @@ import numpy as np
 from fuzz_instances import labelme, yolo
 from fuzz_label_maps import cityscapes, folders
 from fuzz_mutations import of_bytes, of_json, of_lines
+from fuzz_records import arrayrecord, tfrecord
 from fuzz_seeds import Format, Seed
 
 
@@ -350,5 +351,7 @@ FORMATS = {
     'label': _label,
     'folders': folders,
     'cityscapes': cityscapes,
+    'tfrecord': tfrecord,
+    'arrayrecord': arrayrecord,
     'run': _run,
 }

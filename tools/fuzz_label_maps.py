@@ -74,10 +74,10 @@ def folders(folder: pathlib.Path) -> Format:
         for settings in (by_id, by_color, of_one_class):
             used = (settings.get('labels'), settings.get('instances'), settings.get('colors'))
             if name.split('/')[0] in used or settings is by_id and not name.startswith(('colors', 'numbers')):
-                _load(reader(**common, **settings), settings['target'])
+                load(reader(**common, **settings), settings['target'])
 
     seeds = [Seed(str(file.relative_to(folder)), file.read_bytes()) for file in _files(folder)]
-    return Format(seeds, read, _refusals())
+    return Format(seeds, read, refusals())
 
 
 def cityscapes(folder: pathlib.Path) -> Format:
@@ -97,11 +97,9 @@ def cityscapes(folder: pathlib.Path) -> Format:
 
     def read(path: str) -> None:
         target = 'label_map' if path.endswith('labelIds.png') else 'instances'
-        _load(reader(data_dir=str(folder), target=target), target)
+        load(reader(data_dir=str(folder), target=target), target)
 
-    return Format(
-        [Seed(str(file.relative_to(folder)), file.read_bytes()) for file in _files(folder)], read, _refusals()
-    )
+    return Format([Seed(str(file.relative_to(folder)), file.read_bytes()) for file in _files(folder)], read, refusals())
 
 
 def _save(path: pathlib.Path, image, **options) -> None:
@@ -113,7 +111,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     return [file for file in sorted(folder.rglob('*')) if file.is_file()]
 
 
-def _refusals() -> tuple[type[Exception], ...]:
+def refusals() -> tuple[type[Exception], ...]:
     import tensorflow as tf
 
     from seg.errors import UserError
@@ -121,7 +119,7 @@ def _refusals() -> tuple[type[Exception], ...]:
     return UserError, tf.errors.OpError
 
 
-def _load(dataset, target: str) -> None:
+def load(dataset, target: str) -> None:
     """Verifies a data set and loads its examples; what passes the checks must keep the contract."""
     import tensorflow as tf
 

@@ -46,6 +46,7 @@ from seg import config, engine, modes  # noqa: E402
 from seg.engine.precision import set_precision  # noqa: E402
 from seg.engine.tensorflow import ordered_sums  # noqa: E402
 from seg.optimizers.decay import decays  # noqa: E402
+from tests.datasets.records import pets  # noqa: E402
 from tests.executor import runs  # noqa: E402
 
 FOLDER = ROOT / 'tests' / 'golden'
@@ -135,6 +136,7 @@ def write_data(folder: pathlib.Path) -> None:
     text = json.dumps({'images': images, 'annotations': [triangle], 'categories': names})
     for split in splits:
         (folder / 'annotations' / f'instances_{split}.json').write_text(text)
+    pets.write_as_oxford(folder)
 
 
 def text(gin_file: pathlib.Path, data: pathlib.Path) -> str:
@@ -144,7 +146,7 @@ def text(gin_file: pathlib.Path, data: pathlib.Path) -> str:
       gin_file: one of `GIN_FILES`.
       data: the folder of `write_data`; the text does not contain its path.
     """
-    asks = 'DATA_DIR = %gin.REQUIRED' in _with_includes(gin_file)
+    asks = 'data_dir = %DATA_DIR' in _with_includes(gin_file)
     set_precision('float32')
     with contextlib.chdir(data.parent), _initialisers() as initialisers:
         params = [f'DATA_DIR={data.name!r}'] if asks else []

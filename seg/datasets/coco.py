@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 
 from seg.datasets import class_maps, splits
 from seg.datasets.base import check_target
+from seg.datasets.builders import reading
 from seg.datasets.described import Described
 from seg.datasets.instances import coco_json, coco_layout
 from seg.datasets.instances.data_set import InstanceData, Source, build
@@ -17,7 +19,7 @@ from seg.structures import DatasetInfo
 _CLASSES, _LARGEST = 80, (640, 640)  # Of COCO 2017.
 
 
-@datasets.register('coco', free=('data_dir',))
+@datasets.register('coco', free=('data_dir', 'download'))
 def coco(
     *,
     data_dir: str | None,
@@ -33,6 +35,7 @@ def coco(
     fractions: Mapping[str, float] | None = None,
     groups: str | None = None,
     split_seed: int | None = None,
+    download: str | None = None,
 ) -> InstanceData | Described:
     """Instances with masks from a COCO JSON file and a folder of images, as published or exported by a label tool.
 
@@ -46,8 +49,8 @@ def coco(
     category id; ids may have gaps.
 
     Args:
-      data_dir: the folder that holds annotations and images. None, for `--topology` only: the number of classes and the
-        image sizes of COCO 2017 without files.
+      data_dir: the folder that holds annotations and images. None: a run needs `download`; for `--topology`, the number
+        of classes and the image sizes of COCO 2017 will do.
       split: name of the split, such as 'train2017'.
       images: folder of the images, if it is another one; relative to `data_dir`, or absolute.
       annotations: the JSON file, if it is another one; likewise. All of its images are used, unless `fractions` is set.
@@ -62,6 +65,8 @@ def coco(
       fractions: the fraction of each split, if one file holds all images; by default 0.8 for 'train', 0.2 for 'val'.
       groups: a regular expression; images whose names have equal text in its parentheses stay in one split.
       split_seed: another seed gives another division.
+      download: the published set that is used without `data_dir`, 'coco2017_instances'. The first run downloads and
+        prepares it (docs/records.md).
 
     Raises:
       UserError: if the file, the folder or a listed image is missing, or if the file is inconsistent.
@@ -75,7 +80,12 @@ def coco(
         if data_dir is None:
             names = tuple(f'class {i}' for i in range(_CLASSES))
             names = ('background', *names) if target == 'label_map' else names
-            return Described(DatasetInfo(f'coco/{split}', names, 1, _LARGEST), target, refusal)
+            fetch = functools.partial(
+                *(reading.read, 'datasets.coco', download, split, target, verify),
+                classes=classes, merge=merge, void=void,
+            )  # fmt: skip
+            info = DatasetInfo(f'coco/{split}', names, 1, _LARGEST)
+            return Described(info, target, refusal, fetch if download else None)
         raise UserError(refusal)
     root = os.path.expanduser(str(data_dir))
     path, holds_all = coco_layout.find_annotations(root, split, annotations)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from seg.datasets.base import Dataset, instances
@@ -14,16 +16,17 @@ class Described(Dataset):
     """The data set that a reader returns without a folder, for compilations (`--topology`), which need shapes only.
 
     Its only example is a black image without instances. As with files, sizes and numbers are unknown in a graph. A
-    run refuses this data set.
+    run uses what `fetch` makes; without it, it refuses this data set.
 
     Args:
       info: classes and largest image; the number of examples is 1.
       target: what the task learns from.
       refusal: the message of a run.
+      fetch: makes the data set that a run uses instead, of published files; None if there is none.
     """
 
-    def __init__(self, info: DatasetInfo, target: str, refusal: str):
-        self.info, self._target, self._refusal = info, target, refusal
+    def __init__(self, info: DatasetInfo, target: str, refusal: str, fetch: Callable[[], Dataset] | None = None):
+        self.info, self._target, self._refusal, self.fetch = info, target, refusal, fetch
 
     def verify(self) -> None:
         raise UserError(self._refusal)

@@ -33,6 +33,7 @@ _RECIPES = {
     'cityscapes': 'gin/deeplab_camvid.gin',
     'labelme': 'gin/maskrcnn_nuclei.gin',
     'yolo': 'gin/maskrcnn_nuclei.gin',
+    'tfrecord': 'gin/maskrcnn_nuclei.gin',
 }
 _OF_RECIPE = ('folders', 'voc_layout', 'coco')
 
@@ -46,6 +47,7 @@ class Layout(NamedTuple):
       settings: settings of both splits.
       train: settings of the training data.
       evaluation: settings of the evaluation data.
+      other_recipe: the gin file of a training that fits, if it is not the usual one of the reader.
     """
 
     title: str
@@ -53,11 +55,12 @@ class Layout(NamedTuple):
     settings: Mapping[str, Any]
     train: Mapping[str, Any]
     evaluation: Mapping[str, Any]
+    other_recipe: str | None = None
 
     @property
     def recipe(self) -> str:
         """The gin file of a training that fits."""
-        return _RECIPES[self.reader]
+        return self.other_recipe or _RECIPES[self.reader]
 
     def bindings(self, data_dir: str) -> list[str]:
         """The gin lines after the `include` of the recipe.
@@ -112,8 +115,8 @@ def guess(data_dir: str) -> tuple[Layout, str]:
             return layout, posixpath.join(root, inside) if inside else root
     raise UserError(
         f'--input={data_dir}: its layout is not known. {checking.holds(root)}. Known are two folders of images and '
-        'label maps, PASCAL VOC, COCO and the exports of its tools, LabelMe, YOLO and Cityscapes. A gin file can set '
-        'folders and globs of other names: see @datasets.folders.'
+        'label maps, PASCAL VOC, COCO and the exports of its tools, LabelMe, YOLO, Cityscapes and TFRecord files. A '
+        'gin file can set folders and globs of other names: see @datasets.folders.'
     )
 
 
@@ -129,7 +132,11 @@ def described(root: str, reader: str) -> str:
         name, (what, remedy) = other
         return f'{os.path.join(root, name)} is {what}: {remedy}.'
     for look in _LOOKS:
-        if (found := look(root, files)) and found[0].reader != reader:
+        try:
+            found = look(root, files)
+        except UserError:
+            continue  # Of a file that its reader refuses.
+        if found and found[0].reader != reader:
             layout, inside = found
             return f'{os.path.join(root, inside)} has {layout.title}: @datasets.{layout.reader} reads it.'
     return f'{checking.holds(root)}.'
@@ -261,8 +268,27 @@ def _splits_of_files(names: list[str]) -> tuple[str, str]:
     return train, next((name for name in others if re.search('val|test', posixpath.basename(name).lower())), others[0])
 
 
+def _tfrecord(root: str, files: list[str]) -> tuple[Layout, str] | None:
+    """TFRecord files that are side by side, and no data set of TensorFlow Datasets."""
+    from seg.datasets.records import index, tfrecord_files  # They take some of this module's messages.
+
+    found = [name for name in files if tfrecord_files.looks_like_records(posixpath.basename(name))]
+    if not found or any(posixpath.basename(name) == 'dataset_info.json' for name in files):
+        return None
+    inside = posixpath.dirname(found[0])
+    found = [name for name in found if posixpath.dirname(name) == inside]
+    names = sorted({re.split('[-.]', posixpath.basename(name))[0] for name in found})
+    if not any(name in (*_TRAIN, *_VAL) for name in names):  # The split may be another word of the name.
+        words = {word for name in found for word in re.split(r'[\W_]+', posixpath.basename(name))}
+        names = [word for word in (*_TRAIN, *_VAL) if word in words] or names
+    layout = _common('TFRecord files', 'tfrecord', *_splits(names))
+    if index.has_label_maps('datasets.tfrecord', [os.path.join(root, name) for name in found]):
+        layout = layout._replace(other_recipe='gin/deeplab_camvid.gin')
+    return layout, inside
+
+
 # By signs that no other layout has. Each gives the layout, and the folder within `root` that the reader needs.
-_LOOKS = (_cityscapes, _voc, _yolo, _json)
+_LOOKS = (_cityscapes, _voc, _yolo, _json, _tfrecord)
 
 
 def _folders(root: str, files: list[str]) -> tuple[Layout, str] | None:

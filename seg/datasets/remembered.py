@@ -101,9 +101,10 @@ def _stamp(paths: Sequence[str]) -> list[tuple[int, int]] | None:
 
 def _read(path: str | None, form: Any) -> dict:
     try:
-        code, known = msgspec.json.decode(pathlib.Path(path or os.devnull).read_bytes(), type=tuple[str, msgspec.Raw])
-        return msgspec.json.decode(known, type=form) if code == _code() else {}
-    except (OSError, msgspec.MsgspecError, RecursionError):
+        content = pathlib.Path(path or os.devnull).read_bytes()
+        code, digest, known = msgspec.json.decode(content, type=tuple[str, str, msgspec.Raw])
+        return msgspec.json.decode(known, type=form) if code == _code() and digest == _digest(known) else {}
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
 
 
@@ -111,4 +112,9 @@ def _write(path: str, known: dict) -> None:
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with disk.atomically(path, sync=False) as temporary:
-            pathlib.Path(temporary).write_bytes(msgspec.json.encode((_code(), known)))
+            content = msgspec.json.encode(known)
+            pathlib.Path(temporary).write_bytes(msgspec.json.encode((_code(), _digest(content), msgspec.Raw(content))))
+
+
+def _digest(content: bytes | msgspec.Raw) -> str:
+    return hashlib.sha256(content).hexdigest()

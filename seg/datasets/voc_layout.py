@@ -13,6 +13,7 @@ import tensorflow as tf
 from seg.datasets import checking, class_maps, findings, voc_folder
 from seg.datasets import orientation as orientations
 from seg.datasets.base import check_target
+from seg.datasets.builders import reading
 from seg.datasets.described import Described
 from seg.datasets.findings import Finding
 from seg.datasets.label_maps import legend as legends
@@ -35,7 +36,7 @@ _TOO_FEW = {
 }
 
 
-@datasets.register('voc_layout', free=('data_dir',))
+@datasets.register('voc_layout', free=('data_dir', 'download'))
 def voc_layout(
     *,
     data_dir: str | None,
@@ -47,6 +48,7 @@ def voc_layout(
     merge: Mapping[str, str] | None = None,
     void: Sequence[str] | None = None,
     ignore_values: Sequence[int] | None = None,
+    download: str | None = None,
 ) -> LabelMaps | InstanceMaps | Described:
     """Images with label files in a folder laid out like PASCAL VOC, with VOC's classes or your own.
 
@@ -63,8 +65,8 @@ def voc_layout(
     without it. If image and label differ in size for this reason, the message says so.
 
     Args:
-      data_dir: this folder, or a folder that holds it as `VOC2012` or `VOCdevkit/VOC2012`. None, for `--topology`
-        only: the classes and image sizes of PASCAL VOC without files.
+      data_dir: this folder, or a folder that holds it as `VOC2012` or `VOCdevkit/VOC2012`. None: a run needs
+        `download`; for `--topology`, the classes and image sizes of PASCAL VOC will do.
       split: which list of names to use.
       target: supplied; 'label_map' (background is class 0) or 'instances' (the classes are those after the background).
       verify: whether `verify()` decodes every file. Otherwise it reads headers only: sizes and file types.
@@ -74,6 +76,8 @@ def voc_layout(
       merge: {name of a class in the files: name of the class that it belongs to}.
       void: names of classes that are ignored; instances of them are crowds, which count nowhere.
       ignore_values: label values that are ignored; None: 255.
+      download: the published set that is used without `data_dir`, 'voc2012_segmentation' or 'camvid11'. The first run
+        downloads and prepares it (docs/records.md).
 
     Raises:
       UserError: if the folder, the list or a listed file is missing, or a setting is out of its range.
@@ -89,7 +93,12 @@ def voc_layout(
         if data_dir is not None:
             raise UserError(refusal)
         _, found = _legend(VOC_CLASS_NAMES, target, classes, merge, void, ignore_values, '')
-        return Described(DatasetInfo(f'voc_layout/{split}', found.names, 1, _LARGEST), target, refusal)
+        fetch = functools.partial(
+            *(reading.read, _PART, download, split, target, verify),
+            classes=classes, merge=merge, void=void, ignore_values=ignore_values,
+        )  # fmt: skip
+        info = DatasetInfo(f'voc_layout/{split}', found.names, 1, _LARGEST)
+        return Described(info, target, refusal, fetch if download else None)
     root = voc_folder.find_root(os.path.expanduser(str(data_dir)), needed)
     names, stems = voc_folder.read_class_names(root), voc_folder.read_split(root, split)
     names_file = posixpath.join(root, NAMES)

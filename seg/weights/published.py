@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seg import files
+from seg import downloads, files
 from seg.errors import UserError
 from seg.layers.norm import NormFactory
 from seg.registry import backbones
@@ -80,7 +80,7 @@ def _find(published: Published) -> str:
     package = published.package_file.partition('/')[0]
     install = published.install or f'pip install {package.replace("_", "-")}'
     if package and (path := _in_package(published.package_file)):
-        actual = download.mismatch(path, published.checksum)
+        actual = downloads.mismatch(path, published.checksum)
         if actual is not None:
             raise DamagedFileError(
                 f'{path}: its checksum is {actual}, expected {published.checksum}: this is not the file of '

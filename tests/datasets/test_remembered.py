@@ -83,7 +83,9 @@ def test_an_interrupt_keeps_what_was_seen(files):
     assert set(look_at(files)[1]) == {2, 3}
 
 
-@pytest.mark.parametrize('content', [b'', b'{"a": 1}', b'["x", {"a": [[[1, 2]], [3]]}]', b'\xff', b'[' * 100_000])
+@pytest.mark.parametrize(
+    'content', [b'', b'{"a": 1}', b'["x", {"a": [[[1, 2]], [3]]}]', b'\xff', b'["\xff", "", 1]', b'[' * 100_000]
+)
 def test_a_damaged_memory_only_costs_time(files, cache, content):
     values, _ = look_at(files)
     (memory,) = cache.iterdir()
@@ -92,10 +94,14 @@ def test_a_damaged_memory_only_costs_time(files, cache, content):
     assert look_at(files)[1] == []
 
 
-def test_a_memory_that_is_cut_off_or_of_other_code_is_not_used(files, cache, monkeypatch):
+def test_a_memory_that_is_cut_off_changed_or_of_other_code_is_not_used(files, cache, monkeypatch):
     look_at(files)
     (memory,) = cache.iterdir()
-    memory.write_bytes(memory.read_bytes()[:-3])
+    content = memory.read_bytes()
+    memory.write_bytes(content[:-3])
+    assert look_at(files)[1] == [0, 1, 2, 3]
+    assert memory.read_bytes() == content and b'[13,[3,3]]' in content
+    memory.write_bytes(content.replace(b'[13,[3,3]]', b'[14,[3,3]]'))
     assert look_at(files)[1] == [0, 1, 2, 3]
     monkeypatch.setattr(remembered, '_code', lambda: 'other')
     assert look_at(files)[1] == [0, 1, 2, 3]

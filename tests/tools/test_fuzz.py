@@ -29,7 +29,10 @@ def rows(done):
     'names',
     [
         *('pth,safetensors,h5', 'coco,labelme,yolo', 'image,label'),
-        *(pytest.param(names, marks=pytest.mark.slow) for names in ('folders,cityscapes', 'run')),
+        *(
+            pytest.param(names, marks=pytest.mark.slow)
+            for names in ('folders,cityscapes', 'tfrecord,arrayrecord', 'run')
+        ),
     ],
 )
 def test_a_hundred_mutations(tmp_path, names):

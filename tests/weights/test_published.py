@@ -13,7 +13,6 @@ from seg.errors import UserError
 from seg.layers.norm import NormFactory
 from seg.registry import backbones
 from seg.structures import Published
-from seg.weights import download
 from seg.weights.tensor_file import DamagedFileError
 from seg.weights.warm_start import Init
 from tests.executor import runs
@@ -275,14 +274,6 @@ def test_checksum_is_needed():
         parts(url='http://127.0.0.1:9/net.pth')
     with pytest.raises(UserError, match='sha256:0676ba61'):
         parts(package_file='a/b.pth', checksum='crc32:00')
-
-
-def test_mismatch_names_the_checksum(path):
-    assert download.mismatch(str(path), sha256(path)) is None
-    assert download.mismatch(str(path), sha256(path)[:12]) is None
-    other = 'sha256:1' if sha256(path).startswith('sha256:0') else 'sha256:0'
-    assert download.mismatch(str(path), other) == sha256(path)
-    assert download.mismatch(str(path), 'md5:zz').startswith('md5:')
 
 
 PLUGIN = '''

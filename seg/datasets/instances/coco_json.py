@@ -6,7 +6,7 @@ import codecs
 import collections
 import contextlib
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -59,7 +59,7 @@ class _File(msgspec.Struct, gc=False):
     categories: msgspec.Raw
 
 
-def read(path: str) -> Contents:
+def read(path: str, content_of: Callable[[str], bytes] = read_bytes) -> Contents:
     """Reads an annotation file.
 
     A file in the ordinary form, with numbers for ids, is read piece by piece in the types that it should have, which
@@ -67,14 +67,18 @@ def read(path: str) -> Contents:
 
     Instances without a usable mask are dropped.
 
+    Args:
+      path: the file.
+      content_of: function that reads it.
+
     Raises:
       UserError: if the file is truncated, of another kind, or inconsistent: two images with one id, instances of
         unknown images or classes, …
     """
     with _without_collection():
         with contextlib.suppress(coco_references.Other, msgspec.MsgspecError, RecursionError, OverflowError):
-            return _read_ordinary(path)
-        return _read_any(path)
+            return _read_ordinary(path, content_of)
+        return _read_any(path, content_of)
 
 
 @contextlib.contextmanager
@@ -89,9 +93,9 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _read_any(path: str) -> Contents:
+def _read_any(path: str, content_of: Callable[[str], bytes]) -> Contents:
     """Reads a file of any form."""
-    data, remarks = _load(path, read_bytes(path)), []
+    data, remarks = _load(path, content_of(path)), []
     annotations = data['annotations']
     index_of, file_names, sizes = _images(path, data['images'])
     used = {coco_references.identity(annotation.get('category_id')) for annotation in annotations} - {None}
@@ -109,13 +113,13 @@ def _read_any(path: str) -> Contents:
     return Contents(tuple(index_of), file_names, sizes, names, category_ids, instances, remarks)
 
 
-def _read_ordinary(path: str) -> Contents:
+def _read_ordinary(path: str, content_of: Callable[[str], bytes]) -> Contents:
     """Does the same as `_read_any` for a file in the ordinary form.
 
     Raises:
       Other, msgspec.MsgspecError, RecursionError, OverflowError: if the file has another form.
     """
-    content = read_bytes(path)
+    content = content_of(path)
     _check_utf8(content)
     file = msgspec.json.decode(content, type=_File)
     images, categories = (_parsed(path, bytes(part)) for part in (file.images, file.categories))

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import posixpath
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from seg.datasets import checking, findings, image_files, orientation, remembered
+from seg.datasets import checking, findings, image_files, orientation
 from seg.datasets.base import Dataset
 from seg.datasets.class_maps import ClassMap
 from seg.datasets.findings import Finding
 from seg.datasets.image_files import ImageHeader
 from seg.datasets.instances import chosen, outlines
 from seg.datasets.instances.flat import Instances
+from seg.datasets.instances.images import ImageFiles
 from seg.drawing.palette import instance_palette
 from seg.masks import ragged, runs
 from seg.structures import Annotations, ClassHistogram, DatasetInfo
@@ -40,6 +41,7 @@ class Source:
       original_ids: the id of each class in the files; None if they are 0 to K - 1.
       drop: how an image is removed from the data, such as 'remove it from instances.json'.
       remarks: findings about the annotations.
+      images: reads the images; None for the files `names`.
     """
 
     part: str
@@ -54,6 +56,7 @@ class Source:
     original_ids: tuple[int, ...] | None
     drop: str
     remarks: Sequence[Finding] = ()
+    images: Any = None
 
 
 class InstanceData(Dataset):
@@ -75,12 +78,11 @@ class InstanceData(Dataset):
     def __init__(self, source: Source, decode_all: bool, upright: bool = False):
         self._source, self._decode_all, self._upright = source, decode_all, upright
         self._where = f'{source.part}, split {source.split!r} of {source.labels}'
-        self._files = [posixpath.join(source.folder, name) for name in source.names]
+        self._images = source.images or ImageFiles(source.folder, source.names, source.drop)
         # Eager tensors, because a graph captures them without a copy.
         with tf.init_scope(), tf.device('CPU:0'):
             self._sizes = tf.constant(source.sizes)
             self._instances = Instances(*map(tf.constant, source.instances))
-            self._paths = tf.constant(self._files)
         self._source = dataclasses.replace(source, instances=self._arrays)  # In the memory of the tensors.
         self._has_runs, self._has_outlines = len(self._arrays.ends) > 0, len(self._arrays.points) > 0
         self._incomplete = bool(np.isnan(self._arrays.area).any() or np.isnan(self._arrays.boxes).any())
@@ -95,17 +97,17 @@ class InstanceData(Dataset):
         empty = int((np.diff(self._arrays.splits) == 0).sum())
         logging.info(
             '%s: %d images, %d of them without instances; %d instances of %d classes, %d of them crowds.',
-            *(self._where, len(self._files), empty, len(self._arrays.classes), self.info.num_classes),
+            *(self._where, len(source.names), empty, len(self._arrays.classes), self.info.num_classes),
             int(self._arrays.is_crowd.sum()),
         )
 
     def image_name(self, index: int) -> str:
         """Name of an image's file without its ending, relative to the folder of the images and within it."""
-        return posixpath.splitext(self._source.names[index])[0]
+        return self._images.name(index)
 
-    def image_path(self, index: int) -> str:
-        """The file of an image."""
-        return self._files[index]
+    def image_path(self, index: int) -> str | None:
+        """The file of an image; None if it has none of its own."""
+        return self._images.path(index)
 
     def image_id(self, index: int) -> int | str:
         """The id of an image in the annotations; result files use it as well."""
@@ -113,11 +115,11 @@ class InstanceData(Dataset):
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """One example. The graph fails if the file is missing or damaged, or its size differs from the stated one."""
-        path = tf.gather(self._paths, index)
-        image = image_files.decode_image(tf.io.read_file(path), self._upright)
+        image = image_files.decode_image(self._images.encoded(index), self._upright)
         found, size = self._load_instances(index)
         fits = tf.reduce_all(tf.shape(image)[:2] == size)
-        with tf.control_dependencies([tf.debugging.Assert(fits, ['Size differs from the stated one:', path, size])]):
+        message = ['Size differs from the stated one:', tf.shape(image)[:2], size]
+        with tf.control_dependencies([tf.debugging.Assert(fits, message)]):
             return {'image': tf.identity(image), **found}
 
     def annotations(self, index: int) -> Annotations:
@@ -127,7 +129,7 @@ class InstanceData(Dataset):
 
     def class_histogram(self) -> ClassHistogram:
         """Pixels of all instances by class, by their stated areas."""
-        instances, count = self._arrays, len(self._files)
+        instances, count = self._arrays, len(self._source.names)
         image = np.repeat(np.arange(count), np.diff(instances.splits))
         area = instances.area.astype(np.float64)
         for index in np.unique(image[np.isnan(area)]):
@@ -153,10 +155,7 @@ class InstanceData(Dataset):
         crowds = int(self._arrays.is_crowd.sum())
         if crowds == len(self._arrays.is_crowd):
             yield checking.without_instances(self._where, crowds)
-        count, files = len(self._files), [[path] for path in self._files]
-        headers = remembered.each(
-            ['headers', self._where], files, self._read_header, ImageHeader, f'{self._where}: reading headers'
-        )
+        count, headers = len(self._source.names), self._images.headers(self._where)
         faults = [self._header_fault(index, header) for index, header in enumerate(headers)]
         yield from self._unusable('unreadable', [h if isinstance(h, str) else None for h in headers], count)
         yield from self._unusable('size_mismatch', faults, count)
@@ -164,8 +163,7 @@ class InstanceData(Dataset):
             names = [self.image_name(index) for index in range(count)]
             yield from checking.turned(self._where, names, headers, self._source.part, self._upright)
         if full:
-            title = f'{self._where}: decoding images'
-            decoded = remembered.each(['pixels', self._where], files, self._decode, bool, title)
+            decoded = self._images.decoded(self._where)
             bad = [item if isinstance(item, str) and not isinstance(headers[n], str) else None
                    for n, item in enumerate(decoded)]  # fmt: skip
             yield from self._unusable('unreadable', bad, count)
@@ -238,13 +236,6 @@ class InstanceData(Dataset):
 
     # ---- Files of images ---------------------------------------------------------------------------------------------
 
-    def _read_header(self, index: int) -> ImageHeader | str:
-        path = self._files[index]
-        try:
-            return image_files.read_header(path)
-        except (ValueError, tf.errors.OpError) as error:
-            return f'{path}: not a readable image: {error}. Replace the file, or {self._source.drop}.'
-
     def _header_fault(self, index: int, header: ImageHeader | str) -> str | None:
         """How the size of an image differs from the stated one."""
         if isinstance(header, str):
@@ -266,17 +257,9 @@ class InstanceData(Dataset):
             elif header.orientation >= 5:
                 remedy = f"The labels fit the image as stored: set {self._source.part}.orientation = 'ignore'."
         return (
-            f'{self._files[index]} is {found[1]}x{found[0]} pixels (width x height), but {width}x{height} in '
+            f'{self._images.place(index)} is {found[1]}x{found[0]} pixels (width x height), but {width}x{height} in '
             f'{self._source.labels}. {remedy}'
         )
-
-    def _decode(self, index: int) -> bool | str:
-        path = self._files[index]
-        try:
-            checking.decoded_shape(tf.io.read_file(path))
-        except tf.errors.OpError as error:
-            return checking.damage(path, error, self._source.drop)
-        return True
 
 
 class PaintedInstances(InstanceData):

@@ -23,10 +23,11 @@ class Legend:
     Attributes:
       names: the classes in the files.
       values: the stored value of each; with `by_color` its colour, 65536 red + 256 green + blue.
-      ids: int32 [names], what a label map has in place of each: a class id, or `IGNORE`.
+      ids: int32 [names], what a label map has in place of each: a class id, or `ignore`.
       ignored: stored values that are ignored.
       origin: where the names come from, for messages: "Classes are 0..2 from {origin}".
       by_color: whether labels are read as colours.
+      ignore: what a label map has in place of ignored values.
     """
 
     names: tuple[str, ...]
@@ -35,12 +36,21 @@ class Legend:
     ignored: tuple[int, ...]
     origin: str
     by_color: bool = False
+    ignore: int = IGNORE
+
+    @property
+    def unknown(self) -> int:
+        """What a label map has in place of values without a meaning: neither a class id nor the ignore label."""
+        return UNKNOWN if self.ignore != UNKNOWN else UNKNOWN - 1
 
     @property
     def plain(self) -> bool:
         """Whether every stored value is the class id, or the ignore label."""
         return (
-            not self.by_color and self.ignored == (IGNORE,) and self.counts_up and bool(np.all(self.ids == self.values))
+            not self.by_color
+            and self.ignored == (self.ignore,)
+            and self.counts_up
+            and bool(np.all(self.ids == self.values))
         )
 
     @property
@@ -49,23 +59,23 @@ class Legend:
         return self.values == tuple(range(len(self.names)))
 
     def id_of(self, value: int) -> int:
-        """The class id of a stored value, `IGNORE`, or `UNKNOWN`."""
-        return self._known.get(value, UNKNOWN)
+        """The class id of a stored value, `ignore`, or `unknown`."""
+        return self._known.get(value, self.unknown)
 
     def lookup(self, samples: tf.Tensor) -> tf.Tensor:
-        """Class ids of stored values, int32 of any shape; `UNKNOWN` where a value has no meaning."""
+        """Class ids of stored values, int32 of any shape; `unknown` where a value has no meaning."""
         if self.plain:
             return samples
         known = sorted(self._known)
         ids = np.array([self._known[value] for value in known], np.int32)
         if not self.by_color and known[0] >= 0:  # A table is faster than a search.
-            table = np.full(known[-1] + 2, UNKNOWN, np.int32)
+            table = np.full(known[-1] + 2, self.unknown, np.int32)
             table[known] = ids
             last = known[-1] + 1
             return tf.gather(tf.constant(table), tf.where((samples < 0) | (samples > last), last, samples))
         place = tf.searchsorted(tf.constant(known, tf.int32), tf.reshape(samples, [-1]))
         place = tf.reshape(tf.minimum(place, len(known) - 1), tf.shape(samples))
-        return tf.where(tf.gather(tf.constant(known, tf.int32), place) == samples, tf.gather(ids, place), UNKNOWN)
+        return tf.where(tf.gather(tf.constant(known, tf.int32), place) == samples, tf.gather(ids, place), self.unknown)
 
     def shown_value(self, value: int) -> str:
         """A stored value for messages: a number, or a colour as #rrggbb."""
@@ -83,12 +93,12 @@ class Legend:
 
     @property
     def _known(self) -> dict[int, int]:
-        return dict(zip(self.values, self.ids.tolist(), strict=True)) | dict.fromkeys(self.ignored, IGNORE)
+        return dict(zip(self.values, self.ids.tolist(), strict=True)) | dict.fromkeys(self.ignored, self.ignore)
 
 
-def class_ids(mapping: ClassMap) -> np.ndarray:
+def class_ids(mapping: ClassMap, ignore: int = IGNORE) -> np.ndarray:
     """`Legend.ids` of label maps."""
-    return np.where(mapping.ids == VOID, IGNORE, mapping.ids).astype(np.int32)
+    return np.where(mapping.ids == VOID, ignore, mapping.ids).astype(np.int32)
 
 
 def object_ids(mapping: ClassMap) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -64,13 +64,19 @@ class Meaning:
     hint: str
 
 
-def make(settings: Settings, root: str, labels: Sequence[str]) -> Meaning:
+def make(
+    settings: Settings,
+    root: str,
+    labels: Sequence[str],
+    count: Callable[[], dict[str, Values]] | None = None,
+) -> Meaning:
     """Finds the meaning of label values.
 
     Args:
       settings: the settings.
       root: folder of the data.
       labels: label files of all splits; empty for instances without label maps.
+      count: gives the values of the labels if they are no files; called only if they say what the classes are.
 
     Raises:
       UserError: if a setting is wrong, or values that should say what the classes are do not.
@@ -114,7 +120,7 @@ def make(settings: Settings, root: str, labels: Sequence[str]) -> Meaning:
         names, origin = names or tuple(f'class {value}' for value in stored), f'{part}.values'
         remedy = f'to {part}.values and {part}.class_names'
     elif names is None or len(names) == 2:
-        counted = _count(part, root, labels)
+        counted = count() if count else _count(part, root, labels)
         occurring = sorted({value for item in counted.values() for value in item.values})
         binary = tuple(occurring) == _BINARY and settings.ignore_values is None
         if names is None:

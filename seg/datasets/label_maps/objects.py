@@ -13,7 +13,7 @@ from seg.datasets import checking, findings, image_files, remembered
 from seg.datasets.base import instances
 from seg.datasets.findings import Finding
 from seg.datasets.label_maps import values
-from seg.datasets.label_maps.legend import IGNORE
+from seg.datasets.label_maps.legend import IGNORE, UNKNOWN
 from seg.datasets.label_maps.semantic import LabelMaps
 from seg.datasets.label_maps.values import Counts, Fault
 from seg.masks import ragged
@@ -211,7 +211,7 @@ class InstanceMaps(LabelMaps):
         """A sentence about instances without a single class; empty if there are none."""
         path = self._files.numbers[index]
         if not self._files.labels:
-            wrong = np.flatnonzero(ids == values.UNKNOWN)
+            wrong = np.flatnonzero(ids == UNKNOWN)
             if not wrong.size:
                 return ''
             return (
@@ -286,3 +286,20 @@ def _instances_and_counts(label: tf.Tensor, numbers: tf.Tensor, num_ids: int):
     key = number * num_ids + tf.gather_nd(label, inside)
     counts = tf.math.unsorted_segment_sum(tf.ones_like(key), key, tf.size(found) * num_ids)
     return found, masks, tf.reshape(counts, [-1, num_ids])
+
+
+def instances_of_maps(label: tf.Tensor, numbers: tf.Tensor, num_ids: int) -> dict[str, tf.Tensor]:
+    """The instances of a label map and an instance map, as `InstanceMaps` gives them.
+
+    Args:
+      label: int32 [H, W], 0 is the background; values from `num_ids` on are ignored.
+      numbers: int32 [H, W], the number of each pixel's instance; 0 is none.
+      num_ids: the classes are 1 to `num_ids` - 1.
+
+    Returns:
+      The keys of the target 'instances' of an example; class 1 is number 0.
+    """
+    _, masks, counts = _instances_and_counts(label, numbers, num_ids)
+    ids = tf.argmax(counts, axis=1, output_type=tf.int32)
+    known = tf.where(ids > 0)[:, 0]
+    return instances(tf.gather(masks, known), tf.gather(ids, known) - 1, tf.shape(numbers)[0])

@@ -127,7 +127,7 @@ class LabelMaps(Dataset):
         """One example. The graph fails if a file is missing or damaged, or if image and label differ in size."""
         image = self._load_image(index)
         label = self._legend.lookup(self._decode_map(index, self._files.labels, 0, self._legend.by_color))
-        return {'image': image, 'label': _fitting(label, image, tf.gather(self._files.labels, index))}
+        return {'image': image, 'label': fitting(label, image, tf.gather(self._files.labels, index))}
 
     def verify(self) -> None:
         """Checks every file of the split, by decoding it unless the setting `verify` is off.
@@ -364,7 +364,7 @@ class LabelMaps(Dataset):
         )
 
 
-def _fitting(label: tf.Tensor, image: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
+def fitting(label: tf.Tensor, image: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
     """The label map, with an assertion that it has the size of its image."""
     fits = tf.reduce_all(tf.shape(image)[:2] == tf.shape(label))
     message = ['Image and label differ in size:', path, tf.shape(image), tf.shape(label)]

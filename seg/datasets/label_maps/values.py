@@ -12,7 +12,7 @@ import tensorflow as tf
 from seg.datasets import checking, findings
 from seg.datasets.findings import Finding
 from seg.datasets.label_maps import decoding
-from seg.datasets.label_maps.legend import COLORED, IGNORE, UNKNOWN, Legend
+from seg.datasets.label_maps.legend import COLORED, IGNORE, Legend
 from seg.errors import shown
 from seg.structures import ClassHistogram
 
@@ -83,7 +83,7 @@ def counts_of(found: Values, legend: Legend) -> Counts:
     position = {value: n for n, value in enumerate(legend.values)}
     names, ignored, unknown = np.zeros(len(legend.names), np.int64), 0, collections.Counter()
     for value, pixels in zip(found.values, found.pixels, strict=True):
-        if legend.id_of(value) == UNKNOWN:
+        if legend.id_of(value) == legend.unknown:
             unknown[value] += pixels
         elif value in legend.ignored:
             ignored += pixels
@@ -101,7 +101,9 @@ def total_of(each: Sequence[Counts]) -> Counts:
     )
 
 
-def class_histogram(each: Sequence[Counts], ids: np.ndarray, first: int, num_classes: int) -> ClassHistogram:
+def class_histogram(
+    each: Sequence[Counts], ids: np.ndarray, first: int, num_classes: int, ignore: int = IGNORE
+) -> ClassHistogram:
     """Pixels of each class.
 
     Args:
@@ -109,13 +111,14 @@ def class_histogram(each: Sequence[Counts], ids: np.ndarray, first: int, num_cla
       ids: `Legend.ids`.
       first: the id of the first class there.
       num_classes: number of classes.
+      ignore: the ignore label.
     """
     to_class = np.zeros([len(ids), num_classes], np.int64)
     known = np.flatnonzero((ids >= first) & (ids < first + num_classes))
     to_class[known, ids[known] - first] = 1
     pixels = np.array([item.names @ to_class for item in each], np.int64).reshape(-1, num_classes)
     # Images count as a whole, with what is not a class of its own: the background of instances.
-    labelled = np.array([item.names[ids != IGNORE].sum() for item in each], np.int64)
+    labelled = np.array([item.names[ids != ignore].sum() for item in each], np.int64)
     return ClassHistogram(pixels.sum(axis=0), ((pixels > 0) * labelled[:, None]).sum(axis=0))
 
 

@@ -10,6 +10,8 @@ import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from tests.datasets.records import written
+
 NAMES = ('bee', 'cat', 'dog')
 SIZES = ((40, 60), (48, 32), (30, 30))  # (height, width)
 # Image, class, outlines in pixels. Their coordinates are exact as fractions of the image, too.
@@ -99,3 +101,19 @@ def voc(folder: pathlib.Path) -> None:
         Image.fromarray(numbers).save(folder / f'SegmentationObject/photo{image}.png')
     (folder / 'ImageSets/Segmentation/train.txt').write_text('photo0\nphoto1\nphoto2\n')
     (folder / 'class_names.txt').write_text('\n'.join(('background', *NAMES)))
+
+
+def tfrecord(folder: pathlib.Path) -> None:
+    """As the Cloud TPU tools write them; boxes of another image's size are not exact as fractions."""
+    for image, size in enumerate(SIZES):
+        objects = []
+        for owner, category, outlines in INSTANCES:
+            if owner == image:
+                runs = coco_mask.merge(coco_mask.frPyObjects(outlines, *size))
+                x, y, width, height = coco_mask.toBbox(runs)
+                box = (y, x, y + height, x + width)
+                objects.append({'box': box, 'label': category, 'mask': coco_mask.decode(runs).astype(bool)})
+        encoded = written.png(pixels(image))
+        text = [NAMES[each['label']].encode() for each in objects]
+        record = written.coco(encoded, size, image, f'photo{image}.png', objects, image__object__class__text=text)
+        written.write(folder / f'train-{image:05}-of-{len(SIZES):05}.tfrecord', [record])

@@ -8,6 +8,7 @@ import tensorflow as tf
 from seg.datasets.coco import coco
 from seg.datasets.folders import folders
 from seg.datasets.labelme import labelme
+from seg.datasets.tfrecord import tfrecord
 from seg.datasets.voc_layout import voc_layout
 from seg.datasets.yolo import yolo
 from tests.datasets.instances import exported
@@ -20,7 +21,14 @@ in_folders = functools.partial(
     instances='SegmentationObject',
     lists='ImageSets/Segmentation/{split}.txt',
 )
-READERS = {'coco': coco, 'labelme': labelme, 'yolo': yolo, 'voc': voc_layout, 'folders': in_folders}
+READERS = {
+    'coco': coco,
+    'labelme': labelme,
+    'yolo': yolo,
+    'tfrecord': tfrecord,
+    'voc': voc_layout,
+    'folders': in_folders,
+}
 
 
 def examples(dataset):

@@ -1,0 +1,1 @@
+"""Published data sets, prepared from the archives of their authors."""

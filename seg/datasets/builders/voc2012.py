@@ -1,0 +1,150 @@
+"""PASCAL VOC 2012 for segmentation, and its extension by the annotations of SBD."""
+
+from __future__ import annotations
+
+import functools
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from seg.datasets.builders import mat_files
+from seg.datasets.builders.archives import Archive, check_names, read_lines
+from seg.datasets.builders.published import Content, Example, File, PublishedSet, check_map, label_map
+from seg.datasets.label_maps.legend import IGNORE
+from seg.datasets.label_maps.objects import instances_of_maps
+from seg.datasets.voc_folder import IMAGES, LABELS, OBJECTS, VOC_CLASS_NAMES
+from seg.drawing.palette import voc_palette
+from seg.errors import UserError, shown
+from seg.masks import ragged
+from seg.structures import DatasetInfo
+
+_LARGEST = (500, 500)
+AUGMENTED = 'train_aug'
+SPLITS = ('train', 'val')
+_LISTS = 'ImageSets/Segmentation'
+_SBD = 'benchmark_RELEASE/dataset'
+# The checksums are those of torchvision, which reads the same files (datasets/voc.py and datasets/sbd.py).
+VOC = File(
+    name='VOCtrainval_11-May-2012.tar',
+    url='http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar',
+    size=1_999_639_040,
+    checksum='md5:6cd6e144f989b92b3379bac3b3de84fd',
+)
+SBD = File(
+    name='benchmark.tgz',
+    url='https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz',
+    size=1_420_000_000,
+    checksum='md5:82b4d87ceb2ed10f6038a1cba92111cb',
+)
+
+# Reads label map and instance map of an image, uint8 [H, W]. The first argument says which: LABELS or OBJECTS.
+_Reader = Callable[[str], np.ndarray]
+
+
+def published(target: str, augmented: bool = False) -> PublishedSet:
+    """The set.
+
+    Args:
+      target: 'label_map' or 'instances'.
+      augmented: whether it is the split `train_aug`: the images of `train`, and after them those that SBD has
+        annotations for, and that are not in `val`, by name. They have no ignored borders. It is a form of its own,
+        because its labels are in a file of their own.
+    """
+    return PublishedSet(
+        name='voc2012_segmentation',
+        config=f'{target}_aug' if augmented else target,
+        target=target,
+        files=(VOC, SBD) if augmented else (VOC,),
+        splits=(AUGMENTED,) if augmented else SPLITS,
+        read=functools.partial(_read_augmented if augmented else _read, target),
+        description='Pictures of 20 classes of objects, with label maps and instances: 1,464 for training, 1,449 for '
+        'validation, and 10,582 for training with the annotations of SBD.',
+        homepage='http://host.robots.ox.ac.uk/pascal/VOC/voc2012/',
+    )
+
+
+def _read(target: str, archives: Sequence[Archive]) -> Content:
+    (voc,) = archives
+    names = {split: _listed(voc, split) for split in SPLITS}
+    return _content(
+        target,
+        {split: [(name, functools.partial(_of_voc, voc, name)) for name in each] for split, each in names.items()},
+        voc,
+    )
+
+
+def _read_augmented(target: str, archives: Sequence[Archive]) -> Content:
+    voc, sbd = archives
+    train, val = (_listed(voc, split) for split in SPLITS)
+    root = f'{sbd.beginning(f"{_SBD}/train.txt")}{_SBD}'
+    listed = {name for split in SPLITS for name in read_lines(sbd, f'{root}/{split}.txt')}
+    added = sorted(listed - set(train) - set(val))
+    check_names(f'{sbd.path}: {root}', added)
+    # A few kilobytes for each image, in the order of the archive: it is compressed as a whole.
+    kinds = {'cls': LABELS, 'inst': OBJECTS} if target == 'instances' else {'cls': LABELS}
+    wanted = {f'{root}/{folder}/{name}.mat' for folder in kinds for name in added}
+    files = {name: sbd.read(name) for name in sbd.names if name in wanted}
+    readers = [(name, functools.partial(_of_voc, voc, name)) for name in train]
+    readers += [(name, functools.partial(_of_sbd, sbd, files, root, name)) for name in added]
+    return _content(target, {AUGMENTED: readers}, voc)
+
+
+def _content(target: str, images: dict[str, list[tuple[str, _Reader]]], voc: Archive) -> Content:
+    first = 1 if target == 'instances' else 0
+    ids = tuple(range(first, len(VOC_CLASS_NAMES)))
+    split, names = next(iter(images.items()))
+    return Content(
+        info=DatasetInfo(
+            name=f'voc2012_segmentation/{split}',
+            class_names=VOC_CLASS_NAMES[first:],
+            num_examples=len(names),
+            max_size=_LARGEST,
+            original_ids=ids if first else None,
+            colors=voc_palette(len(VOC_CLASS_NAMES))[first:],
+        ),
+        splits={split: functools.partial(_examples, target, voc, each) for split, each in images.items()},
+    )
+
+
+def _root(voc: Archive) -> str:
+    return voc.beginning(f'{_LISTS}/train.txt')
+
+
+def _listed(voc: Archive, split: str) -> list[str]:
+    path = f'{_root(voc)}{_LISTS}/{split}.txt'
+    names = read_lines(voc, path)
+    check_names(f'{voc.path}: {path}', names)
+    return names
+
+
+def _of_voc(voc: Archive, name: str, kind: str) -> np.ndarray:
+    return label_map(voc, f'{_root(voc)}{kind}/{name}.png')
+
+
+def _of_sbd(sbd: Archive, files: dict[str, bytes], root: str, name: str, kind: str) -> np.ndarray:
+    folder, variable = ('cls', 'GTcls') if kind == LABELS else ('inst', 'GTinst')
+    path = f'{root}/{folder}/{name}.mat'
+    content = files.get(path)
+    try:
+        values = mat_files.read_field(sbd.read(path) if content is None else content, variable, 'Segmentation')
+        if values.ndim != 2 or values.size == 0 or values.min() < 0 or values.max() > IGNORE:
+            raise ValueError(f'a map of shape {values.shape}, expected [H, W] with values of 8 bits')
+    except ValueError as error:
+        raise UserError(f'{sbd.path}: {shown(path, 120)}: {error}. Download the archive again.') from None
+    return values.astype(np.uint8)
+
+
+def _examples(target: str, voc: Archive, images: list[tuple[str, _Reader]]) -> Iterator[Example]:
+    for number, (name, read) in enumerate(images):
+        image, label = voc.read(posixpath.join(f'{_root(voc)}{IMAGES}', f'{name}.jpg')), read(LABELS)
+        check_map(f'{voc.path}: the label map of {shown(name, 120)}', image, label, len(VOC_CLASS_NAMES))
+        if target == 'label_map':
+            yield Example(name, number + 1, image, label=label)
+            continue
+        objects = read(OBJECTS)
+        check_map(f'{voc.path}: the instance map of {shown(name, 120)}', image, objects, IGNORE)
+        objects = np.where(objects == IGNORE, 0, objects)  # The border, as in the label map.
+        found = instances_of_maps(*(tf.constant(each, tf.int32) for each in (label, objects)), len(VOC_CLASS_NAMES))
+        yield Example(name, number + 1, image, annotations=ragged.annotations(found, *label.shape))
