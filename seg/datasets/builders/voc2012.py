@@ -151,5 +151,10 @@ def _examples(target: str, voc: _Voc, images: list[tuple[str, _Reader]]) -> Iter
         objects = read(OBJECTS)
         check_map(where % 'instance', image, objects, IGNORE)
         objects = np.where(objects == IGNORE, 0, objects)  # The border, as in the label map.
-        found = instances_of_maps(*(tf.constant(each, tf.int32) for each in (label, objects)), len(VOC_CLASS_NAMES))
+        found = _instances(*(tf.constant(each, tf.int32) for each in (label, objects)))
         yield Example(name, number + 1, image, annotations=ragged.annotations(found, *label.shape))
+
+
+@tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2, autograph=False)
+def _instances(label: tf.Tensor, objects: tf.Tensor) -> dict[str, tf.Tensor]:
+    return instances_of_maps(label, objects, len(VOC_CLASS_NAMES))
