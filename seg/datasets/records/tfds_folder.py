@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import random
 import re
 import shutil
 import sys
@@ -40,6 +41,16 @@ def library() -> Any:
         importlib.import_module('importlib.resources.abc')
         sys.modules['importlib_resources'] = importlib.import_module('importlib.resources')
     return tensorflow_datasets
+
+
+@contextlib.contextmanager
+def random_numbers_kept() -> Iterator[None]:
+    """Context for preparing sets: TFDS draws names of folders by Python's generator, which also seeds initial weights."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def find(part: str, name: str, version: str | None, data_dir: str | None) -> Any:
@@ -183,7 +194,8 @@ def _prepared(part: str, name: str, version: str | None, data_dir: str | None) -
         ) from None
     logging.info('%s: %s is prepared in %s, once: its files are fetched.', part, full, builder.data_dir)
     try:
-        builder.download_and_prepare()
+        with random_numbers_kept():
+            builder.download_and_prepare()
     except Exception as error:
         raise UserError(
             f'{part}.name = {shown(name)}: it is not on this machine, and cannot be prepared in {builder.data_dir}: '
