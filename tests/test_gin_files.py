@@ -11,6 +11,7 @@ from PIL import Image
 
 from seg import config, modes, registry
 from seg.engine import set_up
+from tests.datasets.records import pets
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(
@@ -63,6 +64,7 @@ def data_dir(tmp_path_factory):
         names = [{'id': 3, 'name': 'cell'}, {'id': 7, 'name': 'wedge'}]
         text = json.dumps({'images': images, 'annotations': [triangle], 'categories': names})
         (root / 'annotations' / f'instances_{split}.json').write_text(text)
+    pets.write_as_oxford(root)
     return root
 
 

@@ -46,6 +46,7 @@ from seg import config, engine, modes  # noqa: E402
 from seg.engine.precision import set_precision  # noqa: E402
 from seg.engine.tensorflow import ordered_sums  # noqa: E402
 from seg.optimizers.decay import decays  # noqa: E402
+from tests.datasets.records import pets  # noqa: E402
 from tests.executor import runs  # noqa: E402
 
 FOLDER = ROOT / 'tests' / 'golden'
@@ -135,6 +136,7 @@ def write_data(folder: pathlib.Path) -> None:
     text = json.dumps({'images': images, 'annotations': [triangle], 'categories': names})
     for split in splits:
         (folder / 'annotations' / f'instances_{split}.json').write_text(text)
+    pets.write_as_oxford(folder)
 
 
 def text(gin_file: pathlib.Path, data: pathlib.Path) -> str:

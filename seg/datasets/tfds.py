@@ -8,6 +8,7 @@ from typing import Any
 from seg.datasets import class_maps
 from seg.datasets.base import unsupported
 from seg.datasets.builders import prepare
+from seg.datasets.described import Described
 from seg.datasets.label_maps import class_names as names_files
 from seg.datasets.label_maps import legend as legends
 from seg.datasets.label_maps.legend import IGNORE, Legend
@@ -19,8 +20,10 @@ from seg.drawing.palette import instance_palette, voc_palette
 from seg.errors import UserError, shown
 from seg.number_checks import check_whole
 from seg.registry import datasets
+from seg.structures import DatasetInfo
 
 _PART = 'datasets.tfds'
+_LARGEST = (512, 512)  # Of `--topology` for a set that is not prepared, in pixels.
 
 
 @datasets.register('tfds', free=('data_dir',))
@@ -39,12 +42,12 @@ def tfds(
     classes: Sequence[str] | None = None,
     merge: Mapping[str, str] | None = None,
     void: Sequence[str] | None = None,
-) -> LabelRecords | InstanceRecords:
+) -> LabelRecords | InstanceRecords | Described:
     """A set of TensorFlow Datasets (TFDS), or one written by `--mode=convert`.
 
-    A set that is not on this machine is prepared once, by TFDS; 'voc2012_segmentation', 'coco2017_instances' and
-    'camvid11' by this package. One in TFRecord files, which cannot be read by
-    position, is copied once into ArrayRecord files: beside the original, or in `~/.cache/seg/records`.
+    A set that is not on this machine is prepared by the first run: by TFDS; 'voc2012_segmentation',
+    'coco2017_instances' and 'camvid11' by this package. One in TFRecord files, which cannot be read by position, is
+    copied once into ArrayRecord files: beside the original, or in `~/.cache/seg/records`.
 
     Sets of `--mode=convert` need no setting but `name` and `split`. For others, `features` says which feature is what:
     `image`; `label`, an image of one channel with the class of each pixel; for instances `classes` and `masks` of the
@@ -79,12 +82,26 @@ def tfds(
             f'{_PART}.name = {shown(name)}: expected the name of a set of TensorFlow Datasets, such as '
             "'oxford_iiit_pet', or the folder of a prepared one."
         )
-    if wanted := prepare.published(name, target, split if isinstance(split, str) else ''):
-        name = prepare.prepared(f'{_PART}.name = {name!r}', wanted, data_dir)
-    builder = tfds_folder.find(_PART, name, version, data_dir)
-    return read(
-        _PART, builder, split, target, verify, features, class_names, values, ignore_values, classes, merge, void
-    )
+    settings = {'classes': classes, 'merge': merge, 'void': void}
+    wanted = prepare.published(name, target, split if isinstance(split, str) else '')
+
+    def fetch():
+        folder = prepare.prepared(f'{_PART}.name = {name!r}', wanted, data_dir) if wanted else name
+        builder = tfds_folder.find(_PART, folder, None if wanted else version, data_dir)
+        return read(
+            *(_PART, builder, split, target, verify, features, class_names, values, ignore_values), **settings
+        )  # fmt: skip
+
+    full = '/'.join(filter(None, [wanted.name, wanted.config])) if wanted else name
+    if tfds_folder.on_disk(_PART, full, wanted.version if wanted else version, data_dir):
+        return fetch()
+    if wanted is None:
+        tfds_folder.known(_PART, name, version, data_dir)
+    names = tuple(classes or ('class 0', 'class 1'))
+    if class_names is not None:
+        names = class_maps.class_map(_PART, class_names, **settings).names
+    refusal = f'{_PART}.name = {shown(name)}: this set is not prepared.'
+    return Described(DatasetInfo(f'{name}/{split}', names, 1, _LARGEST), target, refusal, fetch)
 
 
 def read(

@@ -45,7 +45,7 @@ def library() -> Any:
 
 @contextlib.contextmanager
 def random_numbers_kept() -> Iterator[None]:
-    """Context for preparing sets: TFDS draws names of folders by Python's generator, which also seeds initial weights."""
+    """Context for preparing sets: TFDS draws names by Python's generator, as Keras draws seeds of weights."""
     state = random.getstate()
     try:
         yield
@@ -53,8 +53,8 @@ def random_numbers_kept() -> Iterator[None]:
         random.setstate(state)
 
 
-def find(part: str, name: str, version: str | None, data_dir: str | None) -> Any:
-    """Finds a prepared set, or prepares it.
+def on_disk(part: str, name: str, version: str | None, data_dir: str | None) -> str | None:
+    """The folder of a prepared set; None for a set of TFDS that is not prepared.
 
     Args:
       part: the data set's gin key, for messages.
@@ -62,15 +62,53 @@ def find(part: str, name: str, version: str | None, data_dir: str | None) -> Any
       version: which version; None for the newest one.
       data_dir: the folder of prepared sets; None for TFDS' own.
 
+    Raises:
+      UserError: if it is the name of a folder without a prepared set, or of one with other versions.
+    """
+    if _is_path(name):
+        return _folder(part, os.path.expanduser(name), version)
+    tfds = library()
+    try:
+        with _quiet():
+            builder = tfds.core.read_only_builder.builder_from_files(_full(name, version), **_where(data_dir))
+        return os.fspath(builder.data_dir)
+    except tfds.core.DatasetNotFoundError:
+        return None
+    except Exception as error:  # TFDS raises exceptions of any kind.
+        raise UserError(f'{part}.name = {shown(name)}: {_first_line(error)}.') from None
+
+
+def known(part: str, name: str, version: str | None, data_dir: str | None) -> Any:
+    """The `DatasetBuilder` that prepares a set of TFDS; arguments as for `on_disk`.
+
+    Raises:
+      UserError: if TFDS does not know the set.
+    """
+    tfds = library()
+    try:
+        with _quiet():
+            return tfds.builder(_full(name, version), file_format=_ARRAY, **_where(data_dir))
+    except Exception as error:
+        told = _first_line(error).partition(' Available datasets')[0].rstrip('.')
+        raise UserError(
+            f'{part}.name = {shown(name)}: it is not prepared in {data_dir or tfds.core.constants.DATA_DIR}, and '
+            f'TensorFlow Datasets has no such set: {told}.'
+            f"{_near(name)} Expected the name of a set, such as 'oxford_iiit_pet', or the folder of a prepared one."
+        ) from None
+
+
+def find(part: str, name: str, version: str | None, data_dir: str | None) -> Any:
+    """Finds a prepared set, or prepares it; arguments as for `on_disk`.
+
     Returns:
       A `DatasetBuilder` that can read only, for ArrayRecord files.
 
     Raises:
       UserError: if there is no such set, it cannot be prepared, or its files are damaged.
     """
-    folder = _folder(part, os.path.expanduser(name), version) if _is_path(name) else None
+    folder = on_disk(part, name, version, data_dir)
     if folder is None:
-        folder = _prepared(part, name, version, data_dir)
+        folder = _prepared(part, known(part, name, version, data_dir), _full(name, version))
     builder = _open(part, folder)
     kind = builder.info.file_format.file_suffix if builder.info.file_format else _TFRECORD
     if kind == _ARRAY:
@@ -166,40 +204,28 @@ def _open(part: str, folder: str) -> Any:
         ) from None
 
 
-def _prepared(part: str, name: str, version: str | None, data_dir: str | None) -> str:
-    """The folder of a set of TFDS by name. It is prepared if this has not been done.
+def _full(name: str, version: str | None) -> str:
+    return name if version is None else f'{name}:{version}'
+
+
+def _where(data_dir: str | None) -> dict[str, str]:
+    return {} if data_dir is None else {'data_dir': os.path.expanduser(data_dir)}
+
+
+def _prepared(part: str, builder: Any, name: str) -> str:
+    """Prepares a set of TFDS. Returns its folder.
 
     Raises:
-      UserError: if TFDS does not know it, or cannot prepare it, such as without a network.
+      UserError: if that fails, such as without a network.
     """
-    tfds = library()
-    full = name if version is None else f'{name}:{version}'
-    where = {} if data_dir is None else {'data_dir': os.path.expanduser(data_dir)}
-    try:
-        with _quiet():
-            return os.fspath(tfds.core.read_only_builder.builder_from_files(full, **where).data_dir)
-    except tfds.core.DatasetNotFoundError:
-        pass  # It has not been prepared.
-    except Exception as error:
-        raise UserError(f'{part}.name = {shown(name)}: {_first_line(error)}.') from None
-    try:
-        with _quiet():
-            builder = tfds.builder(full, file_format=_ARRAY, **where)
-    except Exception as error:
-        told = _first_line(error).partition(' Available datasets')[0].rstrip('.')
-        raise UserError(
-            f'{part}.name = {shown(name)}: it is not prepared in {data_dir or tfds.core.constants.DATA_DIR}, and '
-            f'TensorFlow Datasets has no such set: {told}.'
-            f"{_near(name)} Expected the name of a set, such as 'oxford_iiit_pet', or the folder of a prepared one."
-        ) from None
-    logging.info('%s: %s is prepared in %s, once: its files are fetched.', part, full, builder.data_dir)
+    logging.info('%s: %s is prepared in %s, once: its files are fetched.', part, name, builder.data_dir)
     try:
         with random_numbers_kept():
             builder.download_and_prepare()
     except Exception as error:
         raise UserError(
             f'{part}.name = {shown(name)}: it is not on this machine, and cannot be prepared in {builder.data_dir}: '
-            f'{_first_line(error)}. Without a network, prepare it on another machine (tfds build {full} '
+            f'{_first_line(error)}. Without a network, prepare it on another machine (tfds build {name} '
             f'--file_format={_ARRAY}), and copy that folder here, or set {part}.data_dir.'
         ) from error
     return os.fspath(builder.data_dir)

@@ -147,7 +147,7 @@ def test_coco_is_read_as_from_its_folder(home, tmp_path, target):
 
 def test_camvid_by_its_name(home):
     by_hand(home, CAMVID)
-    found = tfds(name=CAMVID, split='train')
+    found = tfds(name=CAMVID, split='train').fetch()
     assert found.info.class_names == camvid11.CLASS_NAMES and found.info.num_examples == 2
     for name, example in examples(found).items():
         expected = made.maps(f'{name}.png')[0].astype(int) % 11
@@ -282,7 +282,7 @@ def test_a_full_disk_is_told(home, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(prepare, 'record', full)
-    message = refused(tfds, name=CAMVID)
+    message = refused(tfds(name=CAMVID).fetch)
     assert str(home / CAMVID) in message and 'No space left' in message
     assert not (home / CAMVID / '1.0.0').exists()
 
@@ -299,6 +299,6 @@ def test_the_same_archives_give_the_same_bytes(home, tmp_path):
 def test_hostile_names_write_nothing_outside(home, tmp_path):
     contents = made.camvid_contents() | {'../../../escaped.txt': b'1', '/tmp/seg-escaped.txt': b'1'}
     made.put(home / 'downloads', {camvid11.ARCHIVE.name: made.archive('a.zip', contents)})
-    tfds(name=CAMVID)
+    assert tfds(name=CAMVID).fetch().info.num_examples == 2
     assert not [path for path in tmp_path.rglob('escaped*')] and not pathlib.Path('/tmp/seg-escaped.txt').exists()
     assert archives.Archive(str(home / 'downloads' / camvid11.ARCHIVE.name)).read('../../../escaped.txt') == b'1'

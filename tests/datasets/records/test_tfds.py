@@ -113,12 +113,12 @@ def test_truncated_file(folder, keep):
     path.write_bytes(path.read_bytes()[: -1 if keep is None else keep])
     text = refused(str(path), name=str(folder), **SETTINGS)
     assert 'truncated' in text and 'datasets.tfds' in text
-    assert tfds(name=str(folder), split='test', **SETTINGS).info.num_examples == 2  # Of another file.
+    assert tfds(name=str(folder), split='test', **SETTINGS).info.num_examples == 10  # Of another file.
 
 
-def test_file_with_fewer_records(folder):
+def test_file_with_other_records(folder):
     shutil.copyfile(shard(folder, 'test'), shard(folder))
-    refused(f'{shard(folder)} holds 2 records, expected 7 as in dataset_info.json', name=str(folder), **SETTINGS)
+    refused(f'{shard(folder)} holds 10 records, expected 7 as in dataset_info.json', name=str(folder), **SETTINGS)
 
 
 def test_missing_file(folder):
@@ -167,3 +167,16 @@ def test_wrong_settings(original, settings, message):
 def test_unknown_set(tmp_path, name, hint):
     text = refused(f'datasets.tfds.name = {name!r}', name=name, data_dir=str(tmp_path), **SETTINGS)
     assert hint in text
+
+
+def test_a_set_that_is_not_prepared_is_described(tmp_path):
+    """`--topology` fetches nothing; a run calls `fetch`."""
+    described = tfds(
+        name='oxford_iiit_pet', data_dir=str(tmp_path), features={'label': 'segmentation_mask'}, **SETTINGS
+    )
+    assert described.info.class_names == SETTINGS['class_names'] and not os.listdir(tmp_path)
+    pets.write_as_oxford(tmp_path)
+    dataset = described.fetch()
+    assert dataset.info.num_examples == pets.COUNT
+    found = tfds(name='oxford_iiit_pet', data_dir=str(tmp_path), features={'label': 'segmentation_mask'}, **SETTINGS)
+    assert found.info == dataset.info
