@@ -17,6 +17,7 @@ import zipfile
 import zlib
 
 import numpy as np
+from fuzz_archives import archive
 from fuzz_instances import labelme, yolo
 from fuzz_label_maps import cityscapes, folders
 from fuzz_mutations import of_bytes, of_json, of_lines
@@ -350,5 +351,6 @@ FORMATS = {
     'label': _label,
     'folders': folders,
     'cityscapes': cityscapes,
+    'archive': archive,
     'run': _run,
 }
