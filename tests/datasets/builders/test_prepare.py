@@ -1,5 +1,6 @@
 """Published sets: downloaded, prepared, and read as the readers of folders read the unpacked files."""
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import json
@@ -74,11 +75,6 @@ def same(found, expected):
             assert np.array(found[name][key] == value).all(), (name, key)
 
 
-def equal_info(found, expected):
-    left, right = (dataclasses.replace(dataset.info, name='') for dataset in (found, expected))
-    assert left == right
-
-
 def refused(action, *arguments, **settings):
     with pytest.raises(UserError) as info:
         action(*arguments, **settings)
@@ -102,7 +98,7 @@ def test_voc_is_read_as_from_its_folder(home, tmp_path, target):
         )
         contract.verify(found, target, 'experiment.train_data')
         same(examples(found), examples(expected))
-        equal_info(found, expected)
+        assert found.info == dataclasses.replace(expected.info, name=f'{VOC}/{split}')
     both = voc_layout(data_dir=None, split='trainval', target=target, download=VOC).fetch()
     assert both.info.num_examples == 3
     # Images are the files themselves; labels are ids in any reader of TFDS.
@@ -139,7 +135,7 @@ def test_coco_is_read_as_from_its_folder(home, tmp_path, target):
         expected = coco(data_dir=tmp_path / 'unpacked', split=split, target=target)
         contract.verify(found, target, 'experiment.train_data')
         same(examples(found), examples(expected))
-        equal_info(found, expected)
+        assert found.info == dataclasses.replace(expected.info, name=f'{COCO}/{split}')
         assert [found.image_id(n) for n in range(3)] == [100, 101, 102]
         if target == 'instances':
             assert examples(found)['000000000002']['is_crowd'].tolist() == [False, True]
@@ -273,6 +269,17 @@ def test_after_a_kill_the_set_is_made_again(home):
     made.put(left, {'voc2012_segmentation-train.array_record-00000-of-00001': b'half'})
     assert voc_layout(data_dir=None, download=VOC).fetch().info.num_examples == 2
     assert not left.exists()
+
+
+def test_two_at_once_make_it_once(home, monkeypatch):
+    """As the processes of a run on several hosts do, which share the folder."""
+    by_hand(home, CAMVID)
+    written, write = [], prepare._write
+    monkeypatch.setattr(prepare, '_write', lambda *arguments: (written.append(1), write(*arguments)))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(lambda _: prepare.prepared('slot', camvid11.published()), range(2)))
+    assert folders == [str(home / CAMVID / '1.0.0')] * 2
+    assert len(written) == 1
 
 
 def test_a_full_disk_is_told(home, monkeypatch):
