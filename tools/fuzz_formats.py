@@ -17,6 +17,7 @@ import zipfile
 import zlib
 
 import numpy as np
+from fuzz_archives import archive
 from fuzz_instances import labelme, yolo
 from fuzz_label_maps import cityscapes, folders
 from fuzz_mutations import of_bytes, of_json, of_lines
@@ -353,5 +354,6 @@ FORMATS = {
     'cityscapes': cityscapes,
     'tfrecord': tfrecord,
     'arrayrecord': arrayrecord,
+    'archive': archive,
     'run': _run,
 }

@@ -92,7 +92,8 @@ def tfds(
         )  # fmt: skip
 
     full = '/'.join(filter(None, [wanted.name, wanted.config])) if wanted else name
-    if tfds_folder.on_disk(_PART, full, wanted.version if wanted else version, data_dir):
+    place = prepare.root(data_dir) if wanted else data_dir
+    if tfds_folder.on_disk(_PART, full, wanted.version if wanted else version, place):
         return fetch()
     if wanted is None:
         tfds_folder.known(_PART, name, version, data_dir)

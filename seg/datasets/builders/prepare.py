@@ -140,7 +140,7 @@ def _write(wanted: PublishedSet, content: Content, place: str, checksums: Mappin
     faults: list[UserError] = []
     make = _builder_class(wanted, content, checksums, faults)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # TFDS prints what it does.
+        with contextlib.redirect_stdout(sys.stderr), tfds_folder.random_numbers_kept():  # TFDS prints what it does.
             builder = make(data_dir=place, config=wanted.config or None, file_format='array_record')
             builder.download_and_prepare(
                 download_dir=os.path.join(place, 'downloads'),

@@ -104,7 +104,7 @@ def label_map(archive: Archive, name: str) -> np.ndarray:
         header = image_files.parse_header(content[:64])
         if header.format != 'png' or header.color_type not in (0, 3):
             raise ValueError('expected a PNG of one channel, greyscale or palette')
-        return image_files.decode_label(tf.constant(content)).numpy().astype(np.uint8)
+        return _decoded(tf.constant(content)).numpy().astype(np.uint8)
     except tf.errors.OpError as error:
         raise UserError(f'{where} cannot be decoded: {reason(error)}. Download the archive again.') from None
     except (ValueError, EOFError) as error:
@@ -136,3 +136,9 @@ def check_map(where: str, image: bytes, values: np.ndarray, num_classes: int) ->
             f'{where} has the value {unknown[0]}, expected 0 to {num_classes - 1}, or {IGNORE}. Download the archive '
             'again.'
         )
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+def _decoded(content: tf.Tensor) -> tf.Tensor:
+    """The stored values, int32 [H, W], by the operations that read label maps in folders."""
+    return image_files.decode_label(content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import posixpath
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -65,33 +64,54 @@ def published(target: str, augmented: bool = False) -> PublishedSet:
     )
 
 
+class _Voc:
+    """The archive of VOC.
+
+    Args:
+      archive: the archive; its files may be in any folder.
+    """
+
+    def __init__(self, archive: Archive):
+        self.archive = archive
+        self.root = archive.beginning(f'{_LISTS}/train.txt')
+
+    def names(self, split: str) -> list[str]:
+        """The names in the list of a split."""
+        path = f'{self.root}{_LISTS}/{split}.txt'
+        names = read_lines(self.archive, path)
+        check_names(f'{self.archive.path}: {path}', names)
+        return names
+
+    def image(self, name: str) -> bytes:
+        return self.archive.read(f'{self.root}{IMAGES}/{name}.jpg')
+
+    def map(self, name: str, kind: str) -> np.ndarray:
+        return label_map(self.archive, f'{self.root}{kind}/{name}.png')
+
+
 def _read(target: str, archives: Sequence[Archive]) -> Content:
-    (voc,) = archives
-    names = {split: _listed(voc, split) for split in SPLITS}
-    return _content(
-        target,
-        {split: [(name, functools.partial(_of_voc, voc, name)) for name in each] for split, each in names.items()},
-        voc,
-    )
+    voc = _Voc(*archives)
+    readers = {split: [(name, functools.partial(voc.map, name)) for name in voc.names(split)] for split in SPLITS}
+    return _content(target, voc, readers)
 
 
 def _read_augmented(target: str, archives: Sequence[Archive]) -> Content:
-    voc, sbd = archives
-    train, val = (_listed(voc, split) for split in SPLITS)
+    voc, sbd = _Voc(archives[0]), archives[1]
+    train, val = (voc.names(split) for split in SPLITS)
     root = f'{sbd.beginning(f"{_SBD}/train.txt")}{_SBD}'
     listed = {name for split in SPLITS for name in read_lines(sbd, f'{root}/{split}.txt')}
     added = sorted(listed - set(train) - set(val))
     check_names(f'{sbd.path}: {root}', added)
     # A few kilobytes for each image, in the order of the archive: it is compressed as a whole.
-    kinds = {'cls': LABELS, 'inst': OBJECTS} if target == 'instances' else {'cls': LABELS}
-    wanted = {f'{root}/{folder}/{name}.mat' for folder in kinds for name in added}
+    folders = ('cls', 'inst') if target == 'instances' else ('cls',)
+    wanted = {f'{root}/{folder}/{name}.mat' for folder in folders for name in added}
     files = {name: sbd.read(name) for name in sbd.names if name in wanted}
-    readers = [(name, functools.partial(_of_voc, voc, name)) for name in train]
+    readers: list[tuple[str, _Reader]] = [(name, functools.partial(voc.map, name)) for name in train]
     readers += [(name, functools.partial(_of_sbd, sbd, files, root, name)) for name in added]
-    return _content(target, {AUGMENTED: readers}, voc)
+    return _content(target, voc, {AUGMENTED: readers})
 
 
-def _content(target: str, images: dict[str, list[tuple[str, _Reader]]], voc: Archive) -> Content:
+def _content(target: str, voc: _Voc, images: dict[str, list[tuple[str, _Reader]]]) -> Content:
     first = 1 if target == 'instances' else 0
     ids = tuple(range(first, len(VOC_CLASS_NAMES)))
     split, names = next(iter(images.items()))
@@ -108,21 +128,6 @@ def _content(target: str, images: dict[str, list[tuple[str, _Reader]]], voc: Arc
     )
 
 
-def _root(voc: Archive) -> str:
-    return voc.beginning(f'{_LISTS}/train.txt')
-
-
-def _listed(voc: Archive, split: str) -> list[str]:
-    path = f'{_root(voc)}{_LISTS}/{split}.txt'
-    names = read_lines(voc, path)
-    check_names(f'{voc.path}: {path}', names)
-    return names
-
-
-def _of_voc(voc: Archive, name: str, kind: str) -> np.ndarray:
-    return label_map(voc, f'{_root(voc)}{kind}/{name}.png')
-
-
 def _of_sbd(sbd: Archive, files: dict[str, bytes], root: str, name: str, kind: str) -> np.ndarray:
     folder, variable = ('cls', 'GTcls') if kind == LABELS else ('inst', 'GTinst')
     path = f'{root}/{folder}/{name}.mat'
@@ -136,15 +141,20 @@ def _of_sbd(sbd: Archive, files: dict[str, bytes], root: str, name: str, kind: s
     return values.astype(np.uint8)
 
 
-def _examples(target: str, voc: Archive, images: list[tuple[str, _Reader]]) -> Iterator[Example]:
+def _examples(target: str, voc: _Voc, images: list[tuple[str, _Reader]]) -> Iterator[Example]:
     for number, (name, read) in enumerate(images):
-        image, label = voc.read(posixpath.join(f'{_root(voc)}{IMAGES}', f'{name}.jpg')), read(LABELS)
-        check_map(f'{voc.path}: the label map of {shown(name, 120)}', image, label, len(VOC_CLASS_NAMES))
+        image, label, where = voc.image(name), read(LABELS), f'{voc.archive.path}: the %s map of {shown(name, 120)}'
+        check_map(where % 'label', image, label, len(VOC_CLASS_NAMES))
         if target == 'label_map':
             yield Example(name, number + 1, image, label=label)
             continue
         objects = read(OBJECTS)
-        check_map(f'{voc.path}: the instance map of {shown(name, 120)}', image, objects, IGNORE)
+        check_map(where % 'instance', image, objects, IGNORE)
         objects = np.where(objects == IGNORE, 0, objects)  # The border, as in the label map.
-        found = instances_of_maps(*(tf.constant(each, tf.int32) for each in (label, objects)), len(VOC_CLASS_NAMES))
+        found = _instances(*(tf.constant(each, tf.int32) for each in (label, objects)))
         yield Example(name, number + 1, image, annotations=ragged.annotations(found, *label.shape))
+
+
+@tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2, autograph=False)
+def _instances(label: tf.Tensor, objects: tf.Tensor) -> dict[str, tf.Tensor]:
+    return instances_of_maps(label, objects, len(VOC_CLASS_NAMES))

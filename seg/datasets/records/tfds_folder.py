@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import random
 import re
 import shutil
 import sys
@@ -40,6 +41,16 @@ def library() -> Any:
         importlib.import_module('importlib.resources.abc')
         sys.modules['importlib_resources'] = importlib.import_module('importlib.resources')
     return tensorflow_datasets
+
+
+@contextlib.contextmanager
+def random_numbers_kept() -> Iterator[None]:
+    """Context for preparing sets: TFDS draws names by Python's generator, as Keras draws seeds of weights."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def on_disk(part: str, name: str, version: str | None, data_dir: str | None) -> str | None:
@@ -209,7 +220,8 @@ def _prepared(part: str, builder: Any, name: str) -> str:
     """
     logging.info('%s: %s is prepared in %s, once: its files are fetched.', part, name, builder.data_dir)
     try:
-        builder.download_and_prepare()
+        with random_numbers_kept():
+            builder.download_and_prepare()
     except Exception as error:
         raise UserError(
             f'{part}.name = {shown(name)}: it is not on this machine, and cannot be prepared in {builder.data_dir}: '

@@ -1,5 +1,6 @@
 """Published sets: downloaded, prepared, and read as the readers of folders read the unpacked files."""
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import json
@@ -74,11 +75,6 @@ def same(found, expected):
             assert np.array(found[name][key] == value).all(), (name, key)
 
 
-def equal_info(found, expected):
-    left, right = (dataclasses.replace(dataset.info, name='') for dataset in (found, expected))
-    assert left == right
-
-
 def refused(action, *arguments, **settings):
     with pytest.raises(UserError) as info:
         action(*arguments, **settings)
@@ -102,7 +98,7 @@ def test_voc_is_read_as_from_its_folder(home, tmp_path, target):
         )
         contract.verify(found, target, 'experiment.train_data')
         same(examples(found), examples(expected))
-        equal_info(found, expected)
+        assert found.info == dataclasses.replace(expected.info, name=f'{VOC}/{split}')
     both = voc_layout(data_dir=None, split='trainval', target=target, download=VOC).fetch()
     assert both.info.num_examples == 3
     # Images are the files themselves; labels are ids in any reader of TFDS.
@@ -139,7 +135,7 @@ def test_coco_is_read_as_from_its_folder(home, tmp_path, target):
         expected = coco(data_dir=tmp_path / 'unpacked', split=split, target=target)
         contract.verify(found, target, 'experiment.train_data')
         same(examples(found), examples(expected))
-        equal_info(found, expected)
+        assert found.info == dataclasses.replace(expected.info, name=f'{COCO}/{split}')
         assert [found.image_id(n) for n in range(3)] == [100, 101, 102]
         if target == 'instances':
             assert examples(found)['000000000002']['is_crowd'].tolist() == [False, True]
@@ -147,7 +143,7 @@ def test_coco_is_read_as_from_its_folder(home, tmp_path, target):
 
 def test_camvid_by_its_name(home):
     by_hand(home, CAMVID)
-    found = tfds(name=CAMVID, split='train')
+    found = tfds(name=CAMVID, split='train').fetch()
     assert found.info.class_names == camvid11.CLASS_NAMES and found.info.num_examples == 2
     for name, example in examples(found).items():
         expected = made.maps(f'{name}.png')[0].astype(int) % 11
@@ -275,6 +271,17 @@ def test_after_a_kill_the_set_is_made_again(home):
     assert not left.exists()
 
 
+def test_two_at_once_make_it_once(home, monkeypatch):
+    """As the processes of a run on several hosts do, which share the folder."""
+    by_hand(home, CAMVID)
+    written, write = [], prepare._write
+    monkeypatch.setattr(prepare, '_write', lambda *arguments: (written.append(1), write(*arguments)))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(lambda _: prepare.prepared('slot', camvid11.published()), range(2)))
+    assert folders == [str(home / CAMVID / '1.0.0')] * 2
+    assert len(written) == 1
+
+
 def test_a_full_disk_is_told(home, monkeypatch):
     by_hand(home, CAMVID)
 
@@ -282,7 +289,7 @@ def test_a_full_disk_is_told(home, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(prepare, 'record', full)
-    message = refused(tfds, name=CAMVID)
+    message = refused(tfds(name=CAMVID).fetch)
     assert str(home / CAMVID) in message and 'No space left' in message
     assert not (home / CAMVID / '1.0.0').exists()
 
@@ -299,6 +306,6 @@ def test_the_same_archives_give_the_same_bytes(home, tmp_path):
 def test_hostile_names_write_nothing_outside(home, tmp_path):
     contents = made.camvid_contents() | {'../../../escaped.txt': b'1', '/tmp/seg-escaped.txt': b'1'}
     made.put(home / 'downloads', {camvid11.ARCHIVE.name: made.archive('a.zip', contents)})
-    tfds(name=CAMVID)
+    assert tfds(name=CAMVID).fetch().info.num_examples == 2
     assert not [path for path in tmp_path.rglob('escaped*')] and not pathlib.Path('/tmp/seg-escaped.txt').exists()
     assert archives.Archive(str(home / 'downloads' / camvid11.ARCHIVE.name)).read('../../../escaped.txt') == b'1'
