@@ -43,7 +43,7 @@ def each(
     memory, form = _place(key), dict[str, tuple[list[tuple[int, int]], kind]]
     known, now = _read(memory, form), time.time_ns()
     stamps = [_stamp(paths) for paths in files]
-    names = ['\n'.join(paths) for paths in files]
+    names = ['\n'.join(map(os.path.abspath, paths)) for paths in files]
     values, missing = [None] * len(files), []
     for number, (name, stamp) in enumerate(zip(names, stamps, strict=True)):
         before = known.get(name)

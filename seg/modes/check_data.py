@@ -57,8 +57,15 @@ class CheckData(ExperimentMode):
         modes.load_parts(self.call.plugin_specs)
         logging.info('%s: %s. A gin file that reads it:\n\n%s\n', folders[0], layout.title, layout.text(folder))
         config.parse([layout.recipe], [*layout.bindings(folder), *self.call.gin_params])
-        name = os.path.basename(os.path.abspath(os.path.expanduser(folders[0])))
-        return self.directory((), self.call.model_dir or os.path.join('runs', name))
+        data = os.path.abspath(os.path.expanduser(folders[0]))
+        directory = self.directory((), self.call.model_dir or os.path.join('runs', os.path.basename(data)))
+        output = os.path.abspath(os.path.expanduser(self.call.flags['output'] or directory))
+        if os.path.commonpath([data, output]) == data:
+            raise UserError(
+                f'--output={output} lies in --input={folders[0]}, where its JSON file would become a part of the data. '
+                'Give --output=DIR another folder.'
+            )
+        return directory
 
     def needs(self) -> Needs:
         return dataclasses.replace(super().needs(), inspected=True)

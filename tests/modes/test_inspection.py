@@ -94,6 +94,14 @@ def test_a_folder_that_is_not_there(tmp_path, capsys):
     assert '/not/there' in (pathlib.Path(tmp_path) / 'check_data.html').read_text()
 
 
+def test_output_among_the_data(tmp_path, capsys):
+    for folder in ('images', 'masks'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'a.png').touch()
+    status, _, err = call(capsys, '--mode=check_data', f'--input={tmp_path}', f'--output={tmp_path}/checked')
+    assert status == 2 and f'--output={tmp_path}/checked' in err and not (tmp_path / 'checked').exists()
+
+
 def test_training_examples(tmp_path, capsys):
     run = tmp_path / 'run'
     status, out, err = call(capsys, '--mode=show_data', f'--model_dir={run}', *small(runs.SHAPES))
