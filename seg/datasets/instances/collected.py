@@ -276,8 +276,6 @@ def _boxes(given: list, mask_boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.n
     boxes, as_corners, lacking = plain_polygons.corners(numbers, sizes)
     overlap, swapped = paired_iou(boxes, mask_boxes), paired_iou(as_corners, mask_boxes)
     wrong = np.full(len(given), '', object)
-    far = (np.abs(boxes - mask_boxes) > 2).any(axis=1)  # Boxes of tiny instances differ from the pixels by rounding.
-    wrong[(overlap < 0.5) & far] = 'a box that covers less than half of its mask, or more than twice as much'
     wrong[~(overlap > 0)] = 'a box that does not overlap its mask'
     wrong[(overlap < 0.5) & (swapped > 0.9)] = 'a box of two corners, but COCO has x, y, width, height'
     wrong[lacking] = _NO_BOX
