@@ -32,6 +32,8 @@ def irregular(path: str) -> str | None:
         return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
     except OSError:
         return None
+    except ValueError:  # A null character.
+        return 'no path'
 
 
 def read_bytes(path: str) -> bytes:

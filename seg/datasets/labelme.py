@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Mapping
 
 from seg.datasets import class_maps, splits
+from seg.datasets import orientation as orientations
 from seg.datasets.base import check_target
 from seg.datasets.instances import folders, labelme_json
 from seg.datasets.instances.data_set import InstanceData, build
@@ -55,7 +56,7 @@ def labelme(
     """
     check_target('datasets.labelme', target, ['instances', 'label_map'])
     root = folders.checked('datasets.labelme', data_dir)
-    source = labelme_json.read(root, split)
+    source = labelme_json.read(root, split, orientations.check('datasets.labelme', orientation))
     stems = [posixpath.splitext(name)[0] for name in source.names]
     members = folders.members('datasets.labelme', stems, split, fractions, groups, split_seed)
     void = [*(void or ()), *({labelme_json.IGNORED} & set(source.class_names) - set(void or ()))]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from seg.datasets import checking, class_maps, findings, voc_folder
+from seg.datasets import checking, class_maps, findings, splits, voc_folder
 from seg.datasets import orientation as orientations
 from seg.datasets.base import check_target
 from seg.datasets.builders import reading
@@ -83,6 +83,7 @@ def voc_layout(
       UserError: if the folder, the list or a listed file is missing, or a setting is out of its range.
     """
     check_target(_PART, target, ['label_map', 'instances'])
+    splits.parts(f'{_PART}.split', split)
     upright = orientations.check(_PART, orientation)
     needed = [IMAGES, LABELS, *([OBJECTS] if target == 'instances' else []), SPLITS]
     if not isinstance(data_dir, (str, os.PathLike)) or not str(data_dir):

@@ -187,3 +187,48 @@ def test_folders_without_files(folder, tmp_path_factory):
     for n in range(2):
         put(folder, n, [])
     refused('none of 2 JSON files has a shape', folder)
+
+
+def test_masks_beyond_the_image(folder):
+    whole = np.ones([30, 40], bool)
+    outside = shape('cat', [0, 45, 39, 74], shape_type='mask', mask=png(whole))
+    beyond = shape('cat', [-10, 20, 29, 49], shape_type='mask', mask=png(whole))
+    put(folder, 0, [outside, beyond])
+    dataset = read(folder)
+    (found,) = masks(dataset)
+    assert found[20:, :30].all() and found.sum() == 300
+    (told,) = [each for each in dataset.findings(full=False) if each.kind == 'unusable_mask']
+    assert told.count == 1
+
+
+def test_a_damaged_part_beside_a_mask_is_told(folder):
+    stored = np.ones([3, 3], bool)
+    drawn = shape('cat', [4, 5, 6, 7], shape_type='mask', mask=png(stored), group_id=1)
+    put(folder, 0, [drawn, shape('cat', [1, 1, 1e300, 2, 3, 3], group_id=1)])
+    dataset = read(folder)
+    assert masks(dataset)[0].sum() == 9
+    (told,) = [each for each in dataset.findings(full=False) if each.kind == 'odd_mask']
+    assert told.count == 1 and "'cat' in 'img0.png'" in told.text
+
+
+def test_sizes_that_come_from_the_image(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (40, 30)).save(folder / 'img0.jpg', exif=exif)
+    (folder / 'img0.png').unlink()
+    data = json.loads((folder / 'img0.json').read_text()) | {'imagePath': 'img0.jpg'}
+    del data['imageHeight'], data['imageWidth']
+    (folder / 'img0.json').write_text(json.dumps(data))
+    for orientation, size in (('ignore', (30, 40)), ('apply', (40, 30))):
+        dataset = read(folder, orientation=orientation)
+        assert dataset.load(tf.constant(0, tf.int64))['image'].shape[:2] == size
+    (folder / 'img0.jpg').unlink()
+    (folder / 'img0.jpg').symlink_to('/not/there')
+    assert 'img0.jpg' in refused('img0.json', folder)
+
+
+def test_links_to_folders_are_followed_once(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp('data')
+    (elsewhere / 'linked').symlink_to(folder)
+    (folder / 'again').symlink_to(elsewhere)
+    assert read(elsewhere).info.num_examples == 2

@@ -173,3 +173,41 @@ def test_orientation_turns_the_image_before_its_fractions_count(folder):
     Image.new('RGB', (30, 40), 'red').save(folder / 'images/train/train0.jpg', exif=exif)
     assert read(folder, orientation='apply').annotations(0).boxes.tolist() == [[6, 4, 18, 20]]
     assert read(folder).annotations(0).boxes.tolist() == [[8, 3, 24, 15]]
+
+
+@pytest.mark.parametrize(
+    'text, value',
+    [
+        ('names: [yes, no]', 'True'),
+        ('names: [cat, dog]\nnames: [cow]', "'names'"),
+        ('names: [cat, dog]\nnc: 5', '5'),
+    ],
+)
+def test_names_that_yaml_reads_otherwise(folder, text, value):
+    (folder / 'data.yaml').write_text(f'train: images/train\n{text}\n')
+    assert value in refused('data.yaml', folder)
+
+
+def test_lists_of_names_keep_their_lines(folder):
+    (folder / 'data.yaml').unlink()
+    (folder / 'classes.txt').write_text('cat\n\ndog\n')
+    assert 'line 2' in refused('classes.txt', folder)
+    (folder / 'classes.txt').write_bytes('Straße\n'.encode('latin-1'))
+    assert 'UTF-8' in refused('classes.txt', folder)
+
+
+@pytest.mark.parametrize('entry', ['../outside', 'list.txt'])
+def test_nothing_outside_of_the_folder_is_read(folder, tmp_path_factory, entry):
+    inside = tmp_path_factory.mktemp('data') / 'set'
+    folder.rename(inside)
+    outside = inside.parent / 'outside'
+    outside.mkdir()
+    Image.new('RGB', (40, 30)).save(outside / 'secret.jpg')
+    (inside / 'list.txt').write_text('../outside/secret.jpg\n')
+    describe(inside, train=entry)
+    assert 'outside' in refused('datasets|data.yaml|list.txt', inside)
+
+
+@pytest.mark.parametrize('split', [5, None, ['train']])
+def test_splits_of_other_types(folder, split):
+    assert repr(split) in refused('^datasets.yolo.split', folder, split)

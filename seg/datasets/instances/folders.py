@@ -32,9 +32,20 @@ def checked(part: str, data_dir: Any) -> str:
 
 
 def files(root: str, endings: Sequence[str]) -> list[str]:
-    """Paths of the files below a folder with one of these endings, relative to it, sorted; links are not followed."""
-    found = []
-    for folder, below, names in os.walk(root):
+    """Paths of the files below a folder with one of these endings, relative to it, sorted.
+
+    Links to folders are followed, each folder once.
+
+    Raises:
+      UserError: if a folder cannot be listed.
+    """
+    found, seen = [], set()
+    for folder, below, names in os.walk(root, followlinks=True, onerror=checking.raise_unlisted):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
         below[:] = sorted(name for name in below if not name.startswith('.') and checking.is_text(name))
         relative = os.path.relpath(folder, root)
         found += [

@@ -11,14 +11,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from seg.datasets import checking, findings, image_files, other_tools
+from seg.datasets import orientation as orientations
 from seg.datasets.findings import NOTE, WARN, Finding
 from seg.datasets.instances import collected, folders
 from seg.datasets.instances.data_set import Source
-from seg.errors import UserError, shown
+from seg.errors import UserError, reason, shown
 from seg.files import parse_json, read_bytes
 
 IGNORED, BACKGROUND = '__ignore__', '_background_'  # Labels with a meaning in LabelMe.
@@ -44,8 +46,13 @@ class _File(NamedTuple):
     flat: int  # Shapes that cover no pixel.
 
 
-def read(root: str, split: str) -> Source:
+def read(root: str, split: str, upright: bool) -> Source:
     """Reads all JSON files below a folder.
+
+    Args:
+      root: the folder.
+      split: name of the split.
+      upright: whether images are turned by their EXIF orientation: files without a size have that of the image.
 
     Raises:
       UserError: if there are none, or some cannot be used.
@@ -59,7 +66,7 @@ def read(root: str, split: str) -> Source:
     found, faults = [], []
     for name in names:
         try:
-            found.append(_read(root, name, images))
+            found.append(_read(root, name, images, upright))
         except (_Fault, UserError) as error:
             faults.append(('', f'{posixpath.join(root, name)}: {error}'))
     first: dict[str, str] = {}
@@ -98,7 +105,7 @@ def read(root: str, split: str) -> Source:
     )
 
 
-def _read(root: str, name: str, images: set[str]) -> _File:
+def _read(root: str, name: str, images: set[str], upright: bool) -> _File:
     try:
         data = parse_json(read_bytes(posixpath.join(root, name)))
     except ValueError as error:
@@ -111,9 +118,13 @@ def _read(root: str, name: str, images: set[str]) -> _File:
     if not (height and width):
         try:
             header = image_files.read_header(posixpath.join(root, image))
-        except ValueError as error:
-            raise _Fault(f'imageHeight and imageWidth are missing, and {image} is not readable: {error}.') from None
+        except (ValueError, tf.errors.OpError) as error:
+            raise _Fault(
+                f'imageHeight and imageWidth are missing, and {image} is not readable: {reason(error)}.'
+            ) from None
         height, width = header.height, header.width
+        if upright:
+            height, width = orientations.upright((height, width), header.orientation)
     if height * width >= _MOST_PIXELS:
         raise _Fault(f'imageHeight is {height} and imageWidth {width}, expected at most {_MOST_PIXELS} pixels.')
     grouped: dict[Any, _Instance] = {}
@@ -175,30 +186,36 @@ def _collect(where: str, files: list[_File], labels: list[str], remarks: list[Fi
     def title(number):
         return f'{shown(instances[number].label)} in {shown(files[image_of[number]].image)}'
 
+    damaged = []  # Instances that lose a part beside a mask; of outlines alone, `collected` tells it.
+
+    def shape_of(number):
+        segmentation, lost = _segmentation(instances[number].shapes, *sizes[image_of[number]].tolist())
+        damaged.extend([number] if lost else [])
+        return collected.Shape(segmentation)
+
     def chunks():
         for numbers in collected.in_pieces(len(image_of)):
-            yield (
-                numbers,
-                [
-                    collected.Shape(_segmentation(instances[number].shapes, *sizes[image_of[number]].tolist()))
-                    for number in numbers
-                ],
-            )
+            yield numbers, list(map(shape_of, numbers))
 
     crowds = np.zeros(len(instances), bool)
-    return collected.collect(where, chunks(), image_of, classes, crowds, sizes, title, remarks, expects_boxes=False)
+    found = collected.collect(where, chunks(), image_of, classes, crowds, sizes, title, remarks, expects_boxes=False)
+    if damaged:
+        text = f'{where}: {len(damaged)} of {len(instances)} instances are kept without a damaged part: '
+        text += f'{", ".join(map(title, damaged[: checking.SHOWN]))}.'
+        remarks.append(Finding(kind='odd_mask', severity=WARN, text=text, count=len(damaged)))
+    return found
 
 
-def _segmentation(shapes: list[Mapping], height: int, width: int) -> Any:
-    """The union of shapes in a form of COCO."""
+def _segmentation(shapes: list[Mapping], height: int, width: int) -> tuple[Any, bool]:
+    """The union of shapes in a form of COCO, and whether a part beside a mask is damaged and left out."""
     parts = [_part(shape, height, width) for shape in shapes]
     drawn = [part for part in parts if isinstance(part, dict)]
     polygons = [part for part in parts if isinstance(part, list)]
     if not drawn:
-        return polygons
+        return polygons, False
     outlines = [np.array(part) for part in polygons if len(part) >= 6 and len(part) % 2 == 0]
     masks = [*drawn, *(coco_mask.frPyObjects(outlines, height, width) if outlines else [])]
-    return {'size': [height, width], 'counts': coco_mask.merge(masks)['counts'].decode()}
+    return {'size': [height, width], 'counts': coco_mask.merge(masks)['counts'].decode()}, len(outlines) < len(polygons)
 
 
 def _part(shape: Mapping, height: int, width: int) -> list[float] | dict[str, Any]:
@@ -242,7 +259,9 @@ def _mask(text: Any, corner: tuple[float, float], height: int, width: int) -> di
     except (TypeError, ValueError, OSError, SyntaxError, binascii.Error, Image.DecompressionBombError):
         return []
     whole = np.zeros([height, width], np.uint8, order='F')
-    rows = slice(max(top, 0), max(min(top + pixels.shape[0], height), 0))
-    columns = slice(max(left, 0), max(min(left + pixels.shape[1], width), 0))
-    whole[rows, columns] = pixels[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    # Within the image, of which the mask may lie outside.
+    first_row, last_row = max(top, 0), min(top + pixels.shape[0], height)
+    first, last = max(left, 0), min(left + pixels.shape[1], width)
+    if first_row < last_row and first < last:
+        whole[first_row:last_row, first:last] = pixels[first_row - top : last_row - top, first - left : last - left]
     return coco_mask.encode(whole)

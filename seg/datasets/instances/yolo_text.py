@@ -11,12 +11,13 @@ import numpy as np
 import tensorflow as tf
 import yaml
 
-from seg.datasets import checking, findings, image_files, layouts, remembered
+from seg.datasets import checking, findings, image_files, layouts, remembered, splits
 from seg.datasets import orientation as orientations
 from seg.datasets.findings import NOTE, Finding
 from seg.datasets.image_files import ImageHeader
 from seg.datasets.instances import collected, folders
 from seg.datasets.instances.data_set import Source
+from seg.datasets.label_maps import class_names as names_files
 from seg.errors import UserError, shown
 from seg.files import read_bytes
 
@@ -48,6 +49,7 @@ def find(part: str, data_dir: Any, split: str) -> Layout:
     Raises:
       UserError: if there are none, or there are no class names.
     """
+    splits.parts(f'{part}.split', split)
     given = os.path.expanduser(str(data_dir)) if isinstance(data_dir, (str, os.PathLike)) else ''
     is_yaml = given.endswith(('.yaml', '.yml')) and os.path.isfile(given)
     root = folders.checked(part, os.path.dirname(given) or '.' if is_yaml else data_dir)
@@ -67,9 +69,20 @@ def find(part: str, data_dir: Any, split: str) -> Layout:
     return Layout(root, images, names, origin, holds_all)
 
 
+class _Yaml(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML takes the last."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if isinstance(key, (str, int)) and keys.count(key) > 1:
+                raise yaml.YAMLError(f'the key {shown(key)} is there twice')
+        return super().construct_mapping(node, deep)
+
+
 def _yaml(path: str) -> Mapping:
     try:
-        found = yaml.safe_load(read_bytes(path))
+        found = yaml.load(read_bytes(path), _Yaml)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of dates.
         reason = ' '.join(str(error).split())[:200]
         raise UserError(
@@ -87,9 +100,7 @@ def _class_names(part: str, root: str, described: Mapping, origin: str) -> tuple
         for name in _CLASSES:
             path = posixpath.join(root, name)
             if os.path.isfile(path):
-                lines = read_bytes(path).decode('utf-8-sig', 'replace').splitlines()
-                names, origin = [line.strip() for line in lines if line.strip()], path
-                break
+                return names_files.read(path), path
     if names is None:
         there = (
             f'{origin} has no names.'
@@ -104,14 +115,20 @@ def _class_names(part: str, root: str, described: Mapping, origin: str) -> tuple
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
             raise UserError(f'{origin}: names has the numbers {shown(list(names))}, expected 0 to {len(names) - 1}.')
         names = [names[number] for number in range(len(names))]
-    names = (
-        [str(name) if isinstance(name, (int, float)) else name for name in names] if isinstance(names, list) else names
-    )
+    if isinstance(names, list):
+        if any(isinstance(name, bool) for name in names):
+            raise UserError(
+                f"{origin}: names is {shown(names)}: YAML reads yes, no, on and off as truth values. Quote 'no'."
+            )
+        names = [str(name) if isinstance(name, (int, float)) else name for name in names]
     if not isinstance(names, list) or not names or not all(map(checking.is_text, names)):
         raise UserError(f'{origin}: names is {shown(names)}, expected a list of class names, such as [cat, dog].')
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f'{origin}: names has {shown(twice[0])} twice. Expected each name once.')
+    count = described.get('nc')
+    if isinstance(count, int) and count != len(names):
+        raise UserError(f'{origin}: nc is {count}, and there are {len(names)} names. Expected one name for each class.')
     return tuple(names), origin
 
 
@@ -151,7 +168,13 @@ def _of_entry(root: str, described: Mapping, origin: str, split: str, entry: Any
     while plain.startswith('../'):
         plain = plain[3:]
     places = [posixpath.normpath(posixpath.join(b, e)) for b in (base, root) for e in (entry, plain)]
-    place = next((place for place in places if os.path.exists(place)), None)
+    there = [place for place in places if os.path.exists(place)]
+    place = next((place for place in there if _is_inside(root, place)), None)
+    if place is None and there:
+        raise UserError(
+            f'{origin}: {split} is {shown(entry)}, which is {there[0]}, outside of data_dir = {root!r}. Set data_dir '
+            'to a folder that holds all of the data, or correct the entry (or path) in this file.'
+        )
     if place is None:
         raise UserError(
             f'{origin}: {split} is {shown(entry)}, but there is neither {" nor ".join(dict.fromkeys(places))}. '
@@ -161,10 +184,20 @@ def _of_entry(root: str, described: Mapping, origin: str, split: str, entry: Any
         return _inside(place)
     lines = [line.strip() for line in read_bytes(place).decode('utf-8-sig', 'replace').splitlines()]
     paths = [posixpath.normpath(posixpath.join(posixpath.dirname(place), line)) for line in lines if line]
+    if outside := [path for path in paths if not _is_inside(root, path)]:
+        raise UserError(
+            f'{place}: {len(outside)} of {len(paths)} listed images lie outside of data_dir = {root!r}: '
+            f'{checking.first_of(outside)}. Set data_dir to a folder that holds all of the data, or correct the list.'
+        )
     lost = [path for path in paths if not os.path.isfile(path)]
     if lost:
         raise UserError(f'{place}: {len(lost)} of {len(paths)} listed images do not exist: {checking.first_of(lost)}.')
     return paths
+
+
+def _is_inside(root: str, path: str) -> bool:
+    root = os.path.abspath(root)
+    return os.path.commonpath([root, os.path.abspath(path)]) == root
 
 
 def _inside(folder: str) -> list[str]:
