@@ -345,22 +345,26 @@ class LabelMaps(Dataset):
                 severity=findings.WARN,
                 text=f'{self._where}: {len(dark)} of {len(files.names)} images are nearly black, such as '
                 f'{checking.first_of(dark)}: no value is above {_DARK - 1} of 255.',
-                remedy='Of images of 16 bits only the 8 highest bits are read: if a camera has fewer, such as 12, '
-                'scale its values to 16 bits.',
+                remedy='Photos of the dark are fine. Of images of 16 bits only the 8 highest bits are read: if a '
+                'camera has fewer, such as 12, scale its values to 16 bits.',
                 images=tuple(dark),
                 count=len(dark),
             )
         self._log(total)
 
     def _log(self, total: Counts) -> None:
-        pixels, names = total.names, self._legend.names
-        labelled = max(int(pixels.sum()), 1)
-        stored = map(self._legend.shown_value, self._legend.values)
-        shares = [f'{v} {n} {100 * p / labelled:.2f} %' for v, n, p in zip(stored, names, pixels, strict=True)]
+        legend = self._legend
+        known = [n for n, number in enumerate(legend.ids) if number != legend.ignore]
+        labelled = max(int(total.names[known].sum()), 1)
+        void = int(total.names.sum()) - int(total.names[known].sum())
+        shares = [
+            f'{legend.shown_value(legend.values[n])} {legend.names[n]} {100 * total.names[n] / labelled:.2f} %'
+            for n in known
+        ]
         logging.info(
             '%s: %d examples are sound. Labelled pixels by class: %s; %.2f %% of all pixels are ignored.',
             *(self._where, len(self._files.names), ', '.join(shares)),
-            100 * total.ignored / (labelled + total.ignored),
+            100 * (total.ignored + void) / (labelled + total.ignored + void),
         )
 
 
