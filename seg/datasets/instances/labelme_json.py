@@ -11,14 +11,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from seg.datasets import checking, findings, image_files, other_tools
+from seg.datasets import orientation as orientations
 from seg.datasets.findings import NOTE, WARN, Finding
-from seg.datasets.instances import collected, folders
+from seg.datasets.instances import collected, folders, segmentations
 from seg.datasets.instances.data_set import Source
-from seg.errors import UserError, shown
+from seg.errors import UserError, reason, shown
 from seg.files import parse_json, read_bytes
 
 IGNORED, BACKGROUND = '__ignore__', '_background_'  # Labels with a meaning in LabelMe.
@@ -44,8 +46,13 @@ class _File(NamedTuple):
     flat: int  # Shapes that cover no pixel.
 
 
-def read(root: str, split: str) -> Source:
+def read(root: str, split: str, orientation: str) -> Source:
     """Reads all JSON files below a folder.
+
+    Args:
+      root: the folder.
+      split: the setting, for messages.
+      orientation: the setting.
 
     Raises:
       UserError: if there are none, or some cannot be used.
@@ -55,11 +62,11 @@ def read(root: str, split: str) -> Source:
     names = folders.files(root, ['.json'])
     if not names:
         raise UserError(f'{part}.data_dir = {root!r}: there is no JSON file in it. {checking.holds(root)}.')
-    images = set(folders.files(root, folders.IMAGES))
+    images, upright = set(folders.files(root, folders.IMAGES)), orientations.check(part, orientation)
     found, faults = [], []
     for name in names:
         try:
-            found.append(_read(root, name, images))
+            found.append(_read(root, name, images, upright))
         except (_Fault, UserError) as error:
             faults.append(('', f'{posixpath.join(root, name)}: {error}'))
     first: dict[str, str] = {}
@@ -98,7 +105,7 @@ def read(root: str, split: str) -> Source:
     )
 
 
-def _read(root: str, name: str, images: set[str]) -> _File:
+def _read(root: str, name: str, images: set[str], upright: bool) -> _File:
     try:
         data = parse_json(read_bytes(posixpath.join(root, name)))
     except ValueError as error:
@@ -111,9 +118,12 @@ def _read(root: str, name: str, images: set[str]) -> _File:
     if not (height and width):
         try:
             header = image_files.read_header(posixpath.join(root, image))
-        except ValueError as error:
-            raise _Fault(f'imageHeight and imageWidth are missing, and {image} is not readable: {error}.') from None
+        except (ValueError, tf.errors.OpError) as error:
+            why = reason(error) if isinstance(error, tf.errors.OpError) else error
+            raise _Fault(f'imageHeight and imageWidth are missing, and {image} is not readable: {why}.') from None
         height, width = header.height, header.width
+        if upright:
+            height, width = orientations.upright((height, width), header.orientation)
     if height * width >= _MOST_PIXELS:
         raise _Fault(f'imageHeight is {height} and imageWidth {width}, expected at most {_MOST_PIXELS} pixels.')
     grouped: dict[Any, _Instance] = {}
@@ -177,28 +187,35 @@ def _collect(where: str, files: list[_File], labels: list[str], remarks: list[Fi
 
     def chunks():
         for numbers in collected.in_pieces(len(image_of)):
-            yield (
-                numbers,
-                [
-                    collected.Shape(_segmentation(instances[number].shapes, *sizes[image_of[number]].tolist()))
-                    for number in numbers
-                ],
-            )
+            shapes = []
+            for number in numbers:
+                found, fault = _segmentation(instances[number].shapes, *sizes[image_of[number]].tolist())
+                shapes.append(collected.Shape(found))
+                if fault:
+                    partial.add(fault, number)
+            yield numbers, shapes
 
+    partial = collected.Tally(image_of, title)
     crowds = np.zeros(len(instances), bool)
-    return collected.collect(where, chunks(), image_of, classes, crowds, sizes, title, remarks, expects_boxes=False)
+    found = collected.collect(where, chunks(), image_of, classes, crowds, sizes, title, remarks, expects_boxes=False)
+    remarks += partial.findings('odd_mask', f'{where}: %d of {len(instances)} instances lose a part of their mask')
+    return found
 
 
-def _segmentation(shapes: list[Mapping], height: int, width: int) -> Any:
-    """The union of shapes in a form of COCO."""
+def _segmentation(shapes: list[Mapping], height: int, width: int) -> tuple[Any, str]:
+    """The union of shapes in a form of COCO, and why a part is omitted, if the form does not show it; otherwise ''."""
     parts = [_part(shape, height, width) for shape in shapes]
-    drawn = [part for part in parts if isinstance(part, dict)]
-    polygons = [part for part in parts if isinstance(part, list)]
-    if not drawn:
-        return polygons
-    outlines = [np.array(part) for part in polygons if len(part) >= 6 and len(part) % 2 == 0]
-    masks = [*drawn, *(coco_mask.frPyObjects(outlines, height, width) if outlines else [])]
-    return {'size': [height, width], 'counts': coco_mask.merge(masks)['counts'].decode()}
+    if all(isinstance(part, list) for part in parts):
+        return parts, ''
+    masks, faults = [], []
+    for part in parts:
+        try:
+            if isinstance(part, list):
+                part = {'size': [height, width], 'counts': segmentations.compressed([part], height, width)[0]}
+            masks.append(part)
+        except segmentations.Unusable as error:
+            faults.append(str(error))
+    return {'size': [height, width], 'counts': coco_mask.merge(masks)['counts'].decode()}, ''.join(faults[:1])
 
 
 def _part(shape: Mapping, height: int, width: int) -> list[float] | dict[str, Any]:
@@ -242,7 +259,7 @@ def _mask(text: Any, corner: tuple[float, float], height: int, width: int) -> di
     except (TypeError, ValueError, OSError, SyntaxError, binascii.Error, Image.DecompressionBombError):
         return []
     whole = np.zeros([height, width], np.uint8, order='F')
-    rows = slice(max(top, 0), max(min(top + pixels.shape[0], height), 0))
-    columns = slice(max(left, 0), max(min(left + pixels.shape[1], width), 0))
+    rows = slice(*np.clip([top, top + pixels.shape[0]], 0, height))
+    columns = slice(*np.clip([left, left + pixels.shape[1]], 0, width))
     whole[rows, columns] = pixels[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     return coco_mask.encode(whole)
