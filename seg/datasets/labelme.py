@@ -6,7 +6,6 @@ import posixpath
 from collections.abc import Mapping
 
 from seg.datasets import class_maps, splits
-from seg.datasets import orientation as orientations
 from seg.datasets.base import check_target
 from seg.datasets.instances import folders, labelme_json
 from seg.datasets.instances.data_set import InstanceData, build
@@ -30,10 +29,11 @@ def labelme(
 ) -> InstanceData:
     """Instances, or label maps, from a folder of LabelMe's JSON files with the images beside them.
 
-    Files in subfolders count as well. If a folder has the name of the split, its files are the split; otherwise images
-    are divided by `fractions`. Images without a JSON file are not used. Polygons, rectangles, circles and masks are
-    read; shapes of one label with one `group_id` are parts of one instance. Points and lines cover no pixel and are
-    dropped. Classes are the labels of all files, sorted; `__ignore__` is void, and `_background_` is no class.
+    Files in subfolders count as well, also in linked ones. If a folder has the name of the split, its files are the
+    split; otherwise images are divided by `fractions`. Images without a JSON file are not used. Polygons, rectangles,
+    circles and masks are read; shapes of one label with one `group_id` are parts of one instance. Points and lines
+    cover no pixel and are dropped. Classes are the labels of all files, sorted; `__ignore__` is void, and
+    `_background_` is no class.
 
     An image is the file that `imagePath` names, or the one beside the JSON file with its name. Image data within the
     JSON file are not read. LabelMe shows photos upright: with photos of cameras, `orientation` is usually 'apply'.
@@ -56,7 +56,7 @@ def labelme(
     """
     check_target('datasets.labelme', target, ['instances', 'label_map'])
     root = folders.checked('datasets.labelme', data_dir)
-    source = labelme_json.read(root, split, orientations.check('datasets.labelme', orientation))
+    source = labelme_json.read(root, split, orientation)
     stems = [posixpath.splitext(name)[0] for name in source.names]
     members = folders.members('datasets.labelme', stems, split, fractions, groups, split_seed)
     void = [*(void or ()), *({labelme_json.IGNORED} & set(source.class_names) - set(void or ()))]

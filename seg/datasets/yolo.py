@@ -32,14 +32,15 @@ def yolo(
     A text file for each image has a line for each instance: the class number, and x and y of the points of its outline
     as fractions of the image's width and height. The images of a split are where `data.yaml` says (a folder, a list of
     files, or several), or in `images/<split>` or `<split>/images`. The text files are in `labels` in place of `images`,
-    or beside the images. If there is one folder `images` for all, images are divided by `fractions`.
+    or beside the images. If there is one folder `images` for all, images are divided by `fractions`. All images are
+    within the folder; a place above it, such as `../train/images`, is looked for in it.
 
     Class names come from `names` in `data.yaml` (a list, or a dict by number), or from `classes.txt`. An image without
     a text file, or with an empty one, has no instance. Lines of five numbers are boxes without a mask, and are dropped.
 
     Args:
       data_dir: the folder, or the YAML file in it.
-      split: name of the split.
+      split: name of the split; 'train+val' joins two.
       target: supplied; 'instances', or 'label_map': class 0 is the background, and later lines lie above earlier ones.
       verify: whether `verify()` decodes every image.
       orientation: 'ignore': images as stored, or 'apply': turned by their EXIF orientation.

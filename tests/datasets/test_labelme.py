@@ -1,6 +1,7 @@
 """LabelMe's files: all shapes, groups and places; one message for what cannot be used."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -189,46 +190,73 @@ def test_folders_without_files(folder, tmp_path_factory):
     refused('none of 2 JSON files has a shape', folder)
 
 
-def test_masks_beyond_the_image(folder):
-    whole = np.ones([30, 40], bool)
-    outside = shape('cat', [0, 45, 39, 74], shape_type='mask', mask=png(whole))
-    beyond = shape('cat', [-10, 20, 29, 49], shape_type='mask', mask=png(whole))
-    put(folder, 0, [outside, beyond])
+def test_a_mask_out_of_the_frame_is_dropped_and_told(folder):
+    box = png(np.ones([30, 10], bool))
+    corners = ([0, 45], [0, -45], [60, 0], [-60, 0])
+    shapes = [shape('cat', [*corner, 9, 9], shape_type='mask', mask=box) for corner in corners]
+    put(folder, 0, [shape('cat', SQUARE), *shapes, shape('cat', [35, 20, 9, 9], shape_type='mask', mask=box)])
     dataset = read(folder)
-    (found,) = masks(dataset)
-    assert found[20:, :30].all() and found.sum() == 300
-    (told,) = [each for each in dataset.findings(full=False) if each.kind == 'unusable_mask']
-    assert told.count == 1
+    assert [mask.sum() for mask in masks(dataset)] == [120, 5 * 10]
+    (found,) = [finding for finding in findings.of(dataset, full=True) if finding.kind == 'unusable_mask']
+    assert found.count == 4 and "'cat' in 'img0.png'" in found.text
 
 
-def test_a_damaged_part_beside_a_mask_is_told(folder):
-    stored = np.ones([3, 3], bool)
-    drawn = shape('cat', [4, 5, 6, 7], shape_type='mask', mask=png(stored), group_id=1)
-    put(folder, 0, [drawn, shape('cat', [1, 1, 1e300, 2, 3, 3], group_id=1)])
+@pytest.mark.parametrize('kind', ['polygon', 'mask'])
+def test_a_damaged_part_of_a_group_is_told(folder, kind):
+    sound = shape('cat', SQUARE, group_id=1)
+    if kind == 'mask':
+        sound = shape('cat', [20, 3, 23, 5], group_id=1, shape_type='mask', mask=png(np.ones([3, 4], bool)))
+    bad = shape('cat', [20, 20, 30, 1e300, 30, 28], group_id=1)
+    put(folder, 0, [sound, bad, shape('cat', [30, 1, 38, 1, 38, 9, 30, 9], group_id=1)])
     dataset = read(folder)
-    assert masks(dataset)[0].sum() == 9
-    (told,) = [each for each in dataset.findings(full=False) if each.kind == 'odd_mask']
-    assert told.count == 1 and "'cat' in 'img0.png'" in told.text
+    assert [mask.sum() for mask in masks(dataset)] == [64 + (12 if kind == 'mask' else 120)]
+    (found,) = [finding for finding in findings.of(dataset, full=True) if finding.kind == 'odd_mask']
+    assert found.count == 1 and 'an empty polygon' in found.text and "'cat' in 'img0.png'" in found.text
 
 
-def test_sizes_that_come_from_the_image(folder):
+def test_a_broken_link_to_an_image_is_one_message(folder):
+    (folder / 'img0.png').unlink()
+    (folder / 'img0.png').symlink_to(folder / 'nowhere.png')
+    put(folder, 0, [shape('cat', SQUARE)], imageHeight=None)
+    refused('img0.json: imageHeight and imageWidth are missing, and img0.png is not readable', folder)
+    (folder / 'img0.png').unlink()
+    (folder / 'img0.png').symlink_to('img0.png')
+    refused('img0.json: imageHeight and imageWidth are missing, and img0.png is not readable', folder)
+    put(folder, 0, [shape('cat', SQUARE)])
+    refused('img0.png', folder)
+
+
+def test_missing_sizes_are_those_of_the_orientation(folder):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new('RGB', (40, 30)).save(folder / 'img0.jpg', exif=exif)
-    (folder / 'img0.png').unlink()
-    data = json.loads((folder / 'img0.json').read_text()) | {'imagePath': 'img0.jpg'}
-    del data['imageHeight'], data['imageWidth']
-    (folder / 'img0.json').write_text(json.dumps(data))
-    for orientation, size in (('ignore', (30, 40)), ('apply', (40, 30))):
-        dataset = read(folder, orientation=orientation)
-        assert dataset.load(tf.constant(0, tf.int64))['image'].shape[:2] == size
-    (folder / 'img0.jpg').unlink()
-    (folder / 'img0.jpg').symlink_to('/not/there')
-    assert 'img0.jpg' in refused('img0.json', folder)
+    for ending, orientation, size in (('png', 'ignore', (40, 30)), ('jpg', 'apply', (30, 40))):
+        Image.new('RGB', (30, 40)).save(folder / f'img0.{ending}', exif=exif)
+        labelme_file(folder / 'img0.json', [shape('cat', SQUARE)], f'img0.{ending}', None, None)
+        truth = read(folder, orientation=orientation).annotations(0)
+        assert (truth.height, truth.width) == size and truth.boxes.tolist() == [[5, 4, 17, 14]]
 
 
-def test_links_to_folders_are_followed_once(folder, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp('data')
-    (elsewhere / 'linked').symlink_to(folder)
-    (folder / 'again').symlink_to(elsewhere)
-    assert read(elsewhere).info.num_examples == 2
+def test_linked_folders_are_read_once(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp('other')
+    for ending in ('png', 'json'):
+        (folder / f'img1.{ending}').rename(other / f'img1.{ending}')
+    (folder / 'z').mkdir()
+    for link, place in {'b': other, 'c': other, 'a': folder / 'z', 'z/up': folder, 'top': '/', 'self': 'self'}.items():
+        (folder / link).symlink_to(place)
+    Image.new('RGB', (40, 30)).save(folder / 'z/img2.png')
+    labelme_file(folder / 'z/img2.json', [shape('cat', SQUARE)], 'img2.png', 30, 40)
+    dataset = labelme(data_dir=str(folder), split='all', fractions={'all': 1})
+    assert [dataset.image_name(n) for n in range(3)] == ['b/img1', 'img0', 'z/img2'] and dataset.info.num_examples == 3
+
+
+def test_a_folder_that_cannot_be_read_is_one_message(folder, monkeypatch):
+    (folder / 'closed').mkdir()
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path).endswith('closed'):
+            raise PermissionError(13, 'Permission denied', path)
+        return scan(path)
+
+    monkeypatch.setattr(os, 'scandir', scandir)
+    refused('closed: this folder cannot be read: Permission denied', folder)

@@ -175,39 +175,78 @@ def test_orientation_turns_the_image_before_its_fractions_count(folder):
     assert read(folder).annotations(0).boxes.tolist() == [[8, 3, 24, 15]]
 
 
+def test_lists_of_class_names(folder):
+    describe(folder, names=None)
+    names = folder / 'classes.txt'
+    names.write_text('cat\n\ndog\n')
+    refused('classes.txt has an empty line 2, which would shift all later ids', folder)
+    names.write_bytes('Stra\xdfe\ndog\n'.encode('latin-1'))
+    refused('classes.txt: expected a text file in UTF-8; byte 4', folder)
+    names.write_text('Stra\xdfe\r\ndog\n\n\n', 'utf-8')
+    assert read(folder).info.class_names == ('Stra\xdfe', 'dog')
+    names.write_text('\n'.join(f'c{n}' for n in range(1203)))
+    assert len(read(folder).info.class_names) == 1203
+
+
 @pytest.mark.parametrize(
-    'text, value',
+    'text, message',
     [
-        ('names: [yes, no]', 'True'),
-        ('names: [cat, dog]\nnames: [cow]', "'names'"),
-        ('names: [cat, dog]\nnc: 5', '5'),
+        ('names: [yes, no]', r'names is \[True, False\].* Quote the names'),
+        ('names: {0: cat, 1: dog, 1: bird}', 'the key 1 is there twice'),
+        ('names: [cat, dog]\nnames: [cat]', 'the key names is there twice .* line 3'),
+        ('names: [cat, dog]\nnc: 5', 'nc is 5, but there are 2 names'),
     ],
 )
-def test_names_that_yaml_reads_otherwise(folder, text, value):
+def test_class_names_that_are_not_sure(folder, text, message):
     (folder / 'data.yaml').write_text(f'train: images/train\n{text}\n')
-    assert value in refused('data.yaml', folder)
+    assert str(folder / 'data.yaml') in refused(message, folder)
 
 
-def test_lists_of_names_keep_their_lines(folder):
-    (folder / 'data.yaml').unlink()
-    (folder / 'classes.txt').write_text('cat\n\ndog\n')
-    assert 'line 2' in refused('classes.txt', folder)
-    (folder / 'classes.txt').write_bytes('Straße\n'.encode('latin-1'))
-    assert 'UTF-8' in refused('classes.txt', folder)
+def test_images_out_of_the_folder_are_refused(folder):
+    root = folder / 'set'
+    root.mkdir()
+    for name in ('images', 'labels'):
+        (root / name).symlink_to(folder / name)  # Links are the user's own.
+    outside = str(folder / 'images/train')
+    (folder / 'elsewhere').mkdir()
+    for more in ({'train': '../elsewhere'}, {'train': outside}, {'train': ['images/train', outside]}):
+        describe(root, **more)
+        refused('data.yaml: train is .*, which leads out of the folder of the data set', root)
+    for more in (
+        {'path': '..'},
+        {'path': str(folder)},
+        {'train': '../images/train'},
+        {'train': f'{root}/images/train'},
+    ):
+        describe(root, **more)
+        assert read(root).image_name(0) == 'images/train/train0'
+    describe(root, train='lists/train.txt')
+    (root / 'lists').mkdir()
+    (root / 'lists/train.txt').write_text(f'../images/train/train0.jpg\n{root}/images/train/train1.jpg\n')
+    assert [read(root).image_name(n) for n in range(2)] == ['images/train/train0', 'images/train/train1']
+    (root / 'lists/train.txt').write_text(f'../images/train/train0.jpg\n{outside}/train1.jpg\n../../images/a.jpg\n')
+    refused("train.txt: 2 of 3 listed images lead out of the folder .*train1.jpg', '../../images/a.jpg'", root)
+    (root / 'data.yaml').write_text('names: [cat, dog]')
+    refused("yolo.split = '../../images/train': there are folders 'train' and 'val'", root, '../../images/train')
 
 
-@pytest.mark.parametrize('entry', ['../outside', 'list.txt'])
-def test_nothing_outside_of_the_folder_is_read(folder, tmp_path_factory, entry):
-    inside = tmp_path_factory.mktemp('data') / 'set'
-    folder.rename(inside)
-    outside = inside.parent / 'outside'
-    outside.mkdir()
-    Image.new('RGB', (40, 30)).save(outside / 'secret.jpg')
-    (inside / 'list.txt').write_text('../outside/secret.jpg\n')
-    describe(inside, train=entry)
-    assert 'outside' in refused('datasets|data.yaml|list.txt', inside)
+def test_the_folder_may_be_the_working_directory(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert read('.').annotations(0).boxes.tolist() == [[6, 4, 18, 20]]
 
 
-@pytest.mark.parametrize('split', [5, None, ['train']])
-def test_splits_of_other_types(folder, split):
-    assert repr(split) in refused('^datasets.yolo.split', folder, split)
+def test_splits(folder):
+    assert read(folder, 'train+val').info.num_examples == 4
+    for split in (5, None, ['train'], ''):
+        refused('datasets.yolo.split = ', folder, split)
+
+
+def test_text_files_without_an_image_are_told(folder):
+    for n in range(6):
+        (folder / f'labels/train/spare{n}.txt').write_text(f'\n{SQUARE}\n')
+    (folder / 'labels/train/classes.txt').write_text('cat\ndog\n')
+    describe(folder, train='train.txt')
+    (folder / 'train.txt').write_text('images/train/train0.jpg\n')  # The other image is of another split.
+    (found,) = [each for each in read(folder).findings(False) if each.kind == 'labels_without_image']
+    assert found.severity == findings.WARN and found.count == 6
+    assert 'spare0.txt' in found.text and 'spare5' not in found.text and 'classes' not in found.text

@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from seg.datasets import checking, findings, image_files, other_tools
 from seg.datasets import orientation as orientations
 from seg.datasets.findings import NOTE, WARN, Finding
-from seg.datasets.instances import collected, folders
+from seg.datasets.instances import collected, folders, segmentations
 from seg.datasets.instances.data_set import Source
 from seg.errors import UserError, reason, shown
 from seg.files import parse_json, read_bytes
@@ -46,13 +46,13 @@ class _File(NamedTuple):
     flat: int  # Shapes that cover no pixel.
 
 
-def read(root: str, split: str, upright: bool) -> Source:
+def read(root: str, split: str, orientation: str) -> Source:
     """Reads all JSON files below a folder.
 
     Args:
       root: the folder.
-      split: name of the split.
-      upright: whether images are turned by their EXIF orientation: files without a size have that of the image.
+      split: the setting, for messages.
+      orientation: the setting.
 
     Raises:
       UserError: if there are none, or some cannot be used.
@@ -62,7 +62,7 @@ def read(root: str, split: str, upright: bool) -> Source:
     names = folders.files(root, ['.json'])
     if not names:
         raise UserError(f'{part}.data_dir = {root!r}: there is no JSON file in it. {checking.holds(root)}.')
-    images = set(folders.files(root, folders.IMAGES))
+    images, upright = set(folders.files(root, folders.IMAGES)), orientations.check(part, orientation)
     found, faults = [], []
     for name in names:
         try:
@@ -119,9 +119,8 @@ def _read(root: str, name: str, images: set[str], upright: bool) -> _File:
         try:
             header = image_files.read_header(posixpath.join(root, image))
         except (ValueError, tf.errors.OpError) as error:
-            raise _Fault(
-                f'imageHeight and imageWidth are missing, and {image} is not readable: {reason(error)}.'
-            ) from None
+            why = reason(error) if isinstance(error, tf.errors.OpError) else error
+            raise _Fault(f'imageHeight and imageWidth are missing, and {image} is not readable: {why}.') from None
         height, width = header.height, header.width
         if upright:
             height, width = orientations.upright((height, width), header.orientation)
@@ -186,36 +185,37 @@ def _collect(where: str, files: list[_File], labels: list[str], remarks: list[Fi
     def title(number):
         return f'{shown(instances[number].label)} in {shown(files[image_of[number]].image)}'
 
-    damaged = []  # Instances that lose a part beside a mask; of outlines alone, `collected` tells it.
-
-    def shape_of(number):
-        segmentation, lost = _segmentation(instances[number].shapes, *sizes[image_of[number]].tolist())
-        damaged.extend([number] if lost else [])
-        return collected.Shape(segmentation)
-
     def chunks():
         for numbers in collected.in_pieces(len(image_of)):
-            yield numbers, list(map(shape_of, numbers))
+            shapes = []
+            for number in numbers:
+                found, fault = _segmentation(instances[number].shapes, *sizes[image_of[number]].tolist())
+                shapes.append(collected.Shape(found))
+                if fault:
+                    partial.add(fault, number)
+            yield numbers, shapes
 
+    partial = collected.Tally(image_of, title)
     crowds = np.zeros(len(instances), bool)
     found = collected.collect(where, chunks(), image_of, classes, crowds, sizes, title, remarks, expects_boxes=False)
-    if damaged:
-        text = f'{where}: {len(damaged)} of {len(instances)} instances are kept without a damaged part: '
-        text += f'{", ".join(map(title, damaged[: checking.SHOWN]))}.'
-        remarks.append(Finding(kind='odd_mask', severity=WARN, text=text, count=len(damaged)))
+    remarks += partial.findings('odd_mask', f'{where}: %d of {len(instances)} instances lose a part of their mask')
     return found
 
 
-def _segmentation(shapes: list[Mapping], height: int, width: int) -> tuple[Any, bool]:
-    """The union of shapes in a form of COCO, and whether a part beside a mask is damaged and left out."""
+def _segmentation(shapes: list[Mapping], height: int, width: int) -> tuple[Any, str]:
+    """The union of shapes in a form of COCO, and why a part is omitted, if the form does not show it; otherwise ''."""
     parts = [_part(shape, height, width) for shape in shapes]
-    drawn = [part for part in parts if isinstance(part, dict)]
-    polygons = [part for part in parts if isinstance(part, list)]
-    if not drawn:
-        return polygons, False
-    outlines = [np.array(part) for part in polygons if len(part) >= 6 and len(part) % 2 == 0]
-    masks = [*drawn, *(coco_mask.frPyObjects(outlines, height, width) if outlines else [])]
-    return {'size': [height, width], 'counts': coco_mask.merge(masks)['counts'].decode()}, len(outlines) < len(polygons)
+    if all(isinstance(part, list) for part in parts):
+        return parts, ''
+    masks, faults = [], []
+    for part in parts:
+        try:
+            if isinstance(part, list):
+                part = {'size': [height, width], 'counts': segmentations.compressed([part], height, width)[0]}
+            masks.append(part)
+        except segmentations.Unusable as error:
+            faults.append(str(error))
+    return {'size': [height, width], 'counts': coco_mask.merge(masks)['counts'].decode()}, ''.join(faults[:1])
 
 
 def _part(shape: Mapping, height: int, width: int) -> list[float] | dict[str, Any]:
@@ -259,9 +259,7 @@ def _mask(text: Any, corner: tuple[float, float], height: int, width: int) -> di
     except (TypeError, ValueError, OSError, SyntaxError, binascii.Error, Image.DecompressionBombError):
         return []
     whole = np.zeros([height, width], np.uint8, order='F')
-    # Within the image, of which the mask may lie outside.
-    first_row, last_row = max(top, 0), min(top + pixels.shape[0], height)
-    first, last = max(left, 0), min(left + pixels.shape[1], width)
-    if first_row < last_row and first < last:
-        whole[first_row:last_row, first:last] = pixels[first_row - top : last_row - top, first - left : last - left]
+    rows = slice(*np.clip([top, top + pixels.shape[0]], 0, height))
+    columns = slice(*np.clip([left, left + pixels.shape[1]], 0, width))
+    whole[rows, columns] = pixels[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     return coco_mask.encode(whole)

@@ -13,11 +13,11 @@ import yaml
 
 from seg.datasets import checking, findings, image_files, layouts, remembered, splits
 from seg.datasets import orientation as orientations
-from seg.datasets.findings import NOTE, Finding
+from seg.datasets.findings import NOTE, WARN, Finding
 from seg.datasets.image_files import ImageHeader
 from seg.datasets.instances import collected, folders
 from seg.datasets.instances.data_set import Source
-from seg.datasets.label_maps import class_names as names_files
+from seg.datasets.label_maps import class_names
 from seg.errors import UserError, shown
 from seg.files import read_bytes
 
@@ -49,7 +49,6 @@ def find(part: str, data_dir: Any, split: str) -> Layout:
     Raises:
       UserError: if there are none, or there are no class names.
     """
-    splits.parts(f'{part}.split', split)
     given = os.path.expanduser(str(data_dir)) if isinstance(data_dir, (str, os.PathLike)) else ''
     is_yaml = given.endswith(('.yaml', '.yml')) and os.path.isfile(given)
     root = folders.checked(part, os.path.dirname(given) or '.' if is_yaml else data_dir)
@@ -60,29 +59,36 @@ def find(part: str, data_dir: Any, split: str) -> Layout:
             f'{part}.data_dir = {shown(data_dir)}: it holds the YAML files {checking.first_of(found)}. Set data_dir to '
             'one of them.'
         )
-    described, origin = {}, ''
+    described, yaml_file = {}, ''
     if found:
-        origin = posixpath.join(root, 'data.yaml' if 'data.yaml' in found else found[0])
-        described = _yaml(origin)
-    names, origin = _class_names(part, root, described, origin)
-    images, holds_all = _images(part, root, described, origin, split)
-    return Layout(root, images, names, origin, holds_all)
+        yaml_file = posixpath.join(root, 'data.yaml' if 'data.yaml' in found else found[0])
+        described = _yaml(yaml_file)
+    names, origin = _class_names(part, root, described, yaml_file)
+    count = described.get('nc')
+    if count is not None and count != len(names):
+        raise UserError(
+            f'{yaml_file}: nc is {shown(count)}, but there are {len(names)} names in {origin}. Correct one of them.'
+        )
+    parts = [_images(part, root, described, yaml_file, each) for each in splits.parts(f'{part}.split', split)]
+    images = sorted({path for paths, _ in parts for path in paths})
+    return Layout(root, images, names, origin, any(holds_all for _, holds_all in parts))
 
 
-class _Yaml(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML takes the last."""
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, as YAML does; PyYAML would take the last one."""
 
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if isinstance(key, (str, int)) and keys.count(key) > 1:
-                raise yaml.YAMLError(f'the key {shown(key)} is there twice')
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor):
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f'the key {key.value} is there twice', problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
 
 
 def _yaml(path: str) -> Mapping:
     try:
-        found = yaml.load(read_bytes(path), _Yaml)
+        found = yaml.load(read_bytes(path), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of dates.
         reason = ' '.join(str(error).split())[:200]
         raise UserError(
@@ -100,7 +106,8 @@ def _class_names(part: str, root: str, described: Mapping, origin: str) -> tuple
         for name in _CLASSES:
             path = posixpath.join(root, name)
             if os.path.isfile(path):
-                return names_files.read(path), path
+                names, origin = _listed_names(path), path
+                break
     if names is None:
         there = (
             f'{origin} has no names.'
@@ -115,21 +122,33 @@ def _class_names(part: str, root: str, described: Mapping, origin: str) -> tuple
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
             raise UserError(f'{origin}: names has the numbers {shown(list(names))}, expected 0 to {len(names) - 1}.')
         names = [names[number] for number in range(len(names))]
-    if isinstance(names, list):
-        if any(isinstance(name, bool) for name in names):
-            raise UserError(
-                f"{origin}: names is {shown(names)}: YAML reads yes, no, on and off as truth values. Quote 'no'."
-            )
-        names = [str(name) if isinstance(name, (int, float)) else name for name in names]
+    if isinstance(names, list) and any(isinstance(name, bool) for name in names):
+        raise UserError(
+            f'{origin}: names is {shown(names)}: YAML reads yes, no, on, off, true and false as truth values. Quote '
+            "the names, such as 'yes'."
+        )
+    names = (
+        [str(name) if isinstance(name, (int, float)) else name for name in names] if isinstance(names, list) else names
+    )
     if not isinstance(names, list) or not names or not all(map(checking.is_text, names)):
         raise UserError(f'{origin}: names is {shown(names)}, expected a list of class names, such as [cat, dog].')
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f'{origin}: names has {shown(twice[0])} twice. Expected each name once.')
-    count = described.get('nc')
-    if isinstance(count, int) and count != len(names):
-        raise UserError(f'{origin}: nc is {count}, and there are {len(names)} names. Expected one name for each class.')
     return tuple(names), origin
+
+
+def _listed_names(path: str) -> list[str]:
+    """The class names of a text file, one per line. There may be more than label maps can have."""
+    names = class_names.read_lines(path)
+    while names and not names[-1]:
+        names.pop()
+    if '' in names:
+        raise UserError(
+            f'{path} has an empty line {names.index("") + 1}, which would shift all later ids. Expected one class name '
+            'per line, id 0 first.'
+        )
+    return names
 
 
 def _images(part: str, root: str, described: Mapping, origin: str, split: str) -> tuple[list[str], bool]:
@@ -140,7 +159,7 @@ def _images(part: str, root: str, described: Mapping, origin: str, split: str) -
         found = [path for each in entries for path in _of_entry(root, described, origin, split, each)]
     else:
         candidates = [f'images/{split}', f'{split}/images', split]
-        usable = [name for name in candidates if os.path.isdir(posixpath.join(root, name))]
+        usable = [name for name in candidates if os.path.isdir(_within(root, posixpath.join(root, name)) or '')]
         if not usable and not any(key in described for key in ('train', 'val', 'test')):
             found = [posixpath.join(root, name) for name in folders.files(root, folders.IMAGES)]
             if found:
@@ -154,11 +173,11 @@ def _images(part: str, root: str, described: Mapping, origin: str, split: str) -
         found = _inside(posixpath.join(root, usable[0]))
     if not found:
         raise UserError(f'{part}.split = {shown(split)}: there is no image (JPEG or PNG) of this split in {root}.')
-    return sorted(set(found)), False
+    return found, False
 
 
 def _of_entry(root: str, described: Mapping, origin: str, split: str, entry: Any) -> list[str]:
-    """Paths of the images that an entry of the YAML file names: a folder, or a list of files."""
+    """Paths of the images that an entry of the YAML file names: a folder, or a list of files. They are in the root."""
     if not checking.is_text(entry) or '\0' in entry:
         raise UserError(f'{origin}: {split} is {shown(entry)}, expected a folder of images, such as images/train.')
     base = described.get('path')
@@ -168,12 +187,12 @@ def _of_entry(root: str, described: Mapping, origin: str, split: str, entry: Any
     while plain.startswith('../'):
         plain = plain[3:]
     places = [posixpath.normpath(posixpath.join(b, e)) for b in (base, root) for e in (entry, plain)]
-    there = [place for place in places if os.path.exists(place)]
-    place = next((place for place in there if _is_inside(root, place)), None)
-    if place is None and there:
+    inside = [place for place in (_within(root, place) for place in places) if place]
+    place = next((place for place in inside if os.path.exists(place)), None)
+    if place is None and any(map(os.path.exists, places)):
         raise UserError(
-            f'{origin}: {split} is {shown(entry)}, which is {there[0]}, outside of data_dir = {root!r}. Set data_dir '
-            'to a folder that holds all of the data, or correct the entry (or path) in this file.'
+            f'{origin}: {split} is {shown(entry)}, which leads out of the folder of the data set, {root}. Move the '
+            'images there, and correct the entry (or path) in this file.'
         )
     if place is None:
         raise UserError(
@@ -182,12 +201,13 @@ def _of_entry(root: str, described: Mapping, origin: str, split: str, entry: Any
         )
     if os.path.isdir(place):
         return _inside(place)
-    lines = [line.strip() for line in read_bytes(place).decode('utf-8-sig', 'replace').splitlines()]
-    paths = [posixpath.normpath(posixpath.join(posixpath.dirname(place), line)) for line in lines if line]
-    if outside := [path for path in paths if not _is_inside(root, path)]:
+    lines = [line for line in class_names.read_lines(place) if line]
+    paths = [_within(root, posixpath.join(posixpath.dirname(place), line)) for line in lines]
+    outside = [line for line, path in zip(lines, paths, strict=True) if path is None]
+    if outside:
         raise UserError(
-            f'{place}: {len(outside)} of {len(paths)} listed images lie outside of data_dir = {root!r}: '
-            f'{checking.first_of(outside)}. Set data_dir to a folder that holds all of the data, or correct the list.'
+            f'{place}: {len(outside)} of {len(paths)} listed images lead out of the folder of the data set, {root}: '
+            f'{checking.first_of(outside)}. Move them there, and correct the list.'
         )
     lost = [path for path in paths if not os.path.isfile(path)]
     if lost:
@@ -195,9 +215,13 @@ def _of_entry(root: str, described: Mapping, origin: str, split: str, entry: Any
     return paths
 
 
-def _is_inside(root: str, path: str) -> bool:
-    root = os.path.abspath(root)
-    return os.path.commonpath([root, os.path.abspath(path)]) == root
+def _within(root: str, path: str) -> str | None:
+    """A path below the root, without `..`; None if it leads out of it. Links are places of their own."""
+    path = os.path.abspath(path)
+    for base in (os.path.abspath(root), os.path.realpath(root)):
+        if path == base or path.startswith(base.rstrip('/') + '/'):
+            return root if path == base else posixpath.join(root, os.path.relpath(path, base))
+    return None
 
 
 def _inside(folder: str) -> list[str]:
@@ -253,6 +277,7 @@ def read(layout: Layout, split: str, orientation: Any) -> Source:
     if without:
         text = f'{where}: {len(without)} images have no text file, thus no instance: {checking.first_of(without)}.'
         remarks.append(Finding(kind='images_without_labels', severity=NOTE, text=text, count=len(without)))
+    remarks += _spare(where, images)
     sizes = np.array(sizes, np.int32)
     return Source(
         part=part,
@@ -283,6 +308,36 @@ def _label_path(path: str) -> str:
     beside = posixpath.splitext(path)[0] + '.txt'
     apart = posixpath.splitext(f'{before}/labels/{after}')[0] + '.txt'
     return apart if found and (os.path.exists(apart) or not os.path.exists(beside)) else beside
+
+
+def _spare(where: str, images: Sequence[str]) -> list[Finding]:
+    """The finding that text files beside those of the images belong to no image, also of another split."""
+    stems: dict[str, set[str]] = {}
+    for folder, texts in sorted({(posixpath.dirname(path), posixpath.dirname(_label_path(path))) for path in images}):
+        there = [name for place in (folder, texts) for name in checking.listed(place)]
+        stems.setdefault(texts, set()).update(
+            posixpath.splitext(name)[0] for name in there if name.lower().endswith(folders.IMAGES)
+        )
+    spare = [
+        posixpath.join(folder, name)
+        for folder, known in stems.items()
+        for name in checking.listed(folder)
+        if name.endswith('.txt') and name[:-4] not in known and _has_numbers(posixpath.join(folder, name))
+    ]
+    if not spare:
+        return []
+    text = f'{where}: {len(spare)} text files belong to no image (JPEG or PNG): {checking.first_of(spare)}.'
+    remedy = 'They are not read.'
+    return [Finding(kind='labels_without_image', severity=WARN, text=text, remedy=remedy, count=len(spare))]
+
+
+def _has_numbers(path: str) -> bool:
+    """Whether a text file has instances: there are other files, such as lists of class names."""
+    try:
+        first = read_bytes(path).decode('utf-8-sig').strip().split('\n')[0] if os.path.isfile(path) else ''
+        return len(list(map(float, first.split()))) >= 5
+    except ValueError:
+        return False
 
 
 def _lines(place: int, path: str, size: tuple[int, int], layout: Layout) -> list[_Line]:
