@@ -270,10 +270,10 @@ def _splits_of_files(names: list[str]) -> tuple[str, str]:
 
 def _tfrecord(root: str, files: list[str]) -> tuple[Layout, str] | None:
     """TFRecord files that are side by side, and no data set of TensorFlow Datasets."""
-    from seg.datasets.records import index, tfrecord_files  # They take some of this module's messages.
+    from seg.datasets.records import index, tfds_folder, tfrecord_files  # They take some of this module's messages.
 
     found = [name for name in files if tfrecord_files.looks_like_records(posixpath.basename(name))]
-    if not found or any(posixpath.basename(name) == 'dataset_info.json' for name in files):
+    if not found or any(posixpath.basename(name) == tfds_folder.INFO for name in files):
         return None
     inside = posixpath.dirname(found[0])
     found = [name for name in found if posixpath.dirname(name) == inside]

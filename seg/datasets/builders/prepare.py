@@ -77,7 +77,7 @@ def prepared(slot: str, wanted: PublishedSet, data_dir: str | None = None, hint:
 def _alone(folder: str) -> Iterator[None]:
     """Context in which no other process prepares a set in this folder."""
     os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, '.lock'), 'ab') as lock:
+    with open(os.path.join(folder, '.preparing'), 'ab') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -251,7 +251,7 @@ def test_a_damaged_archive_is_one_message_and_leaves_nothing(home, changes, said
     assert message.startswith(str(home / 'downloads' / voc2012.VOC.name))
     for part in said:
         assert part in message
-    kept = ('downloads/', f'{VOC}/.config/', f'{VOC}/label_map/.lock')
+    kept = ('downloads/', f'{VOC}/.config/', f'{VOC}/label_map/.preparing')
     left = [name for name in sizes(home) if not name.startswith(kept)]
     assert left == [] and not list((home / VOC / 'label_map').glob('incomplete*'))
 
