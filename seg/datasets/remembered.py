@@ -72,6 +72,43 @@ def each(
     return values
 
 
+class _Unsound(str):
+    """The items of a file that are not remembered: a fault for `each`."""
+
+    items: list[Any]
+
+
+def items_of_each(
+    key: Sequence[Any],
+    paths: Sequence[str],
+    look: Callable[[int], list[Any]],
+    sound: Callable[[int, list[Any]], bool],
+    kind: Any,
+    title: str,
+) -> list[list[Any]]:
+    """As `each`, for files with many items: returns the lists look(0), look(1), …
+
+    Args:
+      key: as for `each`.
+      paths: the files.
+      look: function from a position to the items of the file.
+      sound: function from a position and these items to whether they may be remembered, all or none.
+      kind: type of a sound item.
+      title: as for `each`.
+    """
+
+    def look_at(number: int) -> list[Any] | _Unsound:
+        items = look(number)
+        if sound(number, items):
+            return items
+        fault = _Unsound('not to be remembered')
+        fault.items = items
+        return fault
+
+    found = each(key, [[path] for path in paths], look_at, list[kind], title)
+    return [item.items if isinstance(item, _Unsound) else item for item in found]
+
+
 def _place(key: Sequence[Any]) -> str | None:
     """The file of a memory; None if there is no folder for it."""
     cache = os.environ.get('XDG_CACHE_HOME', '')

@@ -88,17 +88,6 @@ class Decoded(NamedTuple):
     fault: str = ''
 
 
-class _Faulty(str):
-    """What was found in a file with faulty records. It is a fault, so it is looked at again at each start."""
-
-    found: list
-
-    def __new__(cls, found: list):
-        made = super().__new__(cls, 'faulty records')
-        made.found = found
-        return made
-
-
 class RecordData(Dataset):
     """Images in records; a subclass adds the annotations.
 
@@ -199,20 +188,17 @@ class RecordData(Dataset):
         """What looking at each record gives, one file after the other."""
         files, source = self._source.files, self._source
 
-        def look_at_file(number):
-            found = [look(index) for index in files.span(number)]
-            return _Faulty(found) if any(each.fault for each in found) else found
-
         stated = [list(field[:3]) for field in source.fields.values()]
         spans = [[part.start, part.count] for part in files.parts]
-        found = remembered.each(
+        found = remembered.items_of_each(
             [source.part, source.root, source.split, what, stated, spans, source.whole_ids, self._known],
-            [[part.path] for part in files.parts],
-            look_at_file,
-            list[kind],
+            [part.path for part in files.parts],
+            lambda number: [look(index) for index in files.span(number)],
+            lambda _, items: not any(item.fault for item in items),
+            kind,
             f'{self._where}: reading {what}',
         )
-        return [each for item in found for each in (item.found if isinstance(item, _Faulty) else item)]
+        return [item for items in found for item in items]
 
     def _look_at_header(self, index: int) -> Seen:
         files, fields = self._source.files, self._source.fields

@@ -21,18 +21,6 @@ from seg.errors import UserError, shown
 _PART = 'datasets.tfrecord'
 
 
-class Unsound(str):
-    """What was found in the records of a file if it shall not be remembered, because some have faults."""
-
-    found: list[Any]
-
-    @classmethod
-    def of(cls, found: list[Any]) -> Unsound:
-        made = cls('not to be remembered')
-        made.found = found
-        return made
-
-
 @dataclasses.dataclass(frozen=True)
 class Index:
     """The sound records of a split.
@@ -70,14 +58,15 @@ class Index:
           kind: type of the values other than faults.
         """
 
-        def look_at(file: int) -> list[Any] | Unsound:
-            found = [look(position) for position in self.files.positions(file)]
-            faulty = file in self.unsound or any(isinstance(item, str) for item in found)
-            return Unsound.of(found) if faulty else found
+        def look_at(file: int) -> list[Any]:
+            return [look(position) for position in self.files.positions(file)]
 
-        key, files = [_PART, what, *self.paths], [[path] for path in self.paths]
-        found = remembered.each(key, files, look_at, list[kind], f'{self.where}: {what}')
-        return [item for each in found for item in (each.found if isinstance(each, Unsound) else each)]
+        def sound(file: int, found: list[Any]) -> bool:
+            return file not in self.unsound and not any(isinstance(item, str) for item in found)
+
+        key, title = [_PART, what, *self.paths], f'{self.where}: {what}'
+        found = remembered.items_of_each(key, self.paths, look_at, sound, kind, title)
+        return [item for items in found for item in items]
 
 
 def has_label_maps(part: str, paths: Sequence[str]) -> bool:
@@ -114,18 +103,16 @@ def make(where: str, paths: Sequence[str], labels: bool, threshold: int) -> Inde
       UserError: if no record can be used.
     """
 
-    def look(file: int) -> list[Entry] | Unsound:
-        found = _read_all(paths[file], labels, threshold)
-        return Unsound.of(found) if any(isinstance(item, Fault) for item in found) else found
+    def is_sound(_: int, found: list[Entry | Fault]) -> bool:
+        return not any(isinstance(item, Fault) for item in found)
 
     key = [_PART, 'index', labels, threshold, *paths]
-    found = remembered.each(key, [[path] for path in paths], look, list[Entry], f'{where}: indexing files')
-    unsound = frozenset(number for number, each in enumerate(found) if isinstance(each, Unsound))
-    faults = [item for number in sorted(unsound) for item in found[number].found if isinstance(item, Fault)]
-    sound = [
-        [item for item in each.found if isinstance(item, Entry)] if isinstance(each, Unsound) else each
-        for each in found
-    ]
+    found = remembered.items_of_each(
+        key, paths, lambda file: _read_all(paths[file], labels, threshold), is_sound, Entry, f'{where}: indexing files'
+    )
+    unsound = frozenset(number for number, each in enumerate(found) if not is_sound(number, each))
+    faults = [item for each in found for item in each if isinstance(item, Fault)]
+    sound = [[item for item in each if isinstance(item, Entry)] for each in found]
     together = [entry for each in sound for entry in each]
     if not together:
         raise UserError('\n  '.join([f'{where}: none of its records can be used:', *faults[: checking.SHOWN]]))
