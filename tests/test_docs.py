@@ -218,14 +218,8 @@ def test_instances_of_the_plugins_pages(workplace, capsys):
             image = random.integers(0, 99, (*cells.shape, 3), np.uint8) + 100 * (cells > 0)[..., None].astype(np.uint8)
             Image.fromarray(image).save(workplace / 'my_cells' / split / 'images' / f'{i}.png')
             Image.fromarray(cells).save(workplace / 'my_cells' / split / 'cells' / f'{i}.png')
-    small = ['decoders.fpn.channels=8', 'heads.rpn.channels=8', 'heads.box.fc=(8,)', 'heads.mask.convs=(8,)']
-    small += [
-        'TRAIN_STEPS=2',
-        'BATCH_SIZE=2',
-        'CROP=(64, 64)',
-        runs.BACKBONE,
-        'RunConfig.eval_batch_size=2',
-    ]
+    small = [runs.BACKBONE, *runs.SMALL_PARTS[runs.INSTANCES], 'TRAIN_STEPS=2', 'BATCH_SIZE=2', 'CROP=(64, 64)']
+    small += ['RunConfig.eval_batch_size=2']
     params = ['--gin_file=cells.gin', *(f'--gin_param={param}' for param in small)]
     assert seg_main.main(['seg_main', *params, '--model_dir=runs/cells']) == 0
     shown = capsys.readouterr()
@@ -330,10 +324,9 @@ def test_page_about_instances(workplace):
             Image.fromarray(image).resize((50 + 60 * i, 70)).save(workplace / 'photos' / f'{i}.png')
     (settings,) = [text for _, text in blocks('docs/own_instances.md', 'gin')]
     (workplace / 'my_run.gin').write_text(settings)
-    small = [runs.BACKBONE, 'init.weights=None', 'overfit.train_steps=2', 'overfit.num_images=4', 'TRAIN_STEPS=2']
-    small += ['BATCH_SIZE=2', 'CROP=(64, 64)', 'overfit.target=0.0', 'decoders.fpn.channels=8', 'heads.rpn.channels=8']
-    small += ['heads.rpn.train_proposals=20', 'heads.rpn.eval_proposals=20', 'heads.box.fc=(8,)']
-    small += ['heads.box.sampled=16', 'heads.box.score_threshold=0.0', 'heads.mask.convs=(8,)']
+    small = [runs.BACKBONE, *runs.SMALL_PARTS[runs.INSTANCES], 'init.weights=None', 'TRAIN_STEPS=2', 'BATCH_SIZE=2']
+    small += ['CROP=(64, 64)', 'overfit.train_steps=2', 'overfit.num_images=4', 'overfit.target=0.0']
+    small += ['heads.box.sampled=16', 'heads.box.score_threshold=0.0']
     done = []
     for _, text in blocks('docs/own_instances.md', 'sh'):
         for command in text.splitlines():
