@@ -96,7 +96,7 @@ def check(split: Split) -> Iterator[Finding]:
             text=f'{info.name}: {len(absent)} of {info.num_classes} classes do not occur: '
             f'{", ".join(f"{v} ({info.class_names[v]})" for v in absent[:_SHOWN_VALUES])}'
             f'{", …" if absent[_SHOWN_VALUES:] else ""}.',
-            remedy='They cannot be learnt, or not be scored, from this split. Move images with these classes into it, '
+            remedy='They can be neither learnt nor scored from this split. Move images with these classes into it, '
             'or check the class names.',
             count=len(absent),
         )
@@ -105,7 +105,7 @@ def check(split: Split) -> Iterator[Finding]:
         WARN,
         'have no labelled pixel',
         [i for i, found in counted.items() if not any(found.get(value) for value in classes)],
-        'They teach nothing. Label them, or remove them from the split.',
+        'Nothing is learnt from them. Label them, or remove them from the split.',
     )
     yield from split.finding(
         'background_and_ignored',
