@@ -254,9 +254,9 @@ class Instance(Task):
                 f'augmentation), the anchors {", ".join(f"{size:g}" for size in self._model.anchor_sizes)}. Change '
                 'heads.rpn.anchor_scale or the scale of the images.'
             )
-        told = [text for key, text in problems.items() if key not in self._advised]
+        new = [text for key, text in problems.items() if key not in self._advised]
         self._advised |= set(problems)
-        return '\n'.join(told) or None
+        return '\n'.join(new) or None
 
     def _instance_sizes(self) -> str:
         """Describes the sizes of the instances in the first 100 training images, in pixels."""
