@@ -46,7 +46,7 @@ def test_replaces_the_former_file_and_leaves_nothing_else(path):
     assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
 
 
-def test_what_the_system_refuses_is_told_in_its_own_words(path):
+def test_errors_of_the_system_keep_their_text(path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
     try:
@@ -67,7 +67,7 @@ def _disk_full(half: bytes):
 
 
 def _disk_lies(half: bytes):
-    """A disk that reports success for what it did not keep."""
+    """A disk that reports success and does not keep the data."""
 
     def save_file(tensors, path, metadata):
         with open(path, 'wb') as file:
@@ -77,7 +77,7 @@ def _disk_lies(half: bytes):
 
 
 @pytest.mark.parametrize('failure', [_disk_full, _disk_lies])
-def test_failing_write_leaves_the_former_file_whole(path, monkeypatch, failure):
+def test_failed_write_leaves_the_old_file_unchanged(path, monkeypatch, failure):
     with open(path, 'rb') as file:
         before = file.read()
     monkeypatch.setattr(tensor_file, 'save_file', failure(before[: len(before) // 2]))
@@ -89,7 +89,7 @@ def test_failing_write_leaves_the_former_file_whole(path, monkeypatch, failure):
     assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
 
 
-def test_interrupted_write_leaves_the_former_file_whole(path, monkeypatch):
+def test_interrupted_write_leaves_the_old_file_unchanged(path, monkeypatch):
     def interrupted(source, target):
         raise KeyboardInterrupt
 
@@ -141,7 +141,7 @@ def test_damaged_header(path):
 
 
 def test_any_flipped_byte_is_noticed(path):
-    """In the header as well: what is read is what was written, or there is an error that names the file."""
+    """In the header as well: either the written values are read, or an error names the file."""
     data = open(path, 'rb').read()
     for position in range(0, len(data), 7):
         with open(path, 'wb') as file:
