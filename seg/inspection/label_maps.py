@@ -122,8 +122,8 @@ def check(split: Split) -> Iterator[Finding]:
             text=f'{info.name}: {100 * ignored / (ignored + labelled):.0f} % of all pixels are ignored.',
             remedy='Is the ignore label a class or the background of these data? If so, give it an id of its own.',
         )
-    shares = np.array([total[value] for value in present]) / max(labelled, 1)
-    rare = [value for value, share in zip(present, shares, strict=True) if share < 1e-3]
+    fractions = np.array([total[value] for value in present]) / max(labelled, 1)
+    rare = [value for value, fraction in zip(present, fractions, strict=True) if fraction < 1e-3]
     if rare and len(present) > 1:
         yield Finding(
             kind='rare_class',
