@@ -48,7 +48,7 @@ class UnsavedError(UserError):
 
 
 class LostProcessError(UserError):
-    """Another process of the run was lost: nothing is wrong here, and the same command goes on."""
+    """Another process of the run was lost. This process has no fault, and the same command resumes the run."""
 
     status = 75  # EX_TEMPFAIL of sysexits.h.
 
