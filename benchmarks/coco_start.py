@@ -28,7 +28,7 @@ SIZES = ((480, 640), (640, 480), (427, 640), (640, 427), (500, 375), (375, 500),
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _COMMON = """
 import resource, sys, time
-def told(title, began):
+def report(title, began):
     wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f'{title:42} {cpu:6.1f} CPU s  {wall:6.1f} s  peak {peak:4.2f} GiB', flush=True)
@@ -40,18 +40,18 @@ _PYCOCOTOOLS = """
 from pycocotools.coco import COCO
 began = now()
 COCO(f'{folder}/annotations/instances_train.json')
-told('pycocotools COCO(path)', began)
+report('pycocotools COCO(path)', began)
 """
 _SEG = """
 import tensorflow as tf
 from seg.datasets.coco import coco
 began = now()
 dataset = coco(data_dir=folder, verify=False)
-told('datasets.coco', began)
+report('datasets.coco', began)
 for title in ('checks without decoding', 'the same again'):
     began = now()
     dataset.verify()
-    told(title, began)
+    report(title, began)
 count = 4000
 def loop(title, load):
     images = tf.data.Dataset.range(count).map(load, num_parallel_calls=1)

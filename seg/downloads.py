@@ -30,7 +30,7 @@ def fetch(url: str, path: str, checksum: str, title: str, hint: str = '') -> Non
 
     Args:
       url: address.
-      path: where the file shall be. Its folder is made.
+      path: where the file should be. Its folder is made.
       checksum: 'sha256:…' or 'md5:…', or the beginning of it; '' if none is known.
       title: what the file is, for messages.
       hint: another way to get it, for messages; a sentence or ''.
@@ -75,13 +75,13 @@ def digest_of(path: str, algorithm: str = 'sha256') -> str:
 
 @contextlib.contextmanager
 def _alone(part: str) -> Iterator[BinaryIO]:
-    """Opens the part that is there, for this process alone."""
+    """Opens the partial file under an exclusive lock."""
     while True:
         file = open(part, 'ab')  # noqa: SIM115  Closed below.
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not os.path.exists(part) or not os.path.samestat(os.stat(part), os.fstat(file.fileno())):
-                continue  # Whoever had the lock has finished or removed this part.
+                continue  # The process that held the lock has finished or removed this file.
             try:
                 yield file
             finally:
@@ -101,19 +101,19 @@ def _receive(url: str, file: BinaryIO, title: str) -> None:
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not there:
             raise
         error.close()
-        file.truncate(0)  # What is there is as long as the file or longer: its checksum may differ.
+        file.truncate(0)  # The part is at least as long as the file; its content may be wrong.
         return _receive(url, file, title)
     with response:
         if response.status != http.client.PARTIAL_CONTENT:
             there = 0
             file.truncate(0)
         length = response.headers.get('Content-Length')
-        expected, received, told = None if length is None else there + int(length), there, time.monotonic()
+        expected, received, reported = None if length is None else there + int(length), there, time.monotonic()
         while chunk := response.read(_CHUNK):
             file.write(chunk)
             received += len(chunk)
-            if time.monotonic() - told > _PERIOD:
-                told = time.monotonic()
+            if time.monotonic() - reported > _PERIOD:
+                reported = time.monotonic()
                 logging.info('%s: %s', title, _progress(received, expected))
     file.flush()
     if expected is not None and received != expected:

@@ -48,7 +48,7 @@ class UnsavedError(UserError):
 
 
 class LostProcessError(UserError):
-    """Another process of the run was lost: nothing is wrong here, and the same command goes on."""
+    """Another process of the run was lost. This process has no fault, and the same command resumes the run."""
 
     status = 75  # EX_TEMPFAIL of sysexits.h.
 
@@ -82,8 +82,8 @@ _IN_TEXT = re.compile(r'(?s)(\w+): ((?:(?!Traceback \().)*)\nTraceback \(most re
 
 
 @contextlib.contextmanager
-def told(what: str, code: Any) -> Iterator[None]:
-    """Context around a call of a plugin's code: makes a `UserError` of its exceptions.
+def as_user_error(what: str, code: Any) -> Iterator[None]:
+    """Context around a call of a plugin's code: turns its exceptions into a `UserError`.
 
     Exceptions of a built-in part are bugs of seg and pass unchanged, as every `UserError` does.
 

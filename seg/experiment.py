@@ -109,10 +109,8 @@ class Experiment:
                 class_histogram=self._equal_classes if needs.inspected else self._count_classes,
             )
             self.optimizer = self._build_optimizer(optimizer) if needs.trains else None
-        if needs.trains:
-            _ = (
-                self.task.inputs
-            )  # Now, so that mistakes in the augmentations are told, and their settings count as read.
+        if needs.trains:  # Reports mistakes in the augmentations, and marks their settings as used.
+            _ = self.task.inputs
         self.init: Init = config.injected('init')()
         self.executor = Executor(
             task=self.task,
@@ -149,7 +147,7 @@ class Experiment:
             self.train_data = needs.select(self.train_data)
 
     def _read(self, factory: registry.Factory, read: Callable[[], Dataset]) -> Dataset | None:
-        """Reads a data set; one that is inspected with the facts about it, and its error is kept."""
+        """Reads a data set. If it is inspected, also checks type and `info`, and keeps the error of a failure."""
         if not self._needs.inspected:
             return read()
         try:

@@ -101,20 +101,20 @@ def main(argv: Sequence[str]) -> int:
         with stopping.listening(command=True, trains=mode.trains) as signals:
             return _run_until_stopped(argv, values, mode, signals)
     except flags.Error as error:
-        return _tell(f'{error}\nseg_main --help lists the flags.')
+        return _error(f'{error}\nseg_main --help lists the flags.')
     except UnsavedError as error:
         print(json.dumps(error.results, indent=2))
-        return _tell(str(error))
+        return _error(str(error))
     except UserError as error:
-        return _tell(str(error), error.status)
+        return _error(str(error), error.status)
     except KeyboardInterrupt:
-        return _tell('Interrupted.', 130)
-    except BrokenPipeError:  # The reader of a pipe, such as `head`, has seen enough.
+        return _error('Interrupted.', 130)
+    except BrokenPipeError:  # The reader of a pipe, such as `head`, has closed it.
         sys.stdout = open(os.devnull, 'w', encoding='utf-8')
         return 128 + signal.SIGPIPE
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _NOT_OURS:
-            return _tell(
+            return _error(
                 f'{error.filename or "a file"}: {error.strerror}. Correct this, then start the same command again.'
             )
         return _report_bug(argv, values, error)
@@ -127,9 +127,9 @@ def _run_until_stopped(
     try:
         status = _run(argv, values, mode)
     except SystemExit as ended:
-        status = _tell(f'Asked to terminate. {signals.state()}', int(ended.code or 0))
+        status = _error(f'Asked to terminate. {signals.state()}', int(ended.code or 0))
     except KeyboardInterrupt:
-        status = _tell(f'Interrupted. {signals.state()}', 130)
+        status = _error(f'Interrupted. {signals.state()}', 130)
     engines.leave(failed=False)
     return status
 
@@ -144,7 +144,7 @@ def run() -> None:
     try:
         sys.stdout.flush()
     except OSError as error:
-        status = _tell(f'cannot write to standard output: {error.strerror}.')
+        status = _error(f'cannot write to standard output: {error.strerror}.')
     sys.stderr.flush()
     if status:
         engines.leave(failed=True)
@@ -194,7 +194,7 @@ def _run(argv: Sequence[str], values: flags.FlagValues, mode: type[Mode]) -> int
     if results is not None:
         print(json.dumps(results, indent=2))
     failure = mode.failure(results)
-    return _tell(failure, 1) if failure else 0
+    return _error(failure, 1) if failure else 0
 
 
 def _with_bare_list(argv: Sequence[str]) -> list[str]:
@@ -205,7 +205,7 @@ def _with_bare_list(argv: Sequence[str]) -> list[str]:
     ]
 
 
-def _tell(message: str, status: int = 2) -> int:
+def _error(message: str, status: int = 2) -> int:
     print(f'seg_main: {message}', file=sys.stderr)
     return status
 
@@ -254,7 +254,7 @@ def _report_bug(argv: Sequence[str], values: flags.FlagValues, error: Exception)
     summary = f'{type(error).__name__}: {error}'.splitlines()[0]
     plugin = _place_in_plugin(error)
     blamed = f'It comes from the plugin at {plugin}.' if plugin else 'This is a bug of seg, not of your settings.'
-    return _tell(f'{summary}\n{blamed} Traceback: {place}', 1)
+    return _error(f'{summary}\n{blamed} Traceback: {place}', 1)
 
 
 def _place_in_plugin(error: Exception) -> str:

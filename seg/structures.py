@@ -275,10 +275,6 @@ class Input:
     truth: Callable[[int], Annotations] | None = None
     why_unreadable: Callable[[int], str] | None = None
 
-    @property
-    def num_batches(self) -> int | None:
-        return None if self.num_examples is None else -(-self.num_examples // self.batch_size)
-
     def names(self, indices: Sequence[int], limit: int = 8) -> str:
         """Names images for a message: 'a, b, … (3 more)'."""
         unique = list(dict.fromkeys(int(i) for i in indices))

@@ -122,10 +122,10 @@ def test_nothing_runs_with_gin_as_a_package(build):
 
 
 def test_targets_are_the_layers(build):
-    rooms = {name: set(allowed) for name, allowed in LAYERS.items()}
-    targets = {name: target for name, target in build.targets.items() if name in rooms}
+    layers = {name: set(allowed) for name, allowed in LAYERS.items()}
+    targets = {name: target for name, target in build.targets.items() if name in layers}
     deps = {name: {label.removeprefix(':') for label in target['deps']} for name, target in targets.items()}
-    assert deps == rooms
+    assert deps == layers
     wrong = [
         (name, file)
         for name, file in build.files('py_library', 'py_binary')
@@ -135,7 +135,7 @@ def test_targets_are_the_layers(build):
 
 
 def documented():
-    """What each room may import according to the table of docs/design.md."""
+    """What each layer may import according to the table of docs/design.md."""
     groups = {'base': TABLE['BASE'], 'parts': TABLE['PARTS']}
     rows = re.findall(r'^\| (`seg/.*?) \|.*\| ?(.*?) ?\|$', (ROOT / 'docs/design.md').read_text(encoding='utf-8'), re.M)
     found = {}

@@ -327,7 +327,7 @@ def test_finalize_hooks_of_users(monkeypatch):
 # Unused bindings.
 
 
-def test_parts_that_were_swapped_away_are_a_note():
+def test_bindings_of_replaced_parts_are_a_note():
     found = unused(BASE + '    CROP = (65, 65)\n    augments.crop.size = %CROP\n    backbones.mobile.alpha = 0.5\n')
     assert found == {
         'augments.crop.size': (False, 'augments.crop was not built'),

@@ -85,7 +85,7 @@ def test_report(trained):
     assert f'{results["metrics"]["rmse"]:.4f}' in page and 'Rmse' in page and 'mIoU' not in page
 
 
-def test_goes_on_and_overfits(trained, caplog):
+def test_resumes_and_overfits(trained, caplog):
     model_dir, _ = trained
     with caplog.at_level(logging.INFO):
         act(modes.run, model_dir, ('TRAIN_STEPS=12',))

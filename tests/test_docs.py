@@ -1,4 +1,4 @@
-"""What the documentation tells: its Python runs, its commands are valid, its links lead somewhere."""
+"""The documentation: its Python runs, its commands are valid, its links have targets."""
 
 import gc
 import json

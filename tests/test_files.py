@@ -79,7 +79,7 @@ def test_the_system_s_own_error_and_another_temporary_file(tmp_path):
     assert os.listdir(tmp_path) == ['x.json'] and (tmp_path / 'x.json').read_text() == 'new'
 
 
-def test_a_folder_in_place_of_the_file_is_told(tmp_path):
+def test_a_folder_in_place_of_the_file(tmp_path):
     (tmp_path / 'x').mkdir()
     with pytest.raises(UserError, match="x'"):
         files.write_text(str(tmp_path / 'x'), 'text')

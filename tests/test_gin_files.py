@@ -1,4 +1,4 @@
-"""Every gin file that is shipped builds, binds nothing in vain, and comes back from its snapshot."""
+"""Every shipped gin file builds, has no unused binding, and can be read back from its snapshot."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""What each gin file of gin/ means: its settings and variables are those of tests/golden/."""
+"""The settings and variables of each file in gin/ are those of tests/golden/."""
 
 import pytest
 

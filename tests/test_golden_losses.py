@@ -1,4 +1,4 @@
-"""How short trainings in float64 go: losses, counts, norms and metrics are those of tests/golden/losses.json."""
+"""Short trainings in float64: losses, counts, norms and metrics are those of tests/golden/losses.json."""
 
 import json
 

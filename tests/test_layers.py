@@ -1,4 +1,4 @@
-"""Who may import whom: dependencies point one way (layers.bzl), and each outside library has its rooms.
+"""Imports within seg/ follow layers.bzl, and each outside library is imported in certain layers only.
 
 The imports are read off the source, so that an import inside a function counts as well.
 """
@@ -41,7 +41,7 @@ def place(path, line):
     return f'{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{line}'
 
 
-def room(path):
+def layer(path):
     """The module or folder of seg/ that a file belongs to: 'ops' for seg/ops/boxes.py, 'config' for seg/config.py."""
     first = path.relative_to(ROOT / 'seg').parts[0]
     return first.removesuffix('.py')
@@ -103,7 +103,7 @@ def uses(path, module):
 
 
 def layer_faults(name, found):
-    """Lines of complaint about the imports `found` of the room `name`."""
+    """Faults of the imports `found` of the layer `name`."""
     faults = []
     for line, target in found:
         top, *rest = target.split('.')
@@ -138,20 +138,19 @@ def report(faults_by_path):
     assert not lines, 'imports against the layering of docs/design.md:\n  ' + '\n  '.join(lines)
 
 
-def test_every_room_has_a_rule():
-    rooms = {room(path) for path in own('seg/**/*.py')}
-    unknown = sorted(rooms - set(MAY_IMPORT))
+def test_every_package_has_a_rule():
+    layers = {layer(path) for path in own('seg/**/*.py')}
+    unknown = sorted(layers - set(MAY_IMPORT))
     assert not unknown, f'new under seg/: {", ".join(unknown)}; say in layers.bzl what each may import'
 
 
 def test_imports_point_one_way():
-    report(
-        (path, layer_faults(room(path), file_imports(path))) for path in own('seg/**/*.py') if room(path) in MAY_IMPORT
-    )
+    paths = [path for path in own('seg/**/*.py') if layer(path) in MAY_IMPORT]
+    report((path, layer_faults(layer(path), file_imports(path))) for path in paths)
 
 
-def test_libraries_stay_in_their_rooms():
-    report((path, library_faults(room(path), file_imports(path), frameworks_of(path))) for path in own('seg/**/*.py'))
+def test_libraries_are_imported_where_allowed():
+    report((path, library_faults(layer(path), file_imports(path), frameworks_of(path))) for path in own('seg/**/*.py'))
 
 
 def test_the_kernels_have_one_user_which_imports_them_when_needed():
@@ -176,15 +175,15 @@ def test_no_retired_libraries_elsewhere(folder):
     )
 
 
-def test_the_rules_have_no_circle():
-    """Each room stands below all that it may import."""
+def test_the_rules_have_no_cycle():
+    """Each layer stands below all that it may import."""
     order = list(MAY_IMPORT)
     wrong = [(name, other) for name in order for other in MAY_IMPORT[name] if other not in order[: order.index(name)]]
     assert not wrong
 
 
 def test_gin_folder_is_no_package():
-    """An __init__.py there would shadow the gin library for whoever works in the checkout."""
+    """An __init__.py there would shadow the gin library when working in the checkout."""
     assert not own('gin/**/*.py')
 
 

@@ -1,4 +1,4 @@
-"""oneDNN: on by default, whatever the processor, and told as it is."""
+"""oneDNN: on by default on every processor, and reported correctly."""
 
 import os
 import runpy
@@ -25,7 +25,7 @@ def test_importing_seg_turns_it_on_unless_the_user_has_decided(monkeypatch, give
     assert os.environ[NAME] == (given or '1')
 
 
-def test_what_comes_too_late_is_not_set(monkeypatch):
+def test_not_set_after_the_import_of_tensorflow(monkeypatch):
     monkeypatch.setitem(sys.modules, 'tensorflow', tf)
     monkeypatch.delenv(NAME, raising=False)
     runpy.run_path(seg.__file__)
@@ -38,7 +38,7 @@ def test_these_tests_run_with_it():
 
 
 @pytest.mark.parametrize(('is_on', 'given', 'told'), [(False, None, True), (False, '0', False), (True, None, False)])
-def test_a_process_that_is_slow_without_the_users_wish_tells_it(monkeypatch, caplog, is_on, given, told):
+def test_a_slow_process_warns(monkeypatch, caplog, is_on, given, told):
     monkeypatch.setattr(_pywrap_util_port, 'IsMklEnabled', lambda: is_on)
     monkeypatch.setenv(NAME, given or '')
     if given is None:

@@ -128,7 +128,7 @@ def test_licence_tables_list_what_is_locked():
     assert {name: row[0] for name, row in licence_rows('Packages for formats').items()} == others
 
 
-def test_licence_table_tells_licence_and_purpose(setup_cfg):
+def test_licence_table_has_licence_and_purpose(setup_cfg):
     direct = requirements(setup_cfg, *setup_cfg['options.extras_require'])
     for name, (_, licence, purpose) in licence_rows().items():
         assert licence and purpose.startswith('via ') == (name not in direct), f'third_party/README.md, row {name}'

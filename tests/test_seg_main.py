@@ -1,4 +1,4 @@
-"""The command line: one readable message for every mistake, help, lists, and nothing on stderr that is not ours."""
+"""The command line: one readable message for every mistake, help, lists, and only our lines on stderr."""
 
 import errno
 import json
@@ -279,7 +279,7 @@ def test_a_bug_leaves_its_traceback_in_model_dir(call, tmp_path, monkeypatch, ar
     assert 'Traceback (most recent call last)' in log and 'in fail' in log and f'seg_main {args[0]}' in log
 
 
-def test_an_exception_in_a_plugin_tells_where(call, monkeypatch):
+def test_an_exception_in_a_plugin_names_the_line(call, monkeypatch):
     from seg import registry
 
     def fail(*args, **kwargs):

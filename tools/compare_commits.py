@@ -93,11 +93,11 @@ def run(commit: str, code: pathlib.Path, name: str, model_dir: pathlib.Path) -> 
 def entries(model_dir: pathlib.Path) -> dict[str, Any]:
     """All compared values of a run, by name: numbers, strings and arrays."""
     lines = [json.loads(line) for line in (model_dir / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
-    told = {'train': {}, 'eval': {}}
+    numbers = {'train': {}, 'eval': {}}
     for line in lines:
         kind, step = line.pop('kind'), line.pop('step')
         kept = {key: value for key, value in line.items() if not _CHANGING.fullmatch(key)}
-        told[kind].update(golden.flat(kept, f'{kind}/{step}'))
+        numbers[kind].update(golden.flat(kept, f'{kind}/{step}'))
     checkpoint = max(model_dir.glob('ckpt-*.safetensors'), key=lambda path: path.name)
     weights = {f'weights/{key}': tensor for key, tensor in sorted(load_file(checkpoint).items())}
     predicted: dict[str, Any] = {}
@@ -112,7 +112,7 @@ def entries(model_dir: pathlib.Path) -> dict[str, Any]:
             text = path.read_text(encoding='utf-8')
             records = text.splitlines() if path.suffix == '.jsonl' else [text]
             predicted |= golden.flat([json.loads(record) for record in records], name)
-    return {**told['train'], **weights, **told['eval'], **predicted}
+    return {**numbers['train'], **weights, **numbers['eval'], **predicted}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -121,8 +121,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     for key in [*old, *(key for key in new if key not in old)]:
         if key not in old or key not in new:
             lines.append(f'{key}: only in the {"old" if key in old else "new"} one')
-        elif told := _difference(old[key], new[key]):
-            lines.append(f'{key}{told}')
+        elif difference := _difference(old[key], new[key]):
+            lines.append(f'{key}{difference}')
     return lines
 
 
@@ -165,10 +165,10 @@ def compare(old: str, new: str, names: list[str]) -> bool:
                 found.append(entries(model_dir))
             lines = differences(*found)
             equal = equal and not lines
-            told = (
+            result = (
                 f'{len(lines)} of {len(found[0])} differ; {lines[0]}' if lines else f'equal ({len(found[0])} entries)'
             )
-            print(f'{name}: {told}', flush=True)
+            print(f'{name}: {result}', flush=True)
     return equal
 
 

@@ -65,7 +65,7 @@ def mutated(seeds: list[Seed], campaign: int, name: str, number: int) -> tuple[S
 
 def work(name: str, campaign: int, numbers: range, folder: pathlib.Path, keep: pathlib.Path) -> None:
     """Reads the mutations; writes a line of JSON before each and one after it, and keeps the files of findings."""
-    told = os.fdopen(os.dup(1), 'w', buffering=1)
+    answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)
     chosen = make(name, folder)
     for seed in chosen.seeds:  # The valid files are read first, so that modules that load late are loaded.
@@ -80,12 +80,12 @@ def work(name: str, campaign: int, numbers: range, folder: pathlib.Path, keep: p
         path = folder / seed.name
         path.write_bytes(content)
         kept = keep / f'{name}-{campaign}-{number}-{path.name}'
-        print(json.dumps({'begin': number, 'file': str(path), 'kept': str(kept)}), file=told)
+        print(json.dumps({'begin': number, 'file': str(path), 'kept': str(kept)}), file=answers)
         ended = _tried(chosen, str(path))
         if ended['finding']:
             keep.mkdir(parents=True, exist_ok=True)
             kept.write_bytes(content)
-        print(json.dumps(ended), file=told)
+        print(json.dumps(ended), file=answers)
         restore(folder, seed)
 
 
@@ -180,8 +180,8 @@ def _watched(
         return number + 1
     if status:
         log.seek(0)
-        told = log.read()[-3000:].decode(errors='replace')
-        raise RuntimeError(f'{name}: the valid files cannot be read; the worker ended with {status}:\n{told}')
+        last = log.read()[-3000:].decode(errors='replace')
+        raise RuntimeError(f'{name}: the valid files cannot be read; the worker ended with {status}:\n{last}')
     return done + 1
 
 

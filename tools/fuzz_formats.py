@@ -85,15 +85,11 @@ def _safetensors(folder: pathlib.Path) -> Format:
     }
     other = _with_header(json.dumps(header).encode(), draw.bytes(32))
 
-    def read(path: str) -> None:
-        tensor_file.read(path)
-        tensor_file.read_metadata(path)
-
     seeds = [
         Seed('own.safetensors', own.read_bytes(), (of_bytes, _safetensors_header, _safetensors_metadata)),
         Seed('other.safetensors', other, (of_bytes, _safetensors_header)),
     ]
-    return Format(seeds, read, (UserError,))
+    return Format(seeds, tensor_file.read, (UserError,))
 
 
 def _with_header(header: bytes, values: bytes) -> bytes:

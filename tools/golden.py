@@ -52,7 +52,7 @@ from tests.executor import runs  # noqa: E402
 FOLDER = ROOT / 'tests' / 'golden'
 LOSSES = FOLDER / 'losses.json'
 GIN_FILES = sorted(ROOT.glob('gin/*.gin'))
-ADVICE = 'If this change is wanted: python tools/golden.py rewrites tests/golden/; commit what it changes.'
+ADVICE = 'If this change is intended: python tools/golden.py rewrites tests/golden/; commit what it changes.'
 
 # Trainings of a few steps, which together pass through all parts of the optimizer step.
 _SMALL = (

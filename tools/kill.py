@@ -36,7 +36,7 @@ os.environ['OPENBLAS_NUM_THREADS'] = '1'  # numpy's import would start threads, 
 import numpy as np  # noqa: E402
 from safetensors import SafetensorError  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
-from trainings import KEPT, SAVES, STEPS, Run, Way  # noqa: E402
+from trainings import KEPT, SAVES, STEPS, Launch, Run  # noqa: E402
 
 # Keys whose values differ between two equal runs.
 MEASURED = ('seconds', 'train_seconds', 'images_per_second', 'host_memory_mb', 'device_memory_mb')
@@ -206,20 +206,20 @@ def _state(run: Run) -> str:
 
 def kill_trial(run: Run, aims: Iterable[Aim], chance: random.Random) -> tuple[int, list[str], list[str]]:
     """Returns the number of kills that met their moment, a line each on all of them, and the findings."""
-    kills, told, found = 0, [], []
+    kills, notes, found = 0, [], []
     for aim in aims:
         run.start()
         if run.until(aim.moment):
             time.sleep(chance.uniform(0, aim.delay))
-        met, which = run.lives(), chance.randrange(len(run.statuses))
+        met, which = run.alive(), chance.randrange(len(run.statuses))
         run.send(signal.SIGKILL, which)
         seconds = run.wait()
         kills += met
-        told.append(f'{aim.name}: {_state(run) if met else "ended before"}; process {which}, statuses {run.statuses}')
+        notes.append(f'{aim.name}: {_state(run) if met else "ended before"}; process {which}, statuses {run.statuses}')
         if met and (seconds > _ALONE or 0 in run.statuses):
             found.append(f'statuses {run.statuses} after {seconds:.0f} s')
     _finish(run)
-    return kills, told, found
+    return kills, notes, found
 
 
 def signal_trial(run: Run, number: int, aim: Aim, chance: random.Random) -> tuple[str, list[str]]:
@@ -239,9 +239,9 @@ def signal_trial(run: Run, number: int, aim: Aim, chance: random.Random) -> tupl
         found.append(f'{seconds:.0f} s to the end')
     if run.saved() < run.reached('train'):
         found.append(f'trained to step {run.reached("train")}, saved step {run.saved()}')
-    told = f'{signal.Signals(number).name} at {aim.name}: status {status} after {seconds:.1f} s; {_state(run)}'
+    note = f'{signal.Signals(number).name} at {aim.name}: status {status} after {seconds:.1f} s; {_state(run)}'
     _finish(run)
-    return told, found
+    return note, found
 
 
 def _statuses(number: int, trained: int) -> tuple[int, ...]:
@@ -265,10 +265,10 @@ def main() -> int:
     chance = random.Random(args.seed)
     scratch = pathlib.Path(args.keep or tempfile.mkdtemp(prefix='kill-')).resolve()
     scratch.mkdir(parents=True, exist_ok=True)
-    way, within = Way(args.engine, args.processes, scratch / 'compiled'), 1e-6 if args.processes > 1 else 0.0
+    launch, within = Launch(args.engine, args.processes, scratch / 'compiled'), 1e-6 if args.processes > 1 else 0.0
     begin = time.monotonic()
     try:
-        base = Run(scratch / 'base', way)
+        base = Run(scratch / 'base', launch)
         base.start()
         before = time.monotonic()
         base.until(_trained(1))
@@ -282,15 +282,15 @@ def main() -> int:
         for i, aims in enumerate(_kill_trials(first, chance), 1):
             if kills >= args.kills:
                 break
-            run = Run(scratch / f'kill-{i:02d}', way)
-            met, told, found = kill_trial(run, aims, chance)
+            run = Run(scratch / f'kill-{i:02d}', launch)
+            met, notes, found = kill_trial(run, aims, chance)
             kills, starts = kills + met, starts + run.starts
-            wrong += _tell(run.folder.name, told, found + differences(run, base, within))
+            wrong += _report(run.folder.name, notes, found + differences(run, base, within))
         for i, (number, aim) in enumerate(_signals(args.signals), 1):
-            run = Run(scratch / f'signal-{i:02d}', way)
-            told, found = signal_trial(run, number, aim, chance)
+            run = Run(scratch / f'signal-{i:02d}', launch)
+            note, found = signal_trial(run, number, aim, chance)
             starts += run.starts
-            wrong += _tell(run.folder.name, [told], found + differences(run, base, within))
+            wrong += _report(run.folder.name, [note], found + differences(run, base, within))
         print(
             f'{kills} SIGKILLs, {args.signals} SIGTERM and SIGINT, {starts} starts: {wrong} trials with findings; '
             f'{time.monotonic() - begin:.0f} s'
@@ -301,10 +301,10 @@ def main() -> int:
     return int(wrong > 0)
 
 
-def _tell(name: str, told: Iterable[str], found: Iterable[str]) -> bool:
+def _report(name: str, notes: Iterable[str], found: Iterable[str]) -> bool:
     found = list(found)
     print(f'{name}: {"FOUND" if found else "equal"}')
-    for line in told:
+    for line in notes:
         print(f'    {line}')
     for line in found:
         print(f'    -> {line}')

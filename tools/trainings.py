@@ -38,7 +38,7 @@ _LIMIT = 400  # Seconds of one start on a busy machine.
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
+class Launch:
     """How a training is started.
 
     Attributes:
@@ -96,15 +96,15 @@ class Run:
       folder: the `model_dir`.
       log: file with all that the processes print.
       starts: starts so far.
-      statuses: exit statuses of the processes of the last start; None while one lives.
+      statuses: exit statuses of the processes of the last start; None while one is running.
     """
 
-    def __init__(self, folder: pathlib.Path, way: Way):
+    def __init__(self, folder: pathlib.Path, launch: Launch):
         self.folder = folder
         self.log = f'{folder}.log'
         self.starts = 0
         self.statuses: list[int | None] = []
-        self._way, self._ids = way, []
+        self._launch, self._ids = launch, []
 
     @property
     def status(self) -> int:
@@ -116,11 +116,11 @@ class Run:
         flags += [f'--model_dir={self.folder}', '--deterministic', '--strategy=one', '--precision=float32']
         flags += [f'--gin_param={setting}' for setting in SETTINGS]
         self.starts += 1
-        self._ids = self._way.start(flags, self.log)
+        self._ids = self._launch.start(flags, self.log)
         self.statuses = [None] * len(self._ids)
 
-    def lives(self) -> bool:
-        """Whether any process lives."""
+    def alive(self) -> bool:
+        """Whether any process is running."""
         for i, number in enumerate(self._ids):
             if self.statuses[i] is None:
                 process, status = os.waitpid(number, os.WNOHANG)
@@ -129,8 +129,8 @@ class Run:
         return None in self.statuses
 
     def send(self, number: int, which: int | None = None) -> None:
-        """Sends a signal to a living process, or to all."""
-        self.lives()
+        """Sends a signal to a running process, or to all."""
+        self.alive()
         for i, (process, status) in enumerate(zip(self._ids, self.statuses, strict=True)):
             if status is None and which in (None, i):
                 os.kill(process, number)
@@ -138,7 +138,7 @@ class Run:
     def wait(self) -> float:
         """Waits for the end of all, and kills what takes too long. Returns the seconds."""
         start = time.monotonic()
-        while self.lives():
+        while self.alive():
             time.sleep(0.01)
             if time.monotonic() - start > _LIMIT:
                 self.send(signal.SIGKILL)
@@ -147,7 +147,7 @@ class Run:
     def until(self, moment: Callable[[Run], bool]) -> bool:
         """Waits for a moment. Returns False if the process ended first."""
         start = time.monotonic()
-        while self.lives() and time.monotonic() - start < _LIMIT:
+        while self.alive() and time.monotonic() - start < _LIMIT:
             if moment(self):
                 return True
             time.sleep(0.0005)

@@ -2,8 +2,8 @@
 
 from seg.drawing.comparison import Comparison
 from seg.drawing.instances import InstanceComparison
-from seg.drawing.labels import Color, colorize, overlay, palette_png
+from seg.drawing.labels import Color, overlay, palette_png
 from seg.drawing.legends import legend
 from seg.drawing.plain_figure import PlainFigure
 
-__all__ = ['Color', 'Comparison', 'InstanceComparison', 'PlainFigure', 'colorize', 'legend', 'overlay', 'palette_png']
+__all__ = ['Color', 'Comparison', 'InstanceComparison', 'PlainFigure', 'legend', 'overlay', 'palette_png']

@@ -1,4 +1,4 @@
-"""Class ids as colours: palette PNGs, colour maps, overlays."""
+"""Class ids as colours: palette PNGs and overlays."""
 
 from __future__ import annotations
 
@@ -23,22 +23,6 @@ def palette_png(classes: np.ndarray, colors: Sequence[Color]) -> Image.Image:
     flat = [channel for color in colors for channel in color]
     image.putpalette(flat + [0] * (768 - len(flat)))
     return image
-
-
-def colorize(classes: np.ndarray, colors: Sequence[Color], ignore_label: int) -> np.ndarray:
-    """Colours class ids.
-
-    Args:
-      classes: [H, W] integers; the ignore label, and ids without a colour, get the colour of ignored pixels.
-      colors: one per class.
-      ignore_label: any integer that is not a class id.
-
-    Returns:
-      uint8 [H, W, 3].
-    """
-    table = np.asarray([*colors, IGNORED], np.uint8)
-    known = (classes != ignore_label) & (classes >= 0) & (classes < len(colors))
-    return table[np.where(known, classes, len(colors))]
 
 
 def overlay(image: np.ndarray, classes: np.ndarray, colors: Sequence[Color], opacity: float = 0.5) -> np.ndarray:

@@ -37,7 +37,7 @@ def set_up(
     Args:
       strategy: `auto` (all GPUs or TPU cores of this machine, or one CPU device), `one`, `mirrored`, or `mirrored:N`
         for N devices; without GPUs these are N logical CPU devices. The last two are for TensorFlow only.
-      precision: `auto` (bfloat16 if the hardware multiplies it, otherwise float32), `float32` or `bfloat16`.
+      precision: `auto` (bfloat16 if the hardware supports it, otherwise float32), `float32` or `bfloat16`.
       jit: `auto` (XLA on GPUs; on the CPU it is slower than oneDNN), `on` or `off`. JAX always uses XLA.
       deterministic: whether the same seed gives bit-equal results, at some cost in speed.
       engine: `tensorflow`, `jax`, or `auto`: the engine of the Keras backend that is set; if none is set, JAX if there
@@ -107,7 +107,7 @@ def leave(failed: bool) -> None:
     """Ends the connection to the other processes of the run, if there are any.
 
     Args:
-      failed: whether this process ends with an error. Otherwise it waits until all have come to their end.
+      failed: whether this process ends with an error. Otherwise it waits until all have ended.
     """
     for name in _engines():
         if processes := sys.modules.get(f'{__name__}.{name}.processes'):

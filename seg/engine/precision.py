@@ -12,7 +12,7 @@ def set_precision(precision: str) -> None:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 (AVX512-BF16 or AMX); other CPUs are slower with it than with float32."""
+    """Whether the CPU has instructions for bfloat16 (AVX512-BF16, AMX); others are slower with it than with float32."""
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as file:
             words = set(file.read().split())

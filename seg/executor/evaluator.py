@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seg.engine.base import Engine
-from seg.errors import UserError, shown, told
+from seg.errors import UserError, as_user_error, shown
 from seg.executor import unreadable
 from seg.executor.gallery import Gallery
 from seg.executor.progress import Progress
@@ -127,7 +127,7 @@ def _named(metric: Metric) -> str:
 
 def _calling(metric: Metric, method: str) -> contextlib.AbstractContextManager[None]:
     """Context around a call of a metric on the host."""
-    return told(f'{_named(metric)}: {method}', metric)
+    return as_user_error(f'{_named(metric)}: {method}', metric)
 
 
 def _added(sums: LossTerm | None, term: LossTerm) -> LossTerm:

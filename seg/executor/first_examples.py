@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seg.errors import shown, told
+from seg.errors import as_user_error, shown
 from seg.structures import Input
 
 
@@ -27,7 +27,7 @@ def drawn(task: Any, source: Input, count: int) -> Iterator[tuple[str, np.ndarra
         arrays = {key: np.asarray(values) for key, values in batch.items()}
         for row in np.flatnonzero(arrays['weight']):
             name = source.image_name(int(arrays['index'][row]))
-            with told(f'experiment.task: {type(task).__name__}.training_figure of {shown(name)}', task):
+            with as_user_error(f'experiment.task: {type(task).__name__}.training_figure of {shown(name)}', task):
                 pixels = task.training_figure({key: values[row] for key, values in arrays.items()}, name)
             if pixels is None:
                 return

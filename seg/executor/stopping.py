@@ -125,8 +125,8 @@ class Stopping:
             heard.append(number)
 
     def _answer(self, number: int) -> None:
-        again = ' Ctrl-C again leaves at once.' if number == signal.SIGINT else ''
-        _say(f'Asked to stop: the steps under way are finished and saved first.{again}')
+        again = ' A second Ctrl-C ends the process at once.' if number == signal.SIGINT else ''
+        _say(f'Asked to stop: the current steps are finished and saved first.{again}')
 
 
 _active: Stopping | None = None

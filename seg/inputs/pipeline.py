@@ -170,7 +170,7 @@ def _input(
 def untuned() -> tf.data.Options:
     """Options without the tuner, for data sets that fix all parallelism.
 
-    Its thread sleeps for up to a minute, and whoever deletes an iterator waits for it: the end of a process, or
+    Its thread sleeps for up to a minute, and deleting an iterator waits for it: at the end of a process, or in
     Python's garbage collection.
     """
     options = tf.data.Options()

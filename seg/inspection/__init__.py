@@ -1,1 +1,1 @@
-"""Data looked at before a training: `--mode=check_data` and `--mode=show_data`."""
+"""Inspection of data before a training: `--mode=check_data` and `--mode=show_data`."""

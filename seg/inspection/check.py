@@ -78,7 +78,7 @@ def check(
         general = itertools.chain(images.check(split, limits), label_maps.check(split), instances.check(split, limits))
         own += without_known(general, own)
         if all(finding.severity != FIX for finding in own):
-            own += _as_a_run_does(dataset, target, slot, self_test)
+            own += _refusals(dataset, target, slot, self_test)
         splits.append(split)
         found += [(split, finding) for finding in own]
     for one, other in itertools.combinations(splits, 2):
@@ -87,7 +87,7 @@ def check(
     return Checked(splits, sorted(found, key=lambda item: order.index(item[1].severity)))
 
 
-def _as_a_run_does(dataset: Dataset, target: str, slot: str, self_test: Callable[[Dataset], None]) -> Iterator[Finding]:
+def _refusals(dataset: Dataset, target: str, slot: str, self_test: Callable[[Dataset], None]) -> Iterator[Finding]:
     """What a run would refuse after its own checks of the files."""
     for kind, look in (
         ('contract', lambda: contract.check_first(dataset, target, slot)),
@@ -100,7 +100,7 @@ def _as_a_run_does(dataset: Dataset, target: str, slot: str, self_test: Callable
             return
 
 
-def tell(checked: Checked) -> None:
+def log(checked: Checked) -> None:
     """Logs all findings."""
     titles = {FIX: 'MUST BE FIXED', WARN: 'warning', NOTE: 'note'}
     for _, finding in checked.found:

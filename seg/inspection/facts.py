@@ -62,7 +62,7 @@ class Instances(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What one image and its annotations are like.
+    """Facts about one image and its annotations.
 
     Attributes:
       failure: why the example cannot be loaded; empty if it can. Then all below but `file` are defaults.
@@ -94,7 +94,7 @@ def read_all(dataset: Dataset, title: str) -> list[Facts]:
 
     Args:
       dataset: a data set with a known number of examples.
-      title: what is done, for the progress.
+      title: title of the progress line.
 
     Raises:
       UserError: if a plugin's `load` fails for another reason than an unreadable file.
@@ -197,5 +197,5 @@ def read_file(path: str) -> File:
                 with open(path, 'rb') as file:
                     (bits,) = struct.unpack('24xB', file.read(25))
             return File(image.format or '', image.mode, bits, int(image.getexif().get(_ORIENTATION, 1) or 1))
-    except Exception:  # Pillow raises exceptions of many types for damaged files. The example's failure tells more.
+    except Exception:  # Pillow raises exceptions of many types for damaged files; `load` gives the reason.
         return File('')

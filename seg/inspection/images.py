@@ -106,7 +106,7 @@ def _files(split: Split) -> Iterator[Finding]:
         'exif_turned',
         WARN,
         'have an EXIF orientation',
-        # Built-in readers say so themselves, if they do not apply it.
+        # Built-in readers report it themselves if they do not apply it.
         [i for i, file in files.items() if file.orientation != 1 and not built_in(split.dataset)],
         'Labels must fit the images as they are loaded: see the overlays.',
         lambda i: f'orientation {files[i].orientation}.',
@@ -173,6 +173,6 @@ def near_duplicates(split: Split) -> Iterator[Finding]:
         NOTE,
         'are nearly the same as an earlier one',
         sorted(partner),
-        'They count more than others. Remove copies; neighbouring frames of a video belong into the same split.',
+        'They count more than others. Remove copies; neighbouring frames of a video belong in the same split.',
         lambda i: f'as {shown(split.name(partner[i]))}.',
     )

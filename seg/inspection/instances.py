@@ -85,7 +85,7 @@ def check(split: Split, limits: DataLimits) -> Iterator[Finding]:
         WARN if len(empty) > len(each) / 2 else NOTE,
         'have no instance',
         empty,
-        'They teach what is background. Check that they were labelled.',
+        'The model learns the background from them. Check that they were labelled.',
     )
     yield from _limits(split, each, limits)
     yield from _anchors(split, each, limits)
@@ -113,14 +113,14 @@ def _faulty(split: Split, each: list[tuple[int, Instances]]) -> Iterator[Finding
             WARN,
             lambda found: (found.thin | ~(found.area >= 1)) & ~found.is_crowd,
             'have instances less than a pixel high or wide',
-            'Nothing can be learnt from them: remove them, or label them again.',
+            'They cannot serve as targets: remove them, or label them again.',
         ),
         (
             'duplicate',
             WARN,
             lambda found: found.repeated,
             'have instances with the class, the box and the area of another one',
-            'One of the two can never be found. Remove the copies: was the annotation file merged twice?',
+            'Each extra copy counts as a missed instance. Remove the copies: was the annotation file merged twice?',
         ),
     ):
         counts = {i: int(np.sum(faulty(found))) for i, found in each}
@@ -159,7 +159,7 @@ def _classes(split: Split, crowds: int) -> Iterator[Finding]:
             kind='absent_class',
             severity=WARN,
             text=f'{name}: {len(absent)} of {len(of_class)} classes have no instance: {checking.first_of(absent)}.',
-            remedy='They cannot be learnt, or not be scored, from this split. Move images with these classes into it, '
+            remedy='They can be neither learnt nor scored from this split. Move images with these classes into it, '
             'or leave the classes out.',
             count=len(absent),
         )
@@ -207,5 +207,5 @@ def _anchors(split: Split, each: list[tuple[int, Instances]], limits: DataLimits
             f'{f"below {low:g}" if what == "smaller" else f"above {high:g}"} pixels; '
             f'5, 50 and 95 % of all are below {", ".join(f"{s:.0f}" for s in np.percentile(sides, [5, 50, 95]))}',
             sorted(set(owner[beyond].tolist())),
-            'Proposals for them are rarely right. Change heads.rpn.anchor_scale, or the scale of the images.',
+            'The RPN rarely proposes them. Change heads.rpn.anchor_scale, or the scale of the images.',
         )

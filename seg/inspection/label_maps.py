@@ -96,7 +96,7 @@ def check(split: Split) -> Iterator[Finding]:
             text=f'{info.name}: {len(absent)} of {info.num_classes} classes do not occur: '
             f'{", ".join(f"{v} ({info.class_names[v]})" for v in absent[:_SHOWN_VALUES])}'
             f'{", …" if absent[_SHOWN_VALUES:] else ""}.',
-            remedy='They cannot be learnt, or not be scored, from this split. Move images with these classes into it, '
+            remedy='They can be neither learnt nor scored from this split. Move images with these classes into it, '
             'or check the class names.',
             count=len(absent),
         )
@@ -105,7 +105,7 @@ def check(split: Split) -> Iterator[Finding]:
         WARN,
         'have no labelled pixel',
         [i for i, found in counted.items() if not any(found.get(value) for value in classes)],
-        'They teach nothing. Label them, or remove them from the split.',
+        'Nothing is learnt from them. Label them, or remove them from the split.',
     )
     yield from split.finding(
         'background_and_ignored',
@@ -122,8 +122,8 @@ def check(split: Split) -> Iterator[Finding]:
             text=f'{info.name}: {100 * ignored / (ignored + labelled):.0f} % of all pixels are ignored.',
             remedy='Is the ignore label a class or the background of these data? If so, give it an id of its own.',
         )
-    shares = np.array([total[value] for value in present]) / max(labelled, 1)
-    rare = [value for value, share in zip(present, shares, strict=True) if share < 1e-3]
+    fractions = np.array([total[value] for value in present]) / max(labelled, 1)
+    rare = [value for value, fraction in zip(present, fractions, strict=True) if fraction < 1e-3]
     if rare and len(present) > 1:
         yield Finding(
             kind='rare_class',

@@ -62,6 +62,6 @@ def _near_duplicates(train: Split, evaluation: Split, known: set[str]) -> Iterat
         f'are nearly the same as an image of {train.info.name}',
         sorted(partner),
         'Scores on them do not show how well new images are segmented. Copies, crops and neighbouring frames of a '
-        'video belong into one split.',
+        'video belong in one split.',
         lambda i: f'as {shown(train.name(partner[i]))}.',
     )

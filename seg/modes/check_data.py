@@ -97,15 +97,15 @@ class CheckData(ExperimentMode):
         ):
             data |= {} if dataset is None else {slot: dataset}
         limits, self_test = (task.data_limits(), task.self_test) if task else (DataLimits(), lambda dataset: None)
-        return self._told(check.check(data, experiment.target, limits, self_test))
+        return self._write(check.check(data, experiment.target, limits, self_test))
 
-    def _told(self, checked) -> dict[str, Any]:
-        """Logs and writes what was found; returns the numbers of findings and the files."""
+    def _write(self, checked) -> dict[str, Any]:
+        """Logs the findings and writes both files. Returns the numbers of findings and the paths."""
         from seg.files import write_json
         from seg.inspection import check, page
 
         folder = RunFolder.made(self.call.flags['output'] or self.folder.path)
-        check.tell(checked)
+        check.log(checked)
         record = checked.record()
         write_json(folder.data_check, record)
         page.write(folder.data_check_page, checked)

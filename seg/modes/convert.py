@@ -12,7 +12,7 @@ from seg.modes.base import ExperimentMode, Flag
 
 
 class Convert(ExperimentMode):
-    """Writes the training and evaluation data as a set of TensorFlow Datasets, which is read by position and fast."""
+    """Writes the training and evaluation data as a set of TensorFlow Datasets, which can be read by position."""
 
     name = 'convert'
     aliases = ('conversion', 'export', 'to_records', 'records')

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
-from seg.errors import UserError, shown, told
+from seg.errors import UserError, as_user_error, shown
 from seg.modes.base import CHECKPOINT, Call, ExperimentMode, Flag
 from seg.prediction.settings import PredictSettings
 
@@ -104,7 +104,7 @@ class Predict(ExperimentMode):
         experiment = self.experiment
         folder = self._output or self.folder.predictions(experiment.eval_data.info.name)
         task, call = experiment.task, f'experiment.task: {type(experiment.task).__name__}.writer'
-        with told(call, task):
+        with as_user_error(call, task):
             writer = task.writer(folder, experiment.info, self.settings, self.call.flags['probabilities'])
         if not isinstance(writer, Outputs):
             raise UserError(f'{call} returned {shown(writer)}; expected a seg.prediction.outputs.Outputs.')

@@ -74,7 +74,7 @@ class InstanceOutputs(Outputs):
                     self._list.close()
         finally:
             if self._list:
-                with contextlib.suppress(OSError):  # A full disk, again.
+                with contextlib.suppress(OSError):  # Closing writes to the full disk again.
                     self._list.close()
             super().__exit__(kind, *error)
 

@@ -83,7 +83,7 @@ class Outputs(ABC):
 
     def __exit__(self, *_) -> None:
         if self._lines:
-            with contextlib.suppress(OSError):  # A full disk, again.
+            with contextlib.suppress(OSError):  # Closing writes to the full disk again.
                 self._lines.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 

@@ -63,9 +63,9 @@ def render(run: RunFiles) -> str:
     further = instance_columns(run, first, notes)
     classes = class_table(run, first, matrix, further)
     confusion = confusion_table(run, matrix)
-    told = {'class_iou': classes, 'class_ap': classes, 'class_pixels': matrix is not None and classes}
-    told |= {'confusion_matrix': confusion}
-    stored = [p for p in event_files.figures(folder.eval) if not told.get(p.tag)]
+    in_tables = {'class_iou': classes, 'class_ap': classes, 'class_pixels': matrix is not None and classes}
+    in_tables |= {'confusion_matrix': confusion}
+    stored = [p for p in event_files.figures(folder.eval) if not in_tables.get(p.tag)]
     stored += event_files.figures(folder.train)
     figures = embed(few_of_each_kind(sorted(stored, key=figure_order)), notes)
     shown = [e for e in evaluations if e.label.startswith(('Last', 'Best'))]

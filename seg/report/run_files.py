@@ -138,8 +138,8 @@ class RunFiles:
         if details is None:
             details = evaluations.details_by_name(self.folder, evaluation.step, name)
         if not weights:
-            told = [evaluations.of_results(values) for values in (self.results, *self.eval_files.values()) if values]
-            weights = next((each.weights for each in told if each.weights), '')
+            others = [evaluations.of_results(values) for values in (self.results, *self.eval_files.values()) if values]
+            weights = next((each.weights for each in others if each.weights), '')
         return Evaluation(**vars(evaluation) | {'label': label, 'details': details, 'weights': weights})
 
     def _best(self) -> evaluations.Evaluation | None:

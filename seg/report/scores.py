@@ -103,14 +103,14 @@ def precision_table(evaluations: list[Evaluation]) -> PrecisionTable | None:
         'ap': ('AP', 'mean over the IoU thresholds 0.5 to 0.95'),
         'ap50': ('AP50', 'at IoU 0.5'),
         'ap75': ('AP75', 'at IoU 0.75'),
-        **{f'ap_{area}': (f'AP {area}', told) for area, told in _AREAS.items()},
+        **{f'ap_{area}': (f'AP {area}', explanation) for area, explanation in _AREAS.items()},
         **{f'ar{n}': (f'AR {n}', f'recall with {text.count(n, "detection")} per class and image') for n in limits},
-        **{f'ar_{area}': (f'AR {area}', told) for area, told in _AREAS.items()},
+        **{f'ar_{area}': (f'AR {area}', explanation) for area, explanation in _AREAS.items()},
     }
     rows = []
-    for name, (label, told) in names.items():
+    for name, (label, explanation) in names.items():
         values = [e.metrics.get(f'{kind}_{name}') for kind, e in kinds]
-        rows.append((label, told, [None if value is None else (value, text.share(value)) for value in values]))
+        rows.append((label, explanation, [None if value is None else (value, text.share(value)) for value in values]))
     missing = [area for area in _AREAS if any(f'{kind}_ap_{area}' not in e.metrics for kind, e in kinds)]
     remarks = []
     if missing:

@@ -54,7 +54,7 @@ class Task:
 
         Args:
           checkpoint_items: see the class; for a model of this package its `parts`.
-          inputs: makes what `inputs` is, when batches or their size are asked for.
+          inputs: makes the value of `inputs`, when batches or their size are first requested.
           metrics: metrics of an evaluation, made by `seg.tasks.references.build_metrics`.
           class_names: see the class.
 

@@ -248,15 +248,15 @@ class Instance(Task):
                 'crop and scale leave some.'
             )
         elif counts.get('anchors_matched') == 0:
+            anchors = ', '.join(f'{size:g}' for size in self.data_limits().anchor_sizes) or 'of unknown size'
             problems['anchors'] = (
                 'No anchor reaches the positive IoU with an instance, so the proposals learn from forced matches only. '
                 f'Most instances measure {self._instance_sizes()} pixels (square root of the box area, before '
-                f'augmentation), the anchors {", ".join(f"{size:g}" for size in self._model.anchor_sizes)}. Change '
-                'heads.rpn.anchor_scale or the scale of the images.'
+                f'augmentation), the anchors {anchors}. Change heads.rpn.anchor_scale or the scale of the images.'
             )
-        told = [text for key, text in problems.items() if key not in self._advised]
+        new = [text for key, text in problems.items() if key not in self._advised]
         self._advised |= set(problems)
-        return '\n'.join(told) or None
+        return '\n'.join(new) or None
 
     def _instance_sizes(self) -> str:
         """Describes the sizes of the instances in the first 100 training images, in pixels."""

@@ -106,18 +106,6 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return tensors, metadata
 
 
-def read_metadata(path: str) -> dict[str, Any]:
-    """Reads the metadata alone.
-
-    Raises:
-      DamagedFileError: if the file is missing or its header cannot be read.
-      UserError: if it cannot be opened, for reasons other than its content.
-    """
-    with _opened(path) as file:
-        header = file.metadata() or {}
-    return _checked(path, header)[0]
-
-
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
     """Opens the file; distinguishes damage from temporary errors, such as missing rights or too many open files."""

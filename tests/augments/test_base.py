@@ -113,7 +113,7 @@ def test_colors_change_inside_only():
     assert made['image'].shape == before['image'].shape
 
 
-def test_objects_that_were_turned_are_partly_hidden():
+def test_transposed_instances_are_partly_hidden():
     """Copy-paste after a transpose: what is left of each mask is what the pasted ones do not cover."""
     before, masks = example()
     before = {key: value for key, value in before.items() if key != 'label'}

@@ -57,7 +57,7 @@ def result(augment, example, seed=0):
     return augment(example, tf.constant([5, seed]))  # Eagerly: each graph would be used once.
 
 
-def test_all_objects_of_the_other_image_over_this_one():
+def test_all_instances_of_the_other_image_over_this_one():
     base, other = drawn(BASE, 50), drawn(OTHER, 150)
     made = result(pasting(min_visible=0.0)[0], base)
     cover = painted(other).any(axis=0)
@@ -78,7 +78,7 @@ def test_all_objects_of_the_other_image_over_this_one():
     assert made['size'].numpy().tolist() == [SIDE, SIDE]
 
 
-def test_crops_of_hidden_objects_are_of_what_is_seen():
+def test_hidden_instances_are_cropped_to_their_visible_part():
     made = result(pasting(min_visible=0.0)[0], drawn(BASE, 50))
     crops = instances.mask_crops(*(made[key] for key in ('masks', 'frame', 'view', 'boxes')), 12).numpy()
     for mask, box, crop in zip(painted(made), made['boxes'].numpy(), crops, strict=True):
@@ -88,7 +88,7 @@ def test_crops_of_hidden_objects_are_of_what_is_seen():
         np.testing.assert_array_equal(crop > 0, mask[np.ix_(rows, columns)])
 
 
-def test_objects_of_which_too_little_is_seen_are_dropped():
+def test_instances_that_are_mostly_hidden_are_dropped():
     cover = [(10, 24, 30, 43)]  # 19 of the 20 columns of the second instance.
     for share, left in ((0.0, 1), (0.05, 1), (0.051, 0), (1.0, 0)):
         made = result(pasting(cover, min_visible=share)[0], drawn(BASE, 50))
@@ -116,7 +116,7 @@ def test_nothing_to_paste_changes_nothing(other):
     np.testing.assert_array_equal(never['image'], base['image'])
 
 
-def test_onto_an_image_without_objects():
+def test_onto_an_image_without_instances():
     made = result(pasting()[0], drawn([], 50))
     assert made['classes'].numpy().tolist() == [150, 151, 152]
 

@@ -87,7 +87,7 @@ def test_whole_masks_come_back():
     np.testing.assert_array_equal(painted(instances.begin(example), 40, 40), masks)
 
 
-def test_objects_from_images_of_different_sizes():
+def test_instances_from_images_of_different_sizes():
     """Frames may differ from instance to instance, as after copy-paste; empty masks may lie between."""
     (first, masks_1), (second, masks_2) = scene(20, 31, 3, 1), scene(45, 12, 2, 2)
     first, second = instances.begin(first), instances.begin(second)
@@ -101,7 +101,7 @@ def test_objects_from_images_of_different_sizes():
     )
 
 
-def test_no_objects_and_static_sides():
+def test_no_instances_and_static_sides():
     begun = instances.begin(instances.choose(scene()[0], tf.zeros([0], tf.int32)))
     assert crops(begun, 5).shape == (0, 5, 5)
     parts = {key: begun[key] for key in ('masks', 'frame', 'view', 'boxes')}
@@ -140,7 +140,7 @@ def test_views_compose():
     assert len(whole['view']) <= len(second['view'])
 
 
-def test_objects_out_of_the_image_or_thinner_than_a_pixel_are_dropped():
+def test_instances_outside_the_image_or_thinner_than_a_pixel_are_dropped():
     boxes = [[0, 0, 5, 5], [10, 10, 20, 20], [4.5, 2, 9, 9], [3, 4, 8, 4.9], [0, 0, 40, 40]]
     count = len(boxes)
     example = instances.begin(scene(40, 40, count)[0]) | {'boxes': tf.constant(boxes, tf.float32)}
@@ -201,7 +201,7 @@ def test_a_factor_of_one_fits():
         assert odd(example, tf.constant([0, 0]))['size'].numpy().tolist() == [round(side * 0.8), side]
 
 
-def test_objects_are_the_same_for_the_same_seed():
+def test_instances_are_the_same_for_the_same_seed():
     augment = tf.function(scale_crop_flip(ignore_label=255, size=(32, 32), scale_step=0.0, fit=True))
     example = instances.begin(scene()[0])
     first, again, other = (augment(example, tf.constant([3, n])) for n in (1, 1, 2))

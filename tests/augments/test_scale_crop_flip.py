@@ -109,7 +109,7 @@ def test_scales():
 
 @pytest.mark.parametrize('scale', [0.5, 0.7, 0.75, 1.25, None])
 def test_sizes_are_those_of_an_evaluation(scale):
-    """By a fixed factor as by the same one at evaluation, and without one as what is fitted into a canvas."""
+    """With a fixed factor as at evaluation with this factor, and without one as fitted into a canvas."""
     draw, crop = np.random.default_rng(0), (1000, 900)
     sizes = draw.integers(1, 140 if scale else 2500, [1500, 2])
     settings = {'fit': True} if scale is None else {}

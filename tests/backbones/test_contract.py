@@ -78,7 +78,7 @@ def test_variables_do_not_depend_on_the_output_stride(name):
 
 @pytest.mark.parametrize('kind', ['sync', 'frozen', 'group'])
 @only(['resnet18'])
-def test_what_trains(name, kind):
+def test_trained_variables(name, kind):
     model = build(name, 16, kind)
     ends = {variable.path.rpartition('/')[2] for variable in model.trainable_variables}
     assert {'kernel', 'gamma', 'beta'} <= ends and not any(end.startswith('moving') for end in ends)

@@ -39,13 +39,13 @@ def colors_of(panel):
     return {tuple(map(int, color)) for color in panel.reshape(-1, 3)}
 
 
-def test_figures_are_those_of_the_labelled_pixels():
+def test_numbers_are_of_labelled_pixels_only():
     made = make(blocks([[0, 0, 1], [2, 255, 255]]), blocks([[0, 1, 1], [0, 2, 2]]))
     # ground 1 / 3, tree 1 / 2, house 0 / 1.
     assert made.miou == pytest.approx((1 / 3 + 1 / 2 + 0) / 3) and made.wrong == pytest.approx(0.5)
 
 
-def test_class_predicted_where_nothing_is_labelled_has_no_part_in_the_figures():
+def test_predictions_at_unlabelled_pixels_do_not_count():
     made = make(blocks([[0, 1], [255, 255]]), blocks([[0, 1], [2, 2]]))
     assert made.miou == 1.0 and made.wrong == 0.0
 
@@ -67,8 +67,8 @@ def test_panels():
     assert np.corrcoef(grey.ravel(), right[..., 0].ravel())[0, 1] > 0.99
 
 
-def test_errors_are_told_by_brightness():
-    """For people who tell no colours apart: relative luminance after WCAG 2, contrasts of neighbours."""
+def test_errors_differ_by_brightness():
+    """For colour-blind readers: relative luminance by WCAG 2, contrasts of neighbours."""
 
     def luminance(color):
         channels = np.asarray(color) / 255

@@ -1,4 +1,4 @@
-"""Objects beside the truth and over images: what is matched, drawn, and written."""
+"""Instances beside the truth and over images: matching, drawing, and labels."""
 
 import sys
 
@@ -59,13 +59,13 @@ BOXES = [(10, 10, 40, 40), (10, 60, 40, 100), (60, 10, 110, 60), (60, 80, 110, 1
 # ---- Figures ---------------------------------------------------------------------------------------------------------
 
 
-def test_each_object_is_found_once():
+def test_each_instance_is_matched_once():
     """By the better score, though the other one fits better."""
     found = match(truth(BOXES[:1]), detections([BOXES[0], (12, 10, 40, 40), BOXES[0]], scores=[0.5, 0.9, 0.7]))
     assert found.truth.tolist() == [-1, 0, -1] and found.found.tolist() == [1]
 
 
-def test_a_detection_takes_the_object_that_it_fits_best():
+def test_a_detection_matches_the_instance_that_it_fits_best():
     there = truth([(0, 0, 20, 20), (0, 6, 20, 26)])
     assert match(there, detections([(0, 5, 20, 25)])).truth.tolist() == [1]
     both = match(there, detections([(0, 5, 20, 25), (0, 6, 20, 26)]))
@@ -85,7 +85,7 @@ def test_other_classes_match_nothing():
     assert found.truth.tolist() == [-1, 1] and found.found.tolist() == [-1, 1]
 
 
-def test_what_lies_in_a_crowd_counts_as_nothing():
+def test_detections_within_a_crowd_do_not_count():
     there = truth([BOXES[0], (50, 0, 120, 160), (50, 0, 120, 160)], [0, 0, 1], [False, True, True])
     made = make(there, detections([BOXES[0], BOXES[2], BOXES[3], (20, 60, 60, 100)], [0, 0, 1, 0]))
     assert made._matches.truth.tolist() == [0, -2, -2, -1]
@@ -100,7 +100,7 @@ def test_figures():
     assert make(truth(BOXES), detections(BOXES, scores=[0.1] * 4), min_score=0.05).f1 == 1
 
 
-def test_no_objects_at_all():
+def test_no_instances_at_all():
     assert make(truth([]), detections([])).f1 is None
     assert make(truth([]), detections(BOXES)).f1 == 0 and make(truth(BOXES), detections([])).f1 == 0
     for there in (truth([]), truth(BOXES)):
@@ -122,7 +122,7 @@ def panels(strip, count=2):
 
 
 def colors_along(panel, box):
-    """Of the outline of an object's box, one pixel inside its edge, at three times the size."""
+    """Of the outline of an instance's box, one pixel inside its edge, at three times the size."""
     y0, x0, y1, x1 = (3 * side for side in box)
     y1, x1 = y1 - 1, x1 - 1
     lines = panel[y0, x0:x1], panel[y1, x0:x1], panel[y0:y1, x0], panel[y0:y1, x1]
@@ -132,7 +132,7 @@ def colors_along(panel, box):
 def test_right_is_solid_and_wrong_is_dashed():
     there, found = panels(make(truth(BOXES[:2]), detections([BOXES[0], BOXES[3]])).draw())
     solid = colors_along(there, BOXES[0])
-    assert solid == colors_along(found, BOXES[0]), 'an object has the colour of what has found it'
+    assert solid == colors_along(found, BOXES[0]), 'an instance has the colour of its detection'
     assert not {(255, 255, 255), (0, 0, 0)} & solid
     for panel, box in ((there, BOXES[1]), (found, BOXES[3])):
         dashed = colors_along(panel, box)
@@ -168,7 +168,7 @@ def test_neighbours_of_one_class_have_different_shades():
     assert len(shades) == 6 and all(max(s) - min(s) > 60 for s in shades)
 
 
-def test_colours_are_seen_on_black_and_on_white():
+def test_colours_are_visible_on_black_and_on_white():
     for color in (*instance_palette(12), (64, 0, 0), (0, 0, 128), (230, 230, 230)):
         for n in range(6):
             drawn = np.array(shade(color, n))
@@ -211,7 +211,7 @@ def test_any_names(names):
 # ---- Overlays --------------------------------------------------------------------------------------------------------
 
 
-def test_overlay_changes_the_image_in_place_and_only_at_its_objects():
+def test_overlay_changes_the_image_in_place_and_only_at_its_instances():
     image = np.full((*SIZE, 3), 90, np.uint8)
     made = overlay(image, detections([BOXES[2]]), class_names=NAMES, colors=COLORS)
     assert made is image
@@ -221,7 +221,7 @@ def test_overlay_changes_the_image_in_place_and_only_at_its_objects():
     assert changed.sum() < 50 * 50 + 20 * 90
 
 
-def test_overlay_leaves_out_low_scores_and_tells_of_nothing():
+def test_overlay_omits_low_scores():
     image = np.full((*SIZE, 3), 90, np.uint8)
     overlay(image, detections(BOXES, scores=[0.49] * 4), class_names=NAMES, colors=COLORS)
     assert np.all(image == 90)
@@ -248,8 +248,8 @@ def test_lines_are_thicker_on_large_images():
 @pytest.mark.parametrize(
     'box', [(0, 0, 120, 160), (119, 159, 120, 160), (0, 0, 1, 160), (50, 50, 50, 50), (-5, -5, 3, 3)]
 )
-def test_objects_of_any_size(box):
-    """The whole image, one pixel, a line, nothing at all."""
+def test_instances_of_any_size(box):
+    """The whole image, one pixel, a line, an empty box."""
     found = detections([box])
     made = overlay(np.full((*SIZE, 3), 90, np.uint8), found, class_names=NAMES, colors=COLORS)
     assert made.shape == (*SIZE, 3) and np.any(made != 90)

@@ -32,7 +32,7 @@ def test_within_the_image():
         assert 0 <= y <= 188 and 0 <= x <= 240
 
 
-def test_never_over_another_tag():
+def test_never_over_another_label():
     random = np.random.default_rng(0)
     corners = random.integers(0, 180, (60, 2))
     boxes = [(y, x, y + 15, x + 15) for y, x in corners]
@@ -43,7 +43,7 @@ def test_never_over_another_tag():
 
 
 def test_little_of_the_image_is_covered():
-    """However many instances there are, and however much room."""
+    """For any number of instances, and any size of the image."""
     boxes = [(y, x, y + 6, x + 6) for y in range(20, 600, 40) for x in range(20, 900, 60)]
     places = place([Label(box, 12, 30, i) for i, box in enumerate(boxes)], scene(boxes, (640, 960)))
     assert sum(p is not None for p in places) * 12 * 30 <= 0.07 * 640 * 960
@@ -55,7 +55,7 @@ def test_not_over_small_neighbours():
     assert not any(place([Label(box, 12, 40, i) for i, box in enumerate(grid)], scene(grid)))
 
 
-def test_on_a_much_larger_object():
+def test_on_a_much_larger_instance():
     """A cup on a table has its name."""
     boxes = [(20, 0, 200, 300), (100, 100, 130, 130)]
     found = place([Label(boxes[1], 12, 40, 1)], scene(boxes))

@@ -1,24 +1,11 @@
 """Class ids as colours."""
 
 import numpy as np
-import pytest
 
 from seg import drawing
-from seg.drawing.labels import IGNORED
 from seg.drawing.palette import voc_palette
 
 COLORS = ((10, 20, 30), (40, 50, 60))
-
-
-@pytest.mark.parametrize('ignore', [255, -1, 65535])
-def test_colorize(ignore):
-    found = drawing.colorize(np.array([[0, 1, ignore, 7]]), COLORS, ignore)
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, [[COLORS[0], COLORS[1], IGNORED, IGNORED]])
-
-
-def test_ignore_label_that_is_a_class():
-    np.testing.assert_array_equal(drawing.colorize(np.array([[0, 1]]), COLORS, 0), [[IGNORED, COLORS[1]]])
 
 
 def test_palette_png():

@@ -22,7 +22,7 @@ def test_the_published_colours():
     assert voc_palette(0) == ()
 
 
-def test_colours_of_objects():
+def test_colours_of_instances():
     """Vivid ones, all different, the first ones far apart; those of few classes are those of many."""
     palette = instance_palette(80)
     assert len(set(palette)) == 80 and palette[:5] == instance_palette(5) and instance_palette(0) == ()

@@ -73,7 +73,7 @@ def test_without_any_framework(tmp_path, finished):
     assert json.loads(done.stdout)['metrics'] == finished[1]['metrics']
 
 
-def test_a_run_goes_on(tmp_path, finished):
+def test_a_run_resumes(tmp_path, finished):
     toy.run(str(tmp_path), toy.ToyEngine(), train_steps=4)
     toy.run(str(tmp_path), toy.ToyEngine())
     np.testing.assert_array_equal(weights(tmp_path), weights(finished[0]))
@@ -100,7 +100,7 @@ def test_two_processes_are_as_one_and_the_chief_alone_writes(tmp_path, finished)
         )
 
 
-def test_both_processes_go_on_from_what_the_chief_has_cleared_up(tmp_path, finished):
+def test_both_processes_resume_after_the_chief_has_cleared_up(tmp_path, finished):
     on_two_processes(lambda engine, index: toy.run(str(tmp_path), engine, train_steps=4))
     damaged = tmp_path / 'ckpt-00000006.safetensors'
     damaged.write_bytes(b'cut off')

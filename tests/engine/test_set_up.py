@@ -32,7 +32,7 @@ def test_a_backend_in_keras_own_file(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize('content', [None, '{', '[]', '{"floatx": "float32"}'])
-def test_without_a_word_it_is_keras_default(monkeypatch, tmp_path, content):
+def test_by_default_it_is_keras_own_backend(monkeypatch, tmp_path, content):
     if content is not None:
         (tmp_path / 'keras.json').write_text(content)
     monkeypatch.delenv('KERAS_BACKEND', raising=False)

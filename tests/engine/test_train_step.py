@@ -177,7 +177,7 @@ def test_formulas(optimizer, case):
 @pytest.mark.parametrize('nesterov', [False, True])
 @pytest.mark.parametrize('taken', [0, 2, 3])
 def test_velocity_with_the_rate_inside_is_converted(taken, nesterov):
-    """A checkpoint of Keras' SGD, whose velocity is the sum of -lr * g, goes on by the formula of ours."""
+    """A checkpoint of Keras' SGD, whose velocity is the sum of -lr * g, continues by our formula."""
     data = batches()
     settings = {'momentum': 0.9, 'nesterov': nesterov, 'name': 'sgd'}
     old = first_step(lambda: keras.optimizers.SGD(SCHEDULE, **settings), OptimizerStep())
@@ -252,7 +252,7 @@ def test_batch_without_any_image():
         np.testing.assert_array_equal(after[name], before[name])
 
 
-def test_averages_change_places_with_the_weights():
+def test_averages_are_swapped_with_the_weights():
     """Inside `averaged`, the model has the averages; afterwards everything is as before."""
     engine = runs.one_device('float64')
     with engine.scope():

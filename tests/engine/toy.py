@@ -140,7 +140,7 @@ def rows(count: int, batch_size: int, *, endless: bool) -> Input:
 
 
 class Team:
-    """What processes tell each other; here they are threads."""
+    """Communication between processes, which are threads here."""
 
     def __init__(self, count: int = 1):
         self.count = count

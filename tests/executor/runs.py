@@ -122,7 +122,7 @@ def fixed_input(batches: list[dict[str, np.ndarray]]) -> Input:
 
 
 def ragged_batch(task, dataset, precision: str = 'float64', size: int = 4) -> dict[str, np.ndarray]:
-    """A real batch in which one image has no label or object, and the last one is padding of weight 0."""
+    """A real batch in which one image has no label or instance, and the last one is padding of weight 0."""
     source = task.training_input(dataset, size)
     batch = next(iter(source.make()))
     batch = {key: value.numpy() for key, value in batch.items()}

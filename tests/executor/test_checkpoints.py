@@ -116,7 +116,7 @@ def test_all_damaged(tmp_path):
 
 
 @pytest.mark.parametrize('step', [None, '4', -1, 1.5])
-def test_a_step_that_is_none(tmp_path, step):
+def test_an_invalid_step(tmp_path, step):
     path = str(tmp_path / 'ckpt-00000004.safetensors')
     tensor_file.write(path, {'w': np.zeros(2, np.float32)}, {'step': step})
     with pytest.raises(UserError) as info:

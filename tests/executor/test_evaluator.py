@@ -14,7 +14,7 @@ NAMES = ('a', 'b', 'c', 'd')
 
 
 class Rows(RowMetric):
-    """Keeps what it is given."""
+    """Keeps its arguments."""
 
     def reset(self):
         self.found = []
@@ -87,7 +87,7 @@ class GivesNoNumber(Rows):
         (GivesNoNumber, 'result', "{'rows': 'many'}"),
     ],
 )
-def test_a_metric_that_fails_on_the_host_tells_where(made, metric, method, fault):
+def test_a_metric_that_fails_on_the_host_names_the_line(made, metric, method, fault):
     with pytest.raises(UserError) as caught:
         evaluate(metric(), scenes.source(*made, 7))
     text = str(caught.value)

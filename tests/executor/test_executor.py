@@ -1,4 +1,4 @@
-"""What a run writes, how it ends, and how it goes on."""
+"""The files of a run, its end, and its continuation."""
 
 import json
 import os
@@ -243,7 +243,7 @@ def test_train_alone_evaluates_nothing(tmp_path):
 
 
 class Killed(BaseException):
-    """As a kill: nothing of ours catches it."""
+    """Stands for a kill: no code of seg catches it."""
 
 
 def kill_at(monkeypatch, kind, step, before=False):
@@ -270,7 +270,7 @@ def kill_at(monkeypatch, kind, step, before=False):
         ('eval', 11, False),  # All is done but results.json.
     ],
 )
-def test_goes_on_as_if_nothing_had_happened(finished, tmp_path, monkeypatch, kind, step, before):
+def test_resumes_as_if_not_interrupted(finished, tmp_path, monkeypatch, kind, step, before):
     with monkeypatch.context() as patch:
         kill_at(patch, kind, step, before)
         with pytest.raises(Killed):
@@ -284,7 +284,7 @@ def test_goes_on_as_if_nothing_had_happened(finished, tmp_path, monkeypatch, kin
 
 
 def test_log_is_cut_at_the_restored_step(tmp_path):
-    """Without checkpoints 8 and 10, what happened after step 6 did not happen; a half line at the end is dropped."""
+    """Without checkpoints 8 and 10 the records after step 6 are removed, and a partial line at the end."""
     run(tmp_path, train_steps=10)
     for step in (8, 10):
         os.remove(tmp_path / f'ckpt-{step:08d}.safetensors')
@@ -296,7 +296,7 @@ def test_log_is_cut_at_the_restored_step(tmp_path):
 
 
 def test_damaged_newest_checkpoint(finished, tmp_path):
-    """The run goes on from the one before, to the same end."""
+    """The run resumes from the checkpoint before, and ends equally."""
     run(tmp_path, step=EMA, train_steps=11)
     os.remove(tmp_path / 'results.json')
     with open(tmp_path / 'ckpt-00000011.safetensors', 'rb+') as file:
@@ -389,7 +389,7 @@ def test_gradient_that_is_not_finite(tmp_path):
 
 
 def test_unreadable_images_count_nowhere_and_shift_nothing(tmp_path, caplog):
-    """Rows 2 and 5 are cut-off files: named, weight 0, and every other place of the stream holds what it held."""
+    """Rows 2 and 5 are truncated files: named, weight 0, and all other positions of the stream are unchanged."""
 
     whole = _batches(6)
     data = training_input(Table(broken=[2, 5])).make()
@@ -440,7 +440,7 @@ def test_wrong_evaluation_data_cost_no_step(tmp_path):
 
 
 def test_full_disk(tmp_path, monkeypatch):
-    """The last good checkpoint stays, and the same command goes on from there once there is space."""
+    """The last good checkpoint stays, and the same command resumes from it once there is space."""
     write = tensor_file.write
 
     def full(path, *args):
@@ -482,7 +482,7 @@ def test_evaluate_with_another_model(finished):
 
 
 def test_learns(tmp_path):
-    """The table is a linear function of its rows: the error goes to nothing."""
+    """The table is a linear function of its rows, so the error converges to 0."""
     table = Table()
     results = executor(
         tmp_path, train_steps=300, iterations_per_loop=100, eval_every=300, save_checkpoints_steps=300, batch_size=12
@@ -520,7 +520,7 @@ def test_best_stays_though_its_line_is_damaged(evaluated_twice):
 
 
 @pytest.mark.parametrize('record', [None, '{"step": 4, "met', '[]'])
-def test_best_stays_though_nothing_tells_its_scores(evaluated_twice, caplog, record):
+def test_best_stays_without_a_record_of_its_scores(evaluated_twice, caplog, record):
     damage_lines(evaluated_twice, 4, 8)
     os.remove(evaluated_twice / 'best' / 'metrics.json')
     if record:
@@ -532,7 +532,7 @@ def test_best_stays_though_nothing_tells_its_scores(evaluated_twice, caplog, rec
 
 
 def test_best_of_a_run_without_a_record_of_it(evaluated_twice):
-    """As runs of earlier versions left it: the line in metrics.jsonl tells."""
+    """As earlier versions left it: the line in metrics.jsonl has the score."""
     os.remove(evaluated_twice / 'best' / 'metrics.json')
     assert run(evaluated_twice, train_steps=8)['best']['miou'] == 0.9
 
@@ -562,7 +562,7 @@ def test_all_checkpoints_damaged_is_no_fresh_start(evaluated_twice):
     assert (evaluated_twice / 'best' / 'ckpt-00000004.safetensors').exists()
 
 
-def test_stray_files_are_swept_at_the_start(tmp_path):
+def test_stray_files_are_removed_at_the_start(tmp_path):
     for folder in ('.', 'best', 'eval'):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / 'any.json.tmp-999999999').write_text('half')
@@ -572,7 +572,7 @@ def test_stray_files_are_swept_at_the_start(tmp_path):
 
 @pytest.mark.parametrize('place', ['metrics.jsonl', 'train', 'eval', 'best', 'results.json'])
 def test_a_place_that_cannot_be_written(tmp_path, place):
-    """One message that names it; the state saved so far is whole, and the same command goes on once it is mended."""
+    """One message that names the file; the saved state is intact, and the same command resumes once it is repaired."""
     (tmp_path / 'mended').mkdir()
     wrong = tmp_path / place
     wrong.mkdir() if '.' in place else wrong.write_text('a file')
@@ -585,7 +585,7 @@ def test_a_place_that_cannot_be_written(tmp_path, place):
     assert run(tmp_path, train_steps=4)['step'] == 4
 
 
-def test_scores_that_cannot_be_written_are_handed_over(evaluated_twice):
+def test_scores_that_cannot_be_written_are_in_the_error(evaluated_twice):
     for path in (evaluated_twice / 'eval').iterdir():
         path.unlink()
     (evaluated_twice / 'eval').rmdir()

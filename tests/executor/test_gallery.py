@@ -61,7 +61,7 @@ def test_rounding_of_another_batch_size_is_no_difference():
     assert shown(one) == shown(other) == {'fixed/1': 0, 'worst/1': 0, 'best/1': 0}
 
 
-def test_only_what_may_be_drawn_is_asked_for_and_kept():
+def test_only_what_may_be_drawn_is_requested_and_kept():
     random = np.random.default_rng(0)
     gallery = Gallery(4, 1000)
     asked = fill(gallery, random.random(1000), 8)

@@ -1,4 +1,4 @@
-"""A run that is killed goes on, with the same command, to the same end: bit for bit."""
+"""A killed run resumes with the same command and ends with the same bits."""
 
 import json
 import os

@@ -30,9 +30,9 @@ def test_the_second_interrupt_leaves_a_long_loop_at_once(tmp_path):
             process.send_signal(signal.SIGINT)
             while 'Asked to stop' not in (line := process.stderr.readline()):
                 assert line, 'it ended without an answer'
-            assert 'Ctrl-C again leaves at once' in line
+            assert 'Ctrl-C' in line
             time.sleep(0.5)
-            assert process.poll() is None, 'the steps under way go on'
+            assert process.poll() is None, 'the current steps continue'
             start = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 130 and time.monotonic() - start < 15

@@ -103,7 +103,7 @@ def test_anchors_targets():
     assert not targets['targets'].numpy()[0][(overlap < 0.3) & (overlap < overlap.max())].any()
 
 
-def test_regions_to_train_on():
+def test_sampled_rois():
     head = built(box, sampled=12, positive_fraction=0.5)
     truth = Truth(
         tf.constant(np.float32([[[0, 0, 20, 20], [30, 30, 60, 60]], [[0, 0, 0, 0], [0, 0, 0, 0]]])),

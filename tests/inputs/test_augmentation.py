@@ -108,7 +108,7 @@ def removes(example, seed):
     ('augment', 'found'),
     [(divides, 'ZeroDivisionError'), (asks, 'bool'), (removes, "'size'. The augment has removed it")],
 )
-def test_an_augment_that_fails_tells_where(augment, found):
+def test_an_augment_that_fails_names_the_line(augment, found):
     def mine():
         """Mine."""
         return augment

@@ -89,7 +89,7 @@ def test_a_size_that_the_model_refuses(kind):
                 make(kinds.Images((30, 40)), 2)
 
 
-def test_who_knows_the_truth():
+def test_source_of_the_truth():
     images = kinds.Images((30, 40))
     assert kinds.label_maps().evaluation(images, 1).truth is None
     assert kinds.instances().evaluation(images, 1).truth(0).height == 30

@@ -14,7 +14,7 @@ CLASSES = ('ground', 'thing')
 SIDE = 80
 
 
-def picture(seed, side=SIDE):
+def random_image(seed, side=SIDE):
     """An image with contrast, of which no two look alike: blocks of random colours, uint8 [side, side, 3]."""
     blocks = np.random.default_rng(seed).integers(0, 256, [8, 8, 3], np.uint8)
     return np.asarray(Image.fromarray(blocks).resize((side, side), Image.Resampling.NEAREST))
@@ -88,5 +88,5 @@ def save(folder, count=4, first=0):
     """Saves PNG images 0.png, 1.png, … Returns the folder."""
     os.makedirs(folder, exist_ok=True)
     for number in range(count):
-        Image.fromarray(picture(first + number)).save(os.path.join(folder, f'{number}.png'))
+        Image.fromarray(random_image(first + number)).save(os.path.join(folder, f'{number}.png'))
     return str(folder)

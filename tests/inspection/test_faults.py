@@ -8,7 +8,7 @@ from seg.datasets.findings import FIX, NOTE, WARN
 from seg.errors import UserError
 from seg.inspection import check, thumbnails
 from seg.structures import DataLimits
-from tests.inspection.made import CLASSES, SIDE, Instances, LabelMaps, picture, save
+from tests.inspection.made import CLASSES, SIDE, Instances, LabelMaps, random_image, save
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_truncated_file(folder):
 
 
 def test_a_truncated_jpeg(folder):
-    Image.fromarray(picture(9)).save(f'{folder}/4.jpg')
+    Image.fromarray(random_image(9)).save(f'{folder}/4.jpg')
     cut(f'{folder}/4.jpg')
     expect(found(LabelMaps(folder)), 'unreadable', FIX, ['4'])
 
@@ -76,29 +76,29 @@ def test_a_missing_file(folder):
 
 
 def test_a_png_that_is_called_jpg(folder):
-    Image.fromarray(picture(9)).save(f'{folder}/4.jpg', 'PNG')
+    Image.fromarray(random_image(9)).save(f'{folder}/4.jpg', 'PNG')
     assert 'PNG' in expect(found(LabelMaps(folder)), 'wrong_name', WARN, ['4']).lines[0]
 
 
 def test_an_image_that_is_turned_by_exif(folder):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(picture(9)).save(f'{folder}/4.jpg', exif=exif)
+    Image.fromarray(random_image(9)).save(f'{folder}/4.jpg', exif=exif)
     assert 'orientation 6' in expect(found(LabelMaps(folder)), 'exif_turned', WARN, ['4']).lines[0]
 
 
 def test_cmyk(folder):
-    Image.fromarray(picture(9)).convert('CMYK').save(f'{folder}/4.jpg')
+    Image.fromarray(random_image(9)).convert('CMYK').save(f'{folder}/4.jpg')
     expect(found(LabelMaps(folder)), 'cmyk', WARN, ['4'])
 
 
 def test_16_bits(folder):
-    Image.fromarray(picture(9)[..., 0].astype(np.uint16) * 257).save(f'{folder}/4.png')
+    Image.fromarray(random_image(9)[..., 0].astype(np.uint16) * 257).save(f'{folder}/4.png')
     expect(found(LabelMaps(folder)), 'deep', NOTE, ['4'])
 
 
 def test_16_bits_of_a_camera_with_12(folder):
-    Image.fromarray(picture(9)[..., 0].astype(np.uint16) * 16).save(f'{folder}/4.png')
+    Image.fromarray(random_image(9)[..., 0].astype(np.uint16) * 16).save(f'{folder}/4.png')
     assert list(found(LabelMaps(folder))['dark_image'].images) == ['4']
 
 
@@ -108,12 +108,12 @@ def test_a_blank_image(folder):
 
 
 def test_an_image_below_the_stride(folder):
-    Image.fromarray(picture(9, 8)[:6]).save(f'{folder}/4.png')
+    Image.fromarray(random_image(9, 8)[:6]).save(f'{folder}/4.png')
     assert '6 x 8' in expect(found(LabelMaps(folder)), 'small_image', WARN, ['4']).lines[0]
 
 
 def test_an_image_that_makes_all_others_large(folder):
-    Image.fromarray(picture(9, 10 * SIDE)).save(f'{folder}/4.png')
+    Image.fromarray(random_image(9, 10 * SIDE)).save(f'{folder}/4.png')
     assert '800 x 800' in expect(found(LabelMaps(folder)), 'uneven_sizes', WARN, ['4']).text
 
 
@@ -127,7 +127,7 @@ def test_an_id_of_two_images(folder):
 
 
 def test_a_copy_in_the_same_split(folder):
-    Image.fromarray(picture(2, 2 * SIDE)).save(f'{folder}/4.jpg', quality=80, subsampling=0)
+    Image.fromarray(random_image(2, 2 * SIDE)).save(f'{folder}/4.jpg', quality=80, subsampling=0)
     assert "as '2'" in expect(found(LabelMaps(folder)), 'near_duplicates', NOTE, ['4']).lines[0]
 
 
@@ -165,7 +165,7 @@ def test_a_binary_mask_with_255(folder):
     assert findings['one_class'].severity == FIX and '255 marks a class' in findings['one_class'].remedy
 
 
-def test_a_few_masks_with_255_for_the_class(folder):
+def test_some_masks_with_255_for_the_class(folder):
     expect(found(LabelMaps(folder, {'2': label(0, 255)})), 'background_and_ignored', WARN, ['2'])
 
 
@@ -296,13 +296,13 @@ def test_a_class_of_one_split(folder, other):
 
 
 def test_an_image_in_both_splits(folder, other):
-    Image.fromarray(picture(1)).save(f'{other}/9.png')
+    Image.fromarray(random_image(1)).save(f'{other}/9.png')
     finding = expect(of_both(LabelMaps(folder), LabelMaps(other, split='val')), 'shared_image', WARN, ['9'])
     assert 'mine/train' in finding.text
 
 
 def test_a_smaller_copy_in_the_other_split(folder, other):
-    Image.fromarray(picture(1, 64)).save(f'{other}/9.jpg', quality=80, subsampling=0)
+    Image.fromarray(random_image(1, 64)).save(f'{other}/9.jpg', quality=80, subsampling=0)
     findings = of_both(LabelMaps(folder), LabelMaps(other, split='val'))
     assert "as '1'" in expect(findings, 'near_duplicates_of_training', WARN, ['9']).lines[0]
 
@@ -342,7 +342,7 @@ def test_thumbnails_are_means_of_blocks():
 
 
 def test_pairs_are_copies_and_no_others():
-    small = [thumbnails.of(picture(seed)) for seed in range(60)]
+    small = [thumbnails.of(random_image(seed)) for seed in range(60)]
     assert thumbnails.pairs(small) == [] == thumbnails.pairs(small[:1])
     copy = np.clip(small[7].astype(int) + 2, 0, 255).astype(np.uint8)
     assert thumbnails.pairs([*small, copy]) == [(7, 60)]

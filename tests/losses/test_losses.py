@@ -1,4 +1,4 @@
-"""Losses against plain float64 formulas, pixel by pixel, and their cases of nothing."""
+"""Losses against plain float64 formulas, pixel by pixel, and their empty cases."""
 
 import importlib
 import itertools

@@ -28,7 +28,7 @@ def normal(*shape, scale=2.0):
 
 
 def outputs(channels=K, stages=1):
-    """Random outputs; the last image has no object: negatives only, and no masks."""
+    """Random outputs; the last image has no instance: negatives only, and no masks."""
     labels = RNG.integers(-1, 2, (B, A))
     labels[-1] = np.minimum(labels[-1], 0)
     classes = RNG.integers(-1, K + 1, (stages, B, R))

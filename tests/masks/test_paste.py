@@ -52,7 +52,7 @@ def test_cells_that_are_pixels_come_out_unchanged(dtype):
     np.testing.assert_array_equal(patch, mask >= 0.5)
 
 
-def test_a_tiny_object_is_one_pixel_and_a_huge_one_is_the_image():
+def test_a_tiny_instance_is_one_pixel_and_a_huge_one_is_the_image():
     full = np.ones((28, 28))
     for box in ((3.6, 3.6, 4.3, 4.3), (3.6, 0, 3.7, 1), (4.9, 5.0, 4.95, 5.01)):
         assert paste(full, box, 10, 10)[2].sum() == 1

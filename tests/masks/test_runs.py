@@ -1,4 +1,4 @@
-"""Masks as runs: the same pixels whichever way they were made, and those of pycocotools."""
+"""Masks as runs: the same pixels however they were made, and those of pycocotools."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_large_and_wild_runs():
         assert runs[n].tolist() == list(ends)
 
 
-def test_damaged_strings_are_told_and_spoil_no_other():
+def test_damaged_strings_are_reported_and_affect_no_other():
     good = encoded(np.eye(6, 8))['counts']
     other = encoded(np.eye(5, 8))['counts']
     bad = [b'', b'P', good[:-1] + b'P', b'\xff' + good, good + b' ', b'o' * 30, other, good[:-1], b'1M2']
@@ -101,7 +101,7 @@ def test_runs_of_dense_masks_and_of_label_maps(masks, runs):
         assert (ids.numpy().tolist(), made.to_list()) == (([7], [runs[n].tolist()]) if mask.any() else ([], []))
 
 
-def test_runs_of_several_objects_in_a_graph():
+def test_runs_of_several_instances_in_a_graph():
     labels = np.random.default_rng(3).integers(-1, 6, [9, 11]).astype(np.int32)
     labels[labels == 3] = 0
     graph = tf.function(ragged.from_labels, input_signature=[tf.TensorSpec([None, None], tf.int32)])

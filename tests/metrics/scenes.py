@@ -1,4 +1,4 @@
-"""Made-up images with instances, and detections of them that are right, shifted, of the wrong class, or of nothing."""
+"""Synthetic images with instances, and detections that are right, shifted, of the wrong class, or false."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def corner_and_size(box) -> list[float]:
 
 
 def reference_scores(evaluations, class_names) -> dict[str, float]:
-    """All numbers by the names that CocoAP gives them, with what is a mean over nothing left out."""
+    """All numbers by CocoAP's names, without means over nothing."""
     scores = {}
     for kind, evaluation in evaluations.items():
         precision, recall = evaluation.eval['precision'], evaluation.eval['recall']

@@ -75,8 +75,8 @@ def test_more_detections_than_the_limit(limit):
     }
 
 
-def test_first_object_counts():
-    """An object of id 0 is taken for no match; the ids are our own, whatever those of the files are."""
+def test_first_instance_counts():
+    """pycocotools takes a match with id 0 for no match, so the ids are our own, not those of the files."""
     box = (10, 10, 60, 70)
     truth = [scenes.annotations([(box, 0, False)], 100, 100)]
     values = scenes.values([[(truth[0].boxes[0], 0.9, 0)]], 3, np.random.default_rng(0))
@@ -86,8 +86,8 @@ def test_first_object_counts():
     assert result['box_ap'] == 1.0 and result['recall'] == 1.0
 
 
-def test_huge_and_tiny_objects():
-    """One object fills the image, one is a pixel; both are found."""
+def test_huge_and_tiny_instances():
+    """One instance fills the image, one is a pixel; both are found."""
     whole, pixel = (-300, -300, 500, 600), (50, 40, 51, 41)
     truth = [scenes.annotations([(whole, 1, False), (pixel, 0, False)], 200, 300)]
     assert list(truth[0].area) == [200 * 300, 1]
@@ -99,7 +99,7 @@ def test_huge_and_tiny_objects():
 
 
 def test_classes_absent_from_the_truth():
-    """They have no AP and stay out of the mean; what is detected of them is wrong."""
+    """They have no AP and do not count in the mean; their detections are false."""
     truth, values = scenes.make(7, num_classes=2)
     values['classes'][values['classes'] == 0] = 3
     made = scored(truth, values)
@@ -119,7 +119,7 @@ def test_no_detection_at_all():
     assert len(made.charts()) == 3 and made.details()['instances']['best']['threshold'] is None
 
 
-def test_no_object_at_all():
+def test_no_instance_at_all():
     with pytest.raises(UserError, match='no instance was evaluated.* 0 image'):
         metric().result()
     truth, values = scenes.make(9, empty=range(6))

@@ -133,7 +133,7 @@ def test_ids_that_are_no_class_are_counted_and_named(jit):
         metric.add(update(metric, labels, classes, jit=jit))
 
 
-def test_nothing_evaluated_says_so():
+def test_without_images_there_is_no_score():
     metric = make()
     with pytest.raises(UserError, match='no labelled pixel'):
         metric.result()

@@ -158,8 +158,8 @@ def test_choices_depend_on_the_seed_alone(model):
     assert (one[0] != one[1]).any()
 
 
-def test_images_without_objects(kind):
-    """Negatives only, and nothing of boxes and masks."""
+def test_images_without_instances(kind):
+    """Negatives only, and no boxes or masks."""
     _, model = kind
     batch = small_rcnn.batch(2, SIZE)
     batch['boxes'][0], batch['classes'][0] = 0, -1
@@ -172,8 +172,8 @@ def test_images_without_objects(kind):
     assert all(np.isfinite(term.total).all() for term in terms.values())
 
 
-def test_batch_without_objects(model):
-    """Losses of nothing are 0, and every gradient is finite."""
+def test_batch_without_instances(model):
+    """Losses without instances are 0, and every gradient is finite."""
     batch = small_rcnn.batch(2, SIZE)
     batch['boxes'][:], batch['classes'][:] = 0, -1
     losses, gradients = step(model)(tensors(batch))
@@ -181,7 +181,7 @@ def test_batch_without_objects(model):
     assert all(np.isfinite(tf.convert_to_tensor(g)).all() for g in gradients if g is not None)
 
 
-def test_an_object_without_area_is_padding(model):
+def test_an_instance_without_area_is_padding(model):
     batch = small_rcnn.batch(2, SIZE)
     batch['boxes'][:, 0, 2] = batch['boxes'][:, 0, 0]
     without = {**batch, 'classes': batch['classes'].copy()}
@@ -192,7 +192,7 @@ def test_an_object_without_area_is_padding(model):
         assert np.isfinite(a).all()
 
 
-def test_nothing_is_left_of_the_image(model):
+def test_boxes_outside_the_image(model):
     """An image of one pixel in a canvas of padding; instances that lie outside of it."""
     batch = small_rcnn.batch(2, SIZE)
     batch['size'] = np.int32([[1, 1], [2, 96]])
@@ -223,7 +223,7 @@ def test_compiled_detection_equals_plain(model):
 
 
 def test_frozen_stages(model):
-    """c2 and all before it has no gradient, and nothing of it is trained; everything else is."""
+    """c2 and all layers before it have no gradient and are not trained; all others are."""
     frozen = {v.path for v in model.backbone.variables if v.path.startswith(('stem', 'stage2'))}
     trained = {v.path for v in model.backbone.trainable_variables}
     moving = {v.path for v in model.backbone.variables if 'moving' in v.path}
@@ -321,7 +321,7 @@ def test_cascade_stage_weights():
     assert all(np.abs(g).max() > 0 for g in (first[0], second[0], third[0]))
 
 
-def test_cascade_masks_learn_from_the_first_regions():
+def test_cascade_masks_train_on_the_first_rois():
     model = small_rcnn.make(cascade=True)
     small_rcnn.randomize(model)
     outputs = model(small_rcnn.batch(2, SIZE), training=True)

@@ -238,7 +238,7 @@ def run(kind: str, weights_path: str | None = None) -> dict[str, np.ndarray]:
 
 
 def _losses(net, case, maps, images, logits, deltas, anchors, proposals) -> dict[str, np.ndarray]:
-    """torchvision's losses, where not chance but the first of each kind are sampled, and what they were of."""
+    """torchvision's losses with the first of each kind sampled in place of random ones, and their inputs."""
     import torch
     from torchvision.models.detection import roi_heads
 

@@ -164,7 +164,7 @@ def test_a_checkpoint_of_other_classes_is_not_evaluated(trained, tmp_path):
 
 
 def test_overfit_starts_anew_with_other_classes(trained, tmp_path, monkeypatch):
-    """In a folder of its own; the run itself keeps what it says of its classes."""
+    """In a folder of its own; the classes recorded by the run itself stay."""
     model_dir = tmp_path / 'run'
     shutil.copytree(trained[0], model_dir)
     before = contents(model_dir)
@@ -237,7 +237,7 @@ def test_validate_leaves_no_directory(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_metric_of_label_maps_in_a_run_of_objects(tmp_path):
+def test_metric_of_label_maps_in_a_run_of_instances(tmp_path):
     params = (*runs.SMALL, *runs.SMALL_PARTS[runs.INSTANCES], 'tasks.instance.metrics=[@metrics.mean_iou]')
     text = message(tmp_path / 'run', [runs.INSTANCES], params)
     assert 'tasks.instance.metrics[0]: @metrics.mean_iou' in text and 'label_map' in text

@@ -126,14 +126,14 @@ def test_names():
         ('inference', 'predict'), ('predicted', 'predict'), ('reprot', 'report'), ('over_fit', 'overfit'),
     ],
 )  # fmt: skip
-def test_what_an_unknown_mode_may_mean(name, meant):
+def test_near_misses_of_an_unknown_mode(name, meant):
     with pytest.raises(UserError) as caught:
         modes.find(name)
     assert str(caught.value).startswith(f'--mode={name}: ') and f'Did you mean {meant}?' in str(caught.value)
     assert ', '.join(NAMES) in str(caught.value)
 
 
-def test_a_mode_that_nothing_resembles():
+def test_a_mode_without_near_misses():
     with pytest.raises(UserError) as caught:
         modes.find('xyz')
     assert 'Did you mean' not in str(caught.value) and ', '.join(NAMES) in str(caught.value)

@@ -121,7 +121,7 @@ def test_anchors_equal_a_loop():
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
-def test_anchors_are_centred_on_what_their_cells_are_centred_on():
+def test_anchors_and_cells_have_the_same_centres():
     (got,) = anchors_lib.pyramid((8, 12), (4,), ratios=(1.0,))
     np.testing.assert_array_equal((got[:, :2] + got[:, 2:]) / 2, [[0, 0], [0, 4], [0, 8], [4, 0], [4, 4], [4, 8]])
 

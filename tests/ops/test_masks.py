@@ -8,7 +8,7 @@ from seg.ops.masks import crop_masks
 
 
 def cropped(mask, box, roi, size):
-    """One region of one object."""
+    """One region of one instance."""
     side = len(mask)
     out = np.zeros((size, size))
     (y0, x0, y1, x1), (top, left, bottom, right) = roi, box

@@ -111,7 +111,7 @@ def test_groups_are_apart_at_any_coordinates(run):
     check(run(boxes, np.float32([[5, 4, 3, 2, 1]]), 0.5, 5, groups), [[0, 1, 3, 4]])
 
 
-def test_what_is_no_number_is_never_chosen(run):
+def test_nan_is_never_chosen(run):
     boxes = np.float32([[[0, 0, 9, 9], [np.nan, 0, 9, 9], [20, 20, 30, 30], [0, 0, 9, 9]]])
     index, valid = run(boxes, np.float32([[np.nan, 0.5, 2.0, -np.inf]]), 0.5, 4)
     np.testing.assert_array_equal(valid, [[True, True, False, False]])

@@ -1,4 +1,4 @@
-"""What a replica's code is told of the others."""
+"""The context from which a replica's code learns of the other replicas."""
 
 import threading
 

@@ -123,7 +123,7 @@ def test_lower_precision(dtype, tolerance):
         np.testing.assert_allclose(tf.cast(got, 'float64'), expected, atol=4 * tolerance)
 
 
-def test_boxes_that_are_no_numbers_read_nothing():
+def test_boxes_of_nan_read_nothing():
     boxes = tf.constant([[[np.nan] * 4, [np.inf] * 4, [-np.inf] * 4, [0, 0, np.inf, np.inf], [3e38] * 4]] * 2)
     got = roi_align([tf.constant(x) for x in reference.features()], boxes, STRIDES, 2)
     np.testing.assert_array_equal(got, np.zeros((2, 5, 2, 2, 3)))

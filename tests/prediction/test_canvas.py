@@ -39,7 +39,7 @@ def together(made, model=fakes.colours):
 
 @pytest.mark.parametrize('size', [(32, 48), (1, 1), (20, 48), (32, 7)])
 @pytest.mark.parametrize('large', ['shrink', 'tile'])
-def test_a_image_that_fits_is_left_as_it_is(size, large):
+def test_an_image_that_fits_is_unchanged(size, large):
     """And so both ways of treating large images agree on it to the bit."""
     image = fakes.noise(*size)
     made = plan(image, large)
@@ -140,7 +140,7 @@ def test_memory_of_a_large_image_is_bounded():
 @pytest.mark.parametrize('size', [(33, 48), (64, 96), (100, 47), (20, 300), (77, 131), (500, 49)])
 @pytest.mark.parametrize('overlap', [0.0, 0.25, 0.9])
 def test_windows_leave_no_seams(size, overlap):
-    """A model that knows nothing of a pixel's surroundings says the same in every window."""
+    """A model without context gives the same result in every window."""
     image = fakes.noise(*size)
     made = plan(image, 'tile', overlap)
     assert made.windows > 1 and made.scale == 1

@@ -139,7 +139,7 @@ def test_every_image_at_its_own_size(tmp_path, fits):
 
 
 def test_pycocotools_reads_the_list(tmp_path):
-    """And scores it: the truth is what the sure detections say."""
+    """pycocotools also scores the list: the truth is made of the confident detections."""
     run({name: colored(*IMAGES[name]) for name in ('small', 'exact', 'large')}, outputs(tmp_path))
     entries = [entry for entry in listed(tmp_path) if entry['score'] > 0.5]
     truth = COCO()
@@ -167,7 +167,7 @@ def test_pycocotools_reads_the_list(tmp_path):
         assert scored.stats[0] == pytest.approx(1)
 
 
-def test_figures_of_a_line(tmp_path):
+def test_numbers_of_a_line(tmp_path):
     run({'a': colored(20, 30, 0), 'b': colored(20, 30, 1)}, outputs(tmp_path))
     assert lines(tmp_path)[1] == {
         'file': 'b.jpg', 'output': 'b', 'width': 30, 'height': 20, 'scale': 1.0, 'windows': 1, 'image_id': 2,
@@ -241,7 +241,7 @@ def test_memory_stays_flat(tmp_path):
     assert large < small + 2**20, (small, large)  # The images alone would be 2 MB more.
 
 
-def test_the_list_is_there_when_all_is_done(tmp_path):
+def test_the_list_appears_at_the_end(tmp_path):
     """An older one would not belong to the lines beside it."""
     run({'a': colored(20, 30, 0)}, outputs(tmp_path))
     assert len(listed(tmp_path)) == 2
@@ -337,7 +337,7 @@ def test_what_is_for_class_maps_only(tmp_path, settings, probabilities, named):
     writer(Semantic, tmp_path, PredictSettings(**settings), probabilities)
 
 
-def test_numbers_of_the_images_of_a_data_set():
+def test_ids_of_the_images_of_a_data_set():
     """Those of its files, where it has some."""
     plain = Dataset()
     plain.info, plain.image_name, plain.load = INFO, str, lambda i: {'image': np.zeros((2, 2, 3), np.uint8)}

@@ -1,4 +1,4 @@
-"""The files of an image: what is in them, that they are whole, and what happens where they cannot be written."""
+"""The files of an image: their content, atomic writing, and failures to write."""
 
 import builtins
 import dataclasses
@@ -117,7 +117,7 @@ def test_rounding_names_no_other_class(tmp_path):
 # ---- Lines -----------------------------------------------------------------------------------------------------------
 
 
-def test_lines_are_there_at_once(tmp_path):
+def test_lines_appear_at_once(tmp_path):
     with outputs(tmp_path) as made:
         for name in ('größe', 'a\nb', os.fsdecode(b'\xff')):
             made.line({'file': name})
@@ -201,7 +201,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
-    """One message, nothing half written, and an earlier version of the image's files stays."""
+    """One message, no partial file, and the earlier files of the image stay."""
     image = fakes.noise(20, 20)
     with outputs(tmp_path, probabilities=True) as made:
         made.write(fakes.source('a', None), image.copy(), bands(image))
@@ -235,7 +235,7 @@ def test_a_name_that_is_too_long(tmp_path):
     assert len(files(tmp_path)) >= 3
 
 
-def test_what_cannot_be_put_together_leaves_nothing(tmp_path):
+def test_a_failed_image_leaves_no_files(tmp_path):
     def broken():
         yield from bands(fakes.noise(4, 4))
         raise reading.ImageError('no more')

@@ -22,7 +22,7 @@ CANVAS = (32, 48)
 
 @pytest.fixture
 def predict(tmp_path):
-    """Runs the pipeline with a time limit: what waits for ever is a failure. Leaves no thread behind."""
+    """Runs the pipeline with a time limit, so a deadlock is a failure. Leaves no thread behind."""
 
     def predict(images, predictor=None, batch_size=4, probabilities=False, outputs=None, **settings):
         before = set(threading.enumerate())
@@ -261,7 +261,7 @@ def test_memory_stays_flat(predict):
 
 
 @pytest.mark.parametrize('large', ['shrink', 'tile'])
-def test_a_image_that_fails_while_it_is_written(predict, tmp_path, large):
+def test_an_image_that_fails_while_it_is_written(predict, tmp_path, large):
     """In the middle of its windows: the others go on."""
 
     class Picky(ClassMaps):

@@ -81,7 +81,7 @@ def read_map(path):
 
 
 def test_images_of_every_kind(call, tmp_path, caplog):
-    """With broken ones among them: the others are done, each at its own size, and the exit status tells."""
+    """With broken ones among them: the others are done, each at its own size, and the exit status is 1."""
     folder = tmp_path / 'in'
     (folder / 'deep').mkdir(parents=True)
     image = Image.fromarray(fakes.noise(40, 60))
@@ -264,7 +264,7 @@ def test_the_page_about_it(tmp_path, monkeypatch, model_dir, capsys):
         counts.append(json.loads(capsys.readouterr().out)['segmented'])
     assert counts == [2, 4, 2]
     names = {}
-    exec(re.search(r'^```python\n(.*?)^```', text, re.MULTILINE | re.DOTALL)[1], names)  # The next one is for objects.
+    exec(re.search(r'^```python\n(.*?)^```', text, re.MULTILINE | re.DOTALL)[1], names)  # The next is for instances.
     assert len(names['lines']) == len(names['unsure']) == 4 and names['failed'] == []
     assert {path.name for path in (tmp_path / 'tiled').iterdir()} == {
         'a.npz', 'a.overlay.jpg', 'a.png', 'deep', 'legend.jpg', 'predictions.jsonl'

@@ -154,7 +154,7 @@ def test_orientation(save, orientation, name):
 
 
 @pytest.mark.parametrize('exif', [b'Exif\0\0nonsense', b'Exif\0\0II*\0\xff\xff\xff\xff', b'Exif\0\0'])
-def test_damaged_exif_does_not_hurt(save, exif):
+def test_damaged_exif_is_ignored(save, exif):
     assert reading.read_image(save(gradient(), 'a.jpg', exif=exif)).shape == (40, 60, 3)
 
 

@@ -1,4 +1,4 @@
-"""Which images are found, and what their outputs are called."""
+"""The images that are found, and the names of their outputs."""
 
 import dataclasses
 import os
@@ -32,7 +32,7 @@ def found(inputs, output='out'):
     return {source.file: source.name for source in sources.from_files(inputs, output)}
 
 
-def test_a_folder_is_searched_to_its_bottom(files):
+def test_a_folder_is_searched_with_its_subfolders(files):
     files('in/b.jpg', 'in/a.PNG', 'in/deep/er/c d.webp', 'in/notes.txt', 'in/.hidden.jpg', 'in/.git/x.jpg', 'other.jpg')
     expected = {'in/a.PNG': 'a', 'in/b.jpg': 'b', 'in/deep/er/c d.webp': 'deep/er/c d'}
     assert found('in') == expected and list(found('in/')) == list(expected)
@@ -142,7 +142,7 @@ def test_links(files, tmp_path):
     assert found('in/broken.jpg') == {'in/broken.jpg': 'broken'}
 
 
-def test_what_is_no_file_is_no_image(files):
+def test_only_regular_files_are_images(files):
     files('in/a.jpg')
     os.mkdir('in/folder.jpg')
     os.mkfifo('in/pipe.jpg')

@@ -1,4 +1,4 @@
-"""Registration, references, and what is said when they are wrong."""
+"""Registration, references, and the messages about wrong ones."""
 
 import dataclasses
 import functools
@@ -172,7 +172,7 @@ def test_wrong_references_name_slot_and_spelling():
     assert "Received ['a']" in message(backbones.check, ['a'], slot)
 
 
-def test_a_builder_that_forgets_to_return_is_told():
+def test_a_builder_that_returns_none():
     @losses.register('mine')
     def mine(*, num_classes):
         """Mine."""
@@ -206,7 +206,7 @@ def test_missing_parameters_name_the_binding():
         backbones.build(gin.get_configurable(deep), 'models.x.backbone')
 
 
-def test_errors_inside_a_builder_tell_where():
+def test_errors_inside_a_builder_name_the_line():
     def helper(*, needed):
         pass
 
@@ -251,7 +251,7 @@ def test_duplicates_name_both_places():
     assert 'registered as' in message(backbones.register('second'), tiny)
 
 
-def test_the_same_function_again_replaces_its_former_self():
+def test_the_same_function_again_replaces_the_old_one():
     source = "@backbones.register('cell')\ndef cell(*, output_stride, depth={}):\n  'Cell.'\n  return depth\n"
     for depth in (1, 2):
         namespace = {'backbones': backbones, '__name__': '__main__'}
@@ -316,7 +316,7 @@ def test_decorated_builders_are_found():
     assert registry.entry_of(noisy(tiny)) is backbones.get('tiny')
 
 
-def test_unknown_names_say_what_is_near_and_how_to_load_more():
+def test_unknown_names_have_near_misses_and_a_way_to_load_more():
     backbones.register('tiny_net')(tiny)
     said = message(backbones.get, 'tinynet')
     assert 'no backbone named' in said and 'Did you mean backbones.tiny_net?' in said
@@ -327,7 +327,7 @@ def test_unknown_names_say_what_is_near_and_how_to_load_more():
     assert 'Did you mean backbones.tiny_net?' in registry.unknown('tinynet')
 
 
-def test_a_name_of_something_else_is_near_no_part():
+def test_names_of_other_things_have_no_near_misses():
     """`DatasetInfo` resembles the kind of `datasets.coco`, not its name."""
 
     @datasets.register('coco')

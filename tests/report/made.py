@@ -125,7 +125,7 @@ def run(folder, names=NAMES, complete=True, mode='train_and_eval') -> str:
 
 
 def origin(kind, step) -> dict:
-    """What a record tells of an evaluation beside its scores."""
+    """The facts in an evaluation's record besides its scores."""
     return {'split': 'val', 'weights': 'ema', 'details': {kind: f'eval/{kind}-val-{step}.json'}}
 
 

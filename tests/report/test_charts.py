@@ -57,7 +57,7 @@ def test_shares_end_at_one():
     assert max(float(text) for text in ticks(chart) if re.fullmatch(r'[\d.]+', text) and '.' in text) <= 1
 
 
-def test_what_is_drawn_is_told_in_words():
+def test_charts_have_a_description_in_words():
     chart = charts.line_chart('Loss', 'loss', [Series('Training', [10, 20, 3000], [2.0, 0.25, 1.0])], key='x')
     assert chart.text == (
         'Loss. Training: first 2 at step 10, last 1 at step 3,000, lowest 0.25 at step 20, highest 2 at step 10.'

@@ -15,7 +15,7 @@ AREAS = ('small', 'medium', 'large')
 
 
 def scores(missing=(), limit=100, factor=1.0):
-    """As the metric coco_ap gives them; area ranges in `missing` hold no object, and no owl was there."""
+    """As the metric coco_ap gives them; the area ranges in `missing` have no instance, and the class owl has none."""
     found = {}
     for i, kind in enumerate(('box', 'mask')):
         values = {'ap': 0.41, 'ap50': 0.62, 'ap75': 0.43, 'ar1': 0.21, 'ar10': 0.47, f'ar{limit}': 0.52}

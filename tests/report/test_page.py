@@ -72,7 +72,7 @@ def test_classes_are_sorted_and_have_recall_and_precision(whole):
     assert bars == sorted(bars, reverse=True) and len(bars) == 3
 
 
-def test_page_tells_of_the_run(whole):
+def test_page_describes_the_run(whole):
     for part in (
         'Complete: 300 steps.', 'pets/train', 'eval/pets', 'deeplab_v3plus, resnet18', '3,399,048', 'adamw',
         'Z80, 2 cores', '23.5 GiB', '2 × H100', 'bfloat16', 'MirroredStrategy, 2 replicas', '1 h 12 min',
@@ -114,7 +114,7 @@ def outside(found: Page):
     return [text for text in references if not text.startswith(('data:', '#'))]
 
 
-def test_no_reference_leads_outside(whole):
+def test_no_external_references(whole):
     assert outside(whole) == [] and '@import' not in whole.source and '://' not in whole.source
     policy = next(a['content'] for a in whole.of('meta') if a.get('http-equiv') == 'Content-Security-Policy')
     assert "default-src 'none'" in policy
@@ -320,7 +320,7 @@ def test_resumed(no_curves, tmp_path):
     assert '1 h 12 min in 3 parts' in found.shown
 
 
-def test_cut_and_damaged_lines_are_told_of(tmp_path):
+def test_truncated_and_damaged_lines_are_reported(tmp_path):
     folder = made.run(tmp_path)
     with open(os.path.join(folder, 'metrics.jsonl'), 'rb') as file:
         lines = file.readlines()
@@ -345,7 +345,7 @@ ODD = [None, True, [], {}, 'x', -1, 1.5, 10**400, float('nan'), [[[]]], {'a': {'
 
 
 @pytest.mark.parametrize('name', ['run.json', 'results.json', 'dataset_info.json', 'eval/confusion-val-300.json'])
-def test_values_of_the_wrong_type_stop_nothing(no_curves, tmp_path, name):
+def test_values_of_the_wrong_type_are_ignored(no_curves, tmp_path, name):
     """Each value in turn; the figures that depend on it may be missing, the page may not."""
     folder = made.run(tmp_path)
     path = os.path.join(folder, name)
@@ -374,7 +374,7 @@ def test_a_file_that_holds_something_else(no_curves, tmp_path, odd):
     assert made.scores()['miou'] in dict(report(folder).values)
 
 
-def test_images_that_cannot_be_read_are_told_of(no_curves, tmp_path, monkeypatch):
+def test_unreadable_figures_are_reported(no_curves, tmp_path, monkeypatch):
     folder = made.run(tmp_path)
     made.events(folder, 300, [made.figure('fixed/1'), made.photo('fixed/2')])
     whole = page.event_files.StoredFigure.read
@@ -385,7 +385,7 @@ def test_images_that_cannot_be_read_are_told_of(no_curves, tmp_path, monkeypatch
     assert 'The figure fixed/1 cannot be read and is omitted' in found.shown and len(found.of('img')) == 1
 
 
-def test_twelve_strips_stay_small(no_curves, tmp_path):
+def test_twelve_figures_stay_small(no_curves, tmp_path):
     folder = made.run(tmp_path)
     random = np.random.default_rng(0)
     # Worse than photographs: grain everywhere.

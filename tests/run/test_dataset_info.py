@@ -1,4 +1,4 @@
-"""dataset_info.json: what comes back, and what a damaged one is told to be."""
+"""dataset_info.json: a round trip, and the messages about damaged files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Evaluations as records tell of them: values of a wrong type, the best one, and the details of older runs."""
+"""Evaluations read from records: values of a wrong type, the best one, and the details of older runs."""
 
 import json
 

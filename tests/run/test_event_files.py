@@ -20,7 +20,7 @@ def test_newest_step_of_each_kind(tmp_path):
 
 
 def test_a_resume_makes_later_steps_void(tmp_path):
-    """The run was resumed from step 150; TensorBoard forgets what is said of 151 and later, too."""
+    """The run was resumed from step 150; TensorBoard drops steps 151 and later as well."""
     made.events(tmp_path, 100, [made.figure('fixed/1', value=1), made.figure('worst/1')])
     made.events(tmp_path, 200, [made.figure('fixed/1', value=2), made.figure('worst/1')])
     made.events(tmp_path, 180, [made.figure('fixed/1', value=3)], start=150)

@@ -11,7 +11,7 @@ from seg.run.folder import RunFolder
 from seg.run.lock import is_held, locked
 
 
-def test_lock_of_a_look_leaves_nothing(tmp_path):
+def test_a_check_of_the_lock_leaves_nothing(tmp_path):
     folder = tmp_path / 'runs' / 'mine'
     with locked(RunFolder(str(folder)), keep=False):
         assert (folder / '.lock').read_text() == str(os.getpid())
@@ -22,7 +22,7 @@ def test_lock_of_a_look_leaves_nothing(tmp_path):
     assert folder.exists() and not list(folder.iterdir())
 
 
-def test_look_into_a_directory_that_trains_leaves_its_lock(tmp_path):
+def test_a_check_during_a_training_leaves_its_lock(tmp_path):
     with locked(RunFolder(str(tmp_path))):
         with pytest.raises(UserError, match=f'process {os.getpid()} is training'):
             with locked(RunFolder(str(tmp_path)), keep=False):

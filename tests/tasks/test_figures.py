@@ -78,7 +78,7 @@ def drawn(task, monkeypatch):
 
 
 @pytest.mark.parametrize('batch_size', [1, 3, 4, 7])
-def test_which_images(made, drawn, batch_size):
+def test_fixed_worst_and_best_images(made, drawn, batch_size):
     found = evaluate(made, batch_size, 2)
     images = {image.tag: int(image.pixels[0, 0, 0]) for image in found.figures[:-3]}
     assert images == {'fixed/1': 0, 'fixed/2': 3, 'worst/1': 1, 'worst/2': 3, 'best/1': 5, 'best/2': 6}
@@ -118,7 +118,7 @@ def test_only_images_that_may_be_shown_come_to_the_host(made, drawn):
     assert [name for name, _, _ in drawn] == ['scene 0', 'scene 1', 'scene 5']
 
 
-def test_strips_are_the_same_for_every_batch_size(made, task):
+def test_figures_are_the_same_for_every_batch_size(made, task):
     one, four = (evaluate(made, n, 2).figures for n in (1, 4))
     assert [p.tag for p in one] == [p.tag for p in four]
     for a, b in zip(one, four, strict=True):

@@ -18,7 +18,7 @@ from tests.executor import runs
 
 
 class Crowded(Dataset):
-    """Scenes in which the first object is a crowd, of which none has an object, or with more of them."""
+    """Scenes in which the first instance is a crowd, scenes without instances, and scenes with more of them."""
 
     def __init__(self, scenes, kind):
         self.info, self._scenes, self._kind = dataclasses.replace(scenes.info, num_examples=4), scenes, kind
@@ -81,19 +81,19 @@ def test_training_batch(made):
         np.testing.assert_allclose(batch['boxes'][i, :count], truth.boxes[order])
         np.testing.assert_array_equal(batch['classes'][i, :count], truth.classes[order])
         assert np.all(batch['classes'][i, count:] == -1) and np.all(batch['boxes'][i, count:] == 0)
-        # Of each box the mask fills the share that the object has of it.
+        # The mask fills the same fraction of each box as the instance.
         share = truth.area[order] / np.prod(truth.boxes[order, 2:] - truth.boxes[order, :2], 1)
         np.testing.assert_allclose(batch['masks'][i, :count].mean((1, 2)) / 255, share, atol=0.03)
         assert np.all(batch['masks'][i, count:] == 0)
 
 
-def test_crowds_are_not_learnt(made):
+def test_crowds_are_not_trained_on(made):
     (batch,) = read(made.task.training_input(Crowded(made.train_data, 'crowd'), 4), 1)
     for i, index in enumerate(batch['index']):
         assert np.sum(batch['classes'][i] >= 0) == len(made.train_data.annotations(int(index)).classes) - 1
 
 
-def test_images_without_objects(made):
+def test_images_without_instances(made):
     (batch,) = read(made.task.training_input(Crowded(made.train_data, 'empty'), 4), 1)
     assert np.all(batch['classes'] == -1) and np.all(batch['weight'] == 1) and np.all(batch['masks'] == 0)
     terms = made.task.loss_terms({key: tf.constant(value) for key, value in batch.items()}, tf.constant(0))
@@ -104,7 +104,7 @@ def test_images_without_objects(made):
     assert 'no instance' in advice
 
 
-def test_the_largest_objects_are_kept_and_the_rest_is_told(made):
+def test_the_largest_instances_are_kept_and_the_others_are_reported(made):
     dataset = Crowded(made.train_data, 'many')
     (batch,) = read(made.task.training_input(dataset, 4), 1)
     for i, index in enumerate(batch['index']):
@@ -247,7 +247,7 @@ def test_wrong_settings(tmp_path, setting, message):
         runs.build(tmp_path, setting, gin_files=(runs.INSTANCES,))
 
 
-def test_semantic_segmentation_takes_no_losses_of_objects(tmp_path):
+def test_semantic_segmentation_takes_no_losses_of_instances(tmp_path):
     with pytest.raises(UserError, match=r"tasks.semantic.losses\[0\]: @losses.mask .*'instances'.*'label_map'"):
         runs.build(tmp_path, 'tasks.semantic.losses=[@losses.mask]')
 

@@ -68,7 +68,7 @@ def test_a_loss_that_does_not(loss, found):
     assert f'returned {found}' in text and 'total [B] and weight [B]' in text
 
 
-def test_a_loss_that_fails_tells_where():
+def test_a_loss_that_fails_names_the_line():
     with pytest.raises(UserError) as caught:
         build(lambda outputs, batch, step: batch['depth'])
     assert all(
@@ -201,7 +201,7 @@ def test_names_of_scores_are_a_list():
             build_metrics([mine], 'tasks.depth.metrics', 'depth', lambda: ({}, {}))
 
 
-def test_a_task_that_is_none():
+def test_an_object_that_is_no_task():
     class Part(Task):
         def __init__(self):
             super().__init__(checkpoint_items={}, inputs=lambda: None, metrics=[])

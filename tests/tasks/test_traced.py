@@ -1,4 +1,4 @@
-"""Functions on tensors without values: what they say comes back, what they raise too."""
+"""Functions on symbolic tensors: their results and their exceptions."""
 
 import keras
 import pytest

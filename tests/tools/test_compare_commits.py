@@ -1,4 +1,4 @@
-"""What differs between the runs of two commits is told by name, values and units in the last place."""
+"""Differences between the runs of two commits are reported by name, values and units in the last place."""
 
 import json
 import sys
@@ -27,17 +27,17 @@ UP = np.float32(0.1) + np.spacing(np.float32(0.1))
         ('disc', 'ring', ': disc -> ring'),
     ],
 )
-def test_a_difference_in_any_bit_is_told(old, new, told):
+def test_a_difference_in_any_bit_is_reported(old, new, told):
     (line,) = differences({'same': 1, 'x': old}, {'same': 1, 'x': new})
     assert line.startswith(f'x{told}')
 
 
-def test_equal_entries_are_not_told():
+def test_equal_entries_are_not_reported():
     one = {'nan': float('nan'), 'loss': 0.1, 'weights': np.float32([np.nan, -0.0]), 'id': 3, 'name': 'disc', 'no': None}
     assert differences(one, {key: np.copy(v) if isinstance(v, np.ndarray) else v for key, v in one.items()}) == []
 
 
-def test_an_entry_of_one_side_is_told_in_its_order():
+def test_an_entry_of_one_side_is_reported_in_order():
     lines = differences({'a': 1, 'b': 2}, {'b': 3, 'c': 4})
     assert lines == ['a: only in the old one', 'b: 2 -> 3', 'c: only in the new one']
 

@@ -1,4 +1,4 @@
-"""The fuzz campaign: a short one of every format, and what it does with a finding."""
+"""The fuzz campaign: a short one of every format, and its handling of findings."""
 
 import importlib
 import json

@@ -164,7 +164,7 @@ def test_chunk_larger_than_its_array(tmp_path):
         keras_file.read(path)
 
 
-def test_tower_of_groups_costs_no_time(tmp_path):
+def test_deeply_nested_groups_cost_no_time(tmp_path):
     """Below it, HDF5 would go through all of the tower for every group."""
     path = str(tmp_path / 'crafted.h5')
     with h5py.File(path, 'w') as file:

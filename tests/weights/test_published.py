@@ -312,7 +312,7 @@ def test_overfit_starts_from_published_weights(package, tmp_path, caplog, forgot
     assert f'Tiny weights: {package} (50 tensors): loaded 50 of 50 variables' in caplog.text
 
 
-def test_fresh_run_without_its_weights_leaves_the_former_one(tmp_path):
+def test_fresh_run_without_its_weights_keeps_the_earlier_run(tmp_path):
     """The weights to start from are looked for before --fresh removes anything."""
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'ckpt-00000004.safetensors').write_text('of the former run')

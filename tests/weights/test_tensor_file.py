@@ -32,7 +32,7 @@ def path(tmp_path):
 
 def test_round_trip(path):
     tensors, metadata = tensor_file.read(path)
-    assert metadata == {'step': 3, 'names': ['ä', 'b']} == tensor_file.read_metadata(path)
+    assert metadata == {'step': 3, 'names': ['ä', 'b']}
     assert tensors.keys() == TENSORS.keys()
     for name, value in TENSORS.items():
         assert tensors[name].shape == value.shape and tensors[name].dtype == value.dtype, name
@@ -46,7 +46,7 @@ def test_replaces_the_former_file_and_leaves_nothing_else(path):
     assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
 
 
-def test_what_the_system_refuses_is_told_in_its_own_words(path):
+def test_errors_of_the_system_keep_their_text(path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
     try:
@@ -67,7 +67,7 @@ def _disk_full(half: bytes):
 
 
 def _disk_lies(half: bytes):
-    """A disk that reports success for what it did not keep."""
+    """A disk that reports success and does not keep the data."""
 
     def save_file(tensors, path, metadata):
         with open(path, 'wb') as file:
@@ -77,7 +77,7 @@ def _disk_lies(half: bytes):
 
 
 @pytest.mark.parametrize('failure', [_disk_full, _disk_lies])
-def test_failing_write_leaves_the_former_file_whole(path, monkeypatch, failure):
+def test_failed_write_leaves_the_old_file_unchanged(path, monkeypatch, failure):
     with open(path, 'rb') as file:
         before = file.read()
     monkeypatch.setattr(tensor_file, 'save_file', failure(before[: len(before) // 2]))
@@ -89,7 +89,7 @@ def test_failing_write_leaves_the_former_file_whole(path, monkeypatch, failure):
     assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
 
 
-def test_interrupted_write_leaves_the_former_file_whole(path, monkeypatch):
+def test_interrupted_write_leaves_the_old_file_unchanged(path, monkeypatch):
     def interrupted(source, target):
         raise KeyboardInterrupt
 
@@ -136,13 +136,12 @@ def test_damaged_header(path):
     with open(path, 'rb+') as file:
         file.seek(20)
         file.write(b'\xff\x00{{')
-    for read in (tensor_file.read, tensor_file.read_metadata):
-        with pytest.raises(tensor_file.DamagedFileError, match=path):
-            read(path)
+    with pytest.raises(tensor_file.DamagedFileError, match=path):
+        tensor_file.read(path)
 
 
 def test_any_flipped_byte_is_noticed(path):
-    """In the header as well: what is read is what was written, or there is an error that names the file."""
+    """In the header as well: either the written values are read, or an error names the file."""
     data = open(path, 'rb').read()
     for position in range(0, len(data), 7):
         with open(path, 'wb') as file:
@@ -169,20 +168,19 @@ def test_file_of_another_tool_without_checksums(tmp_path):
     assert tensors['a'].tolist() == [1, 1, 1] and metadata == {}
 
 
-@pytest.mark.parametrize('reader', [tensor_file.read, tensor_file.read_metadata])
-def test_a_file_that_cannot_be_opened_is_not_damaged(tmp_path, reader):
+def test_a_file_that_cannot_be_opened_is_not_damaged(tmp_path):
     path = str(tmp_path / 'weights.safetensors')
     tensor_file.write(path, {'w': np.zeros(2, np.float32)}, {'step': 1})
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
     try:
         with pytest.raises(UserError) as info:
-            reader(path)
+            tensor_file.read(path)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert not isinstance(info.value, tensor_file.DamagedFileError)
     assert repr(path) in str(info.value) and 'Too many open files' in str(info.value)
-    assert reader(path)
+    assert tensor_file.read(path)
 
 
 def test_a_fifo_is_no_file(tmp_path):
@@ -270,18 +268,16 @@ def test_strange_metadata_with_sound_checksums(tmp_path, name, text):
     metadata = {'metadata': '{}', 'crc32': '{}', name: text}
     checksum = zlib.crc32(f'{metadata["metadata"]}\n{metadata["crc32"]}'.encode())
     _other_tool(path, {}, metadata | {'header_crc32': str(checksum)})
-    for read in (tensor_file.read, tensor_file.read_metadata):
-        with pytest.raises(tensor_file.DamagedFileError, match=f'^{path}: ') as info:
-            read(path)
-        assert len(str(info.value)) < 400
+    with pytest.raises(tensor_file.DamagedFileError, match=f'^{path}: ') as info:
+        tensor_file.read(path)
+    assert len(str(info.value)) < 400
 
 
 def test_no_regular_file(tmp_path):
     os.mkfifo(tmp_path / 'fifo.safetensors')
     for path, kind in ((tmp_path / 'fifo.safetensors', 'a FIFO'), (tmp_path, 'a folder'), ('/dev/zero', 'a device')):
-        for read in (tensor_file.read, tensor_file.read_metadata):
-            with pytest.raises(UserError, match=f'{str(path)!r} is {kind}'):
-                read(str(path))
+        with pytest.raises(UserError, match=f'{str(path)!r} is {kind}'):
+            tensor_file.read(str(path))
 
 
 def test_too_little_memory_is_no_damage(path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Files of torch.save: what is read, and what is refused; nothing in them is run."""
+"""Files of torch.save: what is read, and what is refused; no code in them is run."""
 
 import os
 import struct
@@ -274,7 +274,7 @@ def test_messages_are_bounded(path, write):
     assert len(str(info.value)) < 600
 
 
-def test_offset_of_a_record_beyond_the_numbers_of_the_system(path):
+def test_offset_of_a_record_beyond_any_file(path):
     """In an archive of the 64-bit form, where an offset may be larger than any file."""
     write_zip(path, {'a': BASE})
     content = bytearray(open(path, 'rb').read())
@@ -309,7 +309,7 @@ def test_compressed_records(path):
         torch_file.read(path)
 
 
-def test_record_of_a_size_that_it_has_not(path):
+def test_record_with_a_wrong_size(path):
     write_zip(path, {'a': BASE})
     content = bytearray(open(path, 'rb').read())
     entry = content.rindex(b'archive/data/0') - 46  # In the archive's table of contents.

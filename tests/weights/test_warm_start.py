@@ -91,7 +91,7 @@ def test_too_little_fits(tmp_path):
         np.testing.assert_array_equal(value, (expected if name.startswith('backbone') else before)[name], name)
 
 
-def test_names_that_the_file_has_not(tmp_path):
+def test_names_that_the_file_lacks(tmp_path):
     path = tmp_path / 'ckpt-00000007.safetensors'
     checkpoint(path)
     parts = model() | {'extra': keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name='more')], name='extra')}

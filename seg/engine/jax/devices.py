@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from seg.engine.jax.processes import loss_told
+from seg.engine.jax.processes import reporting_loss
 from seg.errors import UserError
 from seg.ops import replicas
 from seg.structures import Share
@@ -97,7 +97,7 @@ class Devices:
             shape = (self.processes, *value.shape[1:])
             return jax.make_array_from_single_device_arrays(shape, self._one_each, copies)
 
-        with loss_told(self.processes):
+        with reporting_loss(self.processes):
             return jax.device_get(self._gather([placed(value) for value in values]))
 
     def rows_of_all(self, values: Any) -> Any:
@@ -170,7 +170,7 @@ def names() -> list[str]:
 
 
 def have_bfloat16(devices: Sequence[jax.Device]) -> bool:
-    """Whether the devices multiply bfloat16. XLA's code for CPUs is slower with it than with float32."""
+    """Whether the devices have instructions for bfloat16. XLA's code for CPUs is slower with it than with float32."""
     if devices[0].platform == 'gpu':
         return min(float(device.compute_capability) for device in devices) >= 8
     return devices[0].platform == 'tpu'

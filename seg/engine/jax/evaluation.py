@@ -12,7 +12,7 @@ from keras import ops
 
 from seg.engine.base import EvaluatedBatch, HostBatch
 from seg.engine.jax.devices import ROWS, WHOLE, Devices
-from seg.engine.jax.processes import loss_told
+from seg.engine.jax.processes import reporting_loss
 from seg.engine.jax.train_step import Named
 from seg.ops.replicas import sum_over_replicas
 from seg.structures import Input, LossTerm
@@ -56,7 +56,7 @@ class Evaluation:
         values = [variable.value for variable in self.variables]
         devices = self._devices
         for batch in source.make(share=devices.share).as_numpy_iterator():
-            with loss_told(devices.processes):
+            with reporting_loss(devices.processes):
                 placed = devices.divided(batch)
                 found: _Found = self.programs[draws](values, placed)
                 sums, losses, rows, scores = devices.to_host((found.sums, found.losses, found.rows, found.scores))

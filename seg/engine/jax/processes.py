@@ -17,9 +17,9 @@ from absl import logging
 from seg.errors import LostProcessError, UserError, reason
 
 _TO_START = 300  # Seconds in which all processes of a run must have started.
-_TO_MISS = 30  # Seconds without a sign of life after which a process counts as lost: JAX then ends the others.
+_TO_MISS = 30  # Seconds without a heartbeat after which a process counts as lost: JAX then ends the others.
 _TO_END = 60  # Seconds in which all must have ended.
-_TO_TELL = 2  # Seconds for the messages of the others.
+_TO_REPORT = 2  # Seconds for the messages of the others.
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -39,7 +39,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     if coordinator is None and 'seg.engine.jax.engine' in sys.modules:
         return  # This is not the first call of the command in this process.
     if coordinator is not None:
-        logging.info('Process %d waits for the other ones of %d at %s.', process_id, num_processes, coordinator)
+        logging.info('Process %d of %d waits for the others at %s.', process_id, num_processes, coordinator)
         _check(coordinator, process_id)
     python_logging.getLogger('jax._src.distributed').setLevel(python_logging.WARNING)
     # JAX would handle SIGTERM, which training handles itself.
@@ -94,12 +94,12 @@ def _connect() -> None:
     On CPUs the first operation of each kind connects the processes, and fails after 30 seconds; here all arrive
     together.
     """
-    from seg.engine.jax.devices import WHOLE, Devices  # They need `loss_told`.
+    from seg.engine.jax.devices import WHOLE, Devices  # They need `reporting_loss`.
     from seg.ops.replicas import sum_over_replicas
 
     devices = Devices(jax.devices())
     devices.gathered([np.int32(jax.process_index())])
-    with loss_told(devices.processes):
+    with reporting_loss(devices.processes):
         add = devices.compiled(lambda _, batch: sum_over_replicas(batch['x']), WHOLE)
         jax.block_until_ready(add((), devices.divided({'x': np.arange(devices.count // devices.processes)})))
 
@@ -119,7 +119,7 @@ def leave(failed: bool) -> None:
 
     Args:
       failed: whether this process ends with an error, which the others may not know. Otherwise it waits until all
-        have come to their end.
+        have ended.
     """
     if not jax.distributed.is_initialized():
         return
@@ -127,12 +127,12 @@ def leave(failed: bool) -> None:
         with contextlib.suppress(RuntimeError):  # A process has ended without waiting.
             jax.distributed.shutdown()
     elif jax.process_index() == 0:
-        time.sleep(_TO_TELL)  # JAX ends the others with this process.
+        time.sleep(_TO_REPORT)  # JAX ends the others with this process.
 
 
 @contextlib.contextmanager
-def loss_told(count: int) -> Iterator[None]:
-    """Context around work of several processes.
+def reporting_loss(count: int) -> Iterator[None]:
+    """Context around work of several processes: turns the loss of one into a message.
 
     Args:
       count: their number.

@@ -11,7 +11,7 @@ import numpy as np
 
 from seg.engine.base import HostBatch, LoopResult
 from seg.engine.jax.devices import Devices
-from seg.engine.jax.processes import loss_told
+from seg.engine.jax.processes import reporting_loss
 from seg.engine.jax.state import State
 from seg.engine.jax.train_step import SPECS, StepResult, TrainStep
 
@@ -49,7 +49,7 @@ class TrainLoop:
         ends: list[Future[float]] = []  # When each step has ended.
         fetches: list[tuple[float, float]] = []  # When the fetch of each batch has begun and ended.
         try:
-            with loss_told(self._devices.processes), ThreadPoolExecutor(1) as watcher:
+            with reporting_loss(self._devices.processes), ThreadPoolExecutor(1) as watcher:
                 for i in range(num_steps):
                     begin = time.perf_counter()
                     batch = next(self._batches)

@@ -25,17 +25,17 @@ class Predictor(base.Predictor):
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> Predictions:
         if self.replicas == 1:
-            shares = {key: tf.constant(value) for key, value in batch.items()}
+            pieces = {key: tf.constant(value) for key, value in batch.items()}
         else:
-            parts = {key: np.split(value, self.replicas) for key, value in batch.items()}
-            shares = {
+            divided = {key: np.split(value, self.replicas) for key, value in batch.items()}
+            pieces = {
                 key: self._strategy.experimental_distribute_values_from_function(
-                    lambda context, part=part: tf.constant(part[context.replica_id_in_sync_group])
+                    lambda context, rows=rows: tf.constant(rows[context.replica_id_in_sync_group])
                 )
-                for key, part in parts.items()
+                for key, rows in divided.items()
             }
         local = self._strategy.experimental_local_results
-        return Predictions({key: local(value) for key, value in self._run(shares).items()})
+        return Predictions({key: local(value) for key, value in self._run(pieces).items()})
 
 
 def with_constants(task) -> Callable[[Any], Any]:

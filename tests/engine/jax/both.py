@@ -107,7 +107,7 @@ def _run(command: Sequence[str], processes: Sequence[Sequence[str]]) -> None:
 
 
 def unused_port() -> int:
-    """A port of this machine that nothing listens on."""
+    """A port of this machine without a listener."""
     with socket.socket() as found:
         found.bind(('127.0.0.1', 0))
         return found.getsockname()[1]

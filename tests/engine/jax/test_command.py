@@ -1,4 +1,4 @@
-"""`--engine=jax` on the command line: a run on two devices, predictions, and what the other engine makes of it."""
+"""`--engine=jax` on the command line: a run on two devices, predictions, and an evaluation by the other engine."""
 
 import json
 import os

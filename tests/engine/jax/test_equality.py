@@ -23,7 +23,7 @@ def both(request, tmp_path_factory):
 def test_steps_are_equal(both):
     """On all devices and with TensorFlow, also after a change of the engine.
 
-    Of the four images one has no label or object, and one is padding.
+    Of the four images one has no label or instance, and one is padding.
     """
     distances = both.distances()
     assert len(distances) == (10 if 'deeplab' in both.case else 4)

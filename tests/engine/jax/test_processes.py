@@ -1,4 +1,4 @@
-"""A run of two processes with two devices each: one is asked to stop, one is killed, and one process goes on alone."""
+"""A run of two processes with two devices each: one is asked to stop, one is killed, and one process resumes alone."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def lines(folder, kind):
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """What the processes told at their ends, and the folder of the run."""
+    """The last output of the processes, and the folder of the run."""
     folder = tmp_path_factory.mktemp('processes') / 'run'
     training = ['--gin_file=gin/deeplab_shapes.gin', *(f'--gin_param={setting}' for setting in SETTINGS)]
     found = {}
@@ -122,7 +122,7 @@ def test_a_lost_process_ends_the_others(run):
     ), f'{statuses} {told[0][-3000:]}'
 
 
-def test_another_number_of_processes_goes_on(run):
+def test_another_number_of_processes_resumes(run):
     folder, found = run
     statuses, told = found['alone']
     assert statuses == [0] and 'Continuing from step 8' in told[0], told[0][-3000:]

@@ -1,4 +1,4 @@
-"""What is read from XLA's texts, and how it is told."""
+"""Costs parsed from XLA's texts, and their display."""
 
 import pytest
 

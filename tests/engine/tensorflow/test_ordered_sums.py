@@ -16,7 +16,7 @@ def ordered():
     pywrap_tfe.TFE_Py_RegisterVSpace(backprop._default_vspace)
 
 
-def test_no_sum_may_start_anywhere(ordered):
+def test_gradients_are_added_in_one_order(ordered):
     parts = [tf.random.stateless_normal((50, 7), (i, 1)) * 10.0**i for i in range(4)]
 
     @tf.function

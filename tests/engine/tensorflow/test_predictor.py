@@ -13,7 +13,7 @@ from tests.models import small_deeplab
 
 
 class Logits:
-    """A task that predicts what its model gives."""
+    """A task that predicts the output of its model."""
 
     def __init__(self, **settings):
         self.model = small_deeplab.make(**settings)
