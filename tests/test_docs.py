@@ -187,6 +187,7 @@ def test_plugins_pages(workplace, capsys):
     # The second gin block: another model, whose logits do not depend on the canvas.
     model = modes.build(['fcn.gin'], model_dir='runs/fcn', plugin_specs=['lab.augments'], gin_params=small).task.model
     assert set(model.parts) == {'backbone', 'head_c5', 'head_c4', 'head_c3'} and model.output_stride == 32
+    assert len(model.parts['head_c5'].hidden.trainable_variables) == 3  # Kernel, gamma, beta.
     image, canvas = random.uniform(0, 255, (1, 40, 56, 3)), np.full((1, 64, 96, 3), 99.0)
     canvas[:, :40, :56] = image
     small_one, large_one = (
