@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import collections
 import contextlib
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from seg.files import parse_json, read_bytes
 # runs and all take 6 bytes, that corrupts its memory; such runs have at least 2^24 pixels each.
 _MOST_PIXELS = 2**26
 _KEYS = ('images', 'annotations')
+_NO_PARENT = ('none', '', None)  # Supercategories of a category that has none.
 _OTHER_FORMATS = {
     b'PK\x03\x04': 'a ZIP archive: unpack it',
     b'\x1f\x8b': 'a gzip file: unpack it',
@@ -302,33 +302,33 @@ def _classes(path: str, categories: Any, used: set, remarks: list[Finding]) -> t
         else:
             name_of[category_id] = name
     checking.raise_problems(path, problems, len(categories), 'categories')
-    parents = _parents(categories, used)
-    if parents:
-        names = checking.first_of([name_of.pop(parent) for parent in parents])
-        text = (
-            f'{path}: the categories {names} are not used as classes: they are parents of others and have no instances.'
-        )
-        remarks.append(coco_references.warning('parent_category', text, len(parents)))
+    if (parent := _parent(categories)) is not None:
+        about = f'{path}: the category {shown(name_of.pop(parent))} (id {parent})'
+        if str(parent) in set(map(str, used)):
+            raise UserError(
+                f'{about} has annotations, but it is no class: it is the supercategory of all others, as in files of '
+                'Roboflow. Give these annotations the id of another category; or, if it is a class, remove its name '
+                'from the supercategory of the others, in the files of all splits.'
+            )
+        text = f'{about} is not used as a class: it is the supercategory of all others, as in files of Roboflow.'
+        remarks.append(coco_references.warning('parent_category', text, 1))
     _refuse_one_name_twice(path, name_of)
     ids = sorted(name_of)
     return tuple(name_of[category_id] for category_id in ids), tuple(ids)
 
 
-def _parents(categories: list, used: set) -> list[int]:
-    """Ids of categories without instances that are the parent of all others, or share a name with another one.
+def _parent(categories: list) -> int | None:
+    """The id of the category that is the supercategory of all others and has none itself; None if there is none.
 
-    The first category in Roboflow's files is the parent of all others.
+    Roboflow begins its files with one. Only the categories decide, not which of them have annotations: the files of all
+    splits have the same categories, so that all splits have the same classes.
     """
-    above = collections.Counter(c['supercategory'] for c in categories if isinstance(c.get('supercategory'), str))
-    named = collections.Counter(category['name'] for category in categories)
-    used, parents = set(map(str, used)), []
-    for category in categories:
-        name = category['name']
-        children = above[name] - (category.get('supercategory') == name)
-        stands_for_another = children and (children == len(categories) - 1 or named[name] > 1)
-        if stands_for_another and str(coco_references.identity(category['id'])) not in used:
-            parents.append(coco_references.identity(category['id']))
-    return parents
+    above = [category.get('supercategory') for category in categories]
+    for place, category in enumerate(categories):
+        others = above[:place] + above[place + 1 :]
+        if others and above[place] in _NO_PARENT and all(name == category['name'] for name in others):
+            return coco_references.identity(category['id'])
+    return None
 
 
 def _refuse_one_name_twice(path: str, name_of: Mapping[int, str]) -> None:
