@@ -60,6 +60,15 @@ def examples(dataset):
     return found
 
 
+def linked(folder, place):
+    """Makes a copy of a folder whose files are links that lead out of it."""
+    for path in sorted(folder.rglob('*')):
+        new = place / path.relative_to(folder)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            new.symlink_to(path)
+
+
 @pytest.fixture(scope='module')
 def reference(tmp_path_factory):
     """Examples of COCO's files, by target."""
@@ -73,9 +82,12 @@ def test_all_formats_give_the_same_examples(name, reference, tmp_path):
     if name == 'datumaro':
         pytest.importorskip('datumaro', reason="pip install -e '.[formats]' brings Datumaro")
     getattr(exported, 'voc' if name == 'folders' else name)(tmp_path / 'data')
+    linked(tmp_path / 'data', tmp_path / 'links')
     for target, expected in reference.items():
         dataset = READERS[name](data_dir=str(tmp_path / 'data'), target=target)
         dataset.verify()
         background = ('background',) if target == 'label_map' else ()
         assert dataset.info.class_names == (*background, *exported.NAMES)
         assert examples(dataset) == expected and sorted(expected) == ['photo0', 'photo1', 'photo2']
+    through_links = READERS[name](data_dir=str(tmp_path / 'links'), target='instances')
+    assert examples(through_links) == reference['instances']
