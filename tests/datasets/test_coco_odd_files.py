@@ -9,6 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from seg.datasets.coco import coco
+from seg.datasets.instances import coco_json
 from tests.datasets import coco_files
 from tests.datasets.coco_files import SQUARE, annotation, contents, refused, verified, write
 
@@ -263,3 +264,12 @@ def test_a_split_without_an_object_is_refused(folder):
         entry['iscrowd'] = 1
     refused("coco, split 'train' of .*all of its 4 instances are crowds.*CVAT", folder, data)
     refused('it has no instance', folder, contents() | {'annotations': [], 'categories': []})
+
+
+def test_a_file_that_changes_while_it_is_read(folder, monkeypatch):
+    """The list of annotations is read again, piece by piece; if that fails, the file is read anew as a whole."""
+    wanted, piece = coco(data_dir=str(folder)).annotations(0), coco_json._piece
+    for changed in (lambda path, place: piece(path, place)[:-9], lambda path, place: piece('/not/there', place)):
+        monkeypatch.setattr(coco_json, '_piece', changed)
+        found = coco(data_dir=str(folder)).annotations(0)
+        assert all(np.array_equal(part, kept) for part, kept in zip(found, wanted, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -122,17 +123,22 @@ def _read_ordinary(path: str, content_of: Callable[[str], bytes]) -> Contents:
     content = content_of(path)
     _check_utf8(content)
     file = msgspec.json.decode(content, type=_File)
-    images, categories = (_parsed(path, bytes(part)) for part in (file.images, file.categories))
+    count, spans = len(file.annotations), _spans(content, file.annotations)
+    images, categories = bytes(file.images), bytes(file.categories)
+    piece_of = content.__getitem__
+    if content_of is read_bytes:
+        piece_of = functools.partial(_piece, path)
+    del content, file  # Half a gigabyte, of COCO. A file on disk is read again, piece by piece.
+    images, categories = _parsed(path, images), _parsed(path, categories)
     if not (_are_objects(images) and categories and _are_objects(categories)):
         raise coco_references.Other
     index_of, file_names, sizes = _images(path, images)
     _classes(path, categories, set(), [])  # Refuses wrong ones before anything about annotations.
     ids = [coco_references.identity(category['id']) for category in categories]
     category_of = {identity: position for position, identity in enumerate(ids)}
-    references = coco_references.Typed(len(file.annotations), index_of, category_of)
-    spans, remarks = _spans(content, file.annotations), []
-    chunks = _chunks(path, content, spans, references)
-    del content, file, images  # Large. The chunks hold the content as long as they need it.
+    del images
+    references, remarks = coco_references.Typed(count, index_of, category_of), []
+    chunks = _chunks(path, piece_of, spans, references)
     instances = _collect(path, chunks, references.found, sizes, file_names, remarks)
     used = {ids[position] for position in np.unique(references.found.classes)}
     told: list[Finding] = []
@@ -143,10 +149,22 @@ def _read_ordinary(path: str, content_of: Callable[[str], bytes]) -> Contents:
     return Contents(tuple(index_of), file_names, sizes, names, category_ids, instances, remarks)
 
 
-def _chunks(path: str, content: bytes, spans: Sequence[tuple[int, int]], references: coco_references.Typed) -> Iterator:
+def _piece(path: str, place: slice) -> bytes:
+    """A part of a file. If the file has changed, the part is no JSON, or too short."""
+    try:
+        with open(path, 'rb') as file:
+            file.seek(place.start)
+            return file.read(place.stop - place.start)
+    except OSError:
+        raise coco_references.Other from None
+
+
+def _chunks(
+    path: str, piece_of: Callable[[slice], bytes], spans: Sequence[slice], references: coco_references.Typed
+) -> Iterator:
     """Reads pieces of the list of annotations: their references, and the instances for `collected.collect`."""
     for numbers, span in zip(collected.in_pieces(len(references.found.ids)), spans, strict=True):
-        joined = b'[%b]' % content[slice(*span)]
+        joined = b'[%b]' % piece_of(span)
         yield numbers, references.read(numbers, joined) or _parsed(path, joined)
 
 
@@ -173,8 +191,8 @@ def _check_utf8(content: bytes) -> None:
         raise coco_references.Other from None
 
 
-def _spans(content: bytes, raws: Sequence[msgspec.Raw]) -> list[tuple[int, int]]:
-    """Start and stop of pieces of the list of annotations in the file: they take less memory than `raws`."""
+def _spans(content: bytes, raws: Sequence[msgspec.Raw]) -> list[slice]:
+    """The places of pieces of the list of annotations in the file: they take less memory than `raws`."""
 
     def place(view):
         return np.frombuffer(view, np.uint8).__array_interface__['data'][0]
@@ -182,7 +200,7 @@ def _spans(content: bytes, raws: Sequence[msgspec.Raw]) -> list[tuple[int, int]]
     spans = []
     for numbers in collected.in_pieces(len(raws)):
         first, last = raws[numbers[0]], raws[numbers[-1]]
-        spans.append((place(first) - place(content), place(last) - place(content) + len(last)))
+        spans.append(slice(place(first) - place(content), place(last) - place(content) + len(last)))
     return spans
 
 

@@ -153,6 +153,7 @@ def collect(
         'the mask are counted.',
     )
     whole = _Part(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    del parts  # As large as the whole.
     image = image_of[whole.numbers]
     found = Instances(
         splits=np.searchsorted(np.sort(image), np.arange(len(sizes) + 1)),
