@@ -153,6 +153,7 @@ class Experiment:
         try:
             dataset = read()
             contract.check_type(dataset, factory.slot)
+            dataset = dataset.readable()
             _ = dataset.info
         except UserError as error:
             self.unreadable[factory.slot] = error

@@ -192,7 +192,7 @@ def _run(argv: Sequence[str], values: flags.FlagValues, mode: type[Mode]) -> int
             return 0
     results = modes.run(**settings, command=['seg_main', *argv[1:]])
     if results is not None:
-        print(json.dumps(results, indent=2))
+        print(mode.printed(results))
     failure = mode.failure(results)
     return _error(failure, 1) if failure else 0
 

@@ -301,7 +301,7 @@ def test_pages_about_a_run(workplace):
                     words += [f'--gin_param={param}' for param in small] if builds else []
                     assert seg_main.main(words) == 0, command
                     done.append(command)
-    assert len(done) == 10
+    assert len(done) == 11
     run = workplace / 'runs' / 'mine'
     assert (workplace / 'runs' / 'my_data' / 'check_data.html').exists()
     assert {'check_data.json', 'show_data.html'} <= {path.name for path in run.iterdir()}
@@ -336,7 +336,7 @@ def test_page_about_instances(workplace):
             words += [f'--gin_param={param}' for param in small] if trains else []
             assert seg_main.main(words) == 0, command
             done.append(command)
-    assert len(done) == 5
+    assert len(done) == 6
     run = workplace / 'runs' / 'instances'
     assert 'box_ap' in json.loads((run / 'overfit' / 'results.json').read_text())['metrics']
     assert 'mask_ap50' in (run / 'report.html').read_text()

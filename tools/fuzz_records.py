@@ -44,7 +44,7 @@ def tfrecord(folder: pathlib.Path) -> Format:
             if path in map(str, files.values()):  # It has just changed, so that its records are read.
                 if path != str(file):
                     continue
-            else:
+            elif os.stat(file).st_mtime_ns != _LONG_AGO:
                 os.utime(file, ns=(0, _LONG_AGO))
             target = 'label_map' if kind == 'labels' else 'instances'
             load(reader(data_dir=str(folder / kind), target=target), target)

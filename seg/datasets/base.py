@@ -114,6 +114,13 @@ class Dataset:
         """
         return ()
 
+    def readable(self) -> Dataset:
+        """For `--mode=check_data`: the part of the data whose facts (`info`) can be read, which tells what is left out.
+
+        By default all. One unusable file so does not hide the faults of the others.
+        """
+        return self
+
     def verify(self) -> None:
         """Checks the files before a run: refuses what `findings` says must be fixed, and logs its warnings.
 

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from seg.datasets import checking, class_maps, layouts, splits
+from seg.datasets import checking, class_maps, findings, layouts, splits
 from seg.datasets.base import check_target
 from seg.datasets.described import Described
+from seg.datasets.findings import Finding
 from seg.datasets.label_maps import legend as legends
 from seg.datasets.label_maps import matching
 from seg.datasets.label_maps.legend import Legend
@@ -115,7 +116,8 @@ def cityscapes(
     if not isinstance(data_dir, (str, os.PathLike)) or not str(data_dir):
         raise UserError(f'{_PART}.data_dir = {shown(data_dir)}: expected the folder that holds {_IMAGES}.')
     root = os.path.expanduser(str(data_dir))
-    names, images, labels, numbers = _find(root, split, annotations, target)
+    remarks: list[Finding] = []
+    names, images, labels, numbers = _find(root, split, annotations, target, remarks)
     files = Files(
         part=_PART,
         split=split,
@@ -127,8 +129,8 @@ def cityscapes(
         drop='remove it',
     )
     if target == 'label_map':
-        return LabelMaps(files, legend, found, decode_all=verify)
-    return InstanceMaps(files, legend, found, decode_all=verify, class_of=_class_of)
+        return LabelMaps(files, legend, found, decode_all=verify, remarks=remarks)
+    return InstanceMaps(files, legend, found, decode_all=verify, remarks=remarks, class_of=_class_of)
 
 
 def _class_of(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -166,7 +168,7 @@ def _legend(target: str, classes: Any, merge: Any, void: Any) -> tuple[Legend, C
     )
 
 
-def _find(root: str, split: str, annotations: str, target: str):
+def _find(root: str, split: str, annotations: str, target: str, remarks: list[Finding]):
     """Names, images, label maps and instance maps of a split; the maps of the other target are not needed."""
     parts = splits.parts(f'{_PART}.split', split)
     for folder in (_IMAGES, annotations):
@@ -194,10 +196,17 @@ def _find(root: str, split: str, annotations: str, target: str):
             labels[name] = maps.get(name)
     names = sorted(images)
     if missing := [name for name in names if labels[name] is None]:
-        raise UserError(
-            f'{_PART}.split = {shown(split)}: {len(missing)} of {len(names)} images have no file '
-            f'…_{annotations}_{kind}.png, such as {checking.first_of(missing)}. Add the files (the '
-            "authors' scripts make them: createTrainIdLabelImgs, createTrainIdInstanceImgs), or remove the images."
+        lacking = Finding(
+            kind='missing_file',
+            severity=findings.FIX,
+            text=f'{_PART}.split = {shown(split)}: {len(missing)} of {len(names)} images have no file '
+            f'…_{annotations}_{kind}.png, such as {checking.first_of(missing)}.',
+            remedy="Add the files (the authors' scripts make them: createTrainIdLabelImgs, createTrainIdInstanceImgs), "
+            'or remove the images.',
+            images=tuple(missing),
+            count=len(missing),
         )
+        remarks += findings.left_out([lacking], len(names))
+        names = [name for name in names if labels[name] is not None]
     paths = [labels[name] for name in names]
     return names, [images[name] for name in names], *((paths, ()) if target == 'label_map' else ((), paths))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seg.datasets import class_maps, splits
+from seg.datasets import class_maps, findings, splits
 from seg.datasets.base import check_target
 from seg.datasets.instances import datumaro_items, folders
 from seg.datasets.instances.data_set import InstanceData, build
@@ -58,10 +58,11 @@ def datumaro(
     check_target(part, target, ['instances', 'label_map'])
     root = folders.checked(part, data_dir)
     source, subsets = datumaro_items.read(root, format, split)
-    if split in subsets:
-        members = [position for position, subset in enumerate(subsets) if subset == split]
-    else:
-        stems = [name.rpartition('.')[0] for name in source.names]
-        members = splits.by_fraction(part, stems, split, fractions, groups, split_seed)
-    wanted = class_maps.class_map(part, source.class_names, classes, merge, void)
-    return build(source, members, wanted, target, verify, orientation)
+    with findings.told_first(source.remarks):
+        if split in subsets:
+            members = [position for position, subset in enumerate(subsets) if subset == split]
+        else:
+            stems = [name.rpartition('.')[0] for name in source.names]
+            members = splits.by_fraction(part, stems, split, fractions, groups, split_seed)
+        wanted = class_maps.class_map(part, source.class_names, classes, merge, void)
+        return build(source, members, wanted, target, verify, orientation)

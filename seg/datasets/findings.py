@@ -6,8 +6,9 @@ the same text.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from absl import logging
@@ -80,6 +81,33 @@ def unusable(
             count=len(faults),
         )
     ]
+
+
+def left_out(found: Sequence[Finding], total: int) -> list[Finding]:
+    """The findings about things that a reader leaves out, so that the others are checked as well.
+
+    A run refuses the data by them.
+
+    Args:
+      found: what must be fixed.
+      total: number of all things.
+
+    Raises:
+      UserError: if nothing remains.
+    """
+    if found and sum(finding.count for finding in found) >= total:
+        settle(found)
+    return list(found)
+
+
+@contextlib.contextmanager
+def told_first(remarks: Sequence[Finding]) -> Iterator[None]:
+    """Context in which an error may follow from what was left out: then that is the error, not what follows from it."""
+    try:
+        yield
+    except UserError:
+        settle(remarks)
+        raise
 
 
 def settle(found: Iterable[Finding]) -> None:

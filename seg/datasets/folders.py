@@ -222,9 +222,10 @@ def _find(root, images, places, split, lists, fractions, groups, split_seed) -> 
         for setting, files in maps.items():
             # Images and labels may be in one folder.
             files = {name: path for name, path in files.items() if pictures.get(name) != path}
-            found.labels.setdefault(setting, []).extend(
-                _paired(setting, places[setting], pictures, files, names, found)
-            )
+            maps[setting] = _paired(setting, places[setting], pictures, files, names, found)
+        names = [name for name in names if all(name in pairs for pairs in maps.values())]
+        for setting, pairs in maps.items():
+            found.labels.setdefault(setting, []).extend(pairs[name] for name in names)
         found.names += [posixpath.join(part, name) if by_place else name for name in names]
         found.images += [pictures[name] for name in names]
     if by_place and 'labels' in places:
@@ -233,20 +234,25 @@ def _find(root, images, places, split, lists, fractions, groups, split_seed) -> 
     return found
 
 
-def _paired(setting: str, where: str, pictures, files, names, found: _Found) -> list[str]:
-    """The label of each named image."""
+def _paired(setting: str, where: str, pictures, files, names, found: _Found) -> dict[str, str]:
+    """The label of each image that has one."""
     pairs, rule = matching.pair(pictures, files)
     slot = f'{_PART}.{setting}'
     missing = [name for name in names if name not in pairs]
     if missing:
-        raise UserError(
-            f'{slot} = {where!r}: {len(missing)} of {len(names)} images have no file there, such as '
+        lacking = Finding(
+            kind='missing_file',
+            severity=findings.FIX,
+            text=f'{slot} = {where!r}: {len(missing)} of {len(names)} images have no file there, such as '
             f'{checking.first_of(missing)}. '
             + (f'The others follow the rule: {rule}. ' if rule else '')
-            + f'There are names such as {", ".join(map(shown, sorted(files)[:3]))}. Add the files; or move images '
-            'without them elsewhere, or list the others (lists); or use globs whose wildcards stand for the same text: '
-            "'images/*.jpg' and 'masks/*_mask.png'."
+            + f'There are names such as {", ".join(map(shown, sorted(files)[:3]))}.',
+            remedy='Add the files; or move images without them elsewhere, or list the others (lists); or use globs '
+            "whose wildcards stand for the same text: 'images/*.jpg' and 'masks/*_mask.png'.",
+            images=tuple(missing),
+            count=len(missing),
         )
+        found.remarks += findings.left_out([lacking], len(names))
     if rule:
         logging.info('%s: labels are found by their names: %s.', slot, rule)
     if unused := len(files) - len(set(pairs.values())):
@@ -263,7 +269,7 @@ def _paired(setting: str, where: str, pictures, files, names, found: _Found) -> 
         )
     if setting == 'labels':
         found.all_labels = sorted(set(pairs.values()))
-    return [pairs[name] for name in names]
+    return pairs
 
 
 def _members(root, pictures, found: _Found, split, lists, fractions, groups, split_seed) -> list[int]:

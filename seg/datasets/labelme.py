@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping
 
-from seg.datasets import class_maps, splits
+from seg.datasets import class_maps, findings, splits
 from seg.datasets.base import check_target
 from seg.datasets.instances import folders, labelme_json
 from seg.datasets.instances.data_set import InstanceData, build
@@ -58,7 +58,8 @@ def labelme(
     root = folders.checked('datasets.labelme', data_dir)
     source = labelme_json.read(root, split, orientation)
     stems = [posixpath.splitext(name)[0] for name in source.names]
-    members = folders.members('datasets.labelme', stems, split, fractions, groups, split_seed)
     void = [*(void or ()), *({labelme_json.IGNORED} & set(source.class_names) - set(void or ()))]
-    wanted = class_maps.class_map('datasets.labelme', source.class_names, classes, merge, void)
-    return build(source, members, wanted, target, verify, orientation)
+    with findings.told_first(source.remarks):
+        members = folders.members('datasets.labelme', stems, split, fractions, groups, split_seed)
+        wanted = class_maps.class_map('datasets.labelme', source.class_names, classes, merge, void)
+        return build(source, members, wanted, target, verify, orientation)

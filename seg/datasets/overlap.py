@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import filecmp
+import functools
+import hashlib
 import os
 from collections.abc import Iterator
 
@@ -39,25 +39,37 @@ def shared(train: Dataset, evaluation: Dataset) -> Iterator[Finding]:
 
 
 def _same_files(train: Dataset, evaluation: Dataset) -> list[str]:
-    """Names of evaluation images whose files are copies of training files."""
-    by_size: dict[int, list[str]] = {}
-    for path in map(train.image_path, range(train.info.num_examples)):
-        by_size.setdefault(_size(path), []).append(path)
-    same = []
-    for index in range(evaluation.info.num_examples):
-        path = evaluation.image_path(index)
-        candidates = by_size.get(_size(path), []) if _size(path) else []
-        with contextlib.suppress(OSError):
-            if path in candidates or any(filecmp.cmp(path, other, shallow=False) for other in candidates):
-                same.append(evaluation.image_name(index))
-    return same
+    """Names of evaluation images whose files are copies of training files.
+
+    Files are compared by their sizes; those of one size by their beginnings, and then by all bytes. Each is read once,
+    however many have one size, as uncompressed images do.
+    """
+    paths = [evaluation.image_path(index) for index in range(evaluation.info.num_examples)]
+    candidates = {*map(train.image_path, range(train.info.num_examples))}, set(paths)
+    for look in (_size, functools.partial(_digest, 4096), functools.partial(_digest, None)):
+        here, there = ({path: look(path) for path in each} for each in candidates)
+        common = set(here.values()) & set(there.values()) - {None}
+        candidates = [{path for path, key in each.items() if key in common} for each in (here, there)]
+    return [evaluation.image_name(index) for index, path in enumerate(paths) if path in candidates[1]]
 
 
-def _size(path: str) -> int:
+def _size(path: str) -> int | None:
+    """Bytes of a file; None for an empty one, and for one that is missing or not on a local disk."""
     try:
-        return os.stat(path).st_size
-    except OSError:  # Missing, or not on a local disk.
-        return 0
+        return os.stat(path).st_size or None
+    except OSError:
+        return None
+
+
+def _digest(most: int | None, path: str) -> bytes | None:
+    """Digest of the first bytes of a file, of all for None; None if it cannot be read."""
+    try:
+        with open(path, 'rb') as file:
+            if most is not None:
+                return hashlib.sha256(file.read(most)).digest()
+            return hashlib.file_digest(file, 'sha256').digest()
+    except OSError:
+        return None
 
 
 def _same_images(train: Dataset, evaluation: Dataset) -> list[str]:

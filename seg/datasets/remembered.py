@@ -27,9 +27,13 @@ def each(
 ) -> list[Any]:
     """Returns look(0), look(1), …, from memory where the files are those of an earlier start.
 
-    Files count as the same if their names, sizes and times of change are equal, and if the code of `seg.datasets` has
-    not changed either. The memory is a file in `~/.cache/seg/checked` (`$XDG_CACHE_HOME/seg/checked` where that is
-    set). If it is damaged, or cannot be written, everything is looked at again.
+    Files count as the same if their names, sizes and times are equal, and if the code of `seg.datasets` has not changed
+    either. The memory is a file in `~/.cache/seg/checked` (`$XDG_CACHE_HOME/seg/checked` where that is set). If it is
+    damaged, or cannot be written, everything is looked at again.
+
+    There are two times, in nanoseconds: of the content, and of the last change of anything. A copy that keeps the time
+    of the content (`cp -p`, `rsync -a`, an archive whose files all have one time) changes the other. The number of the
+    inode is not compared: some network file systems number files anew whenever they are mounted.
 
     Args:
       key: what the values depend on besides the files and the code: the reader, the place of the data set, settings.
@@ -40,7 +44,7 @@ def each(
       kind: type of the values other than faults, which msgspec can store: numbers, tuples, named tuples, lists, dicts.
       title: what is done, for the log of the progress.
     """
-    memory, form = _place(key), dict[str, tuple[list[tuple[int, int]], kind]]
+    memory, form = _place(key), dict[str, tuple[list[tuple[int, int, int]], kind]]
     known, now = _read(memory, form), time.time_ns()
     stamps = [_stamp(paths) for paths in files]
     names = ['\n'.join(map(os.path.abspath, paths)) for paths in files]
@@ -52,7 +56,7 @@ def each(
         else:
             missing.append(number)
     if len(missing) < len(files):
-        logging.info('%s: %d of %d are as before.', title, len(files) - len(missing), len(files))
+        logging.info('%s: %d of %d have been checked already.', title, len(files) - len(missing), len(files))
     done = set(range(len(files))) - set(missing)
     try:
         looked = checking.in_threads(lambda place: look(missing[place]), len(missing), title)
@@ -65,7 +69,7 @@ def each(
             for number in sorted(done)
             if stamps[number] is not None
             and not isinstance(values[number], str)
-            and all(changed < now - _FRESH for _, changed in stamps[number])
+            and all(changed < now - _FRESH for _, changed, _ in stamps[number])
         }
         if missing and memory:
             _write(memory, kept)
@@ -127,13 +131,13 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _stamp(paths: Sequence[str]) -> list[tuple[int, int]] | None:
-    """Size and time of change of each file; None if one is not on a local disk."""
+def _stamp(paths: Sequence[str]) -> list[tuple[int, int, int]] | None:
+    """Size and times of each file, of its content and of anything; None if one is not on a local disk."""
     try:
         found = [os.stat(path) for path in paths]
     except (OSError, ValueError):
         return None
-    return [(status.st_size, status.st_mtime_ns) for status in found]
+    return [(status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in found]
 
 
 def _read(path: str | None, form: Any) -> dict:

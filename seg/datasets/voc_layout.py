@@ -107,20 +107,29 @@ def voc_layout(
         raise UserError(f'{names_file} names {shown(names[0])} only, {_TOO_FEW[target]}.')
     origin = names_file if tf.io.gfile.exists(names_file) else f'PASCAL VOC, because there is no {names_file}'
     legend, found = _legend(names, target, classes, merge, void, ignore_values, origin)
+    remarks: list[Finding] = []
+    kinds = {'image': (IMAGES, _IMAGE_ENDINGS), 'label': (LABELS, ('.png',)), KIND: (OBJECTS, ('.png',))}
+    if target != 'instances':
+        del kinds[KIND]
+    paths = [_find_files(root, split, stems, *place, kind, remarks) for kind, place in kinds.items()]
+    stems = [stem for stem in stems if all(stem in found for found in paths)]
+    if not stems:
+        findings.settle(remarks)
+    images, labels, numbers = [*([found[stem] for stem in stems] for found in paths), ()][:3]
     files = Files(
         part=_PART,
         split=split,
         root=root,
         names=tuple(stems),
-        images=_find_files(root, split, stems, IMAGES, _IMAGE_ENDINGS, 'image'),
-        labels=_find_files(root, split, stems, LABELS, ('.png',), 'label'),
-        numbers=_find_files(root, split, stems, OBJECTS, ('.png',), KIND) if target == 'instances' else (),
+        images=images,
+        labels=labels,
+        numbers=numbers,
         add_names='there',
         any_format=False,
     )
     build = InstanceMaps if target == 'instances' else LabelMaps
     extra = functools.partial(_forgotten_names, f'{_PART}, split {split!r} of {root}', names_file)
-    return build(files, legend, found, decode_all=verify, upright=upright, extra=extra)
+    return build(files, legend, found, decode_all=verify, upright=upright, remarks=remarks, extra=extra)
 
 
 def _legend(names, target, classes, merge, void, ignore_values, origin) -> tuple[Legend, Classes]:
@@ -155,9 +164,22 @@ def _forgotten_names(where: str, names_file: str, total: Counts) -> Iterator[Fin
 
 
 def _find_files(
-    root: str, split: str, stems: Sequence[str], folder: str, endings: Sequence[str], kind: str
-) -> list[str]:
-    """Returns the file of every listed name, with the first of the `endings` that exists."""
+    root: str,
+    split: str,
+    stems: Sequence[str],
+    folder: str,
+    endings: Sequence[str],
+    kind: str,
+    remarks: list[Finding],
+) -> dict[str, str]:
+    """Returns the file of each listed name that has one, with the first of the `endings` that exists.
+
+    Adds findings to the remarks.
+
+    Raises:
+      UserError: if none has one.
+    """
+    where = f'{_PART}, split {split!r} of {root}'
     files = {}
     for below in {posixpath.dirname(stem) for stem in stems}:
         if below.startswith('/') or '..' in below.split('/'):
@@ -176,12 +198,34 @@ def _find_files(
                 f' Expected one name per line, without folder, ending or anything after it: {plain!r}, not '
                 f'{shown(missing[0])}.'
             )
-        raise UserError(
-            f'{_PART}, split {split!r} of {root}: {len(missing)} of {len(stems)} listed names have no {kind} in '
-            f'{posixpath.join(root, folder)}: {named}.{there} Add the files, or remove the names from '
-            f'{" and ".join(voc_folder.split_paths(root, split))}.'
+        lacking = Finding(
+            kind='missing_file',
+            severity=findings.FIX,
+            text=f'{where}: {len(missing)} of {len(stems)} listed names have no {kind} in '
+            f'{posixpath.join(root, folder)}: {named}.{there}',
+            remedy=f'Add the files, or remove the names from {" and ".join(voc_folder.split_paths(root, split))}.',
+            images=tuple(missing),
+            count=len(missing),
         )
-    return [posixpath.join(root, folder, next(files[stem][e] for e in endings if e in files[stem])) for stem in stems]
+        if len(missing) == len(stems):
+            findings.settle([lacking])
+        remarks.append(lacking)
+    there = {stem: files.get(stem, {}) for stem in stems}
+    found = {stem: [there[stem][e] for e in endings if e in there[stem]] for stem in there}
+    if several := [stem for stem in found if len(found[stem]) > 1]:
+        read, other = found[several[0]][:2]
+        remarks.append(
+            Finding(
+                kind='several_files_of_a_name',
+                severity=findings.WARN,
+                text=f'{where}: {len(several)} of {len(stems)} names have several {kind}s in '
+                f'{posixpath.join(root, folder)}, such as {read}, which is read, and {other}.',
+                remedy='Remove the ones that are not meant.',
+                images=tuple(several),
+                count=len(several),
+            )
+        )
+    return {stem: posixpath.join(root, folder, names[0]) for stem, names in found.items() if names}
 
 
 def _is_there(root: str, folder: str, stem: str, endings: Sequence[str]) -> bool:

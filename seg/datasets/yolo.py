@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping
 
-from seg.datasets import class_maps, splits
+from seg.datasets import class_maps, findings, splits
 from seg.datasets.base import check_target
 from seg.datasets.instances import folders, yolo_text
 from seg.datasets.instances.data_set import InstanceData, build
@@ -59,8 +59,9 @@ def yolo(
     layout = yolo_text.find(part, data_dir, split)
     source = yolo_text.read(layout, split, orientation)
     members = None
-    if layout.holds_all:
-        stems = [posixpath.splitext(name)[0] for name in source.names]
-        members = folders.members(part, stems, split, fractions, groups, split_seed)
-    wanted = class_maps.class_map(part, source.class_names, classes, merge, void)
-    return build(source, members, wanted, target, verify, orientation)
+    with findings.told_first(source.remarks):
+        if layout.holds_all:
+            stems = [posixpath.splitext(name)[0] for name in source.names]
+            members = folders.members(part, stems, split, fractions, groups, split_seed)
+        wanted = class_maps.class_map(part, source.class_names, classes, merge, void)
+        return build(source, members, wanted, target, verify, orientation)

@@ -81,10 +81,47 @@ def check(
             own += _refusals(dataset, target, slot, self_test)
         splits.append(split)
         found += [(split, finding) for finding in own]
+    found = list(_of_both(found))
     for one, other in itertools.combinations(splits, 2):
         found += [(None, finding) for finding in pair.check(one, other)]
     order = [FIX, WARN, NOTE]
     return Checked(splits, sorted(found, key=lambda item: order.index(item[1].severity)))
+
+
+def _of_both(found: Sequence[tuple[Split | None, Finding]]) -> Iterator[tuple[Split | None, Finding]]:
+    """Findings that are equal but for the name of their split become one, which names all of these splits."""
+    groups: dict[Any, list[tuple[Split, Finding]]] = {}
+    for number, (split, finding) in enumerate(found):
+        alike = number
+        if split is not None and not finding.images:
+            text, lines = _of_any(split, finding.text), [_of_any(split, line) for line in finding.lines]
+            alike = (finding.kind, finding.severity, text, *lines, finding.remedy)
+        groups.setdefault(alike, []).append((split, finding))
+    for alike, members in groups.items():
+        (split, finding), *others = members
+        if others:
+            names = [_marks(each) for each, _ in members]
+            both = {mark: ' and '.join(dict.fromkeys(marks[mark] for marks in names)) for mark in names[0]}
+            text, *lines = (_replaced(part, both) for part in alike[2 : 3 + len(finding.lines)])
+            split, finding = None, dataclasses.replace(finding, text=text, lines=tuple(lines))
+        yield split, finding
+
+
+def _marks(split: Split) -> dict[str, str]:
+    """How findings name a split, by what stands for it in `_of_any`."""
+    name = split.info.name
+    return {'\0name': name, '\0split': repr(name.rpartition('/')[2])}
+
+
+def _of_any(split: Split, text: str) -> str:
+    """A text without the name of its split."""
+    return _replaced(text, {name: mark for mark, name in _marks(split).items()})
+
+
+def _replaced(text: str, changes: Mapping[str, str]) -> str:
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    return text
 
 
 def _refusals(dataset: Dataset, target: str, slot: str, self_test: Callable[[Dataset], None]) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -170,6 +171,11 @@ class Mode(ABC):
     def failure(cls, results: dict[str, Any] | None) -> str | None:
         """The failure of a run that finished: the command line prints it and exits with status 1. None without one."""
         return None
+
+    @classmethod
+    def printed(cls, results: dict[str, Any]) -> str:
+        """What the command line prints about the results, on standard output."""
+        return json.dumps(results, indent=2)
 
     @classmethod
     def summary(cls) -> str:

@@ -26,8 +26,8 @@ class CheckData(ExperimentMode):
             'input',
             flags.DEFINE_multi_string,
             [],
-            'Folder of images and annotations, if there is no gin file: its layout is guessed, and the gin lines that '
-            'read it are printed.',
+            'Folder of images and annotations, if there is no gin file: its layout is guessed, and the gin file that '
+            'reads it is printed on standard output, in place of the results.',
         ),
         Flag(
             'output',
@@ -38,6 +38,7 @@ class CheckData(ExperimentMode):
     )
     needs_train_data = True
     needs_eval_data = True
+    _gin_file = ''  # That reads the folder `--input`.
 
     def load_settings(self) -> str:
         folders = self.call.flags['input']
@@ -55,7 +56,8 @@ class CheckData(ExperimentMode):
             raise UserError(f'--input={",".join(folders)}: --mode={self.name} checks one folder.')
         layout, folder = layouts.guess(folders[0])
         modes.load_parts(self.call.plugin_specs)
-        logging.info('%s: %s. A gin file that reads it:\n\n%s\n', folders[0], layout.title, layout.text(folder))
+        logging.info('%s: %s. It is checked as the last lines on standard output read it.', folders[0], layout.title)
+        self._gin_file = layout.text(folder)
         config.parse([layout.recipe], [*layout.bindings(folder), *self.call.gin_params])
         data = os.path.abspath(os.path.expanduser(folders[0]))
         directory = self.directory((), self.call.model_dir or os.path.join('runs', os.path.basename(data)))
@@ -71,7 +73,9 @@ class CheckData(ExperimentMode):
         return dataclasses.replace(super().needs(), inspected=True)
 
     def idle_bindings(self, needs: Needs) -> list[str]:
-        return super().idle_bindings(needs) if self.experiment.task else ['*']
+        if self._gin_file or not self.experiment.task:  # What a guessed recipe says of its own data is no mistake.
+            return ['*']
+        return super().idle_bindings(needs)
 
     def validate(self) -> str:
         raise UserError(
@@ -111,7 +115,13 @@ class CheckData(ExperimentMode):
         page.write(folder.data_check_page, checked)
         logging.info('Page with overlays: %s', folder.data_check_page)
         counts = {severity: record[severity] for severity in ('fix', 'warn', 'note')}
-        return counts | {'page': folder.data_check_page, 'report': folder.data_check}
+        guessed = {'gin_file': self._gin_file} if self._gin_file else {}
+        return counts | {'page': folder.data_check_page, 'report': folder.data_check} | guessed
+
+    @classmethod
+    def printed(cls, results: dict[str, Any]) -> str:
+        """A guessed gin file alone, so that the output can be saved as the file; else the results."""
+        return results.get('gin_file') or super().printed(results)
 
     @classmethod
     def failure(cls, results: dict[str, Any] | None) -> str | None:

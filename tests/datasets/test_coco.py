@@ -280,7 +280,7 @@ def test_objects_without_a_usable_mask_are_dropped_and_counted_in_one_line(folde
     write(folder, data)
     with caplog.at_level(logging.WARNING):
         dataset = verified(folder)
-    line, noted = [record.getMessage() for record in caplog.records]
+    line, noted, _ = [record.getMessage() for record in caplog.records]
     count = len(unusable())
     assert f'{count} of {count + 4} instances have no usable mask and are dropped: ' in line
     for _, reason in unusable():
@@ -297,6 +297,34 @@ def test_objects_without_a_usable_mask_are_dropped_and_counted_in_one_line(folde
     write(folder, contents())
     for part, kept in zip(whole, coco(data_dir=str(folder)).annotations(0), strict=True):
         assert np.array_equal(part, kept)
+
+
+def test_boxes_and_areas_that_do_not_fit_their_masks_are_told_and_used(folder):
+    """Of runs and of polygons; what differs by rounding only, or little, is not told."""
+    square = [10, 10, 20, 10, 20, 20, 10, 20]  # Pixels 10 to 19.
+    drawn = coco_mask.frPyObjects([square], *SIZES[0])[0] | {'size': list(SIZES[0])}
+    drawn['counts'] = drawn['counts'].decode()
+    cases = [
+        {'bbox': [10, 10, 10, 10], 'area': 100},
+        {'bbox': [9, 9, 12, 12], 'area': 160},
+        {'bbox': [6, 6, 20, 20], 'area': 100},  # loose_box
+        {'bbox': [10, 10, 10, 10], 'area': 250},  # strange_area
+        {'bbox': [10, 10, 10, 10], 'area': 30},  # strange_area
+        {'bbox': [10, 10, 10, 10], 'area': None},
+    ]
+    data = contents() | {'annotations': []}
+    for number, more in enumerate(cases):
+        data['annotations'] += [annotation(2 * number, 0, [square], **more)]
+        data['annotations'] += [annotation(2 * number + 1, 0, drawn, **more)]
+    write(folder, data)
+    dataset = coco(data_dir=str(folder))
+    found = {finding.kind: finding for finding in dataset.findings(False)}
+    assert found.keys() == {'loose_box', 'strange_area'} and found['strange_area'].severity == 'note'
+    assert '2 of 12 instances' in found['loose_box'].text and "annotation 4 of 'img0.png'" in found['loose_box'].text
+    assert '2 with more than 2 times the area of the mask, 2 with less' in found['strange_area'].text
+    truth = dataset.annotations(0)
+    assert truth.boxes[4].tolist() == [6, 6, 26, 26] and truth.area[6:10].tolist() == [250, 250, 30, 30]
+    assert truth.area[10:].tolist() == [100, 100]
 
 
 def test_no_usable_object_at_all(folder):

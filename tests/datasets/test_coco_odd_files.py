@@ -9,6 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from seg.datasets.coco import coco
+from seg.datasets.instances import coco_json
 from tests.datasets import coco_files
 from tests.datasets.coco_files import SQUARE, annotation, contents, refused, verified, write
 
@@ -108,32 +109,33 @@ def test_categories_of_other_types(folder):
         refused(r'categories\[1\] is .*expected', folder, data)
 
 
-def test_parent_categories_are_no_classes(folder, caplog):
-    wanted = coco(data_dir=str(folder)).info
-    for parent in (
-        {'id': 0, 'name': 'ant', 'supercategory': ''},
-        {'id': 0, 'name': 'animals', 'supercategory': 'none'},
-    ):
-        data = contents()
-        for category in data['categories']:
-            category['supercategory'] = parent['name']
-        data['categories'].insert(0, parent)
-        write(folder, data)
-        caplog.clear()
-        with caplog.at_level(logging.WARNING):
-            assert verified(folder).info == wanted
-        assert f'the categories {parent["name"]!r} are not used as classes' in caplog.text
-        data['annotations'].append(annotation(9, 0, [SQUARE], 0))  # Now it is in use.
-        write(folder, data)
-        if parent['name'] == 'ant':
-            refused("the ids 0 and 7 both have the name 'ant'. Rename", folder)
-        else:
-            assert coco(data_dir=str(folder)).info.class_names == ('animals', *wanted.class_names)
-    # Supercategories as COCO has them, where the class of that name is its own.
-    data = contents()
+@pytest.mark.parametrize('parent', [('ant', ''), ('animals', 'none'), ('animals', None)])
+def test_the_parent_of_all_categories_is_no_class(folder, parent):
+    """Whether it has annotations decides nothing, so that all splits have the same classes."""
+    wanted, data = coco(data_dir=str(folder)).info, contents()
     for category in data['categories']:
-        category['supercategory'] = 'zebra' if category['name'] == 'zebra' else 'insect'
-    data['annotations'] = data['annotations'][:1]
+        category['supercategory'] = parent[0]
+    data['categories'].insert(0, {'id': 0, 'name': parent[0], 'supercategory': parent[1]})
+    for annotations in (data['annotations'], data['annotations'][:1]):
+        write(folder, data | {'annotations': annotations})
+        dataset = verified(folder)
+        assert dataset.info == wanted
+        (found,) = [finding for finding in dataset.findings(False) if finding.kind == 'parent_category']
+        assert f'{parent[0]!r} (id 0)' in found.text and found.severity == 'warn'
+    data['annotations'].append(annotation(9, 0, [SQUARE], 0))
+    refused(f'{parent[0]!r} .id 0. has annotations, but it is no class: .* remove its name', folder, data)
+    data['annotations'][-1]['category_id'] = '0'  # Not the ordinary form.
+    refused(f'{parent[0]!r} .id 0. has annotations, but it is no class', folder, data)
+
+
+def test_other_supercategories_are_nothing_but_names(folder):
+    """As in COCO, where the supercategory of person is person; a class without annotations is a class."""
+    wanted, data = coco(data_dir=str(folder)).info, contents()
+    for category in data['categories']:
+        category['supercategory'] = 'zebra'
+    write(folder, data | {'annotations': data['annotations'][:1]})
+    assert coco(data_dir=str(folder)).info == wanted
+    data['categories'][0]['supercategory'] = 'insect'
     write(folder, data)
     assert coco(data_dir=str(folder)).info == wanted
 
@@ -262,3 +264,12 @@ def test_a_split_without_an_object_is_refused(folder):
         entry['iscrowd'] = 1
     refused("coco, split 'train' of .*all of its 4 instances are crowds.*CVAT", folder, data)
     refused('it has no instance', folder, contents() | {'annotations': [], 'categories': []})
+
+
+def test_a_file_that_changes_while_it_is_read(folder, monkeypatch):
+    """The list of annotations is read again, piece by piece; if that fails, the file is read anew as a whole."""
+    wanted, piece = coco(data_dir=str(folder)).annotations(0), coco_json._piece
+    for changed in (lambda path, place: piece(path, place)[:-9], lambda path, place: piece('/not/there', place)):
+        monkeypatch.setattr(coco_json, '_piece', changed)
+        found = coco(data_dir=str(folder)).annotations(0)
+        assert all(np.array_equal(part, kept) for part, kept in zip(found, wanted, strict=True))

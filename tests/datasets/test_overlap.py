@@ -37,3 +37,18 @@ def test_files_that_are_learnt_and_scored(tmp_path, caplog):
     with caplog.at_level('WARNING'):
         findings.settle(overlap.shared(Files(folder='a'), Files(folder='b')))
     assert '1 of the 5 images' in caplog.text and "such as 'image 3'" in caplog.text
+
+
+def test_each_file_of_many_of_one_size_is_read_once(tmp_path, monkeypatch):
+    class Files(LabelMaps):
+        def image_path(self, index):
+            return str(tmp_path / f'{self.changes["first"] + int(index)}')
+
+    for n in range(10):
+        (tmp_path / f'{n}').write_bytes(bytes(5000) + bytes([n]))  # Their beginnings are equal, too.
+    (tmp_path / '7').write_bytes(bytes(5000) + bytes([2]))
+    (tmp_path / '9').unlink()
+    read, digest = [], overlap._digest
+    monkeypatch.setattr(overlap, '_digest', lambda most, path: read.append((most, path)) or digest(most, path))
+    (found,) = overlap.shared(Files(first=0), Files(first=5))
+    assert list(found.images) == ['image 2'] and len(read) == len(set(read)) == 18

@@ -57,6 +57,19 @@ def test_a_second_start_looks_at_nothing_and_at_what_has_changed(files):
     assert look_at([files[3], files[0]])[1] == look_at(files)[1] == []
 
 
+def test_a_file_that_was_replaced_by_one_of_its_size_and_time_is_looked_at(files, tmp_path):
+    """As by `cp -p` or from an archive in which all files have one time; and by another one within the same second."""
+    values, _ = look_at(files)
+    status = os.stat(files[3][0])
+    (tmp_path / 'new').write_text('y' * status.st_size)
+    os.utime(tmp_path / 'new', ns=(0, status.st_mtime_ns))
+    os.replace(tmp_path / 'new', files[3][0])
+    assert os.stat(files[3][0]).st_mtime_ns == status.st_mtime_ns
+    assert look_at(files) == (values, [3]) and look_at(files)[1] == []
+    os.utime(files[2][0], ns=(0, os.stat(files[2][0]).st_mtime_ns + 1000))
+    assert look_at(files)[1] == [2]
+
+
 def test_each_key_has_its_own_memory(files):
     look_at(files)
     assert look_at(files, ('reader', '/data', {'all': True}))[1] == [0, 1, 2, 3]

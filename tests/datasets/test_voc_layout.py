@@ -134,6 +134,14 @@ def test_other_endings_of_images(folder):
     assert dataset.load(tf.constant(0, tf.int64))['image'].shape == (30, 40, 3)
 
 
+def test_two_images_of_one_name_are_told(folder):
+    Image.new('RGB', (40, 30)).save(folder / 'JPEGImages/img0.png')
+    dataset = voc_layout(data_dir=str(folder))
+    (found,) = [finding for finding in dataset.findings(False) if finding.kind == 'several_files_of_a_name']
+    assert found.severity == 'warn' and list(found.images) == ['img0']
+    assert 'img0.jpg, which is read, and' in found.text and dataset.image_path(0).endswith('img0.jpg')
+
+
 def test_missing_folder(tmp_path):
     message = refused(r'voc_layout.data_dir = .*nowhere.*There is no such folder', data_dir=tmp_path / 'nowhere')
     assert 'JPEGImages, SegmentationClass, ImageSets/Segmentation' in message and 'DATA_DIR' in message

@@ -282,6 +282,17 @@ def test_two_sound_splits(folder, other):
     assert of_both(LabelMaps(folder), LabelMaps(other, split='val')) == {}
 
 
+def test_a_finding_of_both_splits_is_told_once(folder, other):
+    names, of_one = [*CLASSES, 'ghost'], {'1': [(0, 2, 2, 12, 12, 0), (1, 15, 15, 39, 39, 1)]}
+    datasets = Instances(folder, of_one, class_names=names), Instances(other, split='val', class_names=names)
+    data = dict(zip(('experiment.train_data', 'experiment.eval_data'), datasets, strict=True))
+    checked = check.check(data, 'instances', DataLimits(stride=8))
+    kinds = [finding.kind for _, finding in checked.found]
+    assert sorted(kinds) == ['absent_class', 'crowds']
+    split, finding = next(item for item in checked.found if item[1].kind == 'absent_class')
+    assert split is None and finding.text == "mine/train and mine/val: 1 of 3 classes have no instance: 'ghost'."
+
+
 def test_classes_that_differ(folder, other):
     findings = of_both(LabelMaps(folder), LabelMaps(other, split='val', class_names=CLASSES[::-1]))
     assert "'thing', 'ground'" in findings['class_names'].text and findings['class_names'].severity == FIX

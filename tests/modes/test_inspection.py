@@ -94,6 +94,23 @@ def test_a_folder_that_is_not_there(tmp_path, capsys):
     assert '/not/there' in (pathlib.Path(tmp_path) / 'check_data.html').read_text()
 
 
+def test_the_gin_file_of_a_folder_is_all_of_the_output(folder, tmp_path, capsys, monkeypatch):
+    """So that it can be saved, also if something must be fixed; of its own lines none is said to have no effect."""
+    monkeypatch.chdir(tmp_path)
+    status, out, err = call(
+        capsys, '--mode=check_data', f'--input={folder}', f'--plugins={runs.BACKBONE_PLUGIN}',
+        f'--gin_param={runs.BACKBONE}',
+    )  # fmt: skip
+    assert status == 1 and 'without effect' not in err
+    (tmp_path / 'my.gin').write_text(out)
+    assert out.splitlines()[:2] == ["include 'gin/deeplab_camvid.gin'", f'DATA_DIR = {str(folder)!r}']
+    status, out, _ = call(
+        capsys, '--mode=check_data', f'--gin_file={tmp_path}/my.gin', f'--plugins={runs.BACKBONE_PLUGIN}',
+        f'--gin_param={runs.BACKBONE}',
+    )  # fmt: skip
+    assert status == 1 and json.loads(out)['fix'] == 2
+
+
 def test_output_among_the_data(tmp_path, capsys):
     for folder in ('images', 'masks'):
         (tmp_path / folder).mkdir()

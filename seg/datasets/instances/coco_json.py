@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import codecs
-import collections
 import contextlib
+import functools
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from seg.files import parse_json, read_bytes
 # runs and all take 6 bytes, that corrupts its memory; such runs have at least 2^24 pixels each.
 _MOST_PIXELS = 2**26
 _KEYS = ('images', 'annotations')
+_NO_PARENT = ('none', '', None)  # Supercategories of a category that has none.
 _OTHER_FORMATS = {
     b'PK\x03\x04': 'a ZIP archive: unpack it',
     b'\x1f\x8b': 'a gzip file: unpack it',
@@ -122,17 +123,22 @@ def _read_ordinary(path: str, content_of: Callable[[str], bytes]) -> Contents:
     content = content_of(path)
     _check_utf8(content)
     file = msgspec.json.decode(content, type=_File)
-    images, categories = (_parsed(path, bytes(part)) for part in (file.images, file.categories))
+    count, spans = len(file.annotations), _spans(content, file.annotations)
+    images, categories = bytes(file.images), bytes(file.categories)
+    piece_of = content.__getitem__
+    if content_of is read_bytes:
+        piece_of = functools.partial(_piece, path)
+    del content, file  # Half a gigabyte, of COCO. A file on disk is read again, piece by piece.
+    images, categories = _parsed(path, images), _parsed(path, categories)
     if not (_are_objects(images) and categories and _are_objects(categories)):
         raise coco_references.Other
     index_of, file_names, sizes = _images(path, images)
     _classes(path, categories, set(), [])  # Refuses wrong ones before anything about annotations.
     ids = [coco_references.identity(category['id']) for category in categories]
     category_of = {identity: position for position, identity in enumerate(ids)}
-    references = coco_references.Typed(len(file.annotations), index_of, category_of)
-    spans, remarks = _spans(content, file.annotations), []
-    chunks = _chunks(path, content, spans, references)
-    del content, file, images  # Large. The chunks hold the content as long as they need it.
+    del images
+    references, remarks = coco_references.Typed(count, index_of, category_of), []
+    chunks = _chunks(path, piece_of, spans, references)
     instances = _collect(path, chunks, references.found, sizes, file_names, remarks)
     used = {ids[position] for position in np.unique(references.found.classes)}
     told: list[Finding] = []
@@ -143,10 +149,22 @@ def _read_ordinary(path: str, content_of: Callable[[str], bytes]) -> Contents:
     return Contents(tuple(index_of), file_names, sizes, names, category_ids, instances, remarks)
 
 
-def _chunks(path: str, content: bytes, spans: Sequence[tuple[int, int]], references: coco_references.Typed) -> Iterator:
+def _piece(path: str, place: slice) -> bytes:
+    """A part of a file. If the file has changed, the part is no JSON, or too short."""
+    try:
+        with open(path, 'rb') as file:
+            file.seek(place.start)
+            return file.read(place.stop - place.start)
+    except OSError:
+        raise coco_references.Other from None
+
+
+def _chunks(
+    path: str, piece_of: Callable[[slice], bytes], spans: Sequence[slice], references: coco_references.Typed
+) -> Iterator:
     """Reads pieces of the list of annotations: their references, and the instances for `collected.collect`."""
     for numbers, span in zip(collected.in_pieces(len(references.found.ids)), spans, strict=True):
-        joined = b'[%b]' % content[slice(*span)]
+        joined = b'[%b]' % piece_of(span)
         yield numbers, references.read(numbers, joined) or _parsed(path, joined)
 
 
@@ -173,8 +191,8 @@ def _check_utf8(content: bytes) -> None:
         raise coco_references.Other from None
 
 
-def _spans(content: bytes, raws: Sequence[msgspec.Raw]) -> list[tuple[int, int]]:
-    """Start and stop of pieces of the list of annotations in the file: they take less memory than `raws`."""
+def _spans(content: bytes, raws: Sequence[msgspec.Raw]) -> list[slice]:
+    """The places of pieces of the list of annotations in the file: they take less memory than `raws`."""
 
     def place(view):
         return np.frombuffer(view, np.uint8).__array_interface__['data'][0]
@@ -182,7 +200,7 @@ def _spans(content: bytes, raws: Sequence[msgspec.Raw]) -> list[tuple[int, int]]
     spans = []
     for numbers in collected.in_pieces(len(raws)):
         first, last = raws[numbers[0]], raws[numbers[-1]]
-        spans.append((place(first) - place(content), place(last) - place(content) + len(last)))
+        spans.append(slice(place(first) - place(content), place(last) - place(content) + len(last)))
     return spans
 
 
@@ -302,33 +320,33 @@ def _classes(path: str, categories: Any, used: set, remarks: list[Finding]) -> t
         else:
             name_of[category_id] = name
     checking.raise_problems(path, problems, len(categories), 'categories')
-    parents = _parents(categories, used)
-    if parents:
-        names = checking.first_of([name_of.pop(parent) for parent in parents])
-        text = (
-            f'{path}: the categories {names} are not used as classes: they are parents of others and have no instances.'
-        )
-        remarks.append(coco_references.warning('parent_category', text, len(parents)))
+    if (parent := _parent(categories)) is not None:
+        about = f'{path}: the category {shown(name_of.pop(parent))} (id {parent})'
+        if str(parent) in set(map(str, used)):
+            raise UserError(
+                f'{about} has annotations, but it is no class: it is the supercategory of all others, as in files of '
+                'Roboflow. Give these annotations the id of another category; or, if it is a class, remove its name '
+                'from the supercategory of the others, in the files of all splits.'
+            )
+        text = f'{about} is not used as a class: it is the supercategory of all others, as in files of Roboflow.'
+        remarks.append(coco_references.warning('parent_category', text, 1))
     _refuse_one_name_twice(path, name_of)
     ids = sorted(name_of)
     return tuple(name_of[category_id] for category_id in ids), tuple(ids)
 
 
-def _parents(categories: list, used: set) -> list[int]:
-    """Ids of categories without instances that are the parent of all others, or share a name with another one.
+def _parent(categories: list) -> int | None:
+    """The id of the category that is the supercategory of all others and has none itself; None if there is none.
 
-    The first category in Roboflow's files is the parent of all others.
+    Roboflow begins its files with one. Only the categories decide, not which of them have annotations: the files of all
+    splits have the same categories, so that all splits have the same classes.
     """
-    above = collections.Counter(c['supercategory'] for c in categories if isinstance(c.get('supercategory'), str))
-    named = collections.Counter(category['name'] for category in categories)
-    used, parents = set(map(str, used)), []
-    for category in categories:
-        name = category['name']
-        children = above[name] - (category.get('supercategory') == name)
-        stands_for_another = children and (children == len(categories) - 1 or named[name] > 1)
-        if stands_for_another and str(coco_references.identity(category['id'])) not in used:
-            parents.append(coco_references.identity(category['id']))
-    return parents
+    above = [category.get('supercategory') for category in categories]
+    for place, category in enumerate(categories):
+        others = above[:place] + above[place + 1 :]
+        if others and above[place] in _NO_PARENT and all(name == category['name'] for name in others):
+            return coco_references.identity(category['id'])
+    return None
 
 
 def _refuse_one_name_twice(path: str, name_of: Mapping[int, str]) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from seg.datasets import checking, layouts
-from seg.datasets.findings import WARN, Finding
+from seg.datasets import checking, findings, layouts
+from seg.datasets.findings import FIX, WARN, Finding
 from seg.errors import UserError, shown
 
 _COCO, _ROBOFLOW = 'annotations/instances_{}.json', '{}/_annotations.coco.json'
@@ -126,10 +126,10 @@ def find_images(
       remarks: findings are added to it.
 
     Returns:
-      The name of each image's file, relative to the folder and within it.
+      The name of each image's file, relative to the folder and within it; of a missing one as it is listed.
 
     Raises:
-      UserError: if an image is missing or listed twice, or its name leads out of the folder.
+      UserError: if all images are missing, if one is listed twice, or its name leads out of the folder.
     """
     relative = [_within(folder, name) for name in names]
     outside = [name for name, inner in zip(names, relative, strict=True) if inner is None]
@@ -144,10 +144,17 @@ def find_images(
     missing = [name for name, file in zip(names, found, strict=True) if file is None]
     if missing:
         hint = _hint(folder, missing, len(names)) or 'Add the files, or set datasets.coco.images to their folder.'
-        raise UserError(
-            f'{where}: {len(missing)} of {len(names)} images are not in {folder}: {checking.first_of(missing)}. '
-            f'{checking.holds(folder)}. {hint}'
+        lacking = Finding(
+            kind='missing_image',
+            severity=FIX,
+            text=f'{where}: {len(missing)} of {len(names)} images are not in {folder}: {checking.first_of(missing)}. '
+            f'{checking.holds(folder)}.',
+            remedy=hint,
+            images=tuple(posixpath.splitext(name)[0] for name, file in zip(relative, found, strict=True) if not file),
+            count=len(missing),
         )
+        remarks += findings.left_out([lacking], len(names))
+        found = [file or name for name, file in zip(relative, found, strict=True)]
     respelt = [pair for pair in zip(relative, found, strict=True) if pair[0] != pair[1]]
     if respelt:
         text = (

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from seg.datasets import checking
-from seg.datasets.findings import WARN, Finding
+from seg.datasets.findings import NOTE, WARN, Finding
 from seg.datasets.instances import flat, plain_polygons, segmentations
 from seg.datasets.instances.flat import Instances
 from seg.errors import UserError
@@ -69,10 +69,10 @@ class Tally:
         named = [name if len(counts) == 1 else f'{name} ({reason})' for name, reason in first]
         return f'{counted}; {"the first: " if self.total > 1 else ""}{", ".join(named)}'
 
-    def findings(self, kind: str, what: str) -> list[Finding]:
-        """A warning, if there is anything to tell; `what` has a place for the count."""
+    def findings(self, kind: str, what: str, severity: str = WARN, remedy: str = '') -> list[Finding]:
+        """The finding, if there is anything to tell; `what` has a place for the count."""
         text = f'{what % self.total}: {self.text()}.' if self.total else ''
-        return [Finding(kind=kind, severity=WARN, text=text, count=self.total)] if text else []
+        return [Finding(kind=kind, severity=severity, text=text, remedy=remedy, count=self.total)] if text else []
 
 
 def in_pieces(count: int) -> Iterator[np.ndarray]:
@@ -96,7 +96,8 @@ def collect(
     """Converts instances to arrays.
 
     Instances without a usable mask are dropped. A finding counts them by reason and names the first five, and others
-    those that lose a part of their mask, whose mask is not in COCO's form, or whose box is not valid.
+    those that lose a part of their mask, whose mask is not in COCO's form, whose box is not valid or fits the mask
+    badly, or whose area is far from that of the mask.
 
     Args:
       where: the file, for messages.
@@ -113,7 +114,7 @@ def collect(
     Raises:
       UserError: if there are instances, but none has a usable mask.
     """
-    dropped, noted, replaced = (Tally(image_of, title) for _ in range(3))
+    dropped, noted, replaced, loose, strange = (Tally(image_of, title) for _ in range(5))
     empty = [np.zeros(0, np.int64), np.zeros([0, 4], np.float32), *(np.zeros(0, t) for t in ('f', 'i', 'q'))]
     parts = [_Part(*empty, np.zeros([0, 2], np.uint16), *(np.zeros(0, np.int64) for _ in range(2)))]
     for numbers, shapes in chunks:
@@ -123,7 +124,7 @@ def collect(
         drawn = np.setdiff1d(np.arange(len(numbers)), there.numbers, assume_unique=True)
         found = [there]
         for places, strings in _compressed_chunks(shapes, drawn, size, numbers, dropped, noted):
-            found.append(_drawn(shapes, places, strings, size, wrong, numbers, dropped))
+            found.append(_drawn(shapes, places, strings, size, wrong, numbers, dropped, loose, strange))
         part = _ordered(found)
         if expects_boxes:
             for place in part.numbers[wrong[part.numbers] != '']:
@@ -138,7 +139,21 @@ def collect(
     remarks += dropped.findings('unusable_mask', f'{of_all} have no usable mask and are dropped')
     remarks += noted.findings('odd_mask', f"{of_all} are kept, but their masks are not in COCO's form")
     remarks += replaced.findings('no_valid_box', f'{of_all} have no valid box; the bounding box of the mask is used')
+    remarks += loose.findings(
+        'loose_box',
+        f'{of_all} have a box that fits their mask badly, and is used as it is',
+        remedy='Are both of the same object, in an image of the same size? Without bbox in the file, the bounding box '
+        'of the mask is used.',
+    )
+    remarks += strange.findings(
+        'strange_area',
+        f'{of_all} have an area that is not that of their mask, and is used as it is',
+        NOTE,
+        'It decides which instances are small, medium and large in the scores. Without area in the file, the pixels of '
+        'the mask are counted.',
+    )
     whole = _Part(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    del parts  # As large as the whole.
     image = image_of[whole.numbers]
     found = Instances(
         splits=np.searchsorted(np.sort(image), np.arange(len(sizes) + 1)),
@@ -186,12 +201,12 @@ def _plain(shapes: Sequence, size: np.ndarray, wrong: np.ndarray) -> _Part:
     given = np.array(given, np.float64).reshape(-1, 4)[found.places]
     boxes, lacking, fits = plain_polygons.boxes(given, found.bounds, size[found.places])
     wrong[found.places[lacking]] = _NO_BOX
-    fits &= found.sure
-    found = found.part(fits)
     area = _areas(np.array(areas, np.float64)[found.places], size[found.places])  # None becomes NaN.
+    fits &= found.sure & (_far_off(area, found.area, 1.5, 32) == '')
+    found = found.part(fits)
     zeros = np.zeros(len(found.places), np.int64)
     return _Part(
-        found.places, boxes[fits], area, np.zeros(0, np.int32), zeros,
+        found.places, boxes[fits], area[fits], np.zeros(0, np.int32), zeros,
         found.points, found.point_counts, found.outline_counts,
     )  # fmt: skip
 
@@ -200,6 +215,15 @@ def _areas(area: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Areas from the file, float32; NaN where they cannot be right."""
     sound = (area >= np.finfo(np.float32).tiny) & (area <= sizes.prod(axis=1))
     return np.where(sound, area, np.nan).astype(np.float32)
+
+
+def _far_off(stated: np.ndarray, own: np.ndarray, times: float, pixels: float) -> np.ndarray:
+    """How areas in the file are far from those of the masks, by so many times and pixels; object [N] of str."""
+    far = np.abs(stated - own) > pixels  # Not for NaN.
+    found = np.full(len(stated), '', object)
+    found[far & (stated > times * own)] = f'more than {times:g} times the area of the mask'
+    found[far & (stated * times < own)] = f'less than the area of the mask divided by {times:g}'
+    return found
 
 
 # ---- Instances that are drawn now ------------------------------------------------------------------------------------
@@ -230,7 +254,7 @@ def _compressed_chunks(shapes, places, size, numbers, dropped, noted):
     yield np.array(chosen, np.int64), strings
 
 
-def _drawn(shapes, places, strings, size, wrong, numbers, dropped) -> _Part:
+def _drawn(shapes, places, strings, size, wrong, numbers, dropped, loose, strange) -> _Part:
     """Instances from their compressed masks. Drops those without a pixel; sets what is wrong with their boxes."""
     sizes = size[places]
     runs, covered = mask_runs.from_strings(strings, sizes.prod(axis=1))
@@ -242,9 +266,15 @@ def _drawn(shapes, places, strings, size, wrong, numbers, dropped) -> _Part:
         dropped.add(reason, numbers[places[n]])
     kept = pixels > 0
     places, sizes = places[kept], sizes[kept]
-    boxes, wrong[places] = _boxes([_field(shapes[place], 'bbox') for place in places], mask_boxes[kept], sizes)
+    mask_boxes, pixels = mask_boxes[kept], pixels[kept]
+    boxes, wrong[places] = _boxes([_field(shapes[place], 'bbox') for place in places], mask_boxes, sizes)
+    for n in np.flatnonzero((paired_iou(boxes, mask_boxes) < 0.5) & (np.abs(boxes - mask_boxes).max(axis=1) > 2)):
+        loose.add('an overlap (IoU) below 0.5 with the box of the mask', numbers[places[n]])
     area = _areas(np.array([_number(_field(shapes[place], 'area')) for place in places], np.float64), sizes)
-    area = np.where(np.isnan(area), pixels[kept], area).astype(np.float32)
+    odd = _far_off(area, pixels, 2, 64)
+    for n in np.flatnonzero(odd != ''):
+        strange.add(odd[n], numbers[places[n]])
+    area = np.where(np.isnan(area), pixels, area).astype(np.float32)
     lengths = np.diff(runs.splits)
     ends, none = runs.ends[np.repeat(kept, lengths)], np.zeros(len(places), np.int64)
     return _Part(places, boxes, area, ends, lengths[kept], np.zeros([0, 2], np.uint16), none[:0], none)

@@ -159,9 +159,11 @@ class InstanceData(Dataset):
         faults = [self._header_fault(index, header) for index, header in enumerate(headers)]
         yield from self._unusable('unreadable', [h if isinstance(h, str) else None for h in headers], count)
         yield from self._unusable('size_mismatch', faults, count)
-        if all(isinstance(header, ImageHeader) for header in headers):
-            names = [self.image_name(index) for index in range(count)]
-            yield from checking.turned(self._where, names, headers, self._source.part, self._upright)
+        good = [index for index, header in enumerate(headers) if isinstance(header, ImageHeader)]
+        names = [self.image_name(index) for index in good]
+        yield from checking.turned(
+            self._where, names, [headers[index] for index in good], self._source.part, self._upright
+        )
         if full:
             decoded = self._images.decoded(self._where)
             bad = [item if isinstance(item, str) and not isinstance(headers[n], str) else None
@@ -174,7 +176,9 @@ class InstanceData(Dataset):
         return Instances(*(np.asarray(memoryview(part)) for part in self._instances))
 
     def _unusable(self, kind: str, faults: Sequence[str | None], count: int) -> list[Finding]:
+        known = {name for remark in self._source.remarks if remark.severity == findings.FIX for name in remark.images}
         named = [(self.image_name(index), fault) for index, fault in enumerate(faults) if fault]
+        named = [(name, fault) for name, fault in named if name not in known]
         return findings.unusable(kind, self._where, named, count, 'images')
 
     # ---- Instances of an image ---------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def read(root: str, form: Any, split: str) -> tuple[Source, list[str]]:
     labels = [item.name for item in categories.items] if categories else []
     where = f'{_PART}, format {form!r} of {root}'
     items = sorted(dataset, key=lambda item: (str(item.subset), str(item.id)))
-    files, sizes, faults = [], [], []
+    files, sizes, faults, usable = [], [], [], []
     for item in items:
         path, size = getattr(item.media, 'path', None), getattr(item.media, 'size', None)
         if not path or not os.path.isfile(path):
@@ -55,13 +55,14 @@ def read(root: str, form: Any, split: str) -> tuple[Source, list[str]]:
         else:
             files.append(os.path.relpath(path, root).replace(os.sep, '/'))
             sizes.append([int(side) for side in size])
-    findings.settle(findings.unusable('unreadable', where, faults, len(items), 'images'))
+            usable.append(item)
+    unreadable = findings.unusable('unreadable', where, faults, len(items), 'images')
+    remarks, items = findings.left_out(unreadable, len(items)), usable
     if not files:
         raise UserError(f'{where}: Datumaro finds no image there. {checking.holds(root)}.')
     instances, unlabelled, boxes = _instances(items, labels)
     names = [name for name in labels if name.lower() != _BACKGROUND]
     instances = [item for item in instances if labels[item.label] in names]
-    remarks = []
     if unlabelled or boxes:
         text = f'{where}: {unlabelled} annotations have no label, and {boxes} no mask; they are dropped.'
         remarks.append(Finding(kind='unusable_mask', severity=NOTE, text=text, count=unlabelled + boxes))

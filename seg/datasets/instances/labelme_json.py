@@ -64,25 +64,28 @@ def read(root: str, split: str, orientation: str) -> Source:
         raise UserError(f'{part}.data_dir = {root!r}: there is no JSON file in it. {checking.holds(root)}.')
     images, upright = set(folders.files(root, folders.IMAGES)), orientations.check(part, orientation)
     found, faults = [], []
+    first: dict[str, str] = {}
     for name in names:
         try:
-            found.append(_read(root, name, images, upright))
+            file = _read(root, name, images, upright)
         except (_Fault, UserError) as error:
             faults.append(('', f'{posixpath.join(root, name)}: {error}'))
-    first: dict[str, str] = {}
-    for name, file in zip(names, found, strict=False) if not faults else ():
+            continue
         if file.image in first:
             faults.append(('', f'{name} and {first[file.image]} both annotate {file.image}. Remove one of them.'))
-        first.setdefault(file.image, name)
-    findings.settle(findings.unusable('unusable_annotations', where, faults, len(names), 'JSON files'))
+            continue
+        first[file.image] = name
+        found.append(file)
+    unusable = findings.unusable('unusable_annotations', where, faults, len(names), 'JSON files')
+    remarks = findings.left_out(unusable, len(names))
     labels = sorted({instance.label for file in found for instance in file.instances} - {BACKGROUND})
     if not labels:
+        findings.settle(remarks)
         raise UserError(
             f'{where}: none of {len(names)} JSON files has a shape with a label. Are these the right files?'
         )
-    remarks = []
     unused = sorted(images - first.keys())
-    if unused:
+    if unused and not faults:
         text = f'{where}: {len(unused)} images have no JSON file and are not used: {checking.first_of(unused)}.'
         remarks.append(Finding(kind='images_without_labels', severity=NOTE, text=text, count=len(unused)))
     flat = sum(file.flat for file in found)

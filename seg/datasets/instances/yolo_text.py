@@ -252,28 +252,33 @@ def read(layout: Layout, split: str, orientation: Any) -> Source:
         f'{where}: reading headers',
     )  # fmt: skip
     names = [os.path.relpath(path, layout.root).replace(os.sep, '/') for path in images]
-    faults = [(name, header) for name, header in zip(names, headers, strict=True) if isinstance(header, str)]
-    findings.settle(findings.unusable('unreadable', where, faults, len(images), 'images'))
-    sizes = [(header.height, header.width) for header in headers]
-    if upright:
-        sizes = [orientations.upright(size, h.orientation) for size, h in zip(sizes, headers, strict=True)]
-    lines, faults, without = [], [], []
-    for place, path in enumerate(images):
-        text = _label_path(path)
-        if not os.path.exists(text):
-            without.append(names[place])
+    unreadable, unusable, without = [], [], []
+    lines, kept, sizes = [], [], []
+    for path, name, header in zip(images, names, headers, strict=True):
+        text, stem = _label_path(path), posixpath.splitext(name)[0]
+        if isinstance(header, str):
+            unreadable.append((stem, header))
             continue
+        size = (header.height, header.width)
+        size = orientations.upright(size, header.orientation) if upright else size
         try:
-            lines += _lines(place, text, sizes[place], layout)
+            found = _lines(len(kept), text, size, layout) if os.path.exists(text) else without.append(name)
         except ValueError as error:
-            faults.append((posixpath.splitext(names[place])[0], f'{text}{error}'))
-    findings.settle(findings.unusable('unusable_annotations', where, faults, len(images), 'text files'))
-    if len(without) == len(images):
+            unusable.append((stem, f'{text}{error}'))
+            continue
+        lines += found or []
+        kept.append((path, name))
+        sizes.append(size)
+    remarks = findings.unusable('unreadable', where, unreadable, len(images), 'images')
+    remarks += findings.unusable('unusable_annotations', where, unusable, len(images), 'text files')
+    remarks = findings.left_out(remarks, len(images))
+    if len(without) == len(kept):
+        findings.settle(remarks)
         raise UserError(
             f'{where}: none of its {len(images)} images has a text file; the first would be {_label_path(images[0])}. '
             f'{layouts.described(layout.root, "yolo")}'
         )
-    remarks = []
+    images, names = zip(*kept, strict=True)
     if without:
         text = f'{where}: {len(without)} images have no text file, thus no instance: {checking.first_of(without)}.'
         remarks.append(Finding(kind='images_without_labels', severity=NOTE, text=text, count=len(without)))

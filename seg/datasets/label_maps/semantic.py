@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -128,6 +129,22 @@ class LabelMaps(Dataset):
         image = self._load_image(index)
         label = self._legend.lookup(self._decode_map(index, self._files.labels, 0, self._legend.by_color))
         return {'image': image, 'label': fitting(label, image, tf.gather(self._files.labels, index))}
+
+    def readable(self) -> LabelMaps:
+        """Without the images whose headers have a fault, if some remain."""
+        good = [n for n, header in enumerate(self._headers) if not isinstance(header, Fault)]
+        if len(good) in (0, len(self._headers)) or self.image_path(0) is None:
+            return self
+        files, rest = self._files, copy.copy(self)
+        kept = {
+            field: [getattr(files, field)[n] for n in good]
+            for field in ('names', 'images', 'labels', 'numbers')
+            if getattr(files, field)
+        }
+        # Nothing else that is computed from the files exists yet, because `info` raises.
+        rest._files, rest._headers = dataclasses.replace(files, **kept), [self._headers[n] for n in good]
+        rest._remarks = [*self._remarks, *self._header_findings()]
+        return rest
 
     def verify(self) -> None:
         """Checks every file of the split, by decoding it unless the setting `verify` is off.
@@ -331,14 +348,18 @@ class LabelMaps(Dataset):
             next((item for item in pair if isinstance(item, Fault)), None)
             for pair in zip(self._brightest, self._found, strict=True)
         ]
-        faults = self._gathered(damaged) or self._value_faults()
+        faults = self._gathered(damaged)
         yield from faults
-        if faults:
+        unknown = [finding for finding in self._value_faults() if finding.kind != 'damaged_file']
+        yield from unknown
+        if unknown or not self._counts:
             return
         files, total = self._files, values.total_of(self._counts)
-        yield from values.remarks(self._where, files.names, self._counts, total, self._legend)
+        counted = [name for name, item in zip(files.names, self._found, strict=True) if not isinstance(item, Fault)]
+        yield from values.remarks(self._where, counted, self._counts, total, self._legend)
         yield from self._extra(total)
-        dark = [name for name, most in zip(files.names, self._brightest, strict=True) if most < _DARK]
+        brightest = zip(files.names, self._brightest, strict=True)
+        dark = [name for name, most in brightest if not isinstance(most, Fault) and most < _DARK]
         if dark:
             yield Finding(
                 kind='dark_images',
@@ -350,7 +371,8 @@ class LabelMaps(Dataset):
                 images=tuple(dark),
                 count=len(dark),
             )
-        self._log(total)
+        if not faults:
+            self._log(total)
 
     def _log(self, total: Counts) -> None:
         legend = self._legend

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import pathlib
+from xml.etree import ElementTree
 
 import numpy as np
 import yaml
@@ -91,16 +92,53 @@ def voc(folder: pathlib.Path) -> None:
     images(folder / 'JPEGImages')
     for name in ('SegmentationClass', 'SegmentationObject', 'ImageSets/Segmentation'):
         (folder / name).mkdir(parents=True)
-    for image, size in enumerate(SIZES):
-        classes, numbers = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
-        for number, (owner, category, outlines) in enumerate(INSTANCES, 1):
-            if owner == image:
-                mask = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(outlines, *size))).astype(bool)
-                classes[mask], numbers[mask] = category + 1, number
+    for image in range(len(SIZES)):
+        classes, numbers = maps(image)
         Image.fromarray(classes).save(folder / f'SegmentationClass/photo{image}.png')
         Image.fromarray(numbers).save(folder / f'SegmentationObject/photo{image}.png')
     (folder / 'ImageSets/Segmentation/train.txt').write_text('photo0\nphoto1\nphoto2\n')
     (folder / 'class_names.txt').write_text('\n'.join(('background', *NAMES)))
+
+
+def maps(image):
+    """The classes of an image's pixels, from 1, and the numbers of their instances, from 1; uint8 [height, width]."""
+    classes, numbers = np.zeros(SIZES[image], np.uint8), np.zeros(SIZES[image], np.uint8)
+    for number, (owner, category, outlines) in enumerate(INSTANCES, 1):
+        if owner == image:
+            mask = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(outlines, *SIZES[image]))).astype(bool)
+            classes[mask], numbers[mask] = category + 1, number
+    return classes, numbers
+
+
+def cityscapes(folder: pathlib.Path) -> None:
+    """A bee is a person (label id 24), a cat a rider and a dog a car; the background is road (7)."""
+    for place in ('leftImg8bit', 'gtFine'):
+        (folder / place / 'train/town').mkdir(parents=True)
+    for image in range(len(SIZES)):
+        classes, numbers = maps(image)
+        ids = np.where(classes, 23 + classes, 7).astype(np.uint16)
+        labels = folder / f'gtFine/train/town/photo{image}_gtFine'
+        Image.fromarray(pixels(image)).save(folder / f'leftImg8bit/train/town/photo{image}_leftImg8bit.png')
+        Image.fromarray(ids.astype(np.uint8)).save(f'{labels}_labelIds.png')
+        Image.fromarray(np.where(classes, 1000 * ids + numbers, ids)).save(f'{labels}_instanceIds.png')
+
+
+def datumaro(folder: pathlib.Path) -> None:
+    """As CVAT writes its XML, which only Datumaro reads."""
+    images(folder / 'images')
+    root = ElementTree.Element('annotations')
+    labels = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, 'meta'), 'task'), 'labels')
+    for name in NAMES:
+        ElementTree.SubElement(ElementTree.SubElement(labels, 'label'), 'name').text = name
+    for image, (height, width) in enumerate(SIZES):
+        listed = {'id': str(image), 'name': f'photo{image}.png', 'width': str(width), 'height': str(height)}
+        entry = ElementTree.SubElement(root, 'image', listed)
+        for owner, category, outlines in INSTANCES:
+            if owner == image:
+                points = ';'.join(f'{x},{y}' for x, y in np.reshape(outlines[0], [-1, 2]).tolist())
+                drawn = {'label': NAMES[category], 'points': points, 'occluded': '0', 'z_order': '0'}
+                ElementTree.SubElement(entry, 'polygon', drawn)
+    ElementTree.ElementTree(root).write(folder / 'train.xml')
 
 
 def tfrecord(folder: pathlib.Path) -> None:

@@ -91,6 +91,6 @@ def test_findings_tell_what_a_run_tells(folder):
     dataset = coco(data_dir=str(folder), verify=False)
     dataset.verify()
     found = {finding.kind: finding for finding in findings.of(dataset, full=True)}
-    assert found.keys() == {'unusable_mask', 'odd_mask', 'repeated_id', 'unreadable'}
+    assert found.keys() == {*('unusable_mask', 'odd_mask', 'loose_box', 'strange_area', 'repeated_id', 'unreadable')}
     assert found['unreadable'].images == ('img1',) and found['unreadable'].severity == findings.FIX
     refused('1 of 3 images cannot be used:\n.*img1.png: the file is truncated', folder)

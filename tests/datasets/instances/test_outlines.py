@@ -57,6 +57,11 @@ def test_instances_without_an_outline_have_no_runs():
     assert outlines.draw(none, tf.fill([2], 20), tf.fill([2], 20)).to_list() == [[], []]
 
 
+def shoelace(points):
+    (x, y), (next_x, next_y) = points.T, np.roll(points, -1, axis=0).T
+    return abs((x * next_y - next_x * y).sum()) / 2
+
+
 @pytest.fixture
 def many(folder):
     """A file with polygons of all kinds, some of which need not be drawn before their image is loaded."""
@@ -69,7 +74,8 @@ def many(folder):
         box = [x.min(), y.min(), np.ptp(x), np.ptp(y)]
         if n % 3 == 1:
             box[n % 4] += draw.uniform(-5, 5)
-        entry = annotation(10 + n, image, [part.tolist() for part in parts], bbox=box, area=draw.uniform(-50, 500))
+        area = sum(shoelace(part.reshape(-1, 2)) for part in parts) if n % 5 else draw.uniform(-50, 500)
+        entry = annotation(10 + n, image, [part.tolist() for part in parts], bbox=box, area=area)
         for key in ('bbox', 'area'):
             if draw.uniform() < 0.2:
                 del entry[key]

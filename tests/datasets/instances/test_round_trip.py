@@ -5,7 +5,9 @@ import functools
 import pytest
 import tensorflow as tf
 
+from seg.datasets.cityscapes import cityscapes
 from seg.datasets.coco import coco
+from seg.datasets.datumaro import datumaro
 from seg.datasets.folders import folders
 from seg.datasets.labelme import labelme
 from seg.datasets.tfrecord import tfrecord
@@ -21,6 +23,15 @@ in_folders = functools.partial(
     instances='SegmentationObject',
     lists='ImageSets/Segmentation/{split}.txt',
 )
+
+
+def in_cityscapes(data_dir, target):
+    """The labels of Cityscapes under the names of the small data set."""
+    background = {'road': 'background'} if target == 'label_map' else {}
+    names = background | dict(zip(('person', 'rider', 'car'), exported.NAMES, strict=True))
+    return cityscapes(data_dir=data_dir, target=target, merge=names, classes=tuple(names.values()))
+
+
 READERS = {
     'coco': coco,
     'labelme': labelme,
@@ -28,6 +39,8 @@ READERS = {
     'tfrecord': tfrecord,
     'voc': voc_layout,
     'folders': in_folders,
+    'cityscapes': in_cityscapes,
+    'datumaro': functools.partial(datumaro, format='cvat'),
 }
 
 
@@ -47,25 +60,34 @@ def examples(dataset):
     return found
 
 
+def linked(folder, place):
+    """Makes a copy of a folder whose files are links that lead out of it."""
+    for path in sorted(folder.rglob('*')):
+        new = place / path.relative_to(folder)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            new.symlink_to(path)
+
+
 @pytest.fixture(scope='module')
-def written(tmp_path_factory):
-    places = {}
-    for name in READERS:
-        places[name] = tmp_path_factory.mktemp(name) / 'data'
-        getattr(exported, 'voc' if name == 'folders' else name)(places[name])
-    return places
+def reference(tmp_path_factory):
+    """Examples of COCO's files, by target."""
+    folder = tmp_path_factory.mktemp('coco') / 'data'
+    exported.coco(folder)
+    return {target: examples(coco(data_dir=str(folder), target=target)) for target in ('instances', 'label_map')}
 
 
-@pytest.mark.parametrize('target', ['instances', 'label_map'])
-def test_all_formats_give_the_same_examples(written, target):
-    found = {}
-    for name, reader in READERS.items():
-        dataset = reader(data_dir=str(written[name]), target=target)
+@pytest.mark.parametrize('name', READERS)
+def test_all_formats_give_the_same_examples(name, reference, tmp_path):
+    if name == 'datumaro':
+        pytest.importorskip('datumaro', reason="pip install -e '.[formats]' brings Datumaro")
+    getattr(exported, 'voc' if name == 'folders' else name)(tmp_path / 'data')
+    linked(tmp_path / 'data', tmp_path / 'links')
+    for target, expected in reference.items():
+        dataset = READERS[name](data_dir=str(tmp_path / 'data'), target=target)
         dataset.verify()
-        assert dataset.info.class_names == (
-            exported.NAMES if target == 'instances' else ('background', *exported.NAMES)
-        )
-        found[name] = examples(dataset)
-    assert sorted(found['coco']) == ['photo0', 'photo1', 'photo2']
-    for name in READERS:
-        assert found[name] == found['coco'], name
+        background = ('background',) if target == 'label_map' else ()
+        assert dataset.info.class_names == (*background, *exported.NAMES)
+        assert examples(dataset) == expected and sorted(expected) == ['photo0', 'photo1', 'photo2']
+    through_links = READERS[name](data_dir=str(tmp_path / 'links'), target='instances')
+    assert examples(through_links) == reference['instances']
