@@ -81,7 +81,7 @@ def coco(
             names = tuple(f'class {i}' for i in range(_CLASSES))
             names = ('background', *names) if target == 'label_map' else names
             fetch = functools.partial(
-                *(reading.read, 'datasets.coco', download, split, target, verify),
+                *(reading.read, 'datasets.coco', download, split, target, verify, orientation),
                 classes=classes, merge=merge, void=void,
             )  # fmt: skip
             info = DatasetInfo(f'coco/{split}', names, 1, _LARGEST)

@@ -270,7 +270,11 @@ def _splits_of_files(names: list[str]) -> tuple[str, str]:
 
 def _tfrecord(root: str, files: list[str]) -> tuple[Layout, str] | None:
     """TFRecord files that are side by side, and no data set of TensorFlow Datasets."""
-    from seg.datasets.records import index, tfds_folder, tfrecord_files  # They take some of this module's messages.
+    from seg.datasets.records import (
+        tfds_folder,
+        tfrecord_files,
+        tfrecord_index,
+    )  # They take some of this module's messages.
 
     found = [name for name in files if tfrecord_files.looks_like_records(posixpath.basename(name))]
     if not found or any(posixpath.basename(name) == tfds_folder.INFO for name in files):
@@ -282,7 +286,7 @@ def _tfrecord(root: str, files: list[str]) -> tuple[Layout, str] | None:
         words = {word for name in found for word in re.split(r'[\W_]+', posixpath.basename(name))}
         names = [word for word in (*_TRAIN, *_VAL) if word in words] or names
     layout = _common('TFRecord files', 'tfrecord', *_splits(names))
-    if index.has_label_maps('datasets.tfrecord', [os.path.join(root, name) for name in found]):
+    if tfrecord_index.has_label_maps('datasets.tfrecord', [os.path.join(root, name) for name in found]):
         layout = layout._replace(other_recipe='gin/deeplab_camvid.gin')
     return layout, inside
 

@@ -95,7 +95,7 @@ def voc_layout(
             raise UserError(refusal)
         _, found = _legend(VOC_CLASS_NAMES, target, classes, merge, void, ignore_values, '')
         fetch = functools.partial(
-            *(reading.read, _PART, download, split, target, verify),
+            *(reading.read, _PART, download, split, target, verify, orientation),
             classes=classes, merge=merge, void=void, ignore_values=ignore_values,
         )  # fmt: skip
         info = DatasetInfo(f'voc_layout/{split}', found.names, 1, _LARGEST)

@@ -218,7 +218,7 @@ def test_a_file_by_hand_that_differs_is_used_and_told(home, caplog):
 def test_unknown_names():
     message = refused(coco(data_dir=None, download='coco_2017').fetch)
     assert "datasets.coco.download = 'coco_2017'" in message and "'coco2017_instances'" in message
-    message = refused(reading.read, 'datasets.voc_layout', CAMVID, 'train', 'instances', True)
+    message = refused(reading.read, 'datasets.voc_layout', CAMVID, 'train', 'instances', True, 'ignore')
     assert "datasets.voc_layout.download = 'camvid11'" in message and "'instances'" in message
 
 
