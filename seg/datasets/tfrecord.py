@@ -17,8 +17,8 @@ from seg.datasets.label_maps import legends_of_folders as legends
 from seg.datasets.records import instances, tfrecord_files, tfrecord_index
 from seg.datasets.records.index import Index
 from seg.datasets.records.record_data import Labels, RecordLabelMaps
-from seg.datasets.voc_folder import VOC_CLASS_NAMES
 from seg.errors import UserError
+from seg.known_classes import VOC_CLASS_NAMES
 from seg.number_checks import check_whole
 from seg.registry import datasets
 

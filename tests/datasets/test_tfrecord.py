@@ -13,8 +13,8 @@ from PIL import Image
 from seg.datasets import contract, findings, layouts
 from seg.datasets.records import tfrecord_entries as entries
 from seg.datasets.tfrecord import tfrecord
-from seg.datasets.voc_folder import VOC_CLASS_NAMES
 from seg.errors import UserError
+from seg.known_classes import VOC_CLASS_NAMES
 from tests.datasets.coco_files import decoded
 from tests.datasets.records import written
 

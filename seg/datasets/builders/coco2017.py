@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from seg.datasets.builders.archives import Archive, check_names
 from seg.datasets.builders.published import Content, Example, File, PublishedSet
-from seg.datasets.instances import coco_json
-from seg.datasets.instances.data_set import InstanceData, Source
+from seg.datasets.instances import coco_json, coco_layout
+from seg.datasets.instances.data_set import InstanceData
 from seg.errors import UserError
 
 SPLITS = ('train2017', 'val2017')
@@ -67,23 +67,7 @@ def _instances(archive: Archive, split: str) -> InstanceData:
     where = f'{archive.path}/{name}'
     contents = coco_json.read(where, lambda _: archive.read(name))
     check_names(where, contents.file_names)
-    return InstanceData(
-        Source(
-            part='datasets.coco',
-            split=split,
-            labels=where,
-            folder=split,
-            names=contents.file_names,
-            ids=contents.image_ids,
-            sizes=contents.sizes,
-            instances=contents.instances,
-            class_names=contents.class_names,
-            original_ids=contents.category_ids,
-            drop=f'remove it from {where}',
-            remarks=contents.remarks,
-        ),
-        decode_all=False,
-    )
+    return InstanceData(coco_layout.source(contents, split, where, split, contents.file_names), decode_all=False)
 
 
 def _examples(instances: InstanceData, images: Archive) -> Iterator[Example]:

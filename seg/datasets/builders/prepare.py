@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import shutil
@@ -67,19 +66,12 @@ def prepared(slot: str, wanted: PublishedSet, data_dir: str | None = None, hint:
     folder = os.path.join(place, wanted.name, wanted.config, wanted.version)
     if os.path.isfile(os.path.join(folder, tfds_folder.INFO)):
         return folder
-    with files.writing(folder), _alone(os.path.dirname(folder)):
+    with files.writing(folder):
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+    with files.writing(folder), files.alone(os.path.join(os.path.dirname(folder), '.preparing')):
         if not os.path.isfile(os.path.join(folder, tfds_folder.INFO)):
             _prepare(slot, wanted, place, folder, hint)
     return folder
-
-
-@contextlib.contextmanager
-def _alone(folder: str) -> Iterator[None]:
-    """Context in which no other process prepares a set in this folder."""
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, '.preparing'), 'ab') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _prepare(slot: str, wanted: PublishedSet, place: str, folder: str, hint: str) -> None:

@@ -13,9 +13,10 @@ from seg.datasets.builders.archives import Archive, check_names, read_lines
 from seg.datasets.builders.published import Content, Example, File, PublishedSet, check_map, label_map
 from seg.datasets.label_maps.legend import IGNORE
 from seg.datasets.label_maps.objects import instances_of_maps
-from seg.datasets.voc_folder import IMAGES, LABELS, OBJECTS, VOC_CLASS_NAMES
+from seg.datasets.voc_folder import IMAGES, LABELS, OBJECTS
 from seg.drawing.palette import voc_palette
 from seg.errors import UserError, shown
+from seg.known_classes import VOC_CLASS_NAMES
 from seg.masks import ragged
 from seg.structures import DatasetInfo
 

@@ -17,9 +17,9 @@ from seg.datasets.instances.flat import Instances
 from seg.datasets.label_maps import class_names as names_files
 from seg.datasets.records.entries import Objects
 from seg.datasets.records.index import Index
-from seg.datasets.records.known_classes import COCO
 from seg.datasets.records.record_data import RecordImages
 from seg.errors import UserError, shown
+from seg.known_classes import COCO_CLASSES
 from seg.masks import runs
 
 
@@ -159,10 +159,10 @@ def _from_records(index: Index, objects: Sequence[Objects]) -> dict[int, str]:
                     f'{index.place(number)}: class {label} is {shown(name)}, and {shown(written[label])} in records '
                     f'before it. Expected one name for each class: set {part}.class_names and {part}.values.'
                 )
-    is_coco = written.items() <= COCO.items() if written else 90 in occurring
-    if is_coco and occurring <= COCO.keys():
+    is_coco = written.items() <= COCO_CLASSES.items() if written else 90 in occurring
+    if is_coco and occurring <= COCO_CLASSES.keys():
         logging.info('%s: the classes are the 80 of COCO, by their ids.', index.origin.where)
-        return COCO
+        return dict(COCO_CLASSES)
     found = {label: written.get(label) or f'class {label}' for label in sorted(occurring)}
     if len(set(found.values())) < len(found):
         name = collections.Counter(found.values()).most_common(1)[0][0]

@@ -17,6 +17,7 @@ from seg.datasets.described import Described
 from seg.datasets.tfds import tfds
 from seg.datasets.voc_layout import voc_layout
 from seg.errors import UserError
+from seg.known_classes import CAMVID_CLASS_NAMES
 from tests import http_files
 from tests.datasets.builders import made
 
@@ -144,7 +145,7 @@ def test_coco_is_read_as_from_its_folder(home, tmp_path, target):
 def test_camvid_by_its_name(home):
     by_hand(home, CAMVID)
     found = tfds(name=CAMVID, split='train').fetch()
-    assert found.info.class_names == camvid11.CLASS_NAMES and found.info.num_examples == 2
+    assert found.info.class_names == CAMVID_CLASS_NAMES and found.info.num_examples == 2
     for name, example in examples(found).items():
         expected = made.maps(f'{name}.png')[0].astype(int) % 11
         expected[0] = 255
