@@ -39,6 +39,7 @@ def published() -> PublishedSet:
         read=_read,
         description='Street scenes at 480x360 with 11 classes: 367 for training, 101 for validation, 233 for tests.',
         homepage='http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/',
+        size=200_000_000,
     )
 
 

@@ -13,7 +13,7 @@ from seg.errors import UserError
 
 SPLITS = ('train2017', 'val2017')
 _SITE = 'http://images.cocodataset.org'
-# The checksums are those of TensorFlow Datasets, which prepares the same files (url_checksums/coco.txt).
+# Sizes and checksums are those of TensorFlow Datasets, which prepares the same files (url_checksums/coco.txt).
 ANNOTATIONS = File(
     name='annotations_trainval2017.zip',
     url=f'{_SITE}/annotations/annotations_trainval2017.zip',
@@ -45,6 +45,7 @@ def published() -> PublishedSet:
         read=_read,
         description='Instances of 80 classes, with masks and crowds: 118,287 images to train on, 5,000 for validation.',
         homepage='https://cocodataset.org',
+        size=20_400_000_000,  # The images as they are.
     )
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -30,7 +31,12 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'sets'))
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     serve(monkeypatch, http_files.closed_url())
+    free_space(monkeypatch, 10**12)
     return tmp_path / 'sets'
+
+
+def free_space(monkeypatch, free):
+    monkeypatch.setattr(prepare.shutil, 'disk_usage', lambda _: types.SimpleNamespace(free=free))
 
 
 def serve(monkeypatch, url, checksums=None):
@@ -281,6 +287,21 @@ def test_two_at_once_make_it_once(home, monkeypatch):
         folders = list(pool.map(lambda _: prepare.prepared('slot', camvid11.published()), range(2)))
     assert folders == [str(home / CAMVID / '1.0.0')] * 2
     assert len(written) == 1
+
+
+def test_what_is_downloaded_is_told_before(home, monkeypatch, caplog):
+    caplog.set_level('INFO', 'absl')
+    message = refused(coco(data_dir=None, download=COCO).fetch)
+    (told,) = [line.getMessage() for line in caplog.records if 'are downloaded to' in line.getMessage()]
+    for text in (message, told):
+        assert str(home / 'downloads') in text and 'datasets.coco.data_dir' in text
+        assert all(file.name in text and file.url in text for file in coco2017.published().files)
+    assert '20.4 GB' in told
+    free_space(monkeypatch, 30 * 10**9)
+    message = refused(coco(data_dir=None, download=COCO).fetch)
+    assert '40.8 GB' in message and '30.0 GB free' in message and 'TFDS_DATA_DIR' in message and 'DATA_DIR' in message
+    by_hand(home, COCO, 'instances', 'train2017')  # Small ones.
+    assert coco(data_dir=None, download=COCO).fetch().info.num_examples == 3
 
 
 def test_a_full_disk_is_told(home, monkeypatch):
