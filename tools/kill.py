@@ -273,7 +273,7 @@ def main() -> int:
     try:
         data: Sequence[str] = SCENES
         if args.records:
-            records = conversion(scratch / 'records', way, 'gin/deeplab_shapes.gin', ('CROP=(64, 64)', *SCENES))
+            records = conversion(scratch / 'records', way, 'gin/deeplab_shapes.gin', SCENES)
             _finish(records)
             if records.status != 0:
                 print(f'the conversion ended with {records.status}: {records.last_words()}')

@@ -3,10 +3,10 @@
     python tools/kill_convert.py [--kills 10] [--seed 0] [--examples 4000] [--keep DIR]
 
 For label maps and for instances: the base is one undisturbed conversion of procedural scenes. Then the same command is
-killed (SIGKILL) when a random number of files are complete, and a random time after that, and started again, until it
-ends; this is repeated in new folders until the number of kills is reached. After a kill, every file of records that has
-its name must have the bytes of the base.
-At the end, all files must, and no other may remain. The exit status is 1 if there are findings.
+killed (SIGKILL) when a random number of further files are complete, and a random time later, and started again, until
+it ends; this is repeated in new folders until the number of kills is reached. After a kill, every file of records that
+has its name must have the bytes of the base. At the end, all files must, and no other may remain. The exit status is 1 if
+there are findings.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import time
 from trainings import Run, Way, conversion
 
 _NAMES = '*.array_record-?????-of-?????'  # Of files of records that are complete.
+_FURTHER = 3  # Files that a start completes at most before its kill.
 _RECIPES = {'label_map': 'gin/deeplab_shapes.gin', 'instances': 'gin/maskrcnn_shapes.gin'}
 
 
@@ -60,7 +61,8 @@ def campaign(target: str, kills: int, examples: int, scratch: pathlib.Path, chan
         run = new(f'{trials:02d}')
         while True:
             run.start()
-            wanted = chance.randint(len(run.names(_NAMES)), len(_records(expected)) - 1) if done < kills else math.inf
+            wanted = min(len(run.names(_NAMES)) + chance.randint(0, _FURTHER), len(_records(expected)) - 1)
+            wanted = wanted if done < kills else math.inf
             if run.until(lambda run, wanted=wanted: len(run.names(_NAMES)) >= wanted):
                 time.sleep(chance.uniform(0, 2 * seconds / len(_records(expected))))
             if not run.lives():

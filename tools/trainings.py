@@ -23,7 +23,6 @@ SETTINGS = (
     'decoders.deeplab_v3plus.aspp_channels=8',
     'decoders.deeplab_v3plus.decoder_channels=8',
     'decoders.deeplab_v3plus.low_level_channels=4',
-    'CROP=(64, 64)',
     'BATCH_SIZE=2',
     f'TRAIN_STEPS={STEPS}',
     'RunConfig.iterations_per_loop=5',
@@ -32,7 +31,7 @@ SETTINGS = (
     f'RunConfig.keep_checkpoint_max={KEPT}',
     'RunConfig.num_pictures=1',
 )
-SCENES = ('datasets.shapes.num_examples=12', 'datasets.shapes.min_object_size=12')
+SCENES = ('CROP=(64, 64)', 'datasets.shapes.num_examples=12', 'datasets.shapes.min_object_size=12')
 _LIMIT = 400  # Seconds of one start on a busy machine.
 
 

@@ -301,7 +301,7 @@ def test_what_is_downloaded_is_told_before(home, monkeypatch, caplog):
     message = refused(coco(data_dir=None, download=COCO).fetch)
     assert '40.8 GB' in message and '30.0 GB free' in message and 'TFDS_DATA_DIR' in message and 'DATA_DIR' in message
     by_hand(home, COCO, 'instances', 'train2017')  # Small ones.
-    assert coco(data_dir=None, download=COCO).fetch().info.num_examples == 3
+    assert coco(data_dir=None, split='train2017', download=COCO).fetch().info.num_examples == 3
 
 
 def test_a_full_disk_is_told(home, monkeypatch):
