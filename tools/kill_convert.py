@@ -5,8 +5,8 @@
 For label maps and for instances: the base is one undisturbed conversion of procedural scenes. Then the same command is
 killed (SIGKILL) when a random number of further files are complete, and a random time later, and started again, until
 it ends; this is repeated in new folders until the number of kills is reached. After a kill, every file of records that
-has its name must have the bytes of the base. At the end, all files must, and no other may remain. The exit status is 1 if
-there are findings.
+has its name must have the bytes of the base. At the end, all files must, and no other may remain. The exit status is 1
+if there are findings.
 """
 
 from __future__ import annotations

@@ -198,4 +198,6 @@ def of_records(folder: pathlib.Path) -> tuple[str, ...]:
         f'datasets.tfds.name={str(folder)!r}',
         "train/datasets.tfds.split='train'",
         "eval/datasets.tfds.split='val'",
+        'tasks.semantic.augments=[@augments.scale_crop_flip]',  # Sizes of images in files are not known beforehand.
+        'augments.scale_crop_flip.size=(64, 64)',
     )
