@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import http.client
 import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from typing import BinaryIO
 
 from absl import logging
 
+from seg import files
 from seg.errors import UserError
 
 _TIMEOUT = 30  # seconds without a byte.
@@ -41,11 +39,17 @@ def fetch(url: str, path: str, checksum: str, title: str, hint: str = '') -> Non
     part = f'{path}.part'
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with _alone(part) as file:
+        with files.alone(part) as file:
             if os.path.exists(path) and not (checksum and mismatch(path, checksum)):
+                os.remove(part)
                 return  # Another process has downloaded it meanwhile.
             logging.info('%s: downloading %s to %s', title, url, path)
-            _receive(url, file, title)
+            try:
+                _receive(url, file, title)
+            except BaseException:
+                if os.path.getsize(part) == 0:
+                    os.remove(part)
+                raise
             os.fsync(file.fileno())
             if checksum and (actual := mismatch(part, checksum)) is not None:
                 os.remove(part)
@@ -71,24 +75,6 @@ def digest_of(path: str, algorithm: str = 'sha256') -> str:
     """The checksum of a file, such as 'sha256:0676ba61…'."""
     with open(path, 'rb') as file:
         return f'{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}'
-
-
-@contextlib.contextmanager
-def _alone(part: str) -> Iterator[BinaryIO]:
-    """Opens the partial file under an exclusive lock."""
-    while True:
-        file = open(part, 'ab')  # noqa: SIM115  Closed below.
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not os.path.exists(part) or not os.path.samestat(os.stat(part), os.fstat(file.fileno())):
-                continue  # The process that held the lock has finished or removed this file.
-            try:
-                yield file
-            finally:
-                with contextlib.suppress(OSError):
-                    if os.path.getsize(part) == 0:
-                        os.remove(part)
-            return
 
 
 def _receive(url: str, file: BinaryIO, title: str) -> None:

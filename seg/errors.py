@@ -78,7 +78,7 @@ def shown_path(path: str | os.PathLike) -> str:
 
 # TensorFlow reports an exception of a function that `tf.numpy_function` or `tf.py_function` calls as an error of its
 # own, with the exception and its traceback in the text.
-_IN_TEXT = re.compile(r'(?s)(\w+): ((?:(?!Traceback \().)*)\nTraceback \(most recent call last\):\n')
+_IN_TEXT = re.compile(r'(?s)\b(\w+): ((?:(?!Traceback \().)*)\nTraceback \(most recent call last\):\n')
 
 
 @contextlib.contextmanager
@@ -151,7 +151,8 @@ def line_of(error: BaseException, file: str) -> int | None:
 
 def python_error(error: BaseException) -> tuple[str, str] | None:
     """Type and text of the exception of a Python function that TensorFlow has called; None for any other error."""
-    found = _IN_TEXT.search(str(error))
+    text = str(error)
+    found = _IN_TEXT.search(text) if 'Traceback (most recent call last):' in text else None  # Long texts take long.
     return (found[1], found[2]) if found else None
 
 

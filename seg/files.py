@@ -6,11 +6,12 @@ This module must not import TensorFlow, because a report uses it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from seg.errors import UserError, shown
 
@@ -154,6 +155,23 @@ def replacing(path: str) -> Iterator[str]:
             f'cannot write {path!r}: {error.strerror or error}. The previous file is unchanged; free space or '
             'choose another place, then start the same command again.'
         ) from error
+
+
+@contextlib.contextmanager
+def alone(path: str) -> Iterator[BinaryIO]:
+    """Opens a file to append to it, when no other process has it open in this way; waits until then.
+
+    Whoever has the file may also remove or rename it.
+
+    Raises:
+      OSError: if it cannot be made.
+    """
+    while True:
+        with open(path, 'ab') as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                yield file
+                return
 
 
 def write_text(path: str, text: str) -> None:

@@ -1,7 +1,7 @@
 """Kills and interrupts a training at chosen and random moments; resumed, it must end as an uninterrupted run does.
 
     python tools/kill.py [--kills 20] [--signals 10] [--seed 0] [--keep DIR]
-    python tools/kill.py --engine jax [--processes 2]
+    python tools/kill.py --engine jax [--processes 2] [--records]
 
 The experiment is a small network on procedural scenes, bit-equal in every run: 60 steps, saves every 5, evaluations
 every 20. The base is one uninterrupted run. Every trial starts the same training, stops it (SIGKILL twice, or SIGTERM
@@ -9,6 +9,8 @@ or SIGINT once), and runs the same command again until the training is complete.
 of `best/`, metrics.jsonl, results.json and the evaluations' files must equal the base, except times, speed and memory.
 No temporary file may remain, and no checkpoint beyond `keep_checkpoint_max`. After SIGTERM and SIGINT the trained steps
 must be saved. The exit status is 1 if there are findings.
+
+With --records, the scenes are converted to records first, and the trainings read those.
 
 With several processes, which share a run, one of them gets the signal, and the others must end by themselves within a
 minute. Their numbers may differ from the base by 1e-6, relative to the size of a number above 1.
@@ -28,7 +30,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 os.environ['OPENBLAS_NUM_THREADS'] = '1'  # numpy's import would start threads, and trainings are forks.
@@ -36,7 +38,7 @@ os.environ['OPENBLAS_NUM_THREADS'] = '1'  # numpy's import would start threads, 
 import numpy as np  # noqa: E402
 from safetensors import SafetensorError  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
-from trainings import KEPT, SAVES, STEPS, Launch, Run  # noqa: E402
+from trainings import KEPT, SAVES, SCENES, STEPS, Launch, Run, conversion, of_records, training  # noqa: E402
 
 # Keys whose values differ between two equal runs.
 MEASURED = ('seconds', 'train_seconds', 'images_per_second', 'host_memory_mb', 'device_memory_mb')
@@ -259,6 +261,7 @@ def main() -> int:
     parser.add_argument('--keep', type=pathlib.Path, help='folder for the runs and their logs, which then stay')
     parser.add_argument('--engine', default='tensorflow', choices=['tensorflow', 'jax'])
     parser.add_argument('--processes', type=int, default=1, help='processes that share a run; only with --engine jax')
+    parser.add_argument('--records', action='store_true', help='train on records of the scenes')
     args = parser.parse_args()
     if args.processes > 1 and args.engine != 'jax':
         parser.error('--processes needs --engine jax')
@@ -268,7 +271,15 @@ def main() -> int:
     launch, within = Launch(args.engine, args.processes, scratch / 'compiled'), 1e-6 if args.processes > 1 else 0.0
     begin = time.monotonic()
     try:
-        base = Run(scratch / 'base', launch)
+        data: Sequence[str] = SCENES
+        if args.records:
+            records = conversion(scratch / 'records', launch, 'gin/deeplab_shapes.gin', SCENES)
+            _finish(records)
+            if records.status != 0:
+                print(f'the conversion ended with {records.status}: {records.last_words()}')
+                return 1
+            data = of_records(records.folder)
+        base = training(scratch / 'base', launch, data)
         base.start()
         before = time.monotonic()
         base.until(_trained(1))
@@ -282,12 +293,12 @@ def main() -> int:
         for i, aims in enumerate(_kill_trials(first, chance), 1):
             if kills >= args.kills:
                 break
-            run = Run(scratch / f'kill-{i:02d}', launch)
+            run = training(scratch / f'kill-{i:02d}', launch, data)
             met, notes, found = kill_trial(run, aims, chance)
             kills, starts = kills + met, starts + run.starts
             wrong += _report(run.folder.name, notes, found + differences(run, base, within))
         for i, (number, aim) in enumerate(_signals(args.signals), 1):
-            run = Run(scratch / f'signal-{i:02d}', launch)
+            run = training(scratch / f'signal-{i:02d}', launch, data)
             note, found = signal_trial(run, number, aim, chance)
             starts += run.starts
             wrong += _report(run.folder.name, [note], found + differences(run, base, within))

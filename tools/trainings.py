@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, for `tools/kill.py`."""
+"""Trainings and conversions in processes of their own, for `tools/kill.py` and `tools/kill_convert.py`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ SETTINGS = (
     'decoders.deeplab_v3plus.aspp_channels=8',
     'decoders.deeplab_v3plus.decoder_channels=8',
     'decoders.deeplab_v3plus.low_level_channels=4',
-    'CROP=(64, 64)',
     'BATCH_SIZE=2',
-    'datasets.shapes.num_examples=12',
-    'datasets.shapes.min_object_size=12',
     f'TRAIN_STEPS={STEPS}',
     'RunConfig.iterations_per_loop=5',
     f'RunConfig.save_checkpoints_steps={SAVES}',
@@ -34,6 +31,7 @@ SETTINGS = (
     f'RunConfig.keep_checkpoint_max={KEPT}',
     'RunConfig.num_pictures=1',
 )
+SCENES = ('CROP=(64, 64)', 'datasets.shapes.num_examples=12', 'datasets.shapes.min_object_size=12')
 _LIMIT = 400  # Seconds of one start on a busy machine.
 
 
@@ -90,21 +88,26 @@ def _unused_port() -> int:
 
 
 class Run:
-    """A `model_dir` and the processes that train there, one start after the other.
+    """A folder and the processes that write there, one start after the other.
+
+    Args:
+      folder: the folder, such as a `model_dir`.
+      launch: how a process is started.
+      flags: of `seg_main`.
 
     Attributes:
-      folder: the `model_dir`.
+      folder: the folder.
       log: file with all that the processes print.
       starts: starts so far.
       statuses: exit statuses of the processes of the last start; None while one is running.
     """
 
-    def __init__(self, folder: pathlib.Path, launch: Launch):
+    def __init__(self, folder: pathlib.Path, launch: Launch, flags: Sequence[str]):
         self.folder = folder
         self.log = f'{folder}.log'
         self.starts = 0
         self.statuses: list[int | None] = []
-        self._launch, self._ids = launch, []
+        self._launch, self._flags, self._ids = launch, flags, []
 
     @property
     def status(self) -> int:
@@ -112,11 +115,8 @@ class Run:
         return next((status for status in self.statuses if status), 0)
 
     def start(self) -> None:
-        flags = ['--gin_file=gin/deeplab_shapes.gin', '--plugins=experiments/tiny_backbone/plugin.py']
-        flags += [f'--model_dir={self.folder}', '--deterministic', '--strategy=one', '--precision=float32']
-        flags += [f'--gin_param={setting}' for setting in SETTINGS]
         self.starts += 1
-        self._ids = self._launch.start(flags, self.log)
+        self._ids = self._launch.start(self._flags, self.log)
         self.statuses = [None] * len(self._ids)
 
     def alive(self) -> bool:
@@ -169,3 +169,35 @@ class Run:
 
     def last_words(self) -> str:
         return pathlib.Path(self.log).read_text(encoding='utf-8', errors='replace').strip().rpartition('\n')[2]
+
+
+def training(folder: pathlib.Path, launch: Launch, data: Sequence[str] = SCENES) -> Run:
+    """A training in a `model_dir`.
+
+    Args:
+      folder: the `model_dir`.
+      launch: how it is started.
+      data: settings of the data; `of_records` gives others.
+    """
+    flags = ['--gin_file=gin/deeplab_shapes.gin', '--plugins=experiments/tiny_backbone/plugin.py']
+    flags += [f'--model_dir={folder}', '--deterministic', '--strategy=one', '--precision=float32']
+    return Run(folder, launch, [*flags, *(f'--gin_param={setting}' for setting in (*SETTINGS, *data))])
+
+
+def conversion(folder: pathlib.Path, launch: Launch, recipe: str, settings: Sequence[str]) -> Run:
+    """A conversion of the data of a gin file to records in a folder."""
+    flags = ['--mode=convert', f'--gin_file={recipe}', f'--output={folder}']
+    return Run(folder, launch, [*flags, *(f'--gin_param={setting}' for setting in settings)])
+
+
+def of_records(folder: pathlib.Path) -> tuple[str, ...]:
+    """Settings that read the records of a conversion of procedural scenes."""
+    return (
+        'experiment.train_data=@train/datasets.tfds',
+        'experiment.eval_data=@eval/datasets.tfds',
+        f'datasets.tfds.name={str(folder)!r}',
+        "train/datasets.tfds.split='train'",
+        "eval/datasets.tfds.split='val'",
+        'tasks.semantic.augments=[@augments.scale_crop_flip]',  # Sizes of images in files are not known beforehand.
+        'augments.scale_crop_flip.size=(64, 64)',
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import posixpath
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,7 @@ from seg.errors import UserError, python_error, reason, shown
 
 SHOWN = 5  # Number of problems that one message names.
 _LOG_SECONDS = 10.0
+_HIDDEN = ('.', '__MACOSX')  # Beginnings of names.
 _UNREADABLE = (OSError, EOFError, tf.errors.OpError)
 
 
@@ -71,13 +74,54 @@ def listed(folder: str) -> list[str]:
     return sorted(name.rstrip('/') for name in names)
 
 
-def raise_unlisted(error: OSError) -> None:
-    """For `os.walk`, which otherwise skips a folder that it cannot list.
+def files_below(root: str, endings: Sequence[str] = ()) -> list[str]:
+    """Paths of the files below a folder, relative to it, sorted; links are followed.
+
+    Each folder counts once: under its own name, if it has one below the root. Hidden files are skipped, and what macOS
+    adds to archives. A warning counts those whose names are not UTF-8.
+
+    Args:
+      root: the folder.
+      endings: lower case, with the dot; none for all files.
 
     Raises:
-      UserError: names the folder.
+      UserError: if a folder cannot be read.
     """
-    raise UserError(f'{error.filename}: this folder cannot be listed: {reason(error)}. Allow to read it, or move it.')
+    found, plain, links, strange = [], [''], [], 0
+    seen = set(map(str, pathlib.Path(os.path.realpath(root)).parents))  # A link to one of them is a loop.
+    while plain or links:
+        folder = (plain or links).pop()
+        path = posixpath.join(root, folder)
+        real = os.path.realpath(path)
+        if real in seen:
+            continue
+        seen.add(real)
+        entries, skipped = _entries(path)
+        strange += skipped
+        for entry in entries:
+            name = posixpath.join(folder, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                plain.append(name)
+            elif entry.is_symlink() and os.path.isdir(entry.path):
+                links.append(name)
+            elif not endings or name.lower().endswith(tuple(endings)):
+                found.append(name)
+    if strange:
+        logging.warning('%s: %d entries are skipped, because their names are not UTF-8.', root, strange)
+    return sorted(found)
+
+
+def _entries(folder: str) -> tuple[list[os.DirEntry], int]:
+    """The entries of a folder that are not hidden, the last first; and how many were skipped for their names."""
+    try:
+        with os.scandir(folder) as entries:
+            there = [each for each in entries if not each.name.startswith(_HIDDEN)]
+    except OSError as error:
+        raise UserError(
+            f'{folder}: this folder cannot be read: {error.strerror}. Allow to read it, or move it.'
+        ) from None
+    kept = [each for each in there if is_text(each.name)]
+    return sorted(kept, key=lambda each: each.name, reverse=True), len(there) - len(kept)
 
 
 def is_text(value: Any) -> bool:

@@ -11,7 +11,7 @@ from seg.datasets.base import check_target
 from seg.datasets.builders import reading
 from seg.datasets.described import Described
 from seg.datasets.instances import coco_json, coco_layout
-from seg.datasets.instances.data_set import InstanceData, Source, build
+from seg.datasets.instances.data_set import InstanceData, build
 from seg.errors import UserError
 from seg.registry import datasets
 from seg.structures import DatasetInfo
@@ -81,7 +81,7 @@ def coco(
             names = tuple(f'class {i}' for i in range(_CLASSES))
             names = ('background', *names) if target == 'label_map' else names
             fetch = functools.partial(
-                *(reading.read, 'datasets.coco', download, split, target, verify),
+                *(reading.read, 'datasets.coco', download, split, target, verify, orientation),
                 classes=classes, merge=merge, void=void,
             )  # fmt: skip
             info = DatasetInfo(f'coco/{split}', names, 1, _LARGEST)
@@ -93,20 +93,7 @@ def coco(
     folder = coco_layout.find_folder(root, split, images, path, contents.file_names)
     where = f'datasets.coco, split {split!r} of {path}'
     names = coco_layout.find_images(where, folder, contents.file_names, contents.image_ids, remarks)
-    source = Source(
-        part='datasets.coco',
-        split=split,
-        labels=path,
-        folder=folder,
-        names=names,
-        ids=contents.image_ids,
-        sizes=contents.sizes,
-        instances=contents.instances,
-        class_names=contents.class_names,
-        original_ids=contents.category_ids,
-        drop=f'remove it from {path}',
-        remarks=[*contents.remarks, *remarks],
-    )
+    source = coco_layout.source(contents, split, path, folder, names, remarks)
     members = None
     if holds_all or fractions is not None:
         stems = [os.path.splitext(name)[0] for name in names]

@@ -24,6 +24,7 @@ _IMAGES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
 _LABELS = ('.png', '.tif', '.tiff', '.bmp', '.npy')
 _MASK_WORDS = re.compile(r'mask|label|annot|seg|gt|truth|class|target', re.IGNORECASE)
 _TRAIN, _VAL = ('train', 'training', 'train2017'), ('val', 'valid', 'validation', 'val2017', 'test', 'testing')
+_OF_TFDS = ('dataset_info.json', 'features.json')
 _OF_COCO = re.compile(r'annotations/instances_([^/]+)\.json|([^/]+)/_annotations\.coco\.json')
 # A training that fits, for each reader; the first three recipes have the reader themselves.
 _RECIPES = {
@@ -34,6 +35,7 @@ _RECIPES = {
     'labelme': 'gin/maskrcnn_nuclei.gin',
     'yolo': 'gin/maskrcnn_nuclei.gin',
     'tfrecord': 'gin/maskrcnn_nuclei.gin',
+    'tfds': 'gin/maskrcnn_nuclei.gin',
 }
 _OF_RECIPE = ('folders', 'voc_layout', 'coco')
 
@@ -78,7 +80,7 @@ class Layout(NamedTuple):
             lines += [
                 f'experiment.train_data = @train/{part}',
                 f'experiment.eval_data = @eval/{part}',
-                f'{part}.data_dir = %DATA_DIR',
+                f'{part}.{"name" if self.reader == "tfds" else "data_dir"} = %DATA_DIR',
                 f'train/{part}.split = %TRAIN_SPLIT',
                 f'eval/{part}.split = %EVAL_SPLIT',
             ]
@@ -115,7 +117,8 @@ def guess(data_dir: str) -> tuple[Layout, str]:
             return layout, posixpath.join(root, inside) if inside else root
     raise UserError(
         f'--input={data_dir}: its layout is not known. {checking.holds(root)}. Known are two folders of images and '
-        'label maps, PASCAL VOC, COCO and the exports of its tools, LabelMe, YOLO, Cityscapes and TFRecord files. A '
+        'label maps, PASCAL VOC, COCO and the exports of its tools, LabelMe, YOLO, Cityscapes, TFRecord files '
+        'and sets of TensorFlow Datasets. A '
         'gin file can set folders and globs of other names: see @datasets.folders.'
     )
 
@@ -269,11 +272,12 @@ def _splits_of_files(names: list[str]) -> tuple[str, str]:
 
 
 def _tfrecord(root: str, files: list[str]) -> tuple[Layout, str] | None:
-    """TFRecord files that are side by side, and no data set of TensorFlow Datasets."""
-    from seg.datasets.records import index, tfds_folder, tfrecord_files  # They take some of this module's messages.
+    """TFRecord files that are side by side."""
+    # They take some of this module's messages.
+    from seg.datasets.records import tfrecord_files, tfrecord_index
 
     found = [name for name in files if tfrecord_files.looks_like_records(posixpath.basename(name))]
-    if not found or any(posixpath.basename(name) == tfds_folder.INFO for name in files):
+    if not found:
         return None
     inside = posixpath.dirname(found[0])
     found = [name for name in found if posixpath.dirname(name) == inside]
@@ -282,13 +286,28 @@ def _tfrecord(root: str, files: list[str]) -> tuple[Layout, str] | None:
         words = {word for name in found for word in re.split(r'[\W_]+', posixpath.basename(name))}
         names = [word for word in (*_TRAIN, *_VAL) if word in words] or names
     layout = _common('TFRecord files', 'tfrecord', *_splits(names))
-    if index.has_label_maps('datasets.tfrecord', [os.path.join(root, name) for name in found]):
+    if tfrecord_index.has_label_maps('datasets.tfrecord', [os.path.join(root, name) for name in found]):
+        layout = layout._replace(other_recipe='gin/deeplab_camvid.gin')
+    return layout, inside
+
+
+def _tfds(root: str, files: list[str]) -> tuple[Layout, str] | None:
+    """A prepared set of TensorFlow Datasets, the first one in the folder."""
+    folders = [{posixpath.dirname(name) for name in files if posixpath.basename(name) == each} for each in _OF_TFDS]
+    if not (both := sorted(set.intersection(*folders))):
+        return None
+    from seg.datasets.records import fields, tfds_folder
+
+    inside = both[0]
+    builder = tfds_folder.opened('datasets.tfds', os.path.join(root, inside))
+    layout = _common('a set of TensorFlow Datasets', 'tfds', *_splits([*builder.info.splits] or ['train']))
+    if 'label' in fields.find('datasets.tfds', builder.info.features, None, 'label_map'):
         layout = layout._replace(other_recipe='gin/deeplab_camvid.gin')
     return layout, inside
 
 
 # By signs that no other layout has. Each gives the layout, and the folder within `root` that the reader needs.
-_LOOKS = (_cityscapes, _voc, _yolo, _json, _tfrecord)
+_LOOKS = (_tfds, _cityscapes, _voc, _yolo, _json, _tfrecord)
 
 
 def _folders(root: str, files: list[str]) -> tuple[Layout, str] | None:

@@ -6,19 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seg.datasets import class_maps
+from seg.datasets import orientation as orientations
 from seg.datasets.base import check_target
 from seg.datasets.builders import prepare
 from seg.datasets.described import Described
+from seg.datasets.instances.data_set import InstanceData, build
 from seg.datasets.label_maps import class_names as names_files
 from seg.datasets.label_maps import legend as legends
 from seg.datasets.label_maps.legend import Legend
+from seg.datasets.label_maps.legends_of_folders import Meaning
 from seg.datasets.label_maps.semantic import Classes
-from seg.datasets.records import fields, layout, tfds_folder
-from seg.datasets.records.array_files import ArrayFiles
-from seg.datasets.records.data_set import InstanceRecords, LabelRecords, PaintedRecords, Source
+from seg.datasets.records import fields, instances, layout, tfds_folder, tfds_index
+from seg.datasets.records.record_data import Labels, RecordLabelMaps
 from seg.drawing.palette import instance_palette, voc_palette
 from seg.errors import UserError, shown
-from seg.number_checks import check_whole
 from seg.registry import datasets
 from seg.structures import DatasetInfo
 
@@ -39,10 +40,11 @@ def tfds(
     ignore_values: Sequence[int] | None = None,
     target: str = 'label_map',
     verify: bool = True,
+    orientation: str = 'ignore',
     classes: Sequence[str] | None = None,
     merge: Mapping[str, str] | None = None,
     void: Sequence[str] | None = None,
-) -> LabelRecords | InstanceRecords | Described:
+) -> RecordLabelMaps | InstanceData | Described:
     """A set of TensorFlow Datasets (TFDS), or one written by `--mode=convert`.
 
     A set that is not on this machine is prepared by the first run: by TFDS; 'voc2012_segmentation',
@@ -67,7 +69,8 @@ def tfds(
       ignore_values: label values that are ignored. None: 255, unless it is the value of a class.
       target: supplied; 'label_map' or 'instances'. A set of instances gives label maps, too: class 0 is the
         background, and later instances lie above earlier ones.
-      verify: whether `verify()` decodes every record. Otherwise it reads headers only: sizes and formats.
+      verify: whether `verify()` decodes every record.
+      orientation: 'ignore', or 'apply': images are turned upright by their EXIF orientation; labels must fit then.
       classes: a subset of the classes, in the wanted order; the others are void.
       merge: {name of a class in the set: name of the class that it belongs to}.
       void: names of classes that are ignored; instances of them are crowds, which count nowhere.
@@ -88,7 +91,8 @@ def tfds(
         folder = prepare.prepared(f'{_PART}.name = {name!r}', wanted, data_dir) if wanted else name
         builder = tfds_folder.find(_PART, folder, None if wanted else version, data_dir)
         return read(
-            *(_PART, builder, split, target, verify, features, class_names, values, ignore_values), **settings
+            *(_PART, builder, split, target, verify, orientation, features, class_names, values, ignore_values),
+            **settings,
         )  # fmt: skip
 
     full = '/'.join(filter(None, [wanted.name, wanted.config])) if wanted else name
@@ -110,6 +114,7 @@ def read(
     split: str,
     target: str,
     verify: bool = True,
+    orientation: str = 'ignore',
     features: Mapping[str, str] | None = None,
     class_names: Sequence[str] | None = None,
     values: Sequence[int] | None = None,
@@ -117,7 +122,7 @@ def read(
     classes: Sequence[str] | None = None,
     merge: Mapping[str, str] | None = None,
     void: Sequence[str] | None = None,
-) -> LabelRecords | InstanceRecords:
+) -> RecordLabelMaps | InstanceData:
     """Reads a split of a prepared set.
 
     Args:
@@ -125,61 +130,56 @@ def read(
       builder: from `tfds_folder.find`.
       (the others as for `tfds`)
     """
-    root = str(builder.data_dir)
-    facts = layout.read_metadata(part, builder)
+    upright = orientations.check(part, orientation)
+    root, facts = str(builder.data_dir), layout.read_metadata(part, builder)
     found = fields.find(part, builder.info.features, features, target)
-    source = Source(
-        part=part,
-        split=split,
-        root=root,
-        name=builder.info.name,
-        files=ArrayFiles(
-            f'{part}, split {split!r} of {root}',
-            tfds_folder.parts(part, builder, split),
-            tfds_folder.INFO,
-            tfds_folder.damaged(builder),
-        ),
-        fields=found,
-        whole_ids=facts.image_ids == 'int',
-    )
     by_class = 'label' not in found
     names = _names(part, class_names, facts, found['classes' if by_class else 'label'], root)
+    origin = f'{part}.class_names' if class_names is not None else root
     mapping = class_maps.class_map(part, names, classes, merge, void)
-    ignore, colors = facts.ignore_label, facts.colors or ()
+    index, objects = tfds_index.make(part, split, builder, found, facts.image_ids == 'int')
+    name, ignore, colors = builder.info.name, facts.ignore_label, facts.colors or ()
     if len(colors) != len(names):
         colors = instance_palette(len(names)) if by_class else voc_palette(len(names))
-    colors = tuple(tuple(colors[n]) for n in mapping.origins)
     original = facts.original_ids or ()
-    original = original if len(original) == len(names) else range(len(names))
+    original = tuple(original if len(original) == len(names) else range(len(names)))
     if by_class:
         if unread := [key for key, each in (('values', values), ('ignore_values', ignore_values)) if each is not None]:
             raise UserError(f'{part}.{unread[0]}: the set has objects and no label maps. Leave it out.')
-        made = Classes(names=mapping.names, original_ids=_ids(original, mapping), colors=colors)
-        build = PaintedRecords if target == 'label_map' else InstanceRecords
-        return build(source, mapping, made, ignore, verify)
-    stored = tuple(range(len(names))) if values is None else _checked_values(part, values, names)
+        whole = instances.source(
+            *(index, objects, dict(enumerate(names)), origin, True),
+            original_ids=None if original == tuple(range(len(names))) else original,
+            name=name,
+            ignore=ignore,
+            colors=tuple(map(tuple, colors)),
+        )
+        return build(whole, None, mapping, target, verify, orientation)
+    stored = tuple(range(len(names))) if values is None else names_files.check_values(part, values, names)
     kept = ignore if facts.stored_ignore is None else facts.stored_ignore
     ignored = class_maps.ignored_values(part, ignore_values, () if kept in stored else (kept,))
     if both := [value for value in stored if value in ignored]:
         raise UserError(f'{part}.ignore_values has {both[0]}, which is a class. Expected other values.')
-    legend = Legend(
-        names=names,
-        values=stored,
-        ids=legends.class_ids(mapping, ignore),
-        ignored=ignored,
-        origin=f'{part}.class_names' if class_names is not None else root,
-        ignore=ignore,
+    ids = tuple(int((original if values is None else stored)[n]) for n in mapping.origins)
+    meaning = Meaning(
+        legend=Legend(
+            names=names,
+            values=stored,
+            ids=legends.class_ids(mapping, ignore),
+            ignored=ignored,
+            origin=origin,
+            ignore=ignore,
+        ),
+        classes=Classes(
+            names=mapping.names,
+            original_ids=None if ids == tuple(range(len(ids))) else ids,
+            colors=tuple(tuple(colors[n]) for n in mapping.origins),
+        ),
+        counted={},
+        remarks=(),
+        remedy=f'to {part}.class_names',
+        hint=f'The setting {part}.values states the value of each class, {part}.ignore_values what is ignored.',
     )
-    original = original if values is None else stored
-    made = Classes(names=mapping.names, original_ids=_ids(original, mapping), colors=colors)
-    hint = f'The setting {part}.values states the value of each class, {part}.ignore_values what is ignored.'
-    return LabelRecords(source, legend, made, verify, hint)
-
-
-def _ids(original: Sequence[int], mapping: class_maps.ClassMap) -> tuple[int, ...] | None:
-    """`DatasetInfo.original_ids`: the ids of the classes in the set; None if they count up from 0."""
-    ids = tuple(int(original[n]) for n in mapping.origins)
-    return None if ids == tuple(range(len(ids))) else ids
+    return RecordLabelMaps(Labels(index), meaning, verify, upright, name)
 
 
 def _names(part: str, given: Any, facts: layout.Metadata, field: fields.Field, root: str) -> tuple[str, ...]:
@@ -192,26 +192,10 @@ def _names(part: str, given: Any, facts: layout.Metadata, field: fields.Field, r
                 f'each value from 0 on, or for each value in {part}.values.'
             )
         return stated
-    if not isinstance(given, tuple | list) or not all(isinstance(name, str) for name in given):
-        raise UserError(f"{part}.class_names = {shown(given)}: expected a tuple of names, such as ('road', 'car').")
-    if fault := names_files.fault_of(list(given)):
-        raise UserError(f'{part}.class_names {fault}.')
+    given = names_files.check(part, given)
     if field.names and len(given) != len(field.names):
         raise UserError(
-            f'{part}.class_names = {shown(tuple(given))}: {len(given)} names; {field.key!r} has {len(field.names)} '
+            f'{part}.class_names = {shown(given)}: {len(given)} names; {field.key!r} has {len(field.names)} '
             'classes. Expected one name for each.'
         )
-    return tuple(given)
-
-
-def _checked_values(part: str, values: Any, names: Sequence[str]) -> tuple[int, ...]:
-    slot = f'{part}.values'
-    if not isinstance(values, tuple | list):
-        raise UserError(f'{slot} = {shown(values)}: expected a tuple of label values, such as (1, 2, 3).')
-    stored = tuple(check_whole(f'{slot}[{i}]', value, 0, 2**16 - 1) for i, value in enumerate(values))
-    if len(set(stored)) < len(stored) or len(stored) != len(names):
-        raise UserError(
-            f'{slot} = {shown(stored)}: expected a different value for each of the {len(names)} classes, '
-            f'{shown(tuple(names))}.'
-        )
-    return stored
+    return given

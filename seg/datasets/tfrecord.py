@@ -14,12 +14,11 @@ from seg.datasets.instances import folders
 from seg.datasets.instances.data_set import InstanceData, build
 from seg.datasets.label_maps import class_names as names_files
 from seg.datasets.label_maps import legends_of_folders as legends
-from seg.datasets.label_maps.semantic import Files
-from seg.datasets.records import index as indices
-from seg.datasets.records import tfrecord_files, tfrecord_instances
-from seg.datasets.records.tfrecord_data import Labels, RecordLabelMaps
-from seg.datasets.voc_folder import VOC_CLASS_NAMES
+from seg.datasets.records import instances, tfrecord_files, tfrecord_index
+from seg.datasets.records.index import Index
+from seg.datasets.records.record_data import Labels, RecordLabelMaps
 from seg.errors import UserError
+from seg.known_classes import VOC_CLASS_NAMES
 from seg.number_checks import check_whole
 from seg.registry import datasets
 
@@ -81,23 +80,23 @@ def tfrecord(
     check_whole(f'{_PART}.mask_threshold', mask_threshold, 0, 2**16 - 1)
     root = folders.checked(_PART, data_dir)
     paths = tfrecord_files.find(_PART, root, files, split)
-    where = f'{_PART}, split {split!r} of {root}'
-    labels = indices.has_label_maps(_PART, paths)
+    labels = tfrecord_index.has_label_maps(_PART, paths)
     if labels and target == 'instances':
         raise UserError(
             f'{_PART}: {paths[0]} has label maps, and the task learns from instances. Use records of instances, or a '
             'task for label maps.'
         )
-    index = indices.make(where, paths, labels, mask_threshold)
+    index, objects = tfrecord_index.make(_PART, split, root, paths, labels, mask_threshold)
     names, origin = _names(root, class_names)
     if not labels:
         if ignore_values is not None:
             raise UserError(f'{_PART}.ignore_values = {ignore_values!r}: instances have no label values. Leave it out.')
-        source = tfrecord_instances.read(_PART, split, root, index, names, origin, values)
+        known = instances.known_classes(index, objects, names, origin, values)
+        original = None if list(known) == list(range(len(known))) else tuple(known)
+        source = instances.source(index, objects, known, origin, exact=False, original_ids=original)
         wanted = class_maps.class_map(_PART, source.class_names, classes, merge, void)
         return build(source, None, wanted, target, verify, orientation)
     pixels = Labels(index)
-    places = [index.place(number) for number in range(len(index.entries))]
     if names is None and values is None and _is_voc(index, pixels):
         names, origin = VOC_CLASS_NAMES, "PASCAL VOC, because the images have its images' names"
     settings = legends.Settings(
@@ -113,21 +112,8 @@ def tfrecord(
         void=void,
         ignore_values=ignore_values,
     )
-    meaning = legends.make(settings, root, places, pixels.values)
-    described = Files(
-        part=_PART,
-        split=split,
-        root=root,
-        names=index.names,
-        images=places,
-        labels=places,
-        drop='leave its file out',
-        add_names=meaning.remedy,
-        hint=meaning.hint,
-        any_format=False,
-    )
-    remarks = [*index.remarks, *meaning.remarks]
-    return RecordLabelMaps(pixels, described, meaning.legend, meaning.classes, verify, upright, remarks)
+    places = [index.place(number) for number in range(len(index.names))]
+    return RecordLabelMaps(pixels, legends.make(settings, root, places, pixels.values), verify, upright)
 
 
 def _names(root: str, class_names: Sequence[str] | str | None) -> tuple[Sequence[str] | None, str]:
@@ -141,7 +127,7 @@ def _names(root: str, class_names: Sequence[str] | str | None) -> tuple[Sequence
     return names_files.read(origin), origin
 
 
-def _is_voc(index: indices.Index, pixels: Labels) -> bool:
+def _is_voc(index: Index, pixels: Labels) -> bool:
     if not all(_OF_VOC.fullmatch(posixpath.basename(name)) for name in index.names):
         return False
     there = {value for item in pixels.values().values() for value in item.values}

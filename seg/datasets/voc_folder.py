@@ -10,11 +10,8 @@ import tensorflow as tf
 from seg.datasets import checking, layouts
 from seg.datasets.label_maps import class_names
 from seg.errors import UserError
+from seg.known_classes import VOC_CLASS_NAMES
 
-VOC_CLASS_NAMES = tuple(
-    'background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
-    'pottedplant sheep sofa train tvmonitor'.split()
-)
 IMAGES, LABELS, OBJECTS = 'JPEGImages', 'SegmentationClass', 'SegmentationObject'
 SPLITS, NAMES = 'ImageSets/Segmentation', 'class_names.txt'
 

@@ -21,9 +21,10 @@ from seg.datasets.label_maps.legend import IGNORE, Legend
 from seg.datasets.label_maps.objects import KIND, InstanceMaps
 from seg.datasets.label_maps.semantic import Classes, Files, LabelMaps
 from seg.datasets.label_maps.values import Counts
-from seg.datasets.voc_folder import IMAGES, LABELS, NAMES, OBJECTS, SPLITS, VOC_CLASS_NAMES
+from seg.datasets.voc_folder import IMAGES, LABELS, NAMES, OBJECTS, SPLITS
 from seg.drawing.palette import voc_palette
 from seg.errors import UserError, shown
+from seg.known_classes import VOC_CLASS_NAMES
 from seg.registry import datasets
 from seg.structures import DatasetInfo
 
@@ -95,7 +96,7 @@ def voc_layout(
             raise UserError(refusal)
         _, found = _legend(VOC_CLASS_NAMES, target, classes, merge, void, ignore_values, '')
         fetch = functools.partial(
-            *(reading.read, _PART, download, split, target, verify),
+            *(reading.read, _PART, download, split, target, verify, orientation),
             classes=classes, merge=merge, void=void, ignore_values=ignore_values,
         )  # fmt: skip
         info = DatasetInfo(f'voc_layout/{split}', found.names, 1, _LARGEST)

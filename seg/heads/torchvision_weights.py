@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from seg.known_classes import COCO_CLASSES
 from seg.layers import torch_tensors
-
-# COCO numbers its 80 classes up to 90; torchvision's classifiers have a channel for each number.
-COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 
 
 def channels(theirs: int, num_classes: int) -> list[int]:
@@ -15,8 +13,9 @@ def channels(theirs: int, num_classes: int) -> list[int]:
 
     These are all channels, unless it has one for each of COCO's numbers and our classes are COCO's.
     """
-    if theirs == 91 and num_classes == len(COCO_IDS):
-        return [0, *COCO_IDS]
+    if theirs == 91 and num_classes == len(COCO_CLASSES):
+        # COCO numbers its 80 classes up to 90; torchvision's classifiers have a channel for each number.
+        return [0, *COCO_CLASSES]
     return list(range(theirs))
 
 

@@ -11,10 +11,10 @@ import tensorflow as tf
 from PIL import Image
 
 from seg.datasets import contract, findings, layouts
-from seg.datasets.records import entries
+from seg.datasets.records import tfrecord_entries as entries
 from seg.datasets.tfrecord import tfrecord
-from seg.datasets.voc_folder import VOC_CLASS_NAMES
 from seg.errors import UserError
+from seg.known_classes import VOC_CLASS_NAMES
 from tests.datasets.coco_files import decoded
 from tests.datasets.records import written
 
@@ -136,7 +136,7 @@ def test_classes_of_instances(tmp_path):
         r'ids without a name: 18 \(1 instances\), 44', tmp_path, [objects_record()], 'instances', class_names=('a',)
     )
     wrong = {'class_names': ('a',), 'values': (18, 44)}
-    refused('values = .* 2 ids for 1 classes', tmp_path, [objects_record()], 'instances', **wrong)
+    refused('values = .* 2 values for 1 classes', tmp_path, [objects_record()], 'instances', **wrong)
 
 
 def test_names_that_are_not_unique(tmp_path):

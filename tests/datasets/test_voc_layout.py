@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from seg.datasets.voc_folder import VOC_CLASS_NAMES
 from seg.datasets.voc_layout import voc_layout
 from seg.drawing.palette import voc_palette
 from seg.errors import UserError
+from seg.known_classes import VOC_CLASS_NAMES
 
 NAMES = ('sky', 'road', 'car')
 

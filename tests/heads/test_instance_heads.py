@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 
 from seg.errors import UserError
-from seg.heads import torchvision_weights
 from seg.heads.box import box
 from seg.heads.instance_mask import mask
 from seg.heads.roi_sampler import Rois, Truth
 from seg.heads.rpn import rpn
+from seg.known_classes import COCO_CLASSES
 from seg.layers.norm import NormFactory
 from seg.ops import boxes as boxes_lib
 
@@ -259,14 +259,14 @@ def test_classes_of_the_box_head(theirs, ours):
         x @ state[f'roi_heads.box_predictor.{name}.weight'].T + state[f'roi_heads.box_predictor.{name}.bias']
         for name in ('cls_score', 'bbox_pred')
     )
-    ids = list(torchvision_weights.COCO_IDS) if ours == 80 else list(range(1, theirs))
+    ids = list(COCO_CLASSES) if ours == 80 else list(range(1, theirs))
     np.testing.assert_allclose(logits[0], scores[:, [0, *ids]], atol=1e-4)
     codes = codes.reshape(5, theirs, 4)[:, ids][..., [1, 0, 3, 2]]
     np.testing.assert_allclose(deltas[0], codes, atol=1e-4)
 
 
 def test_coco_ids():
-    ids = torchvision_weights.COCO_IDS
+    ids = list(COCO_CLASSES)
     assert len(ids) == 80 and ids[0] == 1 and ids[-1] == 90 and 12 not in ids and 83 not in ids
 
 

@@ -1,15 +1,21 @@
 """Batches by position: any step's batch can be made again, on any number of replicas."""
 
+import dataclasses
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from seg import registry
 from seg.datasets.base import Dataset, FirstExamples
+from seg.datasets.records import conversion
+from seg.datasets.tfds import tfds
 from seg.errors import UserError
 from seg.inputs import augmentation, pipeline
 from seg.registry import augments
 from seg.structures import WHOLE, DatasetInfo, Share
+from tests.datasets import small
 
 SEED = 5
 
@@ -35,8 +41,27 @@ def prepare(example, seed):
     return {'value': tf.cast(example['value'], tf.int32), 'noise': noise}
 
 
-def training(count=10, batch_size=4, broken=(), seed=SEED):
-    return pipeline.training_input(Numbers(count, broken), prepare, {'value': -7}, batch_size, seed)
+def training(count=10, batch_size=4, broken=(), seed=SEED, dataset=None):
+    return pipeline.training_input(dataset or Numbers(count, broken), prepare, {'value': -7}, batch_size, seed)
+
+
+class Records(Numbers):
+    """The numbers are in records: the value of all pixels of an image."""
+
+    def __init__(self, folder):
+        source = small.LabelMaps()
+        source.info = dataclasses.replace(source.info, num_examples=10)
+        conversion.convert(conversion.plan({'train': source}, 'label_map'), str(folder))
+        super().__init__(10)
+        self._records = tfds(name=str(folder))
+
+    def load(self, index):
+        return {'value': tf.cast(self._records.load(index)['image'][0, 0, 0], tf.int64) ** 2}
+
+
+@pytest.fixture(scope='module')
+def on_records(tmp_path_factory):
+    return functools.partial(training, dataset=Records(tmp_path_factory.mktemp('records')))
 
 
 def read(source, batches=None, start=0, share=WHOLE, pieces=1):
@@ -120,10 +145,11 @@ def test_replicas_share_the_global_batch(make):
     assert_equal(read(training(), 2, start=3, pieces=2), read(training(), 8, pieces=2)[6:])
 
 
-@pytest.mark.parametrize('make', [training, evaluation])
+@pytest.mark.parametrize('make', [training, evaluation, 'on_records'])
 @pytest.mark.parametrize('count', [2, 4])
-def test_processes_share_the_global_batch(make, count):
+def test_processes_share_the_global_batch(make, count, request):
     """Together they make each row of every global batch exactly once, from any step on."""
+    make = request.getfixturevalue(make) if isinstance(make, str) else make
     whole = read(make(), 2)
     parts = [read(make(), 2, share=Share(i, count)) for i in range(count)]
     assert all(len(batch['index']) == 4 // count for part in parts for batch in part)

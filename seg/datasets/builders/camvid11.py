@@ -13,9 +13,9 @@ from seg.datasets.builders.published import Content, Example, File, PublishedSet
 from seg.datasets.label_maps.legend import IGNORE
 from seg.drawing.palette import voc_palette
 from seg.errors import UserError, shown
+from seg.known_classes import CAMVID_CLASS_NAMES
 from seg.structures import DatasetInfo
 
-CLASS_NAMES = tuple('sky building pole road pavement tree signsymbol fence car pedestrian bicyclist'.split())
 _SIZE = (360, 480)
 SPLITS = ('train', 'val', 'test')
 _VOID = 11
@@ -39,6 +39,7 @@ def published() -> PublishedSet:
         read=_read,
         description='Street scenes at 480x360 with 11 classes: 367 for training, 101 for validation, 233 for tests.',
         homepage='http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/',
+        size=200_000_000,
     )
 
 
@@ -46,7 +47,7 @@ def _read(archives: Sequence[Archive]) -> Content:
     (archive,) = archives
     root = f'{archive.beginning("CamVid/train.txt")}CamVid'
     return Content(
-        info=DatasetInfo('camvid11/train', CLASS_NAMES, 367, _SIZE, colors=voc_palette(len(CLASS_NAMES))),
+        info=DatasetInfo('camvid11/train', CAMVID_CLASS_NAMES, 367, _SIZE, colors=voc_palette(len(CAMVID_CLASS_NAMES))),
         splits={split: functools.partial(_examples, archive, root, split) for split in SPLITS},
     )
 
@@ -64,5 +65,5 @@ def _examples(archive: Archive, root: str, split: str) -> Iterator[Example]:
         image, path = archive.read(f'{root}/{split}/{image_name}'), f'{root}/{split}annot/{label_name}'
         label = label_map(archive, path)
         label = np.where(label == _VOID, IGNORE, label).astype(np.uint8)
-        check_map(f'{archive.path}: {path}', image, label, len(CLASS_NAMES))
+        check_map(f'{archive.path}: {path}', image, label, len(CAMVID_CLASS_NAMES))
         yield Example(name, number + 1, image, label=label)

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from seg.datasets.builders.archives import Archive, check_names
 from seg.datasets.builders.published import Content, Example, File, PublishedSet
-from seg.datasets.instances import coco_json
-from seg.datasets.instances.data_set import InstanceData, Source
+from seg.datasets.instances import coco_json, coco_layout
+from seg.datasets.instances.data_set import InstanceData
 from seg.errors import UserError
 
 SPLITS = ('train2017', 'val2017')
 _SITE = 'http://images.cocodataset.org'
-# The checksums are those of TensorFlow Datasets, which prepares the same files (url_checksums/coco.txt).
+# Sizes and checksums are those of TensorFlow Datasets, which prepares the same files (url_checksums/coco.txt).
 ANNOTATIONS = File(
     name='annotations_trainval2017.zip',
     url=f'{_SITE}/annotations/annotations_trainval2017.zip',
@@ -45,6 +45,7 @@ def published() -> PublishedSet:
         read=_read,
         description='Instances of 80 classes, with masks and crowds: 118,287 images to train on, 5,000 for validation.',
         homepage='https://cocodataset.org',
+        size=20_400_000_000,  # The images as they are.
     )
 
 
@@ -67,23 +68,7 @@ def _instances(archive: Archive, split: str) -> InstanceData:
     where = f'{archive.path}/{name}'
     contents = coco_json.read(where, lambda _: archive.read(name))
     check_names(where, contents.file_names)
-    return InstanceData(
-        Source(
-            part='datasets.coco',
-            split=split,
-            labels=where,
-            folder=split,
-            names=contents.file_names,
-            ids=contents.image_ids,
-            sizes=contents.sizes,
-            instances=contents.instances,
-            class_names=contents.class_names,
-            original_ids=contents.category_ids,
-            drop=f'remove it from {where}',
-            remarks=contents.remarks,
-        ),
-        decode_all=False,
-    )
+    return InstanceData(coco_layout.source(contents, split, where, split, contents.file_names), decode_all=False)
 
 
 def _examples(instances: InstanceData, images: Archive) -> Iterator[Example]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import shutil
@@ -67,22 +66,16 @@ def prepared(slot: str, wanted: PublishedSet, data_dir: str | None = None, hint:
     folder = os.path.join(place, wanted.name, wanted.config, wanted.version)
     if os.path.isfile(os.path.join(folder, tfds_folder.INFO)):
         return folder
-    with files.writing(folder), _alone(os.path.dirname(folder)):
+    with files.writing(folder):
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+    with files.writing(folder), files.alone(os.path.join(os.path.dirname(folder), '.preparing')):
         if not os.path.isfile(os.path.join(folder, tfds_folder.INFO)):
             _prepare(slot, wanted, place, folder, hint)
     return folder
 
 
-@contextlib.contextmanager
-def _alone(folder: str) -> Iterator[None]:
-    """Context in which no other process prepares a set in this folder."""
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, '.preparing'), 'ab') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _prepare(slot: str, wanted: PublishedSet, place: str, folder: str, hint: str) -> None:
+    _announce(slot, wanted, place, hint)
     paths = fetched(slot, wanted, os.path.join(place, 'downloads'), hint)
     logging.info('%s: %s is made of %s, once: %s', slot, wanted.name, ', '.join(paths), folder)
     content = wanted.read([Archive(path) for path in paths])
@@ -93,6 +86,47 @@ def _prepare(slot: str, wanted: PublishedSet, place: str, folder: str, hint: str
     logging.info(
         '%s: %s is complete. The files in %s are no longer needed.', slot, wanted.name, os.path.dirname(paths[0])
     )
+
+
+def _announce(slot: str, wanted: PublishedSet, place: str, hint: str) -> None:
+    """Says what will be downloaded, how large it is, and where it goes.
+
+    Raises:
+      UserError: if the disk has no room for the downloads and for the set that is made of them.
+    """
+    downloaded = os.path.join(place, 'downloads')
+    there = {file: _size(os.path.join(downloaded, file.name)) for file in wanted.files}
+    missing = {
+        file: max(file.size - _size(os.path.join(downloaded, f'{file.name}.part')), 0)
+        for file, size in there.items()
+        if not size
+    }
+    published = sum(file.size for file in wanted.files)
+    made = wanted.size * sum(size or file.size for file, size in there.items()) // published
+    fetched_bytes, free = sum(missing.values()), shutil.disk_usage(place).free
+    what = f'{slot}: {wanted.name} is not prepared in {place}.'
+    if fetched_bytes + made > free:
+        raise UserError(
+            f'{what} It takes {_gigabytes(fetched_bytes + made)} there: {_gigabytes(fetched_bytes)} of downloads, and '
+            f'{_gigabytes(made)} for the set that is made of them. The disk has {_gigabytes(free)} free. Free space, '
+            f'or choose another disk for prepared sets by the variable TFDS_DATA_DIR. {hint}'.rstrip()
+        )
+    if missing:
+        listed = ''.join(f'\n  {file}' for file in missing)
+        text = (
+            f'{what} Once, {_gigabytes(fetched_bytes)} are downloaded to {downloaded}:{listed}\nThe set that is made '
+            f'of them takes {_gigabytes(made)}; then the downloads may be removed. {hint}'
+        )
+        logging.info('%s', text.rstrip())
+
+
+def _gigabytes(size: int) -> str:
+    return f'{size / 1e9:.1f} GB'
+
+
+def _size(path: str) -> int:
+    """Bytes of a file; 0 if there is none."""
+    return os.path.getsize(path) if os.path.isfile(path) else 0
 
 
 def _incomplete(folder: str) -> list[str]:

@@ -22,7 +22,7 @@ class File(NamedTuple):
     Attributes:
       name: its name in the folder of downloads.
       url: its address.
-      size: about, in bytes, for messages.
+      size: about, in bytes.
       checksum: 'sha256:…' or 'md5:…' as published; '' if none is.
     """
 
@@ -79,6 +79,7 @@ class PublishedSet:
       read: function from the archives, in the order of `files`, to their content.
       description: a sentence.
       homepage: address of a page about it.
+      size: of the prepared set, about, in bytes.
       version: of the form in which it is stored.
     """
 
@@ -90,6 +91,7 @@ class PublishedSet:
     read: Callable[[Sequence[Archive]], Content]
     description: str
     homepage: str
+    size: int
     version: str = '1.0.0'
 
 

@@ -11,7 +11,7 @@ from seg.datasets.records import tfds_folder
 from seg.errors import UserError, shown
 
 
-def read(part: str, name: str, split: str, target: str, verify: bool, **settings: Any) -> Dataset:
+def read(part: str, name: str, split: str, target: str, verify: bool, orientation: str, **settings: Any) -> Dataset:
     """Reads a published set, and prepares it if that has not been done.
 
     Args:
@@ -20,6 +20,7 @@ def read(part: str, name: str, split: str, target: str, verify: bool, **settings
       split: name of the split; 'trainval' is 'train+val'.
       target: 'label_map' or 'instances'.
       verify: whether `verify()` decodes every record.
+      orientation: the setting of this name.
       **settings: `classes`, `merge`, `void` and `ignore_values` of the reader.
 
     Raises:
@@ -36,4 +37,4 @@ def read(part: str, name: str, split: str, target: str, verify: bool, **settings
     folder = prepare.prepared(f'{part}.data_dir = None', wanted, hint=hint)
     if split == 'trainval':
         split = 'train+val'
-    return tfds.read(part, tfds_folder.find(part, folder, None, None), split, target, verify, **settings)
+    return tfds.read(part, tfds_folder.find(part, folder, None, None), split, target, verify, orientation, **settings)

@@ -13,9 +13,10 @@ from seg.datasets.builders.archives import Archive, check_names, read_lines
 from seg.datasets.builders.published import Content, Example, File, PublishedSet, check_map, label_map
 from seg.datasets.label_maps.legend import IGNORE
 from seg.datasets.label_maps.objects import instances_of_maps
-from seg.datasets.voc_folder import IMAGES, LABELS, OBJECTS, VOC_CLASS_NAMES
+from seg.datasets.voc_folder import IMAGES, LABELS, OBJECTS
 from seg.drawing.palette import voc_palette
 from seg.errors import UserError, shown
+from seg.known_classes import VOC_CLASS_NAMES
 from seg.masks import ragged
 from seg.structures import DatasetInfo
 
@@ -24,7 +25,8 @@ AUGMENTED = 'train_aug'
 SPLITS = ('train', 'val')
 _LISTS = 'ImageSets/Segmentation'
 _SBD = 'benchmark_RELEASE/dataset'
-# The checksums are those of torchvision, which reads the same files (datasets/voc.py and datasets/sbd.py).
+# The checksums are those of torchvision, which reads the same files (datasets/voc.py and datasets/sbd.py). The size of
+# the first is that of TensorFlow Datasets (url_checksums/voc.txt), that of the second is rounded.
 VOC = File(
     name='VOCtrainval_11-May-2012.tar',
     url='http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar',
@@ -61,6 +63,7 @@ def published(target: str, augmented: bool = False) -> PublishedSet:
         description='Pictures of 20 classes of objects, with label maps and instances: 1,464 for training, 1,449 for '
         'validation, and 10,582 for training with the annotations of SBD.',
         homepage='http://host.robots.ox.ac.uk/pascal/VOC/voc2012/',
+        size=1_300_000_000 if augmented else 400_000_000,  # About 0.12 MB for each of the images with labels.
     )
 
 

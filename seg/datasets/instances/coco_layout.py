@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from seg.datasets import checking, findings, layouts
 from seg.datasets.findings import FIX, WARN, Finding
+from seg.datasets.instances.coco_json import Contents
+from seg.datasets.instances.data_set import Source
 from seg.errors import UserError, shown
 
 _COCO, _ROBOFLOW = 'annotations/instances_{}.json', '{}/_annotations.coco.json'
@@ -243,3 +245,32 @@ def _refuse_twice(where: str, files: Sequence[str], ids: Sequence[int | str]) ->
             )
         first.setdefault(file, image_id)
     checking.raise_problems(where, problems, len(files), 'entries of images')
+
+
+def source(
+    contents: Contents, split: str, path: str, folder: str, names: tuple[str, ...], remarks: Sequence[Finding] = ()
+) -> Source:
+    """What `datasets.coco` has found.
+
+    Args:
+      contents: the annotations.
+      split: name of the split.
+      path: their file.
+      folder: the folder of the images.
+      names: names of the images' files, relative to it.
+      remarks: findings about the images' names.
+    """
+    return Source(
+        part='datasets.coco',
+        split=split,
+        labels=path,
+        folder=folder,
+        names=names,
+        ids=contents.image_ids,
+        sizes=contents.sizes,
+        instances=contents.instances,
+        class_names=contents.class_names,
+        original_ids=contents.category_ids,
+        drop=f'remove it from {path}',
+        remarks=[*contents.remarks, *remarks],
+    )

@@ -19,6 +19,7 @@ from seg.datasets.image_files import ImageHeader
 from seg.datasets.instances import chosen, outlines
 from seg.datasets.instances.flat import Instances
 from seg.datasets.instances.images import ImageFiles
+from seg.datasets.label_maps.legend import IGNORE
 from seg.drawing.palette import instance_palette
 from seg.masks import ragged, runs
 from seg.structures import Annotations, ClassHistogram, DatasetInfo
@@ -42,6 +43,9 @@ class Source:
       drop: how an image is removed from the data, such as 'remove it from instances.json'.
       remarks: findings about the annotations.
       images: reads the images; None for the files `names`.
+      name: name of the set, for `DatasetInfo.name`; empty for that of the reader.
+      ignore: the ignore label of label maps that are made of the instances.
+      colors: the colour of each class; none for those of instances.
     """
 
     part: str
@@ -57,6 +61,9 @@ class Source:
     drop: str
     remarks: Sequence[Finding] = ()
     images: Any = None
+    name: str = ''
+    ignore: int = IGNORE
+    colors: tuple[tuple[int, int, int], ...] = ()
 
 
 class InstanceData(Dataset):
@@ -87,12 +94,13 @@ class InstanceData(Dataset):
         self._has_runs, self._has_outlines = len(self._arrays.ends) > 0, len(self._arrays.points) > 0
         self._incomplete = bool(np.isnan(self._arrays.area).any() or np.isnan(self._arrays.boxes).any())
         self.info = DatasetInfo(
-            name=f'{source.part.partition(".")[2]}/{source.split}',
+            name=f'{source.name or source.part.partition(".")[2]}/{source.split}',
             class_names=source.class_names,
             num_examples=len(source.names),
             max_size=tuple(source.sizes.max(axis=0).tolist()),
+            ignore_label=source.ignore,
             original_ids=source.original_ids,
-            colors=instance_palette(len(source.class_names)),
+            colors=source.colors or instance_palette(len(source.class_names)),
         )
         empty = int((np.diff(self._arrays.splits) == 0).sum())
         logging.info(
@@ -313,8 +321,8 @@ def build(
       UserError: if `orientation` has another value.
     """
     upright = orientation.check(source.part, orientation_setting)
-    instances, names, ids, sizes, original = (
-        getattr(source, field) for field in ('instances', 'names', 'ids', 'sizes', 'original_ids')
+    instances, names, ids, sizes, original, colors = (
+        getattr(source, field) for field in ('instances', 'names', 'ids', 'sizes', 'original_ids', 'colors')
     )
     if images is not None:
         instances = chosen.of_images(instances, np.asarray(images, np.int64))
@@ -323,6 +331,8 @@ def build(
     if not classes.changes_nothing:
         instances = chosen.of_classes(instances, classes, as_crowds=target == 'instances')
         original = tuple((original or range(len(source.class_names)))[n] for n in classes.origins)
+        original = None if original == tuple(range(len(original))) else original
+        colors = tuple(colors[n] for n in classes.origins) if colors else ()
     source = dataclasses.replace(
         source,
         names=names,
@@ -331,5 +341,6 @@ def build(
         instances=instances,
         class_names=classes.names,
         original_ids=original,
+        colors=colors,
     )
     return (InstanceData if target == 'instances' else PaintedInstances)(source, decode_all, upright)

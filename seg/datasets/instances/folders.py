@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import pathlib
-import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from seg.datasets import checking, splits
+from seg.datasets import splits
 from seg.errors import UserError, shown
 
 IMAGES = ('.jpg', '.jpeg', '.png')
@@ -30,46 +28,6 @@ def checked(part: str, data_dir: Any) -> str:
         what = 'it is a file, expected its folder' if os.path.exists(root) else 'there is no such folder'
         raise UserError(f'{slot}: {what}. Set it to the folder that holds images and annotations.')
     return root
-
-
-def files(root: str, endings: Sequence[str]) -> list[str]:
-    """Paths of the files below a folder with one of these endings, relative to it, sorted; links are followed.
-
-    Each folder counts once: under its own name, if it has one below the root. Hidden files are skipped.
-
-    Raises:
-      UserError: if a folder cannot be read.
-    """
-    found, plain, links = [], [''], []
-    seen = set(map(str, pathlib.Path(os.path.realpath(root)).parents))  # A link to one of them is a loop.
-    while plain or links:
-        folder = (plain or links).pop()
-        path = posixpath.join(root, folder)
-        real = os.path.realpath(path)
-        if real in seen:
-            continue
-        seen.add(real)
-        for entry in _entries(path):
-            name = posixpath.join(folder, entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                plain.append(name)
-            elif entry.is_symlink() and os.path.isdir(entry.path):
-                links.append(name)
-            elif name.lower().endswith(tuple(endings)):
-                found.append(name)
-    return sorted(found)
-
-
-def _entries(folder: str) -> list[os.DirEntry]:
-    """The entries of a folder that are not hidden and whose names are UTF-8, the last first."""
-    try:
-        with os.scandir(folder) as entries:
-            kept = [each for each in entries if not each.name.startswith('.') and checking.is_text(each.name)]
-    except OSError as error:
-        raise UserError(
-            f'{folder}: this folder cannot be read: {error.strerror}. Make it readable, or move it elsewhere.'
-        ) from None
-    return sorted(kept, key=lambda each: each.name, reverse=True)
 
 
 def members(

@@ -59,10 +59,10 @@ def read(root: str, split: str, orientation: str) -> Source:
     """
     part = 'datasets.labelme'
     where = f'{part}, {root}'
-    names = folders.files(root, ['.json'])
+    names = checking.files_below(root, ['.json'])
     if not names:
         raise UserError(f'{part}.data_dir = {root!r}: there is no JSON file in it. {checking.holds(root)}.')
-    images, upright = set(folders.files(root, folders.IMAGES)), orientations.check(part, orientation)
+    images, upright = set(checking.files_below(root, folders.IMAGES)), orientations.check(part, orientation)
     found, faults = [], []
     first: dict[str, str] = {}
     for name in names:

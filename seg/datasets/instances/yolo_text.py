@@ -161,7 +161,7 @@ def _images(part: str, root: str, described: Mapping, origin: str, split: str) -
         candidates = [f'images/{split}', f'{split}/images', split]
         usable = [name for name in candidates if os.path.isdir(_within(root, posixpath.join(root, name)) or '')]
         if not usable and not any(key in described for key in ('train', 'val', 'test')):
-            found = [posixpath.join(root, name) for name in folders.files(root, folders.IMAGES)]
+            found = [posixpath.join(root, name) for name in checking.files_below(root, folders.IMAGES)]
             if found:
                 return found, True
         if not usable:
@@ -225,7 +225,7 @@ def _within(root: str, path: str) -> str | None:
 
 
 def _inside(folder: str) -> list[str]:
-    return [posixpath.join(folder, name) for name in folders.files(folder, folders.IMAGES)]
+    return [posixpath.join(folder, name) for name in checking.files_below(folder, folders.IMAGES)]
 
 
 # ---- Text files ------------------------------------------------------------------------------------------------------

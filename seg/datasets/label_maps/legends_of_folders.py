@@ -20,7 +20,6 @@ from seg.datasets.label_maps.semantic import Classes
 from seg.datasets.label_maps.values import Fault, Values
 from seg.drawing.palette import instance_palette, voc_palette
 from seg.errors import UserError, shown
-from seg.number_checks import check_whole
 
 _BINARY = (0, IGNORE)
 _MOST_COLORS = 12  # Colours that a message lists.
@@ -89,7 +88,7 @@ def make(
     by_color, table = settings.colors is not None, None
     remedy = f'to {settings.origin if settings.class_names else f"{part}.class_names"}'
     if names is not None:
-        names = _checked_names(part, names, settings.origin)
+        names = names_files.check(part, names, settings.origin)
     if settings.target == 'instances' and not labels:
         names = ('background', *(names or ('object',)))
         if len(names) != 2 or settings.values is not None or by_color:
@@ -116,7 +115,9 @@ def make(
         names, stored = table.names, tuple(65536 * r + 256 * g + b for r, g, b in table.colors)
         remedy = f'to {settings.colors_file or f"{part}.colors"}'
     elif stored is not None:
-        stored = _checked_values(part, stored, names)
+        stored = names_files.check_values(part, stored, names, lowest=-(2**15))
+        if len(stored) < 2:
+            raise UserError(f'{part}.values = {shown(stored)}: expected at least 2 label values.')
         names, origin = names or tuple(f'class {value}' for value in stored), f'{part}.values'
         remedy = f'to {part}.values and {part}.class_names'
     elif names is None or len(names) == 2:
@@ -160,32 +161,6 @@ def make(
         colors=tuple(palette[n] for n in origins),
     )
     return Meaning(legend=legend, classes=classes, counted=counted, remarks=remarks, remedy=remedy, hint=hint)
-
-
-def _checked_names(part: str, names: Any, origin: str) -> tuple[str, ...]:
-    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
-        raise UserError(
-            f"{part}.class_names = {shown(names)}: expected a tuple of names, such as ('road', 'car'), or the path "
-            'of a text file with one name per line.'
-        )
-    if fault := names_files.fault_of(list(names)):
-        raise UserError(f'{origin} {fault}.')
-    return tuple(names)
-
-
-def _checked_values(part: str, stored: Any, names: Sequence[str] | None) -> tuple[int, ...]:
-    slot = f'{part}.values'
-    if not isinstance(stored, tuple | list):
-        raise UserError(f'{slot} = {shown(stored)}: expected a tuple of label values, such as (0, 255).')
-    stored = tuple(check_whole(f'{slot}[{i}]', value, -(2**15), 2**16 - 1) for i, value in enumerate(stored))
-    if len(stored) < 2 or len(set(stored)) < len(stored) or len(stored) > IGNORE:
-        raise UserError(f'{slot} = {shown(stored)}: expected 2 to {IGNORE} different label values.')
-    if names is not None and len(names) != len(stored):
-        raise UserError(
-            f'{slot} = {shown(stored)}: {len(stored)} values for {len(names)} classes, {shown(tuple(names))}. Expected '
-            'one value for each.'
-        )
-    return stored
 
 
 def _count(part: str, root: str, labels: Sequence[str]) -> dict[str, Values]:

@@ -7,8 +7,6 @@ import posixpath
 import re
 from collections.abc import Collection, Mapping
 
-from absl import logging
-
 from seg.datasets import checking
 from seg.errors import UserError
 
@@ -51,7 +49,8 @@ def find(slot: str, root: str, where: str, endings: Collection[str]) -> dict[str
     any_ending = full.endswith('**')
     found: dict[str, str] = {}
     skipped = set()
-    for path in _files(base):
+    for below in checking.files_below(base):
+        path = posixpath.join(base, below)
         stem, ending = posixpath.splitext(path)
         if (pattern is None or any_ending) and ending.lower() not in endings:
             skipped.add(ending.lower())
@@ -90,23 +89,6 @@ def _compiled(glob: str) -> re.Pattern:
             parts.append(_PATTERNS[match[0]])
             place = match.end()
     return re.compile(''.join(parts))
-
-
-def _files(base: str) -> list[str]:
-    """Paths of all files under a folder that are not hidden, sorted; links are followed once."""
-    found, seen, strange = [], set(), 0
-    for folder, below, names in os.walk(base, followlinks=True, onerror=checking.raise_unlisted):
-        real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        below[:] = sorted(name for name in below if not name.startswith(('.', '__MACOSX')))
-        strange += sum(not checking.is_text(name) for name in names)
-        found += [posixpath.join(folder, name) for name in names if not name.startswith('.') and checking.is_text(name)]
-    if strange:
-        logging.warning('%s: %d files are skipped, because their names are not UTF-8.', base, strange)
-    return sorted(found)
 
 
 def pair(images: Mapping[str, str], labels: Mapping[str, str]) -> tuple[dict[str, str], str]:

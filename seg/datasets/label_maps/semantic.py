@@ -16,7 +16,7 @@ from seg.datasets.base import Dataset
 from seg.datasets.findings import Finding
 from seg.datasets.label_maps import decoding, values
 from seg.datasets.label_maps.decoding import Header
-from seg.datasets.label_maps.legend import IGNORE, Legend
+from seg.datasets.label_maps.legend import Legend
 from seg.datasets.label_maps.values import Counts, Fault, Values
 from seg.structures import ClassHistogram, DatasetInfo
 
@@ -39,6 +39,7 @@ class Files:
       add_names: end of a remedy, where names of classes are added: 'in class_names.txt'.
       hint: a last sentence about unknown values, such as on settings that give them a meaning.
       any_format: whether other formats than JPEG and PNG, and PNG of colours or with alpha as labels, are read.
+      name: name of the set, for `DatasetInfo.name`; empty for that of the reader.
     """
 
     part: str
@@ -52,6 +53,7 @@ class Files:
     add_names: str = ''
     hint: str = ''
     any_format: bool = True
+    name: str = ''
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ class Classes:
 
 
 class LabelMaps(Dataset):
-    """Images with label maps: `image` uint8 [H, W, 3] and `label` int32 [H, W], class ids, 255 where ignored.
+    """Images with label maps: `image` uint8 [H, W, 3] and `label` int32 [H, W], class ids, or the ignore label.
 
     The constructor takes the files, `info` reads their headers, and `verify()` decodes them. In doing so it counts the
     pixels of classes, so that nothing is decoded twice.
@@ -107,11 +109,11 @@ class LabelMaps(Dataset):
         findings.settle(self._header_findings())
         sizes = [self._size(header) for header in self._headers]
         return DatasetInfo(
-            name=f'{self._files.part.partition(".")[2]}/{self._files.split}',
+            name=f'{self._files.name or self._files.part.partition(".")[2]}/{self._files.split}',
             class_names=self._classes.names,
             num_examples=len(self._files.names),
             max_size=(max(height for height, _ in sizes), max(width for _, width in sizes)),
-            ignore_label=IGNORE,
+            ignore_label=self._legend.ignore,
             original_ids=self._classes.original_ids,
             colors=self._classes.colors,
         )
@@ -173,7 +175,8 @@ class LabelMaps(Dataset):
           UserError: if a label cannot be decoded or is out of range.
         """
         findings.settle(self._value_faults())
-        return values.class_histogram(self._counts, self._legend.ids, self._first_class, len(self._classes.names))
+        legend, count = self._legend, len(self._classes.names)
+        return values.class_histogram(self._counts, legend.ids, self._first_class, count, legend.ignore)
 
     # ---- In the graph ----
 

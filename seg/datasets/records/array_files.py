@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from seg.datasets import checking
+from seg.datasets.records.places import Places
 from seg.files import irregular
 
 # Nothing is read ahead of a record. Without these options a reader takes 16 MB and a pool of threads.
@@ -33,81 +35,88 @@ class Part(NamedTuple):
     total: int
 
 
-class ArrayFiles:
-    """The records of several files in a row.
+def check(where: str, parts: Sequence[Part], origin: str, remedy: str) -> None:
+    """Refuses files that are missing, or hold another number of records than is known from elsewhere.
 
-    A truncated or empty ArrayRecord file has no records, and its reader says nothing. So the number of records in each
-    file is held against the number that is known from elsewhere.
+    A truncated or empty ArrayRecord file has no records, and its reader says nothing.
 
     Args:
       where: the setting and the split, for messages.
-      parts: the files; at least one record.
+      parts: the files.
       origin: the file that states the numbers of records, for messages.
       remedy: what to do about a damaged file, a sentence.
 
     Raises:
-      UserError: names the first five files that are missing or hold another number of records.
+      UserError: names the first five of these files.
     """
+    totals = {part.path: part.total for part in parts if part.count}
+    faults = [fault for path, total in totals.items() if (fault := _fault(path, total, origin, remedy))]
+    checking.raise_problems(where, faults, len(totals), 'files')
 
-    def __init__(self, where: str, parts: Sequence[Part], origin: str, remedy: str):
-        self.parts = tuple(part for part in parts if part.count)
+
+def _fault(path: str, total: int, origin: str, remedy: str) -> str | None:
+    if not os.path.exists(path):
+        return f'{path}: there is no such file. {remedy}'
+    if kind := irregular(path):
+        return f'{path} is {kind}, expected a file. {remedy}'
+    try:
+        found = count(path)
+    except (RuntimeError, ValueError, OSError) as error:
+        return f'{path}: not an ArrayRecord file, or a truncated one ({_text(error)}). {remedy}'
+    if found == total:
+        return None
+    cut = 'The file is truncated or damaged. ' if found < total else ''
+    return f'{path} holds {found} records, expected {total} as in {origin}. {cut}{remedy}'
+
+
+def contents(path: str, numbers: Iterable[int], remedy: str) -> Iterator[bytes | str]:
+    """Yields the data of records, or the fault of a damaged one."""
+    try:
+        reader = opened(path)
+    except (RuntimeError, ValueError) as error:
+        for number in numbers:
+            yield f'{path}, record {number}: {_text(error)}. {remedy}'
+        return
+    try:
+        for number in numbers:
+            try:
+                yield reader.read([number])[0]
+            except (RuntimeError, ValueError, IndexError) as error:
+                yield f'{path}, record {number}: {_text(error)}. {remedy}'
+    finally:
+        reader.close()
+
+
+class ArrayFiles(Places):
+    """The records of several files; the arguments of `Places`, and what to do about a damaged file, a sentence."""
+
+    def __init__(self, paths: Sequence[str], owners: np.ndarray, numbers: np.ndarray, remedy: str):
+        super().__init__(paths, owners, numbers)
         self._remedy = remedy
-        self._begins = np.cumsum([0, *(part.count for part in self.parts)])
-        self._readers: list[Any] = [None] * len(self.parts)
+        self._readers: list[Any] = [None] * len(paths)
         self._lock = threading.Lock()
-        faults = [fault for part in self.parts if (fault := self._fault(part, origin))]
-        checking.raise_problems(where, faults, len(self.parts), 'files')
 
-    def __len__(self) -> int:
-        return int(self._begins[-1])
-
-    def read(self, index: int) -> bytes:
-        """The record at a position. Any number of threads may read.
+    def read(self, index: tf.Tensor) -> tf.Tensor:
+        """The data of the record at a position, a scalar string; for graphs, any number of threads.
 
         Raises:
           OSError: if the file is damaged there, or has gone; names file and record.
         """
-        number, record = self._find(index)
+        return tf.ensure_shape(tf.numpy_function(self._read, [index], tf.string), [])
+
+    def _read(self, index: np.ndarray) -> bytes:
         try:
-            return self._reader(number).read([record])[0]
+            return self._reader(self.owners[index]).read([int(self.numbers[index])])[0]
         except (RuntimeError, ValueError, IndexError) as error:
-            raise OSError(f'{self.place(index)}: {_text(error)}. {self._remedy}') from None
+            raise OSError(f'{self.place(int(index))}: {_text(error)}. {self._remedy}') from None
 
-    def place(self, index: int) -> str:
-        """File and number of the record at a position, for messages."""
-        number, record = self._find(index)
-        return f'{self.parts[number].path}, record {record}'
-
-    def span(self, number: int) -> range:
-        """The positions of the records of a part."""
-        return range(int(self._begins[number]), int(self._begins[number + 1]))
-
-    def _find(self, index: int) -> tuple[int, int]:
-        """The part of a position, and the record in its file."""
-        number = int(np.searchsorted(self._begins, index, side='right')) - 1
-        return number, self.parts[number].start + int(index - self._begins[number])
-
-    def _reader(self, number: int) -> Any:
-        """The reader of a part, which is opened when it is first needed. Readers may be used by several threads."""
-        if self._readers[number] is None:
+    def _reader(self, file: int) -> Any:
+        """The reader of a file, which is opened when it is first needed. Readers may be used by several threads."""
+        if self._readers[file] is None:
             with self._lock:
-                if self._readers[number] is None:
-                    self._readers[number] = opened(self.parts[number].path)
-        return self._readers[number]
-
-    def _fault(self, part: Part, origin: str) -> str | None:
-        if not os.path.exists(part.path):
-            return f'{part.path}: there is no such file. {self._remedy}'
-        if kind := irregular(part.path):
-            return f'{part.path} is {kind}, expected a file. {self._remedy}'
-        try:
-            found = count(part.path)
-        except (RuntimeError, ValueError, OSError) as error:
-            return f'{part.path}: not an ArrayRecord file, or a truncated one ({_text(error)}). {self._remedy}'
-        if found == part.total:
-            return None
-        cut = 'The file is truncated or damaged. ' if found < part.total else ''
-        return f'{part.path} holds {found} records, expected {part.total} as in {origin}. {cut}{self._remedy}'
+                if self._readers[file] is None:
+                    self._readers[file] = opened(self.paths[file])
+        return self._readers[file]
 
 
 def opened(path: str) -> Any:

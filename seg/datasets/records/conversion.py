@@ -19,7 +19,7 @@ from seg import files
 from seg.datasets import checking, contract, image_files
 from seg.datasets.base import Dataset
 from seg.datasets.records import array_files, layout, tfds_folder
-from seg.datasets.records.array_files import ArrayFiles, Part
+from seg.datasets.records.array_files import Part
 from seg.errors import UserError, failed, shown, source_file
 from seg.masks import runs
 
@@ -203,13 +203,12 @@ def _is_written(path: str, encoder: Encoder, span: range) -> bool:
     if not os.path.exists(path):
         return False
     try:
-        found = ArrayFiles('', [Part(path, 0, len(span), len(span))], MANIFEST, '')
-        first = found.read(0)
-        for index in range(1, len(span)):
-            found.read(index)
-    except (UserError, OSError):
+        array_files.check('', [Part(path, 0, len(span), len(span))], MANIFEST, '')
+    except UserError:
         return False
-    return first == encoder.record(span[0])
+    records = array_files.contents(path, range(len(span)), '')
+    first = next(records)
+    return first == encoder.record(span[0]) and all(isinstance(record, bytes) for record in records)
 
 
 def _read_back(path: str, digest: bytes, expected: int) -> None:

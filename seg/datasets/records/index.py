@@ -1,48 +1,82 @@
-"""The index of TFRecord files: what their records say, made at the first start and remembered."""
+"""The index of records: what they say, made at the first start and remembered."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 import os
-import posixpath
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from seg.datasets import checking, findings, remembered
 from seg.datasets.findings import WARN, Finding
+from seg.datasets.image_files import ImageHeader
 from seg.datasets.label_maps.values import Fault
-from seg.datasets.records import entries, tfrecord_files
-from seg.datasets.records.entries import Entry
-from seg.datasets.records.tfrecord_files import RecordFiles
+from seg.datasets.records.entries import Entry, Objects
+from seg.datasets.records.places import Places
 from seg.errors import UserError, shown
 
-_PART = 'datasets.tfrecord'
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The files of a split, and how their records are read.
+
+    Attributes:
+      part: the data set's gin key, such as 'datasets.tfrecord'.
+      split: name of the split.
+      root: the folder.
+      paths: the files, each once.
+      image: key of the image in a record.
+      label: key of its label map; None for instances.
+      key: what the records say depends on besides the files, values that JSON can hold.
+      look: function from the number of a file to what its records say, or their faults.
+      files: function from file, number and offset of each record, int64 [N], to `Places` with `read(index)`.
+      drop: what can be done about a damaged record, such as 'leave its file out'.
+    """
+
+    part: str
+    split: str
+    root: str
+    paths: Sequence[str]
+    image: str
+    label: str | None
+    key: Sequence[Any]
+    look: Callable[[int], list[Entry | Fault]]
+    files: Callable[[np.ndarray, np.ndarray, np.ndarray], Places]
+    drop: str
+
+    @property
+    def where(self) -> str:
+        """The setting and the split, for messages."""
+        return f'{self.part}, split {self.split!r} of {self.root}'
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Index:
     """The sound records of a split.
 
     Attributes:
-      where: the setting and the split, for messages.
+      origin: where they come from.
       files: reads them.
-      entries: what they say.
       names: name of each image.
       ids: id of each image.
-      remarks: findings about records that cannot be used, and about names and files.
-      paths: the files.
-      unsound: positions of files with records that cannot be used.
+      images: header of each image.
+      labels: header of each label map; None for instances.
+      sizes: int32 [N, 2], (height, width) of each image as its record states it.
+      remarks: findings about records that cannot be used, about names, and about files.
+      unsound: files with records that cannot be used.
     """
 
-    where: str
-    files: RecordFiles
-    entries: Sequence[Entry]
+    origin: Origin
+    files: Any
     names: tuple[str, ...]
     ids: tuple[int | str, ...]
-    remarks: Sequence[Finding]
-    paths: Sequence[str]
+    images: Sequence[ImageHeader]
+    labels: Sequence[ImageHeader | None]
+    sizes: np.ndarray
+    remarks: list[Finding]
     unsound: frozenset[int]
 
     def place(self, index: int) -> str:
@@ -57,47 +91,32 @@ class Index:
           look: a `str` is a fault.
           kind: type of the values other than faults.
         """
+        origin, positions = self.origin, self.files.by_file()
 
         def look_at(file: int) -> list[Any]:
-            return [look(position) for position in self.files.positions(file)]
+            return [look(position) for position in positions[file].tolist()]
 
         def sound(file: int, found: list[Any]) -> bool:
             return file not in self.unsound and not any(isinstance(item, str) for item in found)
 
-        key, title = [_PART, what, *self.paths], f'{self.where}: {what}'
-        found = remembered.items_of_each(key, self.paths, look_at, sound, kind, title)
-        return [item for items in found for item in items]
+        key, title = [origin.part, what, *origin.key, *origin.paths], f'{origin.where}: {what}'
+        found = remembered.items_of_each(key, origin.paths, look_at, sound, kind, title)
+        result = [None] * len(self.files)
+        for places, items in zip(positions, found, strict=True):
+            for place, item in zip(places.tolist(), items, strict=True):
+                result[place] = item
+        return result
 
 
-def has_label_maps(part: str, paths: Sequence[str]) -> bool:
-    """Whether the records are for semantic segmentation, by the first one; otherwise they are for instances.
-
-    Raises:
-      UserError: if there is no record, or the first one cannot be read or is of another kind.
-    """
-    for path in paths:
-        places, fault = tfrecord_files.spans(path)
-        if fault and not places:
-            raise UserError(f'{part}: {fault}')
-        if places:
-            (record,) = tfrecord_files.contents(path, places[:1])
-            if isinstance(record, str):
-                raise UserError(f'{part}: {record}')
-            try:
-                return entries.has_label_map(record)
-            except UserError as error:
-                raise UserError(f'{part}: {path}: {error}') from None
-    raise UserError(f'{part}: {checking.first_of(paths)}: there is no record in these files.')
-
-
-def make(where: str, paths: Sequence[str], labels: bool, threshold: int) -> Index:
+def make(origin: Origin, order: Callable[[list[list[Any]]], list[tuple[int, Any]]]) -> tuple[Index, list[Objects]]:
     """Reads all records that are not remembered from an earlier start.
 
     Args:
-      where: the setting and the split, for messages.
-      paths: the files.
-      labels: whether label maps are wanted; otherwise instances.
-      threshold: of masks, see `entries.read`.
+      origin: the records.
+      order: function from the items of each file to all items in the order of the split, each with its file.
+
+    Returns:
+      The index, and the instances of each record; none of label maps.
 
     Raises:
       UserError: if no record can be used.
@@ -106,40 +125,33 @@ def make(where: str, paths: Sequence[str], labels: bool, threshold: int) -> Inde
     def is_sound(_: int, found: list[Entry | Fault]) -> bool:
         return not any(isinstance(item, Fault) for item in found)
 
-    key = [_PART, 'index', labels, threshold, *paths]
-    found = remembered.items_of_each(
-        key, paths, lambda file: _read_all(paths[file], labels, threshold), is_sound, Entry, f'{where}: indexing files'
-    )
-    unsound = frozenset(number for number, each in enumerate(found) if not is_sound(number, each))
-    faults = [item for each in found for item in each if isinstance(item, Fault)]
-    sound = [[item for item in each if isinstance(item, Entry)] for each in found]
-    together = [entry for each in sound for entry in each]
-    if not together:
+    where = origin.where
+    key = [origin.part, 'index', *origin.key, *origin.paths]
+    found = remembered.items_of_each(key, origin.paths, origin.look, is_sound, Entry, f'{where}: indexing files')
+    ordered = order(found)
+    faults = [item for _, item in ordered if isinstance(item, Fault)]
+    sound = [(file, item) for file, item in ordered if isinstance(item, Entry)]
+    if not sound:
         raise UserError('\n  '.join([f'{where}: none of its records can be used:', *faults[: checking.SHOWN]]))
-    names, ids, remarks = _names(where, paths, sound)
-    numbers, offsets = [entry.number for entry in together], [entry.offset for entry in together]
+    entries = [entry for _, entry in sound]
+    owners, numbers, offsets = np.array([(file, entry.number, entry.offset) for file, entry in sound], np.int64).T
+    names, remarks = _names(origin, sound)
     return Index(
-        where=where,
-        files=RecordFiles(paths, list(map(len, sound)), numbers, offsets),
-        entries=together,
+        origin=origin,
+        files=origin.files(owners, numbers, offsets),
         names=names,
-        ids=ids,
-        remarks=[*_unusable(where, faults, len(together) + len(faults)), *_lacking(where, paths, sound), *remarks],
-        paths=paths,
-        unsound=unsound,
-    )
+        ids=_ids(entries),
+        images=[entry.image for entry in entries],
+        labels=[entry.label for entry in entries],
+        sizes=np.array([entry.size for entry in entries], np.int32),
+        remarks=[*_unusable(where, faults, len(ordered)), *remarks],
+        unsound=frozenset(number for number, each in enumerate(found) if not is_sound(number, each)),
+    ), [entry.objects for entry in entries if entry.objects is not None]
 
 
-def _read_all(path: str, labels: bool, threshold: int) -> list[Entry | Fault]:
-    places, rest = tfrecord_files.spans(path)
-    found: list[Entry | Fault] = []
-    for number, record in enumerate(tfrecord_files.contents(path, places)):
-        if isinstance(record, str):
-            found.append(Fault('damaged_record', record))
-            continue
-        place = f'{path}: record {number}, at byte {places[number][0]}'
-        found.append(entries.read(record, number, places[number][0], place, labels, threshold))
-    return [*found, *([Fault('damaged_record', rest)] if rest else [])]
+def file_by_file(found: list[list[Any]]) -> list[tuple[int, Any]]:
+    """The `order` of a split that has its files one after the other."""
+    return [(file, item) for file, items in enumerate(found) for item in items]
 
 
 def _unusable(where: str, faults: Sequence[Fault], total: int) -> list[Finding]:
@@ -149,58 +161,31 @@ def _unusable(where: str, faults: Sequence[Fault], total: int) -> list[Finding]:
     return [item for kind, each in by_kind.items() for item in findings.unusable(kind, where, each, total, 'records')]
 
 
-def _lacking(where: str, paths: Sequence[str], sound: Sequence[list[Entry]]) -> list[Finding]:
-    """Findings about files that are empty or not there."""
-    found = []
-    if missing := tfrecord_files.missing_shards(paths):
-        text = f'{where}: by the names of the others, {len(missing)} files are missing: {checking.first_of(missing)}.'
-        found.append(Finding(kind='missing_files', severity=WARN, text=text, count=len(missing)))
-    if empty := [path for path, items in zip(paths, sound, strict=True) if not items and not os.path.getsize(path)]:
-        text = f'{where}: {len(empty)} files are empty: {checking.first_of(empty)}.'
-        found.append(Finding(kind='empty_files', severity=WARN, text=text, count=len(empty)))
-    return found
-
-
-# ---- Names and ids ---------------------------------------------------------------------------------------------------
-
-
-def _names(
-    where: str, paths: Sequence[str], sound: Sequence[list[Entry]]
-) -> tuple[tuple[str, ...], tuple[int | str, ...], list[Finding]]:
-    """Names and ids of all images, and findings about those that occur twice."""
-    stems = [os.path.basename(path) for path, items in zip(paths, sound, strict=True) for _ in items]
-    each = [entry for items in sound for entry in items]
-    names = [
-        _inside(entry.name) or _inside(entry.id) or f'{stem}/{entry.number}'
-        for stem, entry in zip(stems, each, strict=True)
-    ]
-    remarks, seen = [], collections.Counter()
+def _names(origin: Origin, sound: Sequence[tuple[int, Entry]]) -> tuple[tuple[str, ...], list[Finding]]:
+    """Names of all images, and a finding about those that occur twice."""
+    names = [entry.name or f'{os.path.basename(origin.paths[file])}/{entry.number}' for file, entry in sound]
+    seen = collections.Counter()
     for position, name in enumerate(names):
         seen[name] += 1
         if seen[name] > 1:
             names[position] = f'{name}-{seen[name]}'
+    remarks = []
     if twice := [name for name, times in seen.items() if times > 1]:
         remarks.append(
             Finding(
                 kind='same_names',
                 severity=WARN,
-                text=f'{where}: {len(twice)} names belong to several records, such as {checking.first_of(twice)}; the '
-                'later ones get a number.',
+                text=f'{origin.where}: {len(twice)} names belong to several records, such as '
+                f'{checking.first_of(twice)}; the later ones get a number.',
                 remedy='Are the same images in several files?',
                 images=tuple(twice),
                 count=len(twice),
             )
         )
-    ids: Sequence[int | str] = [int(entry.id) if re.fullmatch('[0-9]{1,18}', entry.id) else entry.id for entry in each]
-    if '' in ids or len(set(ids)) < len(ids):
-        ids = range(1, len(each) + 1)
-    return tuple(names), tuple(ids), remarks
+    return tuple(names), remarks
 
 
-def _inside(name: str) -> str:
-    """A name without its ending; of a path that is absolute or leads out of its folder, the last part alone."""
-    name = posixpath.splitext(name.replace('\\', '/').strip())[0]
-    parts = [part for part in name.split('/') if part not in ('', '.')]
-    outside = name.startswith('/') or '..' in parts or ':' in name
-    name = ''.join(parts[-1:]) if outside else '/'.join(parts)
-    return '' if name == '..' else name.replace('\0', '')
+def _ids(entries: Sequence[Entry]) -> tuple[int | str, ...]:
+    """Ids of all images: those of the records if each has one of its own, otherwise the positions from 1 on."""
+    ids = [entry.id for entry in entries]
+    return tuple(range(1, len(ids) + 1)) if '' in ids or len(set(ids)) < len(ids) else tuple(ids)

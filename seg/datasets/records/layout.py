@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -62,14 +62,17 @@ def label_bits(num_classes: int) -> int:
     return 8 if num_classes <= 255 else 16
 
 
+_Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
+
+
 class Metadata(msgspec.Struct):
     """What `metadata` gives, as far as a reader needs it; the defaults are those of sets that do not have it."""
 
     class_names: list[str] | None = None
-    ignore_label: int = IGNORE
-    stored_ignore: int | None = None
+    ignore_label: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)] = IGNORE
+    stored_ignore: Annotated[int, msgspec.Meta(ge=0, lt=2**16)] | None = None
     original_ids: list[int] | None = None
-    colors: list[tuple[int, int, int]] | None = None
+    colors: list[tuple[_Byte, _Byte, _Byte]] | None = None
     image_ids: str = 'str'
 
 

@@ -109,12 +109,12 @@ def find(part: str, name: str, version: str | None, data_dir: str | None) -> Any
     folder = on_disk(part, name, version, data_dir)
     if folder is None:
         folder = _prepared(part, known(part, name, version, data_dir), _full(name, version))
-    builder = _open(part, folder)
+    builder = opened(part, folder)
     kind = builder.info.file_format.file_suffix if builder.info.file_format else _TFRECORD
     if kind == _ARRAY:
         return builder
     if kind == _TFRECORD:
-        return _open(part, _as_array_records(part, builder))
+        return opened(part, _as_array_records(part, builder))
     raise UserError(f'{part}.name = {shown(name)}: {folder} holds {kind} files. Expected {_ARRAY} or {_TFRECORD}.')
 
 
@@ -183,10 +183,10 @@ def _by_number(version: str) -> list[int]:
 
 
 def _version_of(part: str, folder: str) -> str:
-    return str(_open(part, folder).version)
+    return str(opened(part, folder).version)
 
 
-def _open(part: str, folder: str) -> Any:
+def opened(part: str, folder: str) -> Any:
     """The builder of a prepared set.
 
     Raises:

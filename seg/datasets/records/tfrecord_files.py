@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from seg.datasets import checking, layouts
+from seg.datasets.records.places import Places
 from seg.errors import UserError, reason, shown
 
 _HEADER, _AROUND = struct.Struct('<QI'), 16  # Bytes around the data.
@@ -169,29 +170,14 @@ def contents(path: str, places: Sequence[tuple[int, int]]) -> Iterator[bytes | s
 # ---- Reading by position ---------------------------------------------------------------------------------------------
 
 
-class RecordFiles:
-    """The records of several files in a row.
+class RecordFiles(Places):
+    """The records of several files; the arguments of `Places`, and the byte at which each record begins, int [N]."""
 
-    Args:
-      paths: the files.
-      counts: number of records of each.
-      numbers: the number of each record in its file.
-      offsets: byte at which each record begins.
-    """
-
-    def __init__(self, paths: Sequence[str], counts: Sequence[int], numbers: Sequence[int], offsets: Sequence[int]):
-        self._paths, self._numbers = paths, numbers
-        self._owners = np.repeat(np.arange(len(paths)), counts)
+    def __init__(self, paths: Sequence[str], owners: np.ndarray, numbers: np.ndarray, offsets: np.ndarray):
+        super().__init__(paths, owners, numbers)
         # Eager tensors, because a graph captures them without a copy.
         with tf.init_scope(), tf.device('CPU:0'):
-            self._in_graph = (
-                tf.constant(list(paths)),
-                tf.constant(self._owners),
-                tf.constant(np.array(offsets, np.int64)),
-            )
-
-    def __len__(self) -> int:
-        return len(self._owners)
+            self._in_graph = tf.constant(list(paths)), tf.constant(owners), tf.constant(offsets)
 
     def read(self, index: tf.Tensor) -> tf.Tensor:
         """The data of a record, a scalar string; for graphs, any number of threads.
@@ -201,15 +187,6 @@ class RecordFiles:
         """
         paths, owners, offsets = self._in_graph
         return _read(tf.gather(paths, tf.gather(owners, index)), tf.gather(offsets, index))
-
-    def place(self, index: int) -> str:
-        """File and number of a record, for messages."""
-        return f'{self._paths[self._owners[index]]}, record {self._numbers[index]}'
-
-    def positions(self, file: int) -> range:
-        """The positions of the records of a file."""
-        begin, end = np.searchsorted(self._owners, [file, file + 1]).tolist()
-        return range(begin, end)
 
 
 def _read(path: str | tf.Tensor, offset: tf.Tensor) -> tf.Tensor:

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from seg.datasets.described import Described
 from seg.datasets.tfds import tfds
 from seg.datasets.voc_layout import voc_layout
 from seg.errors import UserError
+from seg.known_classes import CAMVID_CLASS_NAMES
 from tests import http_files
 from tests.datasets.builders import made
 
@@ -29,7 +31,12 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'sets'))
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     serve(monkeypatch, http_files.closed_url())
+    free_space(monkeypatch, 10**12)
     return tmp_path / 'sets'
+
+
+def free_space(monkeypatch, free):
+    monkeypatch.setattr(prepare.shutil, 'disk_usage', lambda _: types.SimpleNamespace(free=free))
 
 
 def serve(monkeypatch, url, checksums=None):
@@ -144,7 +151,7 @@ def test_coco_is_read_as_from_its_folder(home, tmp_path, target):
 def test_camvid_by_its_name(home):
     by_hand(home, CAMVID)
     found = tfds(name=CAMVID, split='train').fetch()
-    assert found.info.class_names == camvid11.CLASS_NAMES and found.info.num_examples == 2
+    assert found.info.class_names == CAMVID_CLASS_NAMES and found.info.num_examples == 2
     for name, example in examples(found).items():
         expected = made.maps(f'{name}.png')[0].astype(int) % 11
         expected[0] = 255
@@ -218,7 +225,7 @@ def test_a_file_by_hand_that_differs_is_used_and_told(home, caplog):
 def test_unknown_names():
     message = refused(coco(data_dir=None, download='coco_2017').fetch)
     assert "datasets.coco.download = 'coco_2017'" in message and "'coco2017_instances'" in message
-    message = refused(reading.read, 'datasets.voc_layout', CAMVID, 'train', 'instances', True)
+    message = refused(reading.read, 'datasets.voc_layout', CAMVID, 'train', 'instances', True, 'ignore')
     assert "datasets.voc_layout.download = 'camvid11'" in message and "'instances'" in message
 
 
@@ -280,6 +287,21 @@ def test_two_at_once_make_it_once(home, monkeypatch):
         folders = list(pool.map(lambda _: prepare.prepared('slot', camvid11.published()), range(2)))
     assert folders == [str(home / CAMVID / '1.0.0')] * 2
     assert len(written) == 1
+
+
+def test_what_is_downloaded_is_told_before(home, monkeypatch, caplog):
+    caplog.set_level('INFO', 'absl')
+    message = refused(coco(data_dir=None, download=COCO).fetch)
+    (told,) = [line.getMessage() for line in caplog.records if 'are downloaded to' in line.getMessage()]
+    for text in (message, told):
+        assert str(home / 'downloads') in text and 'datasets.coco.data_dir' in text
+        assert all(file.name in text and file.url in text for file in coco2017.published().files)
+    assert '20.4 GB' in told
+    free_space(monkeypatch, 30 * 10**9)
+    message = refused(coco(data_dir=None, download=COCO).fetch)
+    assert '40.8 GB' in message and '30.0 GB free' in message and 'TFDS_DATA_DIR' in message and 'DATA_DIR' in message
+    by_hand(home, COCO, 'instances', 'train2017')  # Small ones.
+    assert coco(data_dir=None, split='train2017', download=COCO).fetch().info.num_examples == 3
 
 
 def test_a_full_disk_is_told(home, monkeypatch):

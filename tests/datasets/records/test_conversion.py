@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_datasets import builder_from_directory
 
+from seg.datasets import layouts
 from seg.datasets.base import Dataset, instances
 from seg.datasets.coco import coco
 from seg.datasets.records import conversion
@@ -233,6 +234,17 @@ def test_manifest(tmp_path):
     assert [each['examples'] for each in manifest['files'].values()] == [1, 2, 2]
     for name, facts in manifest['files'].items():
         assert facts['sha256'] == hashes(tmp_path / 'out')[name]
+
+
+def test_a_converted_set_is_recognised(tmp_path):
+    convert(small.LabelMaps(), 'label_map', tmp_path / 'labels/1.0.0')
+    convert(small.Instances(), 'instances', tmp_path / 'objects')
+    layout, folder = layouts.guess(str(tmp_path / 'labels'))
+    assert (layout.reader, layout.recipe) == ('tfds', 'gin/deeplab_camvid.gin')
+    assert folder == str(tmp_path / 'labels/1.0.0') and layout.train == layout.evaluation == {'split': 'train'}
+    assert 'datasets.tfds.name = %DATA_DIR' in layout.bindings(folder)
+    assert layouts.guess(str(tmp_path / 'objects'))[0].recipe == 'gin/maskrcnn_nuclei.gin'
+    assert '@datasets.tfds' in layouts.described(str(tmp_path / 'labels'), 'folders')
 
 
 def test_other_content_is_never_replaced(tmp_path):

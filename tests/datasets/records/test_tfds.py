@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from seg.datasets import contract
+from seg.datasets.records import tfds_index
 from seg.datasets.tfds import tfds
 from seg.errors import UserError
 from tests.datasets.records import pets
@@ -91,6 +92,26 @@ def test_void_objects_are_crowds_of_every_class(original):
     assert example['classes'].tolist() == [0, 0] and example['is_crowd'].tolist() == [False, True]
 
 
+@pytest.mark.parametrize('target', ['label_map', 'instances'])
+def test_parts_of_a_file_and_what_is_remembered(folder, monkeypatch, target):
+    for split in ('train', 'test'):
+        os.utime(shard(folder, split), ns=(0, 10**18))
+    settings = {'name': str(folder), 'split': 'train[5:]+test[8:]+train[:2]', 'target': target}
+    settings |= SETTINGS if target == 'label_map' else {}
+    looked = []
+    original = tfds_index.read
+    monkeypatch.setattr(tfds_index, 'read', lambda *given: looked.append(1) or original(*given))
+    for _ in range(2):
+        dataset = tfds(**settings)
+        dataset.verify()
+        assert len(looked) == 6
+        for index, number in enumerate((5, 6, 8, 9, 0, 1)):
+            np.testing.assert_array_equal(load(dataset, index)['image'], tf.io.decode_jpeg(
+                pets.jpeg(number), dct_method='INTEGER_ACCURATE'
+            ))  # fmt: skip
+            assert dataset.image_name(index) == f'pet_{number}'
+
+
 def test_tfrecord_files_are_copied_once(tmp_path, caplog):
     folder = pets.write(tmp_path, 'tfrecord')
     for _ in range(2):
@@ -129,17 +150,18 @@ def test_missing_file(folder):
 def test_damaged_record(folder):
     content = bytearray(shard(folder).read_bytes())
     content[content.index(pets.jpeg(3)[-60:-40])] ^= 255
-    shard(folder).write_bytes(content)
-    refused(f'{shard(folder)}, record 3: ', name=str(folder), **SETTINGS)
     dataset = tfds(name=str(folder), **SETTINGS)
-    with pytest.raises(OSError, match='record 3'):  # An unreadable image, for a run.
+    shard(folder).write_bytes(content)
+    text = refused('1 of 7 records cannot be used', name=str(folder), **SETTINGS)
+    assert f'{shard(folder)}, record 3: ' in text
+    with pytest.raises(OSError, match='record 3'):  # An unreadable image, for a run that began before.
         dataset.load(tf.constant(3, tf.int64))
     np.testing.assert_array_equal(load(dataset, 4)['label'], np.array([0, 1, 0, 255])[pets.label(4)])
 
 
 def test_unknown_values(original):
-    text = refused('record 0: label values out of range: 3', name=original, class_names=('a', 'b', 'c'))
-    assert 'datasets.tfds.values' in text
+    text = refused("(image 'pet_0'): label values out of range: 3", name=original, class_names=('a', 'b', 'c'))
+    assert 'record 0' in text and 'datasets.tfds.values' in text
 
 
 @pytest.mark.parametrize(

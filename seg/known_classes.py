@@ -1,7 +1,12 @@
-"""Names of classes for records without names."""
+"""The classes of published data sets."""
 
+VOC_CLASS_NAMES = tuple(
+    'background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
+    'pottedplant sheep sofa train tvmonitor'.split()
+)
+CAMVID_CLASS_NAMES = tuple('sky building pole road pavement tree signsymbol fence car pedestrian bicyclist'.split())
 # The categories of COCO by their ids, which have gaps.
-COCO = dict(
+COCO_CLASSES = dict(
     zip(
         (id for id in range(1, 91) if id not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)),
         (

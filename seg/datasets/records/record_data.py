@@ -1,4 +1,4 @@
-"""Label maps and images of instances in TFRecord files."""
+"""Label maps and images of instances in records."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from seg.datasets import checking, image_files
-from seg.datasets.findings import Finding
 from seg.datasets.image_files import ImageHeader
 from seg.datasets.label_maps import decoding, semantic
 from seg.datasets.label_maps.decoding import Header
-from seg.datasets.label_maps.legend import Legend
-from seg.datasets.label_maps.semantic import Classes, Files, LabelMaps
+from seg.datasets.label_maps.legends_of_folders import Meaning
+from seg.datasets.label_maps.semantic import Files, LabelMaps
 from seg.datasets.label_maps.values import Fault, Values
-from seg.datasets.records.entries import IMAGE, LABEL
 from seg.datasets.records.index import Index
 
-_DROP = 'leave its file out'
 _BYTES = tf.io.FixedLenFeature([], tf.string)
 
 
@@ -39,10 +36,11 @@ class RecordImages:
         return self._index.place(index)
 
     def encoded(self, index: tf.Tensor) -> tf.Tensor:
-        return tf.io.parse_single_example(self._index.files.read(index), {IMAGE: _BYTES})[IMAGE]
+        key = self._index.origin.image
+        return tf.io.parse_single_example(self._index.files.read(index), {key: _BYTES})[key]
 
-    def headers(self, where: str) -> list[ImageHeader]:
-        return [entry.image for entry in self._index.entries]
+    def headers(self, where: str) -> Sequence[ImageHeader]:
+        return self._index.images
 
     def decoded(self, where: str) -> list[bool | str]:
         @tf.function(input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
@@ -53,7 +51,7 @@ class RecordImages:
             try:
                 shape(tf.constant(index, tf.int64))
             except tf.errors.OpError as error:
-                return checking.damage(self.place(index), error, _DROP)
+                return checking.damage(self.place(index), error, self._index.origin.drop)
             return True
 
         return self._index.of_each('decoding images', decode, bool)
@@ -94,14 +92,15 @@ class Labels:
             try:
                 return Pixels(*(part.numpy().tolist() for part in counted(tf.constant(index, tf.int64))))
             except tf.errors.OpError as error:
-                return Fault('damaged_file', checking.damage(self.index.place(index), error, _DROP))
+                return Fault('damaged_file', checking.damage(self.index.place(index), error, self.index.origin.drop))
 
         return self.index.of_each('checking images and labels', look, Pixels)
 
     def decoded(self, index: tf.Tensor, upright: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """The image, uint8 [H, W, 3], and the stored values of the label map, int32 [H, W]; for graphs."""
-        stored = tf.io.parse_single_example(self.index.files.read(index), {IMAGE: _BYTES, LABEL: _BYTES})
-        return image_files.decode_image(stored[IMAGE], upright), image_files.decode_label(stored[LABEL])
+        image, label = self.index.origin.image, self.index.origin.label
+        stored = tf.io.parse_single_example(self.index.files.read(index), {image: _BYTES, label: _BYTES})
+        return image_files.decode_image(stored[image], upright), image_files.decode_label(stored[label])
 
     def values(self) -> dict[str, Values]:
         """The values of the label maps that can be decoded, by the places of the records."""
@@ -113,23 +112,38 @@ class Labels:
 
 
 class RecordLabelMaps(LabelMaps):
-    """Label maps in TFRecord files; the arguments of `LabelMaps`, and the labels. Places stand for paths of files."""
+    """Label maps in records.
 
-    def __init__(
-        self,
-        labels: Labels,
-        files: Files,
-        legend: Legend,
-        classes: Classes,
-        decode_all: bool,
-        upright: bool,
-        remarks: Sequence[Finding],
-    ):
-        super().__init__(files, legend, classes, decode_all, upright, remarks=remarks)
+    Args:
+      labels: the records.
+      meaning: what their values mean.
+      decode_all: whether `verify()` decodes every record.
+      upright: whether images are turned by their EXIF orientation.
+      name: name of the set, for `DatasetInfo.name`; empty for that of the reader.
+    """
+
+    def __init__(self, labels: Labels, meaning: Meaning, decode_all: bool, upright: bool, name: str = ''):
+        index = labels.index
+        places = [index.place(number) for number in range(len(index.names))]  # In place of paths.
+        files = Files(
+            part=index.origin.part,
+            split=index.origin.split,
+            root=index.origin.root,
+            name=name,
+            names=index.names,
+            images=places,
+            labels=places,
+            drop=index.origin.drop,
+            add_names=meaning.remedy,
+            hint=meaning.hint,
+            any_format=False,
+        )
+        remarks = [*index.remarks, *meaning.remarks]
+        super().__init__(files, meaning.legend, meaning.classes, decode_all, upright, remarks=remarks)
         self._labels = labels
 
     def image_id(self, index: int) -> int | str:
-        """The image's `image/source_id`; its position, counted from 1, if the records have none."""
+        """The image's id in its record; its position, counted from 1, if the records have none."""
         return self._labels.index.ids[index]
 
     def image_path(self, index: int) -> None:
@@ -144,10 +158,9 @@ class RecordLabelMaps(LabelMaps):
 
     @functools.cached_property
     def _headers(self) -> list[Header | Fault]:
-        found = []
-        for number, entry in enumerate(self._labels.index.entries):
-            image, place = entry.image, self._files.labels[number]
-            fault = self._compare(number, image, entry.label, place, 'label')
+        found, index = [], self._labels.index
+        for number, (image, label) in enumerate(zip(index.images, index.labels, strict=True)):
+            fault = self._compare(number, image, label, self._files.labels[number], 'label')
             header = Header(image.height, image.width, image.orientation, True, [decoding.SAMPLES])
             found.append(fault or header)
         return found
