@@ -15,7 +15,6 @@ from typing import Any
 import keras
 from keras import ops
 
-
 _PORTABLE: contextvars.ContextVar[bool] = contextvars.ContextVar('portable', default=False)
 
 
