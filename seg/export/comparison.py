@@ -8,7 +8,7 @@ import numpy as np
 
 Outputs = Mapping[str, np.ndarray]
 
-# Two detections are the same from this overlap of their boxes and of their masks on, and up to this difference of scores.
+# Two detections are the same if their boxes and their masks overlap more than this, and their scores differ no more.
 SAME_BOX, SAME_MASK, SAME_SCORE = 0.99, 0.95, 1e-3
 _PAIR_BOX = 0.5  # Detections of one class with this overlap are compared.
 

@@ -2,8 +2,8 @@
 
     python -m seg.export.run_file FILE INPUT.npz OUTPUT.npz
 
-INPUT holds `images <i>` and `sizes <i>` of each case. OUTPUT gets `<i> <name>` for each output of each case, and `seconds`.
-A runtime that crashes takes this process along, and nothing else.
+INPUT holds `images <i>` and `sizes <i>` of each case. OUTPUT gets `<i> <name>` for each output of each case, and
+`seconds`. A runtime that crashes takes this process along, and nothing else.
 """
 
 from __future__ import annotations
