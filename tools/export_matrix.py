@@ -2,8 +2,8 @@
 
     python tools/export_matrix.py runs/deeplab_r50 runs/maskrcnn_r50 --quantize=none,float16,int8
 
-Each cell is a call of `seg_main --mode=export` of its own, so that a crash of a converter is a cell, too. Finished cells are
-kept in matrix.json in the output folder, and the same command continues: remove the file to start over.
+Each cell is a call of `seg_main --mode=export` of its own, so that a crash of a converter is a cell, too. Finished
+cells are kept in matrix.json in the output folder, and the same command continues: remove the file to start over.
 """
 
 from __future__ import annotations

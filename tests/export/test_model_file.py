@@ -7,8 +7,6 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from tensorflow.core.framework import tensor_pb2
 
 from seg.errors import UserError
 from seg.export import formats, model_file, warmup
@@ -154,31 +152,36 @@ def test_the_description_at_the_end_of_a_tflite_file(tmp_path):
             assert Description.read(archive.read('seg.json'), 'file').step == step
 
 
+def fields(content):
+    """The fields of a message of protobuf that are bytes, text or messages: [(number, content)]."""
+    found = []
+    while content:
+        (number, wire), content = divmod(content[0], 8), content[1:]
+        assert wire == 2
+        length = shift = 0
+        while True:
+            length |= (content[0] & 127) << shift
+            more, content, shift = content[0] > 127, content[1:], shift + 7
+            if not more:
+                break
+        found.append((number, content[:length]))
+        content = content[length:]
+    return found
+
+
 def test_warmup_requests(tmp_path):
-    """The messages of tensorflow_serving/apis, as far as they are used."""
-    kinds = dict(
-        ModelSpec=[('signature_name', 3, 'string', '')],
-        Entry=[('key', 1, 'string', ''), ('value', 2, 'bytes', '')],
-        PredictRequest=[('model_spec', 1, 'message', 'ModelSpec'), ('inputs', 2, 'message', 'Entry')],
-        PredictLog=[('request', 1, 'message', 'PredictRequest')],
-        PredictionLog=[('predict_log', 6, 'message', 'PredictLog')],
-    )
-    file = descriptor_pb2.FileDescriptorProto(name='warmup.proto', package='t', syntax='proto3')
-    types = {'string': 9, 'message': 11, 'bytes': 12}
-    for name, fields in kinds.items():
-        message = file.message_type.add(name=name)
-        for field, number, kind, of in fields:
-            added = message.field.add(name=field, number=number, type=types[kind], label=3 if field == 'inputs' else 1)
-            if of:
-                added.type_name = f'.t.{of}'
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    log = message_factory.GetMessageClass(pool.FindMessageTypeByName('t.PredictionLog'))
+    """The numbers of the fields are those of tensorflow_serving/apis."""
     images = np.arange(200, dtype=np.uint8).reshape(1, 200)
     warmup.write(str(tmp_path), [('serving_default', {'images': images, 'sizes': np.int32([[3, 4]])})])
     (record,) = tf.data.TFRecordDataset(str(tmp_path / 'assets.extra' / warmup.NAME)).as_numpy_iterator()
-    request = log.FromString(record).predict_log.request
-    assert request.model_spec.signature_name == 'serving_default'
-    found = {e.key: tf.make_ndarray(tensor_pb2.TensorProto.FromString(e.value)) for e in request.inputs}
+    ((predict_log, log),) = fields(record)
+    ((request, content),) = fields(log)
+    (spec, model), *inputs = fields(content)
+    assert (predict_log, request, spec, [number for number, _ in inputs]) == (6, 1, 1, [2, 2])
+    assert fields(model) == [(3, b'serving_default')]
+    found = {}
+    for _, entry in inputs:
+        (_, name), (_, value) = fields(entry)
+        found[name.decode()] = tf.make_ndarray(type(tf.make_tensor_proto(0)).FromString(value))
     np.testing.assert_array_equal(found['images'], images)
     np.testing.assert_array_equal(found['sizes'], [[3, 4]])
