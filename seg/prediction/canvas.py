@@ -7,13 +7,14 @@ of a whole large image are never in memory: they are computed in bands of rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
 from seg.ops.sizes import fitted_size
+from seg.structures import PAD_PIXEL
 
 # Bytes of the probabilities of one band: about the cache of a core.
 _BAND_BYTES = 4 * 2**20
@@ -85,6 +86,28 @@ def fitted(image: np.ndarray, canvas: Size) -> tuple[np.ndarray, float]:
     height, width = fitted_size(size, canvas)
     # Pillow's bilinear filter widens with the reduction, so that every pixel of the image counts.
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)), scale
+
+
+def batch(windows: Sequence[np.ndarray | None], batch_size: int, canvas: Size, dtype: str) -> dict[str, np.ndarray]:
+    """Places windows on the canvases of a batch.
+
+    Args:
+      windows: at most `batch_size` windows, uint8 [h, w, 3]; None for one that is no longer needed.
+      batch_size: number of canvases; those without a window have one valid pixel.
+      canvas: (height, width).
+      dtype: floating-point type of the pixels.
+
+    Returns:
+      `image` [B, H, W, 3], padded with `PAD_PIXEL`, and `size` int32 [B, 2], height and width of each window.
+    """
+    image = np.empty((batch_size, *canvas, 3), dtype)
+    image[:] = PAD_PIXEL
+    size = np.ones((batch_size, 2), np.int32)
+    for i, window in enumerate(windows):
+        if window is not None:
+            size[i] = window.shape[:2]
+            image[i, : size[i, 0], : size[i, 1]] = window
+    return {'image': image, 'size': size}
 
 
 class OneCanvas:

@@ -62,29 +62,51 @@ class ClassMaps(Outputs):
 
     def write(self, source: Source, pixels: np.ndarray, prediction: Iterable[Band]) -> dict[str, Any]:
         """Writes the files of one image, see `Outputs`; `prediction` are its bands, top to bottom."""
-        info = self._info
-        classes = np.empty(pixels.shape[:2], np.uint8)
-        count, confidence = np.zeros(info.num_classes, np.int64), np.zeros(info.num_classes)
         with contextlib.ExitStack() as files:  # Moved into place when all of them are complete.
             keep = None
             if self._probabilities:
                 file = files.enter_context(self.file(source.name + PROBABILITIES))
-                keep = files.enter_context(_probability_file(file, info.class_names, pixels.shape[:2]))
-            for band in prediction:
-                classes[band.top : band.top + len(band.classes)] = band.classes
-                found = band.classes.ravel()
-                count += np.bincount(found, minlength=info.num_classes)
-                confidence += np.bincount(found, band.confidence.ravel(), minlength=info.num_classes)
-                if keep:
-                    keep(band)
-            files.enter_context(self.file(source.name + CLASS_MAP)).write(
-                encoded(drawing.palette_png(classes, self._colors), 'PNG')
-            )
-            for top in range(0, len(pixels), _BAND_ROWS):
-                rows = slice(top, top + _BAND_ROWS)
-                pixels[rows] = drawing.overlay(pixels[rows], classes[rows], self._colors, self._settings.opacity)
+                keep = files.enter_context(_probability_file(file, self._info.class_names, pixels.shape[:2]))
+            classes, found = self.assembled(pixels.shape[:2], prediction, keep)
+            files.enter_context(self.file(source.name + CLASS_MAP)).write(self.class_map(classes))
+            self.draw(pixels, classes)
             self.write_overlay(files.enter_context(self.file(source.name + OVERLAY)), pixels)
-        return self._found(count, confidence)
+        return found
+
+    def assembled(
+        self, size: Size, prediction: Iterable[Band], keep: Callable[[Band], None] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Joins the bands of an image.
+
+        Args:
+          size: (height, width) of the image.
+          prediction: its bands, top to bottom.
+          keep: is called with each band.
+
+        Returns:
+          Class ids, uint8 [H, W], and the part of the record: `mean_confidence`, and `classes`, the most frequent first.
+        """
+        info = self._info
+        classes = np.empty(size, np.uint8)
+        count, confidence = np.zeros(info.num_classes, np.int64), np.zeros(info.num_classes)
+        for band in prediction:
+            classes[band.top : band.top + len(band.classes)] = band.classes
+            found = band.classes.ravel()
+            count += np.bincount(found, minlength=info.num_classes)
+            confidence += np.bincount(found, band.confidence.ravel(), minlength=info.num_classes)
+            if keep:
+                keep(band)
+        return classes, self._found(count, confidence)
+
+    def class_map(self, classes: np.ndarray) -> bytes:
+        """A palette PNG of class ids, uint8 [H, W]."""
+        return encoded(drawing.palette_png(classes, self._colors), 'PNG')
+
+    def draw(self, pixels: np.ndarray, classes: np.ndarray) -> None:
+        """Blends an image, uint8 [H, W, 3], with the colours of its classes, in place."""
+        for top in range(0, len(pixels), _BAND_ROWS):
+            rows = slice(top, top + _BAND_ROWS)
+            pixels[rows] = drawing.overlay(pixels[rows], classes[rows], self._colors, self._settings.opacity)
 
     def _found(self, count: np.ndarray, confidence: np.ndarray) -> dict[str, Any]:
         total = int(count.sum())
