@@ -63,7 +63,9 @@ class Plan(Protocol):
         """
 
 
-def plan(image: np.ndarray, canvas: Size, large: str, overlap: float, probabilities: bool) -> Plan:
+def plan(
+    image: np.ndarray, canvas: Size, large: str, overlap: float, probabilities: bool, certain: bool = False
+) -> Plan:
     """Plans how an image is placed on the canvas for a class map.
 
     Args:
@@ -72,10 +74,13 @@ def plan(image: np.ndarray, canvas: Size, large: str, overlap: float, probabilit
       large: `shrink` or `tile`, for images that do not fit.
       overlap: overlap of neighbouring windows, as a fraction of the window.
       probabilities: whether bands must have them.
+      certain: whether the model gives no probabilities, so that `large` is `shrink`.
     """
     height, width = image.shape[:2]
     if height <= canvas[0] and width <= canvas[1]:
         return Whole(image, probabilities)
+    if certain:
+        return ShrunkClasses(image, canvas)
     return Shrunk(image, canvas) if large == 'shrink' else Tiled(image, canvas, overlap)
 
 
@@ -170,6 +175,30 @@ class Shrunk:
     def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
         for top, probabilities in upscaled(next(results)['probabilities'], self._size):
             yield decided(top, probabilities)
+
+
+class ShrunkClasses:
+    """An image scaled down to fit, of which each pixel takes the class of the nearest pixel on the canvas.
+
+    For models that do not return probabilities. Borders of classes are then as coarse as the canvas.
+    """
+
+    windows, keys, maps = 1, ('classes', 'confidence'), True
+
+    def __init__(self, image: np.ndarray, canvas: Size):
+        self._size = image.shape[:2]
+        self._small, self.scale = fitted(image, canvas)
+
+    def window(self, number: int) -> np.ndarray:
+        return self._small
+
+    def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
+        result = next(results)
+        rows, columns = (
+            (2 * np.arange(side) + 1) * small // (2 * side)  # Of each centre; whole numbers, as halves would round.
+            for side, small in zip(self._size, self._small.shape[:2], strict=True)
+        )
+        yield Band(0, *(result[key][rows][:, columns] for key in self.keys), None)
 
 
 class Tiled:

@@ -31,6 +31,7 @@ class ClassMaps(Outputs):
         colors: Sequence[drawing.Color],
         settings: PredictSettings,
         probabilities: bool,
+        certain: bool = False,
     ):
         """Takes the settings that all images share.
 
@@ -40,6 +41,7 @@ class ClassMaps(Outputs):
           colors: one (r, g, b) per class.
           settings: settings of the mode.
           probabilities: whether to write class probabilities.
+          certain: whether the model gives no probabilities.
 
         Raises:
           UserError: for more classes than a palette has.
@@ -47,18 +49,20 @@ class ClassMaps(Outputs):
         if info.num_classes > 256:
             raise UserError(f'{info.name} has {info.num_classes} classes; a palette PNG holds 256 at most.')
         super().__init__(folder, info, colors)
-        self._settings, self._probabilities = settings, probabilities
+        self._settings, self._probabilities, self._certain = settings, probabilities, certain
         self.one_canvas = settings.large_pictures == 'shrink'
 
     def plan(self, image: np.ndarray, canvas: Size) -> Plan:
         settings = self._settings
-        return canvas_module.plan(image, canvas, settings.large_pictures, settings.tile_overlap, self._probabilities)
+        return canvas_module.plan(
+            image, canvas, settings.large_pictures, settings.tile_overlap, self._probabilities, self._certain
+        )
 
     def prediction_bytes(self, size: Size, canvas: Size) -> int:
         maps = canvas[0] * canvas[1]
         if not self.one_canvas and size[1] > canvas[1]:
             maps += canvas[0] * size[1]
-        return size[0] * size[1] + 4 * self._info.num_classes * maps
+        return size[0] * size[1] + 4 * self.info.num_classes * maps
 
     def write(self, source: Source, pixels: np.ndarray, prediction: Iterable[Band]) -> dict[str, Any]:
         """Writes the files of one image, see `Outputs`; `prediction` are its bands, top to bottom."""
@@ -66,7 +70,7 @@ class ClassMaps(Outputs):
             keep = None
             if self._probabilities:
                 file = files.enter_context(self.file(source.name + PROBABILITIES))
-                keep = files.enter_context(_probability_file(file, self._info.class_names, pixels.shape[:2]))
+                keep = files.enter_context(_probability_file(file, self.info.class_names, pixels.shape[:2]))
             classes, found = self.assembled(pixels.shape[:2], prediction, keep)
             files.enter_context(self.file(source.name + CLASS_MAP)).write(self.class_map(classes))
             self.draw(pixels, classes)
@@ -86,7 +90,7 @@ class ClassMaps(Outputs):
         Returns:
           Class ids, uint8 [H, W], and the part of the record: `mean_confidence`, and `classes`, the most frequent first.
         """
-        info = self._info
+        info = self.info
         classes = np.empty(size, np.uint8)
         count, confidence = np.zeros(info.num_classes, np.int64), np.zeros(info.num_classes)
         for band in prediction:
@@ -100,13 +104,13 @@ class ClassMaps(Outputs):
 
     def class_map(self, classes: np.ndarray) -> bytes:
         """A palette PNG of class ids, uint8 [H, W]."""
-        return encoded(drawing.palette_png(classes, self._colors), 'PNG')
+        return encoded(drawing.palette_png(classes, self.colors), 'PNG')
 
     def draw(self, pixels: np.ndarray, classes: np.ndarray) -> None:
         """Blends an image, uint8 [H, W, 3], with the colours of its classes, in place."""
         for top in range(0, len(pixels), _BAND_ROWS):
             rows = slice(top, top + _BAND_ROWS)
-            pixels[rows] = drawing.overlay(pixels[rows], classes[rows], self._colors, self._settings.opacity)
+            pixels[rows] = drawing.overlay(pixels[rows], classes[rows], self.colors, self._settings.opacity)
 
     def _found(self, count: np.ndarray, confidence: np.ndarray) -> dict[str, Any]:
         total = int(count.sum())

@@ -98,7 +98,7 @@ class InstanceOutputs(Outputs):
         overlay(
             pixels,
             prediction,
-            class_names=self._info.class_names,
+            class_names=self.info.class_names,
             colors=self._instance_colors,
             opacity=self._settings.opacity,
             min_score=min_score,
@@ -124,7 +124,7 @@ class InstanceOutputs(Outputs):
 
     def result(self, image_id: int | str, box, score, class_id, mask: dict[str, Any]) -> dict[str, Any]:
         """A detection in COCO's results format."""
-        ids = self._info.original_ids
+        ids = self.info.original_ids
         y0, x0, y1, x1 = (float(side) for side in box)
         return {
             'image_id': image_id,
