@@ -45,7 +45,9 @@ LAYERS = {
     "executor": BASE + ["run", "engine", "metrics", "weights"],
     "prediction": BASE + ["run", "drawing", "masks", "datasets", "engine", "executor"],
     "tasks": BASE + ["registry", "drawing", "masks", "inputs", "prediction"] + PARTS,
+    "export": BASE + ["run", "masks", "metrics", "inputs", "datasets", "engine", "executor", "prediction", "tasks"],
     "report": ["errors", "files", "structures", "run", "drawing", "datasets"],
+    "serving": BASE + ["drawing", "masks", "engine", "executor", "prediction", "export", "report"],
     "inspection": BASE + ["run", "checks", "drawing", "masks", "datasets", "executor", "report"],
 }
 

@@ -1,21 +1,39 @@
 """The only access of model code to a backend's own kernels, where these are faster.
 
 Each function is defined by its docstring and tested against plain `keras.ops`, which it uses if a backend has no faster
-kernel. The kernels, and their timings, are in `seg/ops/cpu_kernels.py`.
+kernel. The kernels, and their timings, are in `seg/ops/cpu_kernels.py`. Within `portable()` it always uses `keras.ops`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 import keras
 from keras import ops
 
+_PORTABLE: contextvars.ContextVar[bool] = contextvars.ContextVar('portable', default=False)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """Context in which functions are traced for other runtimes: without operations that only TensorFlow has.
+
+    It must also be on while a traced function is saved, because saving may trace it again. Dilated convolutions then
+    have the form that converters join into one operation, which is no slower than the kernels for inference.
+    """
+    token = _PORTABLE.set(True)
+    try:
+        yield
+    finally:
+        _PORTABLE.reset(token)
+
 
 def _on_tensorflow() -> bool:
-    return keras.backend.backend() == 'tensorflow'
+    return keras.backend.backend() == 'tensorflow' and not _PORTABLE.get()
 
 
 def _kernels() -> ModuleType:
@@ -57,7 +75,7 @@ def fused_batch_norm(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, ep
 
 def argmax(x: Any) -> Any:
     """Returns the index of the largest value along the last axis, int32; of equal values the first."""
-    if _on_tensorflow():
+    if keras.backend.backend() == 'tensorflow':  # Also where it must be portable: Keras' own reads the bits of floats.
         return _kernels().argmax(x)
     return ops.cast(ops.argmax(x, -1), 'int32')
 

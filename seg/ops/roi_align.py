@@ -91,17 +91,27 @@ def _gathered(features: Sequence[Any], samples: Any, level: Any, sampling_ratio:
     low = ops.cast(low, 'int32')
     index = ops.stack([low, ops.minimum(low + 1, sides - 1)], axis=-1)
     weight = ops.where(inside[..., None], ops.stack([1 - fraction, fraction], axis=-1), 0) / sampling_ratio
-    # All rows and columns of one bin: [B, R, 2, size, 2 * sampling_ratio].
+    # All rows and columns of one bin, [B, R, size, 2 * sampling_ratio] each. No tensor has a rank above 5: TensorFlow
+    # Lite slices none of a higher one.
     size, taps = count // sampling_ratio, 2 * sampling_ratio
-    index, weight = (ops.reshape(x, (batch, boxes, 2, size, taps)) for x in (index, weight))
+    (row_index, column_index), (row_weight, column_weight) = (
+        [ops.reshape(x[:, :, axis], (-1, boxes, size, taps)) for axis in (0, 1)] for x in (index, weight)
+    )
 
     sizes = [height * width for height, width in zip(heights, widths, strict=True)]
     first = batch * of_level([0, *np.cumsum(sizes)[:-1].tolist()])
     first = first + ops.arange(batch, dtype='int32')[:, None] * of_level(sizes)
-    rows = first[..., None, None] + index[:, :, 0] * sides[:, :, 1, :, None]
+    row_index = first[..., None, None] + row_index * sides[:, :, 1, :, None]
+
+    def rows(x: Any) -> Any:
+        return ops.reshape(x, (-1, size, 1, taps, 1))
+
+    def columns(x: Any) -> Any:
+        return ops.reshape(x, (-1, 1, size, 1, taps))
+
     # One row per bin, one column per pair of a row and a column of cells.
-    index = ops.reshape(rows[:, :, :, None, :, None] + index[:, :, 1, None, :, None, :], (-1, taps**2))
-    weight = ops.reshape(weight[:, :, 0, :, None, :, None] * weight[:, :, 1, None, :, None, :], (-1, taps**2))
+    index = ops.reshape(rows(row_index) + columns(column_index), (-1, taps**2))
+    weight = ops.reshape(rows(row_weight) * columns(column_weight), (-1, taps**2))
     out = dispatch.weighted_rows(cells, index, weight, _weighted_rows)
     return ops.reshape(out, (batch, boxes, size, size, channels))
 

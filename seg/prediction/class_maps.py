@@ -88,7 +88,8 @@ class ClassMaps(Outputs):
           keep: is called with each band.
 
         Returns:
-          Class ids, uint8 [H, W], and the part of the record: `mean_confidence`, and `classes`, the most frequent first.
+          Class ids, uint8 [H, W], and the image's part of its record: `mean_confidence`, and `classes`, the most
+          frequent first.
         """
         info = self.info
         classes = np.empty(size, np.uint8)

@@ -18,8 +18,8 @@ def polygons(mask: np.ndarray) -> list[list[list[float]]]:
       mask: bool [H, W].
 
     Returns:
-      For each polygon its rings: the outer one, then its holes. A ring is [x0, y0, x1, y1, …] in pixels, with the edge of
-      the image at 0, and its last point is its first.
+      For each polygon its rings: the outer one, then its holes. A ring is [x0, y0, x1, y1, …] in pixels, with the edge
+      of the image at 0, and its last point is its first.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):

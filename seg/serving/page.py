@@ -8,8 +8,8 @@ from typing import Any
 from seg.prediction.settings import PredictSettings
 from seg.report import layout
 from seg.serving.answers import Answers
-from seg.serving.model import Model
 from seg.serving.limits import Limits
+from seg.serving.model import Model
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 

@@ -18,9 +18,9 @@ from seg.prediction.settings import PredictSettings
 from seg.serving import page
 from seg.serving.answers import Ask, AskedError
 from seg.serving.batching import Batcher, batch_sizes
+from seg.serving.limits import Limits
 from seg.serving.measured import Measured
 from seg.serving.model import Model
-from seg.serving.limits import Limits
 from seg.serving.work import RefusedError, Segmenter
 
 _CHUNK = 2**16  # Bytes of an upload that are read at a time.

@@ -242,7 +242,8 @@ def _decided(probabilities: Any) -> dict[str, Any]:
 
 def _mirror(image: Any, size: Any) -> Any:
     """Mirrors the valid part of each image left to right; padding stays at the right."""
-    batch, height, width, channels = image.shape
+    height, width, channels = image.shape[1:]
+    batch = image.shape[0] or ops.shape(image)[0]
     columns = ops.arange(width, dtype='int32')[None]
     valid = size[:, 1:]
     source = ops.where(columns < valid, valid - 1 - columns, columns)

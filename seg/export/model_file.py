@@ -1,0 +1,211 @@
+"""Exported files in their own runtimes, all with one call: canvas images in, named arrays out.
+
+Each runtime is imported here alone, when a file of its format is opened; nothing else of seg is needed but the messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import threading
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
+
+from seg.errors import UserError, reason
+from seg.export.description import Description
+
+# Where the description is within a file.
+ONNX_KEY = 'seg'  # Among the custom metadata of an ONNX file, and the runtime information of OpenVINO's.
+MEMBER = 'seg.json'  # In the ZIP archive at the end of a TFLite file, and in assets.extra of a SavedModel.
+EXPECTED = 'model.onnx, model.tflite, saved_model or openvino/model.xml of --mode=export'
+
+
+def open_model(path: str) -> ModelFile:
+    """Opens an exported file.
+
+    Args:
+      path: `model.onnx`, `model.tflite`, the folder `saved_model`, or `openvino/model.xml`, under any name.
+
+    Raises:
+      UserError: if there is no such file, it is damaged or was not written by `--mode=export`, or the package that runs
+        it is not installed.
+    """
+    path = os.path.expanduser(path)
+    if not os.path.exists(path):
+        raise UserError(f'{path!r} does not exist; expected {EXPECTED}.')
+    if os.path.isdir(path):
+        return _SavedModel(path)
+    kinds = {'.onnx': _Onnx, '.tflite': _TFLite, '.xml': _OpenVINO}
+    kind = kinds.get(os.path.splitext(path)[1].lower())
+    if kind is None:
+        raise UserError(f'{path!r}: its ending is of no known format; expected {EXPECTED}.')
+    return kind(path)
+
+
+class ModelFile(ABC):
+    """An exported file, open in its runtime. Several threads may use it at a time.
+
+    Attributes:
+      path: the file.
+      description: what the file says about itself.
+    """
+
+    path: str
+    description: Description
+
+    def run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        """Predicts any number of images; a file of a fixed batch runs several times, and fills its last batch up.
+
+        Args:
+          images: uint8 [N, H, W, 3], RGB, each at the top left of the canvas; the values outside of it do not count.
+          sizes: int32 [N, 2], height and width of each image within the canvas.
+
+        Returns:
+          The outputs by name, as `description.outputs` tells: [N, …] each.
+
+        Raises:
+          ValueError: if an array has another shape or dtype.
+        """
+        images, sizes = np.ascontiguousarray(images), np.ascontiguousarray(sizes, np.int32)
+        expected = (len(images), *self.description.canvas, 3)
+        if images.dtype != np.uint8 or images.shape != expected or sizes.shape != (len(images), 2) or not len(images):
+            raise ValueError(
+                f'images {images.dtype} {images.shape} and sizes {sizes.shape}; this file takes uint8 '
+                f'[N, {expected[1]}, {expected[2]}, 3] and [N, 2]'
+            )
+        batch = self.description.batch or len(images)
+        parts = []
+        for first in range(0, len(images), batch):
+            pixels, size = images[first : first + batch], sizes[first : first + batch]
+            if missing := batch - len(pixels):
+                pixels = np.concatenate([pixels, np.zeros((missing, *expected[1:]), np.uint8)])
+                size = np.concatenate([size, np.ones((missing, 2), np.int32)])
+            found = self._run(pixels, size)
+            parts.append({name: value[: batch - missing] for name, value in found.items()})
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    @abstractmethod
+    def _run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs one batch."""
+
+
+class _Onnx(ModelFile):
+    def __init__(self, path: str):
+        runtime = _installed('onnxruntime', path)
+        self.path = path
+        with _opening(path):
+            self._session = runtime.InferenceSession(path, providers=['CPUExecutionProvider'])
+            content = self._session.get_modelmeta().custom_metadata_map.get(ONNX_KEY)
+        self.description = _described(path, content)
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        values = self._session.run(self._names, {'images': images, 'sizes': sizes})
+        return dict(zip(self._names, values, strict=True))
+
+
+class _TFLite(ModelFile):
+    def __init__(self, path: str):
+        runtime = _installed('ai_edge_litert.interpreter', path)
+        self.path, self._lock = path, threading.Lock()
+        content = None
+        with contextlib.suppress(zipfile.BadZipFile, KeyError), zipfile.ZipFile(path) as archive:
+            content = archive.read(MEMBER)
+        self.description = _described(path, content)
+        with _opening(path):
+            interpreter = runtime.Interpreter(model_path=path, num_threads=_cores())
+            interpreter.allocate_tensors()
+            self._signature = interpreter.get_signature_runner('serving_default')
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        with self._lock:  # An interpreter has one set of buffers.
+            return {name: np.array(value) for name, value in self._signature(images=images, sizes=sizes).items()}
+
+
+class _SavedModel(ModelFile):
+    def __init__(self, path: str):
+        self.path = path
+        folder = newest_version(path)
+        content = None
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, 'assets.extra', MEMBER), 'rb') as file:
+            content = file.read()
+        self.description = _described(path, content)
+        tf = _installed('tensorflow', path)
+        with _opening(path):
+            self._model = tf.saved_model.load(folder)  # The signature does not keep it alive.
+            self._signature = self._model.signatures['serving_default']
+        self._tensor = tf.constant
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        found = self._signature(images=self._tensor(images), sizes=self._tensor(sizes))
+        return {name: value.numpy() for name, value in found.items()}
+
+
+class _OpenVINO(ModelFile):
+    def __init__(self, path: str):
+        openvino = _installed('openvino', path)
+        self.path, self._local = path, threading.local()
+        with _opening(path):
+            core = openvino.Core()
+            model = core.read_model(path)
+            content = str(model.get_rt_info(ONNX_KEY).value) if model.has_rt_info(ONNX_KEY) else None
+        self.description = _described(path, content)
+        with _opening(path):
+            self._compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+        self._names = [output.get_any_name() for output in self._compiled.outputs]
+
+    def _run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        if not hasattr(self._local, 'request'):  # A request has one set of buffers.
+            self._local.request = self._compiled.create_infer_request()
+        found = self._local.request.infer({'images': images, 'sizes': sizes})
+        return {name: np.array(found[i]) for i, name in enumerate(self._names)}
+
+
+def newest_version(path: str) -> str:
+    """The folder with a SavedModel: the one of the highest number, as TF Serving takes it, or `path` itself.
+
+    Raises:
+      UserError: if there is none.
+    """
+    versions = [name for name in os.listdir(path) if name.isdigit()]
+    folder = os.path.join(path, max(versions, key=int)) if versions else path
+    if not os.path.exists(os.path.join(folder, 'saved_model.pb')):
+        raise UserError(f'{path!r} is a folder without a SavedModel; expected {EXPECTED}.')
+    return folder
+
+
+def _installed(module: str, path: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name not in (module, module.partition('.')[0]):
+            raise
+        raise UserError(f"{path!r} needs {module.partition('.')[0]}: pip install -e '.[export]' installs it.") from None
+
+
+@contextlib.contextmanager
+def _opening(path: str) -> Iterator[None]:
+    """Turns a runtime's error about a file into a message."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f'{path!r} cannot be opened: {reason(error)}. It may be damaged: export the run again.'
+        ) from error
+
+
+def _described(path: str, content: str | bytes | None) -> Description:
+    if not content:
+        raise UserError(f'{path!r} was not written by --mode=export: it has no description. Expected {EXPECTED}.')
+    return Description.read(content, repr(path))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

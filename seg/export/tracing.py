@@ -1,0 +1,87 @@
+"""The exported function traced by TensorFlow, and saved as a SavedModel, which most converters read."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from seg.export import picture
+from seg.ops import dispatch
+
+# Custom gradients would be saved, too, and cannot be; an exported file is not trained.
+_OPTIONS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+PICTURE = 'image_bytes'
+
+
+class Traced:
+    """A network in all forms that the converters take, each made once, in the portable form.
+
+    Attributes:
+      canvas: (height, width) of all images.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Any, Any], dict[str, Any]],
+        variables: Sequence[Any],
+        canvas: tuple[int, int],
+        scratch: str,
+        picture_network: Callable[[Any], dict[str, Any]] | None = None,
+    ):
+        """Takes what is to be exported.
+
+        Args:
+          network: from `seg.export.network`.
+          variables: its Keras variables.
+          canvas: (height, width) of all images.
+          scratch: a folder for SavedModels.
+          picture_network: from `seg.export.picture`, for a second signature of SavedModels; None for none.
+        """
+        self.canvas = canvas
+        self._network, self._picture, self._scratch = network, picture_network, scratch
+        self._variables = variables
+
+    @functools.cache
+    def function(self, batch: int | None) -> Any:
+        """The network as a traced `tf.function` of `images` and `sizes`, for a number of images or any (None)."""
+        signature = [
+            tf.TensorSpec((batch, *self.canvas, 3), tf.uint8, 'images'),
+            tf.TensorSpec((batch, 2), tf.int32, 'sizes'),
+        ]
+        function = tf.function(self._network, input_signature=signature, autograph=False)
+        with dispatch.portable():
+            function.get_concrete_function()
+        return function
+
+    def outputs(self, batch: int | None) -> dict[str, Any]:
+        """The specs of the outputs by name."""
+        return dict(self.function(batch).get_concrete_function().structured_outputs)
+
+    @functools.cache
+    def saved_model(self, batch: int | None) -> str:
+        """A folder with the network as a SavedModel: its variables, and no Python object."""
+        folder = os.path.join(self._scratch, f'saved-{batch}')
+        self.save(folder, batch, with_picture=False)
+        return folder
+
+    def save(self, folder: str, batch: int | None, with_picture: bool) -> None:
+        """Writes a SavedModel.
+
+        Args:
+          folder: where to.
+          batch: number of images of the signature `serving_default`; None for any.
+          with_picture: whether it has the signature `image_bytes`, too.
+        """
+        # Functions that are attributes would be traced again, so the module holds the variables alone.
+        module = tf.Module()
+        module.kept = [variable.value for variable in self._variables]
+        signatures = {'serving_default': self.function(batch).get_concrete_function()}
+        with dispatch.portable():
+            if with_picture and self._picture is not None:
+                one = tf.function(self._picture, input_signature=[picture.INPUT], autograph=False)
+                signatures[PICTURE] = one.get_concrete_function()
+            tf.saved_model.save(module, folder, signatures=signatures, options=_OPTIONS)
