@@ -141,7 +141,7 @@ async function segment(file) {
   const rows = prepared(answer, width, height);
   shown = {width, height, rows, sure};
   listed(rows);
-  by('picture').hidden = false;
+  by('picture').hidden = by('list').hidden = false;
   by('drop').classList.add('small');
   const count = instances ? `, ${rows.length} detections` : '';
   const note = bitmap ? '' : '. The browser cannot show files of this format';
