@@ -136,7 +136,7 @@ class Executor:
         Raises:
           UnsavedError: with the results, if they cannot be written.
         """
-        found, ema = self._load_model(checkpoint)
+        found, ema = self.load_model(checkpoint)
         self.training.read_times(found.metadata, found.path)
         return self._scored(source, self._evaluator.evaluate(source), found.step, found.path, ema, settings)
 
@@ -179,7 +179,7 @@ class Executor:
 
     def predictor(self, checkpoint: str = 'latest') -> Predictor:
         """Sets the model's weights from a checkpoint; returns a predictor for batches made by the host."""
-        found, _ = self._load_model(checkpoint)
+        found, _ = self.load_model(checkpoint)
         logging.info('Predicting with the weights of step %d (%s).', found.step, found.path)
         return self.engine.predictor(self._task, found.path)
 
@@ -329,16 +329,32 @@ class Executor:
         self._last = step, evaluation._replace(figures=[], details=dict.fromkeys(evaluation.details))
         return self._last[1]
 
-    def _load_model(self, which: str) -> tuple[Checkpoint, bool]:
-        """Sets the model's variables from a checkpoint, or its averages. Returns it, and whether it has averages."""
+    def load_model(self, which: str, weights: str = '') -> tuple[Checkpoint, bool]:
+        """Sets the model's variables from a checkpoint.
+
+        Args:
+          which: `latest`, `best` or a path.
+          weights: `ema` for the moving averages, `raw` for the weights themselves; empty for the averages if there
+            are any.
+
+        Returns:
+          The checkpoint, and whether the variables are averages.
+
+        Raises:
+          UserError: if there is no such checkpoint, it is of another model, or it has no averages.
+        """
         found = self._checkpoints.find(which)
         self._refuse_other_classes(found)
         averages = any(name.startswith('ema/') for name in found.tensors)
+        if weights == 'ema' and not averages:
+            raise UserError(f'{found.path} has no moving averages: it was trained without OptimizerStep.ema_decay.')
+        averages = averages and weights != 'raw'
         values: dict[str, np.ndarray] = {}
         for part, layer in self._task.checkpoint_items.items():
             for variable in layer.variables:
                 name = f'{part}/{variable.path}'
-                value = found.tensors.get(f'ema/{name}', found.tensors.get(f'model/{name}'))
+                value = found.tensors.get(f'ema/{name}') if averages else None
+                value = found.tensors.get(f'model/{name}') if value is None else value
                 if value is None or value.shape != tuple(variable.shape):
                     has = 'none' if value is None else f'shape {value.shape}'
                     raise UserError(

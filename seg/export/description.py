@@ -27,7 +27,8 @@ class Description:
       quantize: one of `QUANTIZATIONS`; 'none' is float32.
       canvas: (height, width) of all images, in pixels.
       batch: images of a call; None for any number.
-      fills_canvas: whether an image smaller than the canvas is scaled up to fill it. A larger one is always scaled down.
+      fills_canvas: whether an image smaller than the canvas is scaled up to fill it; a larger one is always scaled
+        down.
       class_names: one name per class; class id = position.
       original_ids: the ids in the data set's own files, by class id; None if they are the same.
       colors: one (r, g, b) per class for figures; empty for the default palette.

@@ -33,7 +33,8 @@ class Format(NamedTuple):
       packages: the modules that make and run it.
       quantize: the quantizations that it has, by the kind of task.
       fixed_batch: whether a file has a fixed number of images.
-      write: function of the traced network, the path, the number of images, the quantization and the calibration images.
+      write: function of the traced network, the path, the number of images, the quantization and the images for
+        calibration.
       describe: function of the path and a description, which replaces the one in the file.
     """
 

@@ -1,6 +1,6 @@
 """Exported files in their own runtimes, all with one call: canvas images in, named arrays out.
 
-Each runtime is imported here alone, when a file of its format is opened; nothing else of seg is needed but the messages.
+Each runtime is imported here alone, when a file of its format is opened. Of seg, only messages are needed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The signature `image_bytes` of a SavedModel: from the bytes of one image file to outputs at the image's own size.
 
 It does in the graph what `seg.prediction` does on the host, with the same results for PNG and BMP files. TensorFlow
-decodes JPEG files with a few grey levels of difference, reads no TIFF files, and does not turn images by their EXIF data.
+decodes JPEG files with a few grey levels of difference, reads no TIFF files, and ignores the orientation in EXIF data.
 """
 
 from __future__ import annotations

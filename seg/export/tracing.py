@@ -22,6 +22,9 @@ class Traced:
 
     Attributes:
       canvas: (height, width) of all images.
+      function: returns the network as a traced `tf.function` of `images` and `sizes`, for a number of images or any
+        (None).
+      saved_model: returns a folder with the network as a SavedModel, for a number of images or any (None).
     """
 
     def __init__(
@@ -44,10 +47,10 @@ class Traced:
         self.canvas = canvas
         self._network, self._picture, self._scratch = network, picture_network, scratch
         self._variables = variables
+        self.function = functools.cache(self._trace)
+        self.saved_model = functools.cache(self._save)
 
-    @functools.cache
-    def function(self, batch: int | None) -> Any:
-        """The network as a traced `tf.function` of `images` and `sizes`, for a number of images or any (None)."""
+    def _trace(self, batch: int | None) -> Any:
         signature = [
             tf.TensorSpec((batch, *self.canvas, 3), tf.uint8, 'images'),
             tf.TensorSpec((batch, 2), tf.int32, 'sizes'),
@@ -61,9 +64,7 @@ class Traced:
         """The specs of the outputs by name."""
         return dict(self.function(batch).get_concrete_function().structured_outputs)
 
-    @functools.cache
-    def saved_model(self, batch: int | None) -> str:
-        """A folder with the network as a SavedModel: its variables, and no Python object."""
+    def _save(self, batch: int | None) -> str:
         folder = os.path.join(self._scratch, f'saved-{batch}')
         self.save(folder, batch, with_picture=False)
         return folder

@@ -1,7 +1,7 @@
 """The requests that TF Serving sends to a model when it loads it, so that the first caller does not wait for it.
 
-`assets.extra/tf_serving_warmup_requests` is a TFRecord file of `tensorflow.serving.PredictionLog`. Its four messages are
-small, and are encoded here: the package tensorflow-serving-api is not needed for them.
+`assets.extra/tf_serving_warmup_requests` is a TFRecord file of `tensorflow.serving.PredictionLog`. Its four messages
+are small, and are encoded here: the package tensorflow-serving-api is not needed for them.
 """
 
 from __future__ import annotations

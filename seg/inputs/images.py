@@ -71,9 +71,19 @@ class ImageInputs:
         prepare = lambda example, seed: self.row(example, seed, canvas)  # noqa: E731
         return pipeline.training_input(dataset, prepare, self._rows.blank, batch_size, self._seed, self._rows.target)
 
-    def evaluation(self, dataset: Dataset, batch_size: int) -> Input:
-        """Every image once, on one canvas."""
-        return self._evaluation(dataset, batch_size, self.canvas(dataset.info.max_size), self._eval_size)
+    def evaluation(self, dataset: Dataset, batch_size: int, canvas: Size | None = None) -> Input:
+        """Every image once, on one canvas.
+
+        Args:
+          dataset: the evaluation data.
+          batch_size: images of a batch.
+          canvas: (height, width) of another canvas, which the images are scaled to fit if some are larger; None for the
+            one of the data.
+        """
+        if canvas is None:
+            return self._evaluation(dataset, batch_size, self.canvas(dataset.info.max_size), self._eval_size)
+        fits = all(own <= side for own, side in zip(dataset.info.max_size, canvas, strict=True))
+        return self._evaluation(dataset, batch_size, canvas, None if fits and self._eval_size is None else canvas)
 
     def overfit(self, dataset: Dataset, batch_size: int) -> tuple[Input, Input]:
         """The same few images for training and evaluation, scaled to the training size, without augmentation.

@@ -15,7 +15,7 @@ class Convert(ExperimentMode):
     """Writes the training and evaluation data as a set of TensorFlow Datasets, which is read by position and fast."""
 
     name = 'convert'
-    aliases = ('conversion', 'export', 'to_records', 'records')
+    aliases = ('conversion', 'to_records', 'records')
     flags = (
         Flag(
             'output',

@@ -33,6 +33,7 @@ class RunFolder:
       data_check: what `--mode=check_data` found.
       data_check_page: the same as a page.
       examples_page: the page that `--mode=show_data` writes.
+      export: the folder that `--mode=export` writes; it outlives the run.
       lock: held by the process that trains here.
       train: folder of the training's event files.
       eval: folder of the evaluations' event files, scores and details.
@@ -54,6 +55,7 @@ class RunFolder:
         self.data_check = self._path('check_data.json')
         self.data_check_page = self._path('check_data.html')
         self.examples_page = self._path('show_data.html')
+        self.export = self._path('export')
         self.lock = self._path('.lock')
         self.train = self._path('train')
         self.eval = self._path('eval')

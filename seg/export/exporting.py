@@ -1,0 +1,274 @@
+"""`--mode=export`: makes the files in a temporary folder, checks them, and moves them into place together."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+import seg
+from seg import files
+from seg.errors import UserError, reason
+from seg.export import check, network, picture
+from seg.export.description import Description
+from seg.export.formats import FORMATS, Images, size
+from seg.export.tracing import Traced
+from seg.prediction import data_set
+from seg.prediction.canvas import OneCanvas
+from seg.prediction.reading import ImageError
+from seg.tasks.instance import Instance
+from seg.tasks.semantic import Semantic
+
+INDEX = 'export.json'
+_CALIBRATION = 64  # Training images from which ranges of activations are taken.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to export.
+
+    Attributes:
+      formats: names of formats.
+      output: the folder to write to.
+      quantize: the quantization.
+      canvas: (height, width) of all images.
+      batch: images of a call; None for any number, or 1 where the format has a fixed number.
+      probabilities: whether a semantic model returns the probability of every class.
+      tolerance: see `check.Check.fault`.
+      force: whether files that fail the check are written all the same.
+      images: number of images of the evaluation data that the check runs.
+    """
+
+    formats: Sequence[str]
+    output: str
+    quantize: str
+    canvas: tuple[int, int]
+    batch: int | None
+    probabilities: bool
+    tolerance: float | None
+    force: bool
+    images: int
+
+
+def kind_of(task) -> str:
+    """'semantic' or 'instance'.
+
+    Raises:
+      UserError: for a task of another kind, whose outputs have no definition in exported files.
+    """
+    for kind, known in (('semantic', Semantic), ('instance', Instance)):
+        if isinstance(task, known):
+            return kind
+    own = f'{type(task).__module__}.{type(task).__name__}'
+    raise UserError(
+        f'experiment.task: {own} cannot be exported; expected tasks.semantic, tasks.instance or a subclass.'
+    )
+
+
+def check_request(request: Request, kind: str, stride: int) -> None:
+    """Refuses what cannot be exported.
+
+    Raises:
+      UserError: with the flag, its value and what is possible.
+    """
+    for name in request.formats:
+        offered = FORMATS[name].quantize[kind]
+        if request.quantize not in offered:
+            raise UserError(
+                f'--quantize={request.quantize}: --format={name} offers {", ".join(offered)} for a model of '
+                f'the task {kind}. Choose one of these, or another format.'
+            )
+    if min(request.canvas) < stride:
+        raise UserError(f'--canvas={request.canvas[0]},{request.canvas[1]}: each side is at least {stride} pixels.')
+    taken = [entry for entry in (FORMATS[name].entry for name in request.formats)]
+    there = [entry for entry in taken if os.path.lexists(os.path.join(request.output, entry))]
+    if there and not os.path.exists(os.path.join(request.output, INDEX)):
+        raise UserError(
+            f'--output={request.output}: it holds {there[0]}, which no export has written: {INDEX} is missing. Give '
+            'another folder, or remove the file.'
+        )
+
+
+def export(experiment, request: Request, checkpoint: str, weights: str) -> dict[str, Any]:
+    """Exports a run.
+
+    Args:
+      experiment: with evaluation data, and for int8 with training data.
+      request: what to export.
+      checkpoint: `latest`, `best` or a path.
+      weights: 'ema', 'raw', or empty for the averages if there are any.
+
+    Returns:
+      `written` (bool), `output`, `faults` (by format), and `files`: the figures of the check by the files' paths.
+
+    Raises:
+      UserError: if a file cannot be made, cannot run, or cannot be written.
+    """
+    task, kind, info = experiment.task, kind_of(experiment.task), experiment.info
+    executor, canvas = experiment.executor, request.canvas
+    found, averages = executor.load_model(checkpoint, weights)
+    logging.info('Exporting the weights of step %d (%s), canvas %d x %d.', found.step, found.path, *canvas)
+    source = task.inputs.evaluation(experiment.eval_data, 1, canvas)
+    predictor = executor.engine.predictor(task, found.path)
+    best = experiment.run_config.best_metric
+    checking = check.Check(task, kind, predictor, check.examples(source, request.images), best)
+    fills = task.data_limits().eval_size is not None
+    images = calibration(experiment.train_data, canvas, fills) if request.quantize == 'int8' else ()
+    with _scratch(request.output) as scratch, files.writing(request.output):
+        made = os.path.join(scratch, 'made')
+        os.makedirs(made)
+        variables = [variable for part in task.checkpoint_items.values() for variable in part.variables]
+        function = network.network(task, kind, canvas, request.probabilities)
+        whole = network.network(task, kind, canvas, probabilities=True)
+        traced = Traced(function, variables, canvas, scratch, picture.picture(whole, kind, canvas, fills))
+        described: dict[str, Description] = {}
+        faults: dict[str, str] = {}
+        for name in request.formats:
+            chosen = FORMATS[name]
+            batch = request.batch or (1 if chosen.fixed_batch else None)
+            description = Description(
+                task=kind,
+                format=name,
+                quantize=request.quantize,
+                canvas=canvas,
+                batch=batch,
+                fills_canvas=fills,
+                class_names=info.class_names,
+                original_ids=info.original_ids,
+                colors=info.colors,
+                ignore_label=info.ignore_label,
+                data=info.name,
+                weights='ema' if averages else 'raw',
+                step=found.step,
+                seg=seg.__version__,
+                inputs=network.INPUTS,
+                outputs=network.meanings(traced.outputs(batch), kind),
+            )
+            path = os.path.join(made, chosen.path)
+            logging.info('%s: converting.', name)
+            _make(name, traced, path, batch, request.quantize, images)
+            chosen.describe(path, description)
+            logging.info('%s: running it on %d images.', name, request.images)
+            try:
+                figures = checking.figures(path)
+            except UserError as error:
+                raise UserError(
+                    f'--format={name}, --quantize={request.quantize}: {error} Nothing was written.'
+                ) from None
+            figures['bytes'] = size(path)
+            if fault := checking.fault(figures, request.quantize, request.tolerance):
+                faults[name] = fault
+            description = dataclasses.replace(description, check=figures, forced=fault is not None)
+            chosen.describe(path, description)
+            described[chosen.path] = description
+        logging.info('\n%s', table(described))
+        written = not faults or request.force
+        if written:
+            _install(made, request.output, described)
+    return {
+        'written': written,
+        'output': request.output,
+        'faults': faults,
+        'files': {path: description.check for path, description in described.items()},
+    }
+
+
+def _make(name: str, traced: Traced, path: str, batch: int | None, quantize: str, images: Images) -> None:
+    """Runs the converter of a format; its errors become messages."""
+    try:
+        FORMATS[name].write(traced, path, batch, quantize, images)
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f'--format={name}, --quantize={quantize}: the converter failed: {reason(error)}. Nothing was written. A '
+            'layer of your own may have an operation that the format lacks; try --format=saved_model, which has all.'
+        ) from error
+
+
+def calibration(dataset, canvas: tuple[int, int], fills: bool) -> Images:
+    """Images of the training data, evenly spread, as they come to the exported file.
+
+    Raises:
+      UserError: if none can be read.
+    """
+    sources = data_set.images(dataset)
+    found = []
+    for index in np.unique(np.linspace(0, len(sources) - 1, _CALIBRATION).astype(int)):
+        with contextlib.suppress(ImageError):
+            pixels = OneCanvas(sources[index].load(), canvas, (), fills=fills).window(0)
+            height, width = pixels.shape[:2]
+            image = np.zeros((1, *canvas, 3), np.uint8)
+            image[0, :height, :width] = pixels
+            found.append((image, np.int32([[height, width]])))
+    if not found:
+        raise UserError(f'--quantize=int8: no image of {dataset.info.name} can be read, and the ranges come from them.')
+    return found
+
+
+def table(described: Mapping[str, Description]) -> str:
+    """The figures of the check, a line for each file."""
+    lines = [('file', 'quantize', 'differing', 'largest differences', 'score', 'MB', 'ms per image')]
+    for path, description in described.items():
+        figures = description.check
+        lines.append(
+            (
+                path,
+                description.quantize,
+                f'{figures["differing"]:.4%}',
+                ', '.join(f'{name} {value:.2g}' for name, value in figures['largest'].items()),
+                f'{figures["score"]} {figures["score_before"]:.4f} -> {figures["score_after"]:.4f}',
+                f'{figures["bytes"] / 1e6:.2f}',
+                f'{figures["milliseconds_before"]:.1f} -> {figures["milliseconds_after"]:.1f}',
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return '\n'.join(
+        '  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+@contextlib.contextmanager
+def _scratch(output: str) -> Iterator[str]:
+    """A temporary folder beside the output, on the same disk; those of killed processes are removed.
+
+    Raises:
+      UserError: if it cannot be made.
+    """
+    output = os.path.abspath(output)
+    parent, name = os.path.split(output)
+    with files.writing(output):
+        os.makedirs(parent, exist_ok=True)
+        for other in os.listdir(parent):
+            if other.startswith(f'{name}.tmp-') and files.is_left_over(other.rpartition('-')[2]):
+                shutil.rmtree(os.path.join(parent, other), ignore_errors=True)
+        folder = f'{output}.tmp-{os.getpid()}'
+        os.makedirs(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _install(made: str, output: str, described: Mapping[str, Description]) -> None:
+    """Moves the finished files to their places; those of other formats stay, and what is replaced is moved out."""
+    os.makedirs(output, exist_ok=True)
+    index = os.path.join(output, INDEX)
+    known: dict[str, Any] = {}
+    with contextlib.suppress(UserError):  # Missing, or damaged: it is written anew.
+        known = files.read_object(index, '').get('files', {})
+    for path in described:
+        entry = FORMATS[described[path].format].entry
+        target = os.path.join(output, entry)
+        if os.path.lexists(target):
+            os.rename(target, f'{made}-replaced-{entry}')
+        os.rename(os.path.join(made, entry), target)
+    kept = {path: value for path, value in known.items() if os.path.exists(os.path.join(output, path))}
+    values = {path: dataclasses.asdict(description) for path, description in described.items()}
+    files.write_json(index, {'files': kept | values})
