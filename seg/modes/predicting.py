@@ -19,7 +19,8 @@ MODEL = Flag(
     'model',
     flags.DEFINE_string,
     None,
-    'An exported file in place of a checkpoint: model.onnx, model.tflite, saved_model, or openvino/model.xml.',
+    'An exported file in place of a checkpoint: model.onnx, model.tflite, saved_model, or openvino/model.xml. '
+    '--mode=benchmark_model takes several, separated by commas.',
 )
 
 
@@ -43,15 +44,19 @@ class Predicting(ExperimentMode):
         self.file = None
         self.alone = path is not None and not call.gin_files and call.model_dir is None
         if path is not None:
-            from seg.export.model_file import open_model
-
             if call.flags['checkpoint'] != CHECKPOINT.default:
                 raise UserError(
                     f'--checkpoint={call.flags["checkpoint"]} and --model={path}: the file has its own weights. '
                     'Leave one of them out.'
                 )
-            self.file = open_model(path)
+            self.open(path)
         super().__init__(call)
+
+    def open(self, path: str) -> None:
+        """Opens the file of `--model`."""
+        from seg.export.model_file import open_model
+
+        self.file = open_model(path)
 
     def load_settings(self) -> str:
         if not self.alone:
@@ -60,7 +65,7 @@ class Predicting(ExperimentMode):
 
         modes.load_parts(self.call.plugin_specs)
         config.parse([], self.call.gin_params)
-        return os.path.dirname(os.path.abspath(self.file.path))
+        return os.path.dirname(os.path.abspath(os.path.expanduser(self.call.flags['model'])))
 
     def build(self) -> Experiment | None:
         if not self.alone:

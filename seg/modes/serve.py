@@ -39,7 +39,7 @@ class Serve(Predicting):
     """Answers images over HTTP with their predictions, and shows a page on which a person drops an image."""
 
     name = 'serve'
-    aliases = ('server', 'http', 'deploy', 'demo')
+    aliases = ('server', 'serving', 'http', 'demo')
     flags = (
         MODEL,
         CHECKPOINT,

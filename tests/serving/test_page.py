@@ -147,7 +147,9 @@ def test_class_map_in_a_browser(photo, tmp_path):
         await browser.slide('opacity', 1)
         assert await browser.color(3, 3) == [200, 0, 0, 256]
         await browser.value("found.rows[0].querySelector('input').click()")
-        assert await browser.value("overlay.getContext('2d').getImageData(0, 0, 30, 20).data.filter(Boolean).length") == 0
+        assert (
+            await browser.value("overlay.getContext('2d').getImageData(0, 0, 30, 20).data.filter(Boolean).length") == 0
+        )
         backgrounds = set()
         for width in (1300, 400):
             for scheme in ('light', 'dark'):
@@ -181,5 +183,3 @@ def test_instances_and_a_refusal_in_a_browser(photo, tmp_path):
 
     with servers.serving(servers.model(servers.Detector())) as server:
         browse(server, visit)
-
-
