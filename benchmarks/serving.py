@@ -2,12 +2,12 @@
 
     python benchmarks/serving.py [--clients 32] [--seconds 60] [--size 512] -- --model=runs/mine/export/model.onnx
 
-What follows `--` are flags of `seg_main --mode=serve`: an exported file, or the `--model_dir` of a run. Three parts, each
-in processes of its own:
+What follows `--` are flags of `seg_main --mode=serve`: an exported file, or the `--model_dir` of a run. Three parts,
+each in processes of its own:
 
 - `loop`: images are decoded, predicted and encoded to JSON one after the other, as a program without a server would;
-- `server`: clients send the same JPEG images; one of 16 uploads is truncated, and must be refused with a status of 4xx. Then
-  SIGTERM comes in the middle of requests: all of them must be answered;
+- `server`: clients send the same JPEG images; one of 16 uploads is truncated, and must be refused with status 400. Then
+  SIGTERM comes in the middle of requests: all of them must be answered (`cut` 0), and new ones find no server;
 - `kill`: SIGKILL in the middle of requests. No process, no file and no port may be left behind.
 
 Prints a JSON object: images per second, latency, errors, and the memory of the server in the first and the last third.
@@ -120,7 +120,7 @@ class Clients:
     """Threads that send images until they are stopped.
 
     Attributes:
-      statuses: number of answers by status; `'lost'` without one.
+      statuses: number of answers by status; of requests without one, `refused` connections and those `cut` later.
       seconds: duration of each answer with status 200.
       wrong: answers that a right or a truncated upload should not get.
     """
@@ -150,8 +150,8 @@ class Clients:
                 connection.request('POST', '/segment', upload[: len(upload) // 2] if broken else upload)
                 response = connection.getresponse()
                 body = response.read()
-            except (OSError, http.client.HTTPException):
-                self.statuses['lost'] += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.statuses['refused' if isinstance(error, ConnectionRefusedError) else 'cut'] += 1
                 time.sleep(0.05)
                 continue
             finally:
@@ -188,6 +188,7 @@ def load(flags: list[str], uploads: list[bytes], clients: int, seconds: float) -
             'memory_mb_first_third': round(max(memory[:third])),
             'memory_mb_last_third': round(max(memory[-third:])),
             'status_after_sigterm': status,
+            'cut': sending.statuses['cut'],
             'files_left': os.listdir(scratch),
         }
 

@@ -64,8 +64,7 @@ class Batcher:
     def __enter__(self) -> Batcher:
         window = np.zeros((*self._size, 3), np.uint8)
         for batch_size in self._batch_sizes:
-            for key in ('classes',):  # Waits until the device is done.
-                self._predict([window], batch_size).get(key, 0)
+            self._predict([window], batch_size).get('classes', 0)  # Waits until the device is done.
         self._thread.start()
         return self
 
@@ -83,12 +82,14 @@ class Batcher:
         try:
             for number in range(plan.windows):
                 if len(ahead) == _AHEAD:
-                    yield _of(ahead.pop(0), stopped)
+                    yield _of(ahead[0], stopped)
+                    del ahead[0]
                 waiting = _Waiting(plan.window(number), plan.keys, plan.maps, time.monotonic(), Future())
                 ahead.append(waiting.result)
                 self._queue.put(waiting)
             while ahead:
-                yield _of(ahead.pop(0), stopped)
+                yield _of(ahead[0], stopped)
+                del ahead[0]
         finally:
             for future in ahead:
                 future.cancel()
