@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging as python_logging
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -182,7 +184,8 @@ def export(experiment, request: Request, checkpoint: str, weights: str) -> dict[
 def _make(name: str, traced: Traced, path: str, batch: int | None, quantize: str, images: Images) -> None:
     """Runs the converter of a format; its errors become messages."""
     try:
-        FORMATS[name].write(traced, path, batch, quantize, images)
+        with _quiet():
+            FORMATS[name].write(traced, path, batch, quantize, images)
     except (UserError, OSError):
         raise
     except Exception as error:
@@ -192,17 +195,36 @@ def _make(name: str, traced: Traced, path: str, batch: int | None, quantize: str
         ) from error
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what converters log of their progress, and takes back the handlers that one of them installs."""
+    root = python_logging.getLogger()
+    handlers, level, verbosity = list(root.handlers), root.level, logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    root.setLevel(python_logging.ERROR)
+    python_logging.getLogger('tf2onnx').setLevel(python_logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.set_verbosity(verbosity)
+
+
 def calibration(dataset, canvas: tuple[int, int], fills: bool) -> Images:
     """Images of the training data, evenly spread, as they come to the exported file.
 
     Raises:
       UserError: if none can be read.
     """
-    sources = data_set.images(dataset)
+    last = (dataset.info.num_examples or _CALIBRATION) - 1  # Of an endless data set, the first ones.
+    positions = np.unique(np.linspace(0, last, _CALIBRATION).astype(int)).tolist()
     found = []
-    for index in np.unique(np.linspace(0, len(sources) - 1, _CALIBRATION).astype(int)):
+    for source in data_set.images(dataset, positions):
         with contextlib.suppress(ImageError):
-            pixels = OneCanvas(sources[index].load(), canvas, (), fills=fills).window(0)
+            pixels = OneCanvas(source.load(), canvas, (), fills=fills).window(0)
             height, width = pixels.shape[:2]
             image = np.zeros((1, *canvas, 3), np.uint8)
             image[0, :height, :width] = pixels

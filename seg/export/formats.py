@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import logging as python_logging
 import os
 import shutil
 import zipfile
@@ -97,7 +96,6 @@ def _write_onnx(traced: Traced, path: str, batch: int | None, quantize: str, ima
     import onnx
     import tf2onnx
 
-    python_logging.getLogger('tf2onnx').setLevel(python_logging.ERROR)
     function = traced.function(batch)
     model, _ = tf2onnx.convert.from_function(
         function,
@@ -119,20 +117,12 @@ def _as_where(context: Any, node: Any, name: str, arguments: Any) -> None:
 def _quantize_onnx(path: str, quantize: str, images: Images) -> None:
     from onnxruntime import quantization
 
-    logger = python_logging.getLogger()
-    level = logger.level
-    logger.setLevel(python_logging.ERROR)  # It advises to preprocess, which the converter has done.
-    try:
-        if quantize == 'dynamic':
-            quantization.quantize_dynamic(path, path, op_types_to_quantize=['MatMul', 'Gemm'])
-            return
-        rows = iter({'images': pixels, 'sizes': sizes} for pixels, sizes in images)
-        reader = type('Reader', (quantization.CalibrationDataReader,), {'get_next': lambda self: next(rows, None)})()
-        quantization.quantize_static(
-            path, path, reader, op_types_to_quantize=['Conv', 'MatMul', 'Gemm'], per_channel=True
-        )
-    finally:
-        logger.setLevel(level)
+    if quantize == 'dynamic':
+        quantization.quantize_dynamic(path, path, op_types_to_quantize=['MatMul', 'Gemm'])
+        return
+    rows = iter({'images': pixels, 'sizes': sizes} for pixels, sizes in images)
+    reader = type('Reader', (quantization.CalibrationDataReader,), {'get_next': lambda self: next(rows, None)})()
+    quantization.quantize_static(path, path, reader, op_types_to_quantize=['Conv', 'MatMul', 'Gemm'], per_channel=True)
 
 
 def _describe_onnx(path: str, description: Description) -> None:

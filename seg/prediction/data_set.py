@@ -15,11 +15,15 @@ from seg.prediction.reading import ImageError
 from seg.prediction.sources import Source
 
 
-def images(dataset: Dataset) -> list[Source]:
-    """All images of a data set, in its order, with its names; outputs with equal names are numbered.
+def images(dataset: Dataset, positions: Sequence[int] | None = None) -> list[Source]:
+    """Images of a data set with its names; outputs with equal names are numbered.
 
     As in a training, unreadable files are failures of single images, and any other exception of a plugin's `load` is a
     mistake in its code.
+
+    Args:
+      dataset: the data set.
+      positions: which images; None for all of them, in the data set's order.
 
     Raises:
       UserError: if `load` cannot be part of a graph. A source's `load` raises it for a mistake in the plugin's code.
@@ -39,10 +43,11 @@ def images(dataset: Dataset) -> list[Source]:
             what = f'{info.name}, image {shown(dataset.image_name(index))}: load'
             raise contract.load_failed(dataset, what, error) from error
 
-    names = [dataset.image_name(index) for index in range(info.num_examples)]
+    positions = range(info.num_examples) if positions is None else positions
+    names = [dataset.image_name(index) for index in positions]
     return [
         Source(name, output, lambda: info.max_size, lambda index=index: image(index), dataset.image_id(index))
-        for index, (name, output) in enumerate(zip(names, _distinct(names), strict=True))
+        for index, name, output in zip(positions, names, _distinct(names), strict=True)
     ]
 
 

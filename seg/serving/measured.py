@@ -16,6 +16,7 @@ class Measured:
     content_type = prometheus_client.CONTENT_TYPE_LATEST
 
     def __init__(self):
+        prometheus_client.disable_created_metrics()  # They would double the text.
         self._registry = registry = prometheus_client.CollectorRegistry()
         prometheus_client.ProcessCollector(registry=registry)
         self._answers = prometheus_client.Counter(
