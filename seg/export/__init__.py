@@ -2,5 +2,5 @@
 
 import os
 
-# Before onnxruntime is imported: it would report its use to its maker, and write a file to the folder for temporary files.
+# Before onnxruntime is imported: it would report its use to its maker, and write a file to the temporary folder.
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')

@@ -7,7 +7,7 @@ import threading
 
 from seg.prediction import reading
 from seg.prediction.canvas import Size
-from seg.prediction.jobs import Memory
+from seg.prediction.jobs import Memory, StoppedError
 from seg.prediction.outputs import Outputs
 from seg.serving import answers
 from seg.serving.answers import Ask
@@ -58,6 +58,8 @@ class Segmenter:
         with self._turn:  # Large images would otherwise never find enough memory at once.
             self._memory.take(amount, stopped)
         try:
+            if stopped.is_set():
+                raise StoppedError
             pixels = reading.read_image(io.BytesIO(upload))
             plan = self._writer.plan(pixels, self._size)
             return self.answers.body(pixels, plan.prediction(self._batcher.results(plan, stopped)), ask)

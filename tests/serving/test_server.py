@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import pathlib
+import re
 import socket
 import struct
 import threading
@@ -118,6 +120,19 @@ def test_health_model_and_metrics(server):
     sent(server, servers.encoded(IMAGE))
     assert server.metric('seg_requests_total{path="/segment",status="200"}') == before + 1
     assert server.metric('seg_requests_in_progress') == 0
+
+
+def test_examples_of_the_documentation(server, detector, tmp_path, monkeypatch, capsys):
+    page = (pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'serving.md').read_text(encoding='utf-8')
+    (program,) = re.findall(r'^```python\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'photo.jpg').write_bytes(servers.encoded(IMAGE, 'JPEG'))
+    for running in (server, detector):
+        exec(program.replace('127.0.0.1:8000', f'127.0.0.1:{running.port}'), {})
+        assert 'of 600 pixels' in capsys.readouterr().out
+    questions = re.findall(r'^curl .*?/segment(\?[^ \n\']*)?', page, re.MULTILINE)
+    assert len(questions) == 4
+    assert all(sent(server, servers.encoded(IMAGE), question)[0] == 200 for question in questions)
 
 
 # ---- Refusals --------------------------------------------------------------------------------------------------------
