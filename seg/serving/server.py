@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging as standard_logging
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from absl import logging
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from seg.prediction import reading
 from seg.prediction.settings import PredictSettings
@@ -25,7 +27,10 @@ from seg.serving.work import RefusedError, Segmenter
 
 _CHUNK = 2**16  # Bytes of an upload that are read at a time.
 _GRACE = 5.0  # Seconds beyond the timeout for answers to be sent before the server ends.
+# What aiohttp raises for a body that breaks the rules of HTTP, of its compression or of forms.
+_UNREADABLE = (HttpProcessingError, web.RequestPayloadError, ValueError, AssertionError, RuntimeError)
 _SAFE = {
+    'Server': 'seg',
     'X-Content-Type-Options': 'nosniff',
     'Cache-Control': 'no-store',
 }
@@ -178,11 +183,12 @@ class Server:
 
 async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
     """The bytes of the image, piece by piece."""
-    if not request.content_type.startswith('multipart/'):
-        async for chunk in request.content.iter_chunked(_CHUNK):
-            yield chunk
-        return
+    is_form = request.content_type.startswith('multipart/')
     try:
+        if not is_form:
+            async for chunk in request.content.iter_chunked(_CHUNK):
+                yield chunk
+            return
         parts = await request.multipart()
         while (part := await parts.next()) is not None:
             if getattr(part, 'filename', None) is None:
@@ -190,8 +196,9 @@ async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
             while chunk := await part.read_chunk(_CHUNK):
                 yield chunk
             return
-    except (ValueError, AssertionError, RuntimeError) as error:
-        raise RefusedError(400, f'the form cannot be read: {error}') from None
+    except _UNREADABLE as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise RefusedError(400, f'the {"form" if is_form else "body"} cannot be read: {reason}') from None
     raise RefusedError(400, 'the form has no file; send one, such as -F image=@a.jpg')
 
 
@@ -220,8 +227,16 @@ async def listen(
     Raises:
       OSError: if it cannot listen there.
     """
+    # Broken requests would fill the log with tracebacks. They are answered; a fault of ours is logged by `_answered`.
+    silent = standard_logging.getLogger('seg.serving')
+    silent.setLevel(standard_logging.CRITICAL)
     runner = web.AppRunner(
-        application, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=timeout + _GRACE
+        application,
+        handle_signals=False,
+        handler_cancellation=True,
+        access_log=None,
+        logger=silent,
+        shutdown_timeout=timeout + _GRACE,
     )
     await runner.setup()
     try:

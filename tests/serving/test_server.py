@@ -1,6 +1,7 @@
 """The HTTP server: its answers, its limits, hostile uploads, and its end."""
 
 import base64
+import gzip
 import io
 import json
 import pathlib
@@ -202,6 +203,38 @@ def test_forms_without_a_file(server):
     assert refused(server, b'--x--\r\n', **kind)[0] == 400
     assert refused(server, b'nothing of the kind', **kind)[0] == 400
     assert refused(server, b'', **{'Content-Type': 'multipart/form-data'})[0] == 400
+
+
+def long_headers(count):
+    return b'--x\r\n' + b'A: b\r\n' * count
+
+
+@pytest.mark.parametrize(
+    ('headers', 'body', 'status'),
+    [
+        ({'Content-Encoding': 'gzip'}, b'not compressed', 400),
+        ({'Content-Encoding': 'gzip'}, gzip.compress(bytes(50_000_000)), 413),
+        ({'Content-Type': 'multipart/form-data; boundary=x'}, b'A' * 520_000, 400),
+        ({'Content-Type': 'multipart/form-data; boundary=x'}, long_headers(50_000), 400),
+        ({'Content-Type': f'multipart/form-data; boundary={"x" * 200}'}, b'a', 400),
+        ({'Content-Type': 'multipart/mixed; boundary=x'}, b'--x\r\nContent-Type: multipart/mixed\r\n\r\n', 400),
+    ],
+    ids=['not compressed', 'bomb', 'no line', 'headers', 'boundary', 'nested'],
+)
+def test_bodies_that_break_rules(server, headers, body, status, caplog):
+    found, reason = refused(server, body, **headers)
+    assert found == status and reason and 'Traceback' not in caplog.text
+
+
+def test_requests_that_break_rules(server):
+    for request in (
+        b'\x16\x03\x01\x02\x00',
+        b'POST /segment HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n',
+        b'GET /' + b'a' * 20_000 + b' HTTP/1.1\r\n\r\n',
+    ):
+        with socket.create_connection(('127.0.0.1', server.port), timeout=20) as client:
+            client.sendall(request)
+            assert client.recv(1000).split()[1] == b'400'
 
 
 def test_unknown_paths_and_methods(server):
