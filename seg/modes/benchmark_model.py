@@ -38,8 +38,8 @@ class BenchmarkModel(Predicting):
         self._paths: list[str] = []
         super().__init__(call)
 
-    def open(self, path: str) -> None:
-        """Splits the paths of several files. They are opened in processes of their own."""
+    def open(self, path: str, checkpoint: str) -> None:
+        """Splits the paths of several files, which are opened in processes of their own; a checkpoint is of the run."""
         self._paths = [path] if os.path.exists(os.path.expanduser(path)) else path.split(',')
         for each in self._paths:
             if not os.path.exists(os.path.expanduser(each)):

@@ -44,18 +44,17 @@ class Predicting(ExperimentMode):
         self.file = None
         self.alone = path is not None and not call.gin_files and call.model_dir is None
         if path is not None:
-            if call.flags['checkpoint'] != CHECKPOINT.default:
-                raise UserError(
-                    f'--checkpoint={call.flags["checkpoint"]} and --model={path}: the file has its own weights. '
-                    'Leave one of them out.'
-                )
-            self.open(path)
+            self.open(path, call.flags['checkpoint'])
         super().__init__(call)
 
-    def open(self, path: str) -> None:
-        """Opens the file of `--model`."""
+    def open(self, path: str, checkpoint: str) -> None:
+        """Opens the file of `--model`, and refuses a `--checkpoint` beside it."""
         from seg.export.model_file import open_model
 
+        if checkpoint != CHECKPOINT.default:
+            raise UserError(
+                f'--checkpoint={checkpoint} and --model={path}: the file has its own weights. Leave one of them out.'
+            )
         self.file = open_model(path)
 
     def load_settings(self) -> str:
