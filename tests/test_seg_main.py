@@ -67,7 +67,7 @@ MISTAKES = {
     'report on devices': (['--mode=report', '--strategy=one'], ['--strategy=one', '--mode=report', 'predict']),
     'output of a training': (
         [SHAPES, '--output=there'],
-        ['--output=there', 'convert, predict, report or show_data', 'train_and_eval'],
+        ['--output=there', 'convert, export, predict, report or show_data', 'train_and_eval'],
     ),
     'input of an evaluation': (
         ['--mode=eval', '--input=a.png,b'],
@@ -75,7 +75,7 @@ MISTAKES = {
     ),
     'probabilities of an overfit': (
         ['--mode=overfit', '--probabilities'],
-        ['--probabilities', '--mode=predict', '--mode=overfit'],
+        ['--probabilities', '--mode=export or predict', '--mode=overfit'],
     ),
     'strategy': ([SHAPES, '--strategy=mirored'], ['--strategy=mirored', 'mirrored:N']),
     'no devices': ([SHAPES, '--strategy=mirrored:0'], ['--strategy=mirrored:0', 'mirrored:N']),
