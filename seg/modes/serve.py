@@ -21,7 +21,7 @@ _HELP = {
     'max_requests': 'Requests in progress at a time; further ones are answered with status 503.',
     'memory_mb': 'Memory of the uploads, and once more of the images, in progress at a time, about, in 2^20 bytes.',
     'timeout': 'Seconds until an upload must be complete, and until its answer must be ready.',
-    'batch_size': 'Most images of a batch; a file that is exported with a fixed batch has its own.',
+    'batch_size': 'Most images of a batch; 0 for 4 with a run and 1 with a file. A fixed batch of a file stays.',
     'batch_wait_ms': 'Milliseconds that an image waits for others to fill its batch while the model is idle.',
 }
 _LIMITS = tuple(

@@ -22,10 +22,11 @@ from seg.serving.answers import Ask, AskedError
 from seg.serving.batching import Batcher, batch_sizes
 from seg.serving.limits import Limits
 from seg.serving.measured import Measured
-from seg.serving.model import Model
+from seg.serving.model import CHECKPOINT, Model
 from seg.serving.work import RefusedError, Segmenter
 
 _CHUNK = 2**16  # Bytes of an upload that are read at a time.
+_BATCH_OF_RUN = 4  # Most images of a batch, if no flag says it. For an exported file it is 1, see `Limits`.
 _GRACE = 5.0  # Seconds beyond the timeout for answers to be sent before the server ends.
 # What aiohttp raises for a body that breaks the rules of HTTP, of its compression or of forms.
 _UNREADABLE = (HttpProcessingError, web.RequestPayloadError, ValueError, AssertionError, RuntimeError)
@@ -56,7 +57,8 @@ class Server:
         """
         self._model, self._limits = model, limits
         self.measured = Measured()
-        sizes = [model.batch] if model.batch else batch_sizes(limits.batch_size, model.predictor.replicas)
+        largest = limits.batch_size or (_BATCH_OF_RUN if model.format == CHECKPOINT else 1)
+        sizes = [model.batch] if model.batch else batch_sizes(largest, model.predictor.replicas)
         wait = limits.batch_wait_ms / 1000
         self._batcher = Batcher(model.predictor, model.canvas, sizes, wait, self.measured.ran)
         self._segmenter = Segmenter(model.writer('', settings), self._batcher, model.canvas, limits)
