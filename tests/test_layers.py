@@ -27,6 +27,10 @@ TENSORFLOW = (
     'seg/masks/ragged.py',
     'seg/ops/cpu_kernels.py',
     'seg/prediction/data_set.py',
+    'seg/export/formats.py',
+    'seg/export/picture.py',
+    'seg/export/tracing.py',
+    'seg/export/warmup.py',
 )
 BACKENDS = ('tensorflow', 'jax', 'torch')
 GIN_USERS = {'config', 'registry'}

