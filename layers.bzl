@@ -48,6 +48,7 @@ LAYERS = {
     "tasks": BASE + ["registry", "drawing", "masks", "inputs", "prediction"] + PARTS,
     "export": BASE + ["run", "masks", "metrics", "inputs", "datasets", "engine", "executor", "prediction", "tasks"],
     "report": ["errors", "files", "structures", "run", "drawing", "datasets"],
+    "serving": BASE + ["drawing", "masks", "engine", "executor", "prediction", "export", "report"],
     "inspection": BASE + ["run", "checks", "drawing", "masks", "datasets", "executor", "report"],
 }
 

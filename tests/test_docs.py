@@ -81,7 +81,7 @@ def check_seg_main(words):
         assert plugins.describe_text(values.describe)
     elif not values.version and not values.help:
         if not values.gin_file:
-            assert not modes.find(values.mode).trains and (values.model_dir or values.input)
+            assert not modes.find(values.mode).trains and (values.model_dir or values.input or values.model)
         own = [name for name in values.gin_file if name.startswith(OF_THE_READER)]
         for name in values.gin_file:
             assert name in own or gin_files.find_file(name, 'docs')

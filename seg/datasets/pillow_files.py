@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -15,19 +16,20 @@ class Refused(ValueError):
     """A file that is no usable image; the text gives the reason in a few words."""
 
 
-def opened(path: str) -> Image.Image:
-    """Opens an image and reads its header.
+def opened(file: str | BinaryIO) -> Image.Image:
+    """Opens an image, by its path or as bytes in memory, and reads its header.
 
     Raises:
       Refused: if it is not a regular file, or is empty.
       Exception: Pillow's, of many types, if the file is damaged or has another format.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise Refused('it is not a regular file')
-    if os.path.getsize(path) == 0:
-        raise Refused('the file is empty')
+    if isinstance(file, str):
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise Refused('it is not a regular file')
+        if os.path.getsize(file) == 0:
+            raise Refused('the file is empty')
     Image.init()
-    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 def rgb(image: Image.Image) -> np.ndarray:

@@ -138,19 +138,43 @@ class Executor:
         """
         found, ema = self.load_model(checkpoint)
         self.training.read_times(found.metadata, found.path)
-        evaluation = self._evaluator.evaluate(source)
+        return self._scored(source, self._evaluator.evaluate(source), found.step, found.path, ema, settings)
+
+    def evaluate_file(
+        self, source: Input, evaluating: Any, *, path: str, step: int, averages: bool, settings: Sequence[str]
+    ) -> dict[str, Any]:
+        """Evaluates an exported file of the run, like a checkpoint.
+
+        Args:
+          source: evaluation data.
+          evaluating: makes the evaluator of the file, as an engine does of a task.
+          path: the file.
+          step: step of its weights.
+          averages: whether these are moving averages.
+          settings: as for `evaluate`; they name the file's format, so that the scores of the run stay.
+
+        Raises:
+          UnsavedError: with the results, if they cannot be written.
+        """
+        evaluation = Evaluator(self._task, evaluating).evaluate(source)
+        return self._scored(source, evaluation, step, path, averages, settings)
+
+    def _scored(
+        self, source: Input, evaluation: Evaluation, step: int, path: str, averages: bool, settings: Sequence[str]
+    ) -> dict[str, Any]:
+        """Writes the scores of an evaluation and returns them."""
         mark = '-' + hashlib.sha256('\n'.join(settings).encode()).hexdigest()[:6] if settings else ''
-        written = self._results(found.step, evaluation, source.name, found.path, ema, mark)
+        written = self._results(step, evaluation, source.name, path, averages, mark)
         written['settings'] = list(settings)
         if not self.engine.chief:
             return written
         try:
-            self._records.write_details(source.name, f'{found.step}{mark}', evaluation.details)
-            path = self._records.path(source.name, f'{found.step}{mark}')
+            self._records.write_details(source.name, f'{step}{mark}', evaluation.details)
+            scores = self._records.path(source.name, f'{step}{mark}')
         except UserError as error:
             raise UnsavedError(str(error), written) from error
-        results.write(path, written)
-        logging.info('Scores: %s', path)
+        results.write(scores, written)
+        logging.info('Scores: %s', scores)
         return written
 
     def predictor(self, checkpoint: str = 'latest') -> Predictor:

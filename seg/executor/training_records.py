@@ -109,11 +109,11 @@ class TrainingRecords:
             logging.warning('%s lacks the times of its training: they are counted from here on.', path)
 
     def speed(self, step: int) -> dict[str, float | None]:
-        """`train_seconds` and `train_images_per_second` of all steps up to `step`."""
+        """`train_seconds` and `train_images_per_second` of all steps up to `step`; None without a known training."""
         images, seconds = self._timed
         if not seconds:  # There was only one loop, which includes tracing.
             images, seconds = step * self._config.batch_size, self._seconds
         return {
-            'train_seconds': round(self._seconds, 3),
+            'train_seconds': round(self._seconds, 3) if self._seconds else None,
             'train_images_per_second': round(images / seconds, 3) if seconds else None,
         }

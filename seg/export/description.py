@@ -37,8 +37,6 @@ class Description:
       weights: 'ema' for the moving averages, 'raw' for the weights themselves.
       step: step of the checkpoint.
       seg: version of seg that wrote the file.
-      raw_heads: None if the file does all of the post-processing, as every file of this version does. Readers refuse a
-        file with another value, which leaves a part to its caller.
       forced: whether the file was written although it failed the check.
       check: figures of the check by name; empty before it ran.
       inputs: dtype, shape and meaning of each input, by name.
@@ -59,7 +57,6 @@ class Description:
     weights: str
     step: int
     seg: str
-    raw_heads: dict[str, float] | None = None
     forced: bool = False
     check: dict[str, Any] = dataclasses.field(default_factory=dict)
     inputs: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -91,10 +88,9 @@ class Description:
     @classmethod
     def of(cls, values: Mapping[str, Any], place: str) -> Description:
         """The description that a JSON object holds; errors as for `read`."""
-        defaults = {'raw_heads': None, 'forced': False, 'check': {}, 'inputs': {}, 'outputs': {}}
-        values = defaults | {field.name: values.get(field.name, _ABSENT) for field in dataclasses.fields(cls)}
+        defaults = {'forced': False, 'check': {}, 'inputs': {}, 'outputs': {}}
         values = {
-            key: defaults[key] if value is _ABSENT and key in defaults else value for key, value in values.items()
+            field.name: values.get(field.name, defaults.get(field.name, _ABSENT)) for field in dataclasses.fields(cls)
         }
         for key, (expected, fits) in _tests(values).items():
             if values[key] is _ABSENT:
@@ -154,5 +150,4 @@ def _tests(values: Mapping[str, Any]) -> dict[str, tuple[str, bool]]:
         **{key: ('a string', isinstance(values[key], str)) for key in ('data', 'seg')},
         **{key: ('true or false', isinstance(values[key], bool)) for key in ('fills_canvas', 'forced')},
         **{key: ('an object', isinstance(values[key], dict)) for key in ('check', 'inputs', 'outputs')},
-        'raw_heads': ('an object, or null', values['raw_heads'] is None or isinstance(values['raw_heads'], dict)),
     }

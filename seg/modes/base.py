@@ -251,13 +251,18 @@ class ExperimentMode(Mode):
 
     def validate(self) -> str:
         """Makes all checks of `run` before it begins. Returns the result in a line."""
-        from seg.run import settings
-
         with self.ready(keep=False):
             self.check_weights()
-            info = self.experiment.info
-            weights = settings.model_info(self.experiment.task.checkpoint_items).splitlines()[0]
-        return f'Valid: {info.name}, {info.num_classes} classes, {weights}; nothing was run.'
+            found = self.validated()
+        return f'Valid: {found}; nothing was run.'
+
+    def validated(self) -> str:
+        """What `validate` found, in a few words."""
+        from seg.run import settings
+
+        info = self.experiment.info
+        weights = settings.model_info(self.experiment.task.checkpoint_items).splitlines()[0]
+        return f'{info.name}, {info.num_classes} classes, {weights}'
 
     @contextlib.contextmanager
     def ready(self, keep: bool = True) -> Iterator[None]:

@@ -48,7 +48,7 @@ class Export(ExperimentMode):
             'probabilities',
             flags.DEFINE_bool,
             False,
-            'Also returns the probabilities of all classes, which predictions of images larger than the canvas need.',
+            'Also returns the probabilities of all classes: class maps of images larger than the canvas get finer borders.',
         ),
         Flag(
             'tolerance',

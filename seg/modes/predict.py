@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
-from seg.errors import UserError, as_user_error, shown
-from seg.modes.base import CHECKPOINT, Call, ExperimentMode, Flag
+from seg.errors import UserError
+from seg.modes.base import CHECKPOINT, Call, Flag
+from seg.modes.predicting import MODEL, Predicting
 from seg.prediction.settings import PredictSettings
 
 if TYPE_CHECKING:
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
     from seg.prediction.outputs import Outputs
 
 
-class Predict(ExperimentMode):
+_BATCH = 4  # Images of a batch for an exported file that takes any number, without the settings of a run.
+
+
+class Predict(Predicting):
     """Predicts images from files or the evaluation data, and writes the outputs of each."""
 
     name = 'predict'
     aliases = ('prediction', 'inference', 'infer', 'segment')
     flags = (
+        MODEL,
         CHECKPOINT,
         Flag(
             'input',
@@ -62,15 +67,17 @@ class Predict(ExperimentMode):
         if inputs:
             self._output = self._output or self.folder.predictions('input')
             self._images = from_files(inputs, self._output)
+        elif self.alone:
+            raise UserError(
+                f'--model={call.flags["model"]}: name the images with --input. To predict the evaluation data of a '
+                'run, give its --model_dir or --gin_file as well.'
+            )
 
     def needs(self) -> Needs:
         return dataclasses.replace(super().needs(), eval_data=self._images is None)
 
-    def check_experiment(self) -> None:
-        self._writer()  # Refuses settings that do not fit the task, and writes nothing yet.
-
-    def check_weights(self) -> None:
-        self.experiment.executor.predictor(self.call.flags['checkpoint'])
+    def prepare(self) -> None:
+        self._writer()  # Refuses settings that do not fit the model, and writes nothing yet.
 
     def execute(self) -> dict[str, Any] | None:
         """Predicts in process 0, on its devices; the others wait for it and return None."""
@@ -82,33 +89,29 @@ class Predict(ExperimentMode):
     def _predict(self) -> dict[str, Any]:
         from seg.prediction import data_set, pipeline
 
-        experiment = self.experiment
-        info, images = experiment.info, self._images
+        images = self._images
         if images is None:
-            info, images = experiment.eval_data.info, data_set.images(experiment.eval_data)
-        outputs = self._writer()
+            images = data_set.images(self.experiment.eval_data)
+        model, outputs = self.model(), self._writer()
         results = pipeline.predict(
             images,
-            experiment.executor.predictor(self.call.flags['checkpoint']),
+            model.predictor,
             outputs,
-            size=experiment.task.canvas(info.max_size),
-            batch_size=experiment.run_config.evaluation_batch_size,
+            size=model.canvas,
+            batch_size=model.batch or (_BATCH if self.alone else self.experiment.run_config.evaluation_batch_size),
             settings=self.settings,
         )
         logging.info('Predictions: %s', outputs.folder)
         return results
 
     def _writer(self) -> Outputs:
-        from seg.prediction.outputs import Outputs
+        from seg.serving import model
 
-        experiment = self.experiment
-        folder = self._output or self.folder.predictions(experiment.eval_data.info.name)
-        task, call = experiment.task, f'experiment.task: {type(experiment.task).__name__}.writer'
-        with as_user_error(call, task):
-            writer = task.writer(folder, experiment.info, self.settings, self.call.flags['probabilities'])
-        if not isinstance(writer, Outputs):
-            raise UserError(f'{call} returned {shown(writer)}; expected a seg.prediction.outputs.Outputs.')
-        return writer
+        folder = self._output or self.folder.predictions(self.experiment.eval_data.info.name)
+        arguments = (folder, self.settings, self.call.flags['probabilities'])
+        if self.file is not None:
+            return model.of_file(self.file).writer(*arguments)
+        return model.task_writer(self.experiment.task, self.experiment.info, *arguments)
 
     @classmethod
     def failure(cls, results: dict[str, Any] | None) -> str | None:

@@ -7,13 +7,14 @@ of a whole large image are never in memory: they are computed in bands of rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
 from seg.ops.sizes import fitted_size
+from seg.structures import PAD_PIXEL
 
 # Bytes of the probabilities of one band: about the cache of a core.
 _BAND_BYTES = 4 * 2**20
@@ -62,7 +63,9 @@ class Plan(Protocol):
         """
 
 
-def plan(image: np.ndarray, canvas: Size, large: str, overlap: float, probabilities: bool) -> Plan:
+def plan(
+    image: np.ndarray, canvas: Size, large: str, overlap: float, probabilities: bool, classes_only: bool = False
+) -> Plan:
     """Plans how an image is placed on the canvas for a class map.
 
     Args:
@@ -71,10 +74,13 @@ def plan(image: np.ndarray, canvas: Size, large: str, overlap: float, probabilit
       large: `shrink` or `tile`, for images that do not fit.
       overlap: overlap of neighbouring windows, as a fraction of the window.
       probabilities: whether bands must have them.
+      classes_only: whether the model gives no probabilities, so that `large` is `shrink`.
     """
     height, width = image.shape[:2]
     if height <= canvas[0] and width <= canvas[1]:
         return Whole(image, probabilities)
+    if classes_only:
+        return ShrunkClasses(image, canvas)
     return Shrunk(image, canvas) if large == 'shrink' else Tiled(image, canvas, overlap)
 
 
@@ -85,6 +91,28 @@ def fitted(image: np.ndarray, canvas: Size) -> tuple[np.ndarray, float]:
     height, width = fitted_size(size, canvas)
     # Pillow's bilinear filter widens with the reduction, so that every pixel of the image counts.
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)), scale
+
+
+def batch(windows: Sequence[np.ndarray | None], batch_size: int, canvas: Size, dtype: str) -> dict[str, np.ndarray]:
+    """Places windows on the canvases of a batch.
+
+    Args:
+      windows: at most `batch_size` windows, uint8 [h, w, 3]; None for one that is no longer needed.
+      batch_size: number of canvases; those without a window have one valid pixel.
+      canvas: (height, width).
+      dtype: floating-point type of the pixels.
+
+    Returns:
+      `image` [B, H, W, 3], padded with `PAD_PIXEL`, and `size` int32 [B, 2], height and width of each window.
+    """
+    image = np.empty((batch_size, *canvas, 3), dtype)
+    image[:] = PAD_PIXEL
+    size = np.ones((batch_size, 2), np.int32)
+    for i, window in enumerate(windows):
+        if window is not None:
+            size[i] = window.shape[:2]
+            image[i, : size[i, 0], : size[i, 1]] = window
+    return {'image': image, 'size': size}
 
 
 class OneCanvas:
@@ -147,6 +175,30 @@ class Shrunk:
     def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
         for top, probabilities in upscaled(next(results)['probabilities'], self._size):
             yield decided(top, probabilities)
+
+
+class ShrunkClasses:
+    """An image scaled down to fit, of which each pixel takes the class of the nearest pixel on the canvas.
+
+    For models that do not return probabilities. Borders of classes are then as coarse as the canvas.
+    """
+
+    windows, keys, maps = 1, ('classes', 'confidence'), True
+
+    def __init__(self, image: np.ndarray, canvas: Size):
+        self._size = image.shape[:2]
+        self._small, self.scale = fitted(image, canvas)
+
+    def window(self, number: int) -> np.ndarray:
+        return self._small
+
+    def prediction(self, results: Iterator[dict[str, np.ndarray]]) -> Iterator[Band]:
+        result = next(results)
+        rows, columns = (
+            (2 * np.arange(side) + 1) * small // (2 * side)  # Of each centre; whole numbers, as halves would round.
+            for side, small in zip(self._size, self._small.shape[:2], strict=True)
+        )
+        yield Band(0, *(result[key][rows][:, columns] for key in self.keys), None)
 
 
 class Tiled:

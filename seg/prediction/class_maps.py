@@ -31,6 +31,7 @@ class ClassMaps(Outputs):
         colors: Sequence[drawing.Color],
         settings: PredictSettings,
         probabilities: bool,
+        classes_only: bool = False,
     ):
         """Takes the settings that all images share.
 
@@ -40,6 +41,7 @@ class ClassMaps(Outputs):
           colors: one (r, g, b) per class.
           settings: settings of the mode.
           probabilities: whether to write class probabilities.
+          classes_only: whether the model gives no probabilities.
 
         Raises:
           UserError: for more classes than a palette has.
@@ -47,44 +49,69 @@ class ClassMaps(Outputs):
         if info.num_classes > 256:
             raise UserError(f'{info.name} has {info.num_classes} classes; a palette PNG holds 256 at most.')
         super().__init__(folder, info, colors)
-        self._settings, self._probabilities = settings, probabilities
+        self._settings, self._probabilities, self._classes_only = settings, probabilities, classes_only
         self.one_canvas = settings.large_pictures == 'shrink'
 
     def plan(self, image: np.ndarray, canvas: Size) -> Plan:
         settings = self._settings
-        return canvas_module.plan(image, canvas, settings.large_pictures, settings.tile_overlap, self._probabilities)
+        return canvas_module.plan(
+            image, canvas, settings.large_pictures, settings.tile_overlap, self._probabilities, self._classes_only
+        )
 
     def prediction_bytes(self, size: Size, canvas: Size) -> int:
         maps = canvas[0] * canvas[1]
         if not self.one_canvas and size[1] > canvas[1]:
             maps += canvas[0] * size[1]
-        return size[0] * size[1] + 4 * self._info.num_classes * maps
+        return size[0] * size[1] + 4 * self.info.num_classes * maps
 
     def write(self, source: Source, pixels: np.ndarray, prediction: Iterable[Band]) -> dict[str, Any]:
         """Writes the files of one image, see `Outputs`; `prediction` are its bands, top to bottom."""
-        info = self._info
-        classes = np.empty(pixels.shape[:2], np.uint8)
-        count, confidence = np.zeros(info.num_classes, np.int64), np.zeros(info.num_classes)
         with contextlib.ExitStack() as files:  # Moved into place when all of them are complete.
             keep = None
             if self._probabilities:
                 file = files.enter_context(self.file(source.name + PROBABILITIES))
-                keep = files.enter_context(_probability_file(file, info.class_names, pixels.shape[:2]))
-            for band in prediction:
-                classes[band.top : band.top + len(band.classes)] = band.classes
-                found = band.classes.ravel()
-                count += np.bincount(found, minlength=info.num_classes)
-                confidence += np.bincount(found, band.confidence.ravel(), minlength=info.num_classes)
-                if keep:
-                    keep(band)
-            files.enter_context(self.file(source.name + CLASS_MAP)).write(
-                encoded(drawing.palette_png(classes, self._colors), 'PNG')
-            )
-            for top in range(0, len(pixels), _BAND_ROWS):
-                rows = slice(top, top + _BAND_ROWS)
-                pixels[rows] = drawing.overlay(pixels[rows], classes[rows], self._colors, self._settings.opacity)
+                keep = files.enter_context(_probability_file(file, self.info.class_names, pixels.shape[:2]))
+            classes, found = self.assembled(pixels.shape[:2], prediction, keep)
+            files.enter_context(self.file(source.name + CLASS_MAP)).write(self.class_map(classes))
+            self.draw(pixels, classes)
             self.write_overlay(files.enter_context(self.file(source.name + OVERLAY)), pixels)
-        return self._found(count, confidence)
+        return found
+
+    def assembled(
+        self, size: Size, prediction: Iterable[Band], keep: Callable[[Band], None] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Joins the bands of an image.
+
+        Args:
+          size: (height, width) of the image.
+          prediction: its bands, top to bottom.
+          keep: is called with each band.
+
+        Returns:
+          Class ids, uint8 [H, W], and the image's part of its record: `mean_confidence`, and `classes`, the most
+          frequent first.
+        """
+        info = self.info
+        classes = np.empty(size, np.uint8)
+        count, confidence = np.zeros(info.num_classes, np.int64), np.zeros(info.num_classes)
+        for band in prediction:
+            classes[band.top : band.top + len(band.classes)] = band.classes
+            found = band.classes.ravel()
+            count += np.bincount(found, minlength=info.num_classes)
+            confidence += np.bincount(found, band.confidence.ravel(), minlength=info.num_classes)
+            if keep:
+                keep(band)
+        return classes, self._found(count, confidence)
+
+    def class_map(self, classes: np.ndarray) -> bytes:
+        """A palette PNG of class ids, uint8 [H, W]."""
+        return encoded(drawing.palette_png(classes, self.colors), 'PNG')
+
+    def draw(self, pixels: np.ndarray, classes: np.ndarray) -> None:
+        """Blends an image, uint8 [H, W, 3], with the colours of its classes, in place."""
+        for top in range(0, len(pixels), _BAND_ROWS):
+            rows = slice(top, top + _BAND_ROWS)
+            pixels[rows] = drawing.overlay(pixels[rows], classes[rows], self.colors, self._settings.opacity)
 
     def _found(self, count: np.ndarray, confidence: np.ndarray) -> dict[str, Any]:
         total = int(count.sum())

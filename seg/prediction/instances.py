@@ -86,19 +86,23 @@ class InstanceOutputs(Outputs):
 
     def write(self, source: Source, pixels: np.ndarray, prediction: Detections) -> dict[str, Any]:
         """Writes the overlay of one image, see `Outputs`; its part of the record also has the detections."""
-        found = self._found(prediction)
-        entries = [self._result(source.id, *one) for one in zip(*prediction, strict=True)]
-        pixels = overlay(
-            pixels,
-            prediction,
-            class_names=self._info.class_names,
-            colors=self._instance_colors,
-            opacity=self._settings.opacity,
-            min_score=self._settings.min_score,
-        )
+        found = self.found(prediction)
+        entries = [self.result(source.id, *one) for one in zip(*prediction, strict=True)]
+        self.draw(pixels, prediction, self._settings.min_score)
         with self.file(source.name + OVERLAY) as file:
             self.write_overlay(file, pixels)
         return {'image_id': source.id, **found, 'detections': entries}
+
+    def draw(self, pixels: np.ndarray, prediction: Detections, min_score: float) -> None:
+        """Draws the detections with at least a score over their image, uint8 [H, W, 3], in place."""
+        overlay(
+            pixels,
+            prediction,
+            class_names=self.info.class_names,
+            colors=self._instance_colors,
+            opacity=self._settings.opacity,
+            min_score=min_score,
+        )
 
     def line(self, record: dict[str, Any]) -> None:
         """Appends an image's detections to the list, and the rest of its record to `predictions.jsonl`."""
@@ -108,7 +112,8 @@ class InstanceOutputs(Outputs):
                 self._separator = b','
         super().line(record)
 
-    def _found(self, detections: Detections) -> dict[str, Any]:
+    def found(self, detections: Detections) -> dict[str, Any]:
+        """The number of detections, and `classes`, the most frequent first."""
         scores, ids = (np.asarray(values) for values in (detections.scores, detections.classes))
         classes = [
             self.class_entry(c)
@@ -117,9 +122,9 @@ class InstanceOutputs(Outputs):
         ]
         return {'count': len(ids), 'classes': classes}
 
-    def _result(self, image_id: int | str, box, score, class_id, mask: dict[str, Any]) -> dict[str, Any]:
+    def result(self, image_id: int | str, box, score, class_id, mask: dict[str, Any]) -> dict[str, Any]:
         """A detection in COCO's results format."""
-        ids = self._info.original_ids
+        ids = self.info.original_ids
         y0, x0, y1, x1 = (float(side) for side in box)
         return {
             'image_id': image_id,

@@ -37,6 +37,8 @@ class Outputs(ABC):
 
     Attributes:
       folder: the folder.
+      info: facts about the training data.
+      colors: one (r, g, b) per class, as drawn.
       one_canvas: whether every image needs only one canvas.
     """
 
@@ -51,7 +53,7 @@ class Outputs(ABC):
           colors: one (r, g, b) per class, as drawn.
         """
         self.folder = folder
-        self._info, self._colors = info, colors
+        self.info, self.colors = info, colors
         self._numbers = itertools.count()
         # Temporary files are here, inside the output folder, so that they can be moved into place without a copy.
         self._scratch = os.path.join(folder, f'.partial-{socket.gethostname()}-{os.getpid()}')
@@ -72,9 +74,9 @@ class Outputs(ABC):
                     os.remove(lines)  # The target of the link stays.
                 # A name that is invalid in the file system's encoding has lone surrogates, which JSON can escape.
                 self._lines = open(lines, 'w', encoding='utf-8', errors='backslashreplace')
-            if self._info.class_names:
+            if self.info.class_names:
                 with self.file(LEGEND) as file:
-                    legend = Image.fromarray(drawing.legend(self._info.class_names, self._colors))
+                    legend = Image.fromarray(drawing.legend(self.info.class_names, self.colors))
                     file.write(encoded(legend, 'JPEG', **_JPEG))
         except BaseException:
             self.__exit__()
@@ -120,14 +122,14 @@ class Outputs(ABC):
 
     def class_entry(self, class_id: int) -> dict[str, Any]:
         """The entry of a class in a line."""
-        entry = {'id': int(class_id), 'name': self._info.class_names[class_id]}
-        if self._info.original_ids:
-            entry['original_id'] = self._info.original_ids[class_id]
+        entry = {'id': int(class_id), 'name': self.info.class_names[class_id]}
+        if self.info.original_ids:
+            entry['original_id'] = self.info.original_ids[class_id]
         return entry
 
     def write_overlay(self, file: IO[bytes], pixels: np.ndarray) -> None:
-        """Writes pixels, uint8 [H, W, 3], as a JPEG, scaled down if the format does not allow their size."""
-        file.write(encoded(_drawable(pixels), 'JPEG', **_JPEG))
+        """Writes pixels, uint8 [H, W, 3], as a JPEG, see `overlay_jpeg`."""
+        file.write(overlay_jpeg(pixels))
 
     @contextlib.contextmanager
     def file(self, name: str) -> Iterator[IO[bytes]]:
@@ -190,11 +192,12 @@ class Outputs(ABC):
                 os.remove(path) if os.path.islink(path) else shutil.rmtree(path, ignore_errors=True)
 
 
-def _drawable(pixels: np.ndarray) -> Image.Image:
+def overlay_jpeg(pixels: np.ndarray) -> bytes:
+    """Encodes pixels, uint8 [H, W, 3], as a JPEG, scaled down if the format does not allow their size."""
     image = Image.fromarray(pixels)
     if max(image.size) > _JPEG_LONGEST:
         image.thumbnail((_JPEG_LONGEST, _JPEG_LONGEST))
-    return image
+    return encoded(image, 'JPEG', **_JPEG)
 
 
 def encoded(image: Image.Image, file_format: str, **settings) -> bytes:

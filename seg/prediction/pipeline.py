@@ -29,7 +29,6 @@ from seg.prediction.jobs import PATIENCE, Job, Memory
 from seg.prediction.outputs import Outputs
 from seg.prediction.settings import PredictSettings
 from seg.prediction.sources import Source
-from seg.structures import PAD_PIXEL
 
 _NAMED = 8  # Failures in the summary.
 _BYTES_PER_PIXEL = 7  # RGB, and Pillow's own copy of it while it decodes.
@@ -210,15 +209,10 @@ class _Run:
         views, self._batch = self._batch, []
         if not views:
             return
-        image = np.empty((self._batch_size, *self._size, 3), keras.config.floatx())
-        image[:] = PAD_PIXEL
-        sizes = np.ones((self._batch_size, 2), np.int32)
-        for i, (job, number) in enumerate(views):
-            if plan := job.plan:  # None if the image has failed meanwhile.
-                pixels = plan.window(number)
-                sizes[i] = pixels.shape[:2]
-                image[i, : sizes[i, 0], : sizes[i, 1]] = pixels
-        launched = (views, sizes, self._predictor({'image': image, 'size': sizes}))
+        plans = [(job.plan, number) for job, number in views]
+        windows = [plan.window(number) if plan else None for plan, number in plans]  # None: it has failed meanwhile.
+        batch = canvas.batch(windows, self._batch_size, self._size, keras.config.floatx())
+        launched = (views, batch['size'], self._predictor(batch))
         self._collect()
         self._launched = launched
         self._record()  # An image of many windows takes a while.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -31,24 +32,24 @@ def limited(max_megapixels: float) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def read_size(path: str) -> tuple[int, int]:
+def read_size(file: str | BinaryIO) -> tuple[int, int]:
     """Reads (height, width) of an image, as stored, from its header.
 
     Raises:
       ImageError: if the header cannot be read.
     """
-    with _reasons(path), pillow_files.opened(path) as image:
+    with _reasons(), pillow_files.opened(file) as image:
         return image.height, image.width
 
 
-def read_image(path: str) -> np.ndarray:
+def read_image(file: str | BinaryIO) -> np.ndarray:
     """Reads an image as upright RGB.
 
     It is rotated by its EXIF orientation. Greyscale is repeated over the channels, after a division by 257 if it has 16
     bits. CMYK and palettes become RGB. Alpha is dropped, as in training. Only the first frame is read.
 
     Args:
-      path: path of a JPEG, PNG, BMP, TIFF, WebP, GIF or PNM file.
+      file: a JPEG, PNG, BMP, TIFF, WebP, GIF or PNM file: its path, or its bytes.
 
     Returns:
       uint8 [H, W, 3], RGB.
@@ -56,7 +57,7 @@ def read_image(path: str) -> np.ndarray:
     Raises:
       ImageError: if the file cannot be read, is damaged or truncated, or has too many pixels.
     """
-    with _reasons(path), pillow_files.opened(path) as image:
+    with _reasons(), pillow_files.opened(file) as image:
         image.load()
         with contextlib.suppress(Exception):  # Damaged EXIF data is ignored.
             ImageOps.exif_transpose(image, in_place=True)
@@ -64,7 +65,7 @@ def read_image(path: str) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _reasons(path: str) -> Iterator[None]:
+def _reasons() -> Iterator[None]:
     """Turns any error of a file into an `ImageError`."""
     try:
         yield

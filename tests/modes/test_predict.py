@@ -1,13 +1,12 @@
 """The writer of predictions that a task makes."""
 
 import inspect
-import types
 
 import pytest
 
 from seg.errors import UserError
-from seg.modes.predict import Predict
 from seg.prediction.outputs import Outputs
+from seg.serving import model
 from seg.structures import DatasetInfo
 
 
@@ -19,9 +18,7 @@ class Halved(Outputs):
 def writer(make):
     """The writer of `--mode=predict` for a task whose method `writer` is `make`."""
     task = type('Mine', (), {'writer': lambda self, *arguments: make(*arguments)})()
-    experiment = types.SimpleNamespace(task=task, info=DatasetInfo('mine/train', (), 1, (8, 8)))
-    call = types.SimpleNamespace(flags={'probabilities': False})
-    return Predict._writer(types.SimpleNamespace(experiment=experiment, _output='out', settings=None, call=call))
+    return model.task_writer(task, DatasetInfo('mine/train', (), 1, (8, 8)), 'out', None, False)
 
 
 def test_a_writer_without_its_methods():

@@ -1,0 +1,139 @@
+"""`--model=FILE`: predictions and scores of an exported file are those of the checkpoint that it came from."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seg import modes
+from seg.engine import set_up
+from seg.errors import UserError
+from seg.export import model_file
+from seg.export.description import Description
+from tests.executor import runs
+
+PARAMS = (*runs.SMALL, *runs.SMALL_PARTS[runs.SHAPES], runs.BACKBONE)
+
+
+class Fake:
+    """An exported file that computes by the run's own predictor, as a perfect export would."""
+
+    def __init__(self, model_dir, probabilities=True):
+        experiment = modes.build(model_dir=str(model_dir), mode='predict', engine=engine())
+        self._predictor = experiment.executor.predictor()
+        info, self.path = experiment.info, str(model_dir / 'export' / 'model.onnx')
+        self._names = ('classes', 'confidence', 'probabilities')[: 3 if probabilities else 2]
+        self.description = Description(
+            task='semantic', format='onnx', quantize='none', canvas=experiment.task.canvas(info.max_size), batch=2,
+            fills_canvas=False, class_names=info.class_names, original_ids=info.original_ids, colors=info.colors,
+            ignore_label=info.ignore_label, data=info.name, weights='ema', step=4, seg='0',
+            outputs=dict.fromkeys(self._names, ''),
+        )  # fmt: skip
+
+    def run(self, images, sizes):
+        assert images.dtype == np.uint8 and images.shape[1:3] == self.description.canvas
+        found = self._predictor({'image': images.astype(np.float32), 'size': sizes})
+        return {name: np.stack([found.get(name, i) for i in range(len(images))]) for name in self._names}
+
+
+def engine():
+    return set_up('one', 'float32', 'off')
+
+
+def run(**settings):
+    return modes.run(engine=engine(), **settings)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """The directory of a short training."""
+    model_dir = tmp_path_factory.mktemp('trained') / 'run'
+    settings = {'gin_params': PARAMS, 'plugin_specs': [runs.BACKBONE_PLUGIN], 'engine': engine()}
+    modes.run([runs.SHAPES], model_dir=str(model_dir), mode='train', **settings)
+    return model_dir
+
+
+@pytest.fixture
+def exported(trained, monkeypatch):
+    """A perfect export of the training, which `open_model` opens."""
+    fake = Fake(trained)
+    monkeypatch.setattr(model_file, 'open_model', lambda path: fake)
+    return fake
+
+
+def test_scores_are_those_of_the_checkpoint(trained, exported):
+    of_run = run(model_dir=str(trained), mode='eval')
+    of_file = run(model_dir=str(trained), mode='eval', model=exported.path)
+    assert of_file['metrics'] == {name: of_run['metrics'][name] for name in of_file['metrics']}
+    assert of_file['checkpoint'] == exported.path and of_file['step'] == 4 and 'miou' in of_file['metrics']
+    files = [json.loads(path.read_text()) for path in (trained / 'eval').glob('val-4*.json')]
+    assert sorted(len(file['settings']) for file in files) == [0, 1]
+
+
+def test_predictions_are_those_of_the_checkpoint(trained, exported, tmp_path):
+    photos = tmp_path / 'photos'
+    photos.mkdir()
+    for i, size in enumerate([(40, 50), (150, 90), (64, 64)]):
+        pixels = np.random.default_rng(i).integers(0, 255, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(photos / f'{i}.png')
+    run(model_dir=str(trained), mode='predict', input=[str(photos)], output=str(tmp_path / 'a'), probabilities=True)
+    results = run(
+        mode='predict', model=exported.path, input=[str(photos)], output=str(tmp_path / 'b'), probabilities=True
+    )
+    assert results['segmented'] == 3 and results['checkpoint'] == exported.path
+    of_run, of_file = (
+        {path.name: path.read_bytes() for path in pathlib.Path(tmp_path / name).iterdir()} for name in 'ab'
+    )
+    assert set(of_run) == set(of_file)
+    assert all(of_run[name] == of_file[name] for name in of_run if not name.endswith('.npz'))
+
+
+def test_settings_without_a_gin_file(exported, tmp_path):
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / 'a.png')
+    call = {'mode': 'predict', 'model': exported.path, 'input': [str(tmp_path / 'a.png')], 'engine': engine()}
+    assert exported.path in modes.validate(gin_params=['predict.opacity=0.2'], **call)
+    with pytest.raises(UserError, match='RunConfig.train_steps'):
+        modes.validate(gin_params=['RunConfig.train_steps=2'], **call)
+    results = modes.run(**call)
+    assert results['output'] == str(pathlib.Path(exported.path).parent / 'predictions' / 'input')
+
+
+def test_a_file_without_probabilities(trained, monkeypatch, tmp_path):
+    fake = Fake(trained, probabilities=False)
+    monkeypatch.setattr(model_file, 'open_model', lambda path: fake)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 200, 3), np.uint8)).save(tmp_path / 'a.png')
+    call = {'mode': 'predict', 'model': fake.path, 'input': [str(tmp_path / 'a.png')], 'output': str(tmp_path / 'out')}
+    run(**call)
+    assert Image.open(tmp_path / 'out' / 'a.png').size == (200, 300)
+    for more in ({'probabilities': True}, {'gin_params': ["predict.large_pictures='tile'"]}):
+        with pytest.raises(UserError, match='probabilit'):
+            run(**call, **more)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'named'),
+    [
+        ({'mode': 'predict'}, '--input'),
+        ({'mode': 'eval'}, '--model_dir'),
+        ({'mode': 'predict', 'checkpoint': 'best'}, '--checkpoint=best'),
+    ],
+)
+def test_calls_that_cannot_be(exported, settings, named):
+    with pytest.raises(UserError, match=named):
+        run(model=exported.path, **settings)
+
+
+def test_a_file_of_other_classes(trained, exported):
+    names = tuple(reversed(exported.description.class_names))
+    exported.description = dataclasses.replace(exported.description, class_names=names)
+    with pytest.raises(UserError, match='other classes'):
+        run(model_dir=str(trained), mode='eval', model=exported.path)
+
+
+def test_images_beyond_the_canvas(trained, exported):
+    exported.description = dataclasses.replace(exported.description, canvas=(16, 16))
+    with pytest.raises(UserError, match='--canvas='):
+        run(model_dir=str(trained), mode='eval', model=exported.path)
