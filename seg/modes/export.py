@@ -48,7 +48,7 @@ class Export(ExperimentMode):
             'probabilities',
             flags.DEFINE_bool,
             False,
-            'Also returns the probabilities of all classes: class maps of images larger than the canvas get finer borders.',
+            'Also returns the probabilities of all classes. Images larger than the canvas then get finer borders.',
         ),
         Flag(
             'tolerance',
