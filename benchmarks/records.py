@@ -111,8 +111,7 @@ def main() -> None:
             return sum(tf.strings.length(tf.io.read_file(path)) for path in paths)
 
         def bytes_of_records(index):
-            parsed = read._parse(index)
-            return tf.strings.length(parsed['image']) + tf.strings.length(parsed['label'])
+            return tf.strings.length(read._labels.index.files.read(index))
 
         kinds = {
             'load': (examples(files), examples(read), False),
