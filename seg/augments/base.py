@@ -5,7 +5,7 @@ the input pipeline. `seed`, int32 [2], differs for every example, epoch and augm
 derive from it, by `tf.random.stateless_uniform` and the like, so that a resumed run repeats and misses no example.
 
 An example is a dict. `FIELDS` lists its keys: `image` and `size` for every task, then those of the task's target. Keys
-of a plugin's own target pass through with the dtype and the number of dimensions that they have. What an augment must
+of a plugin's own target pass through with the dtype and the number of dimensions that they have. An augment must
 keep:
 - every key, with its dtype and its dimensions. More keys may be added; they are not read after the last augment.
 - the valid part of the image, `size` pixels, stays at the top left. The area below and right of it is padding:
@@ -67,7 +67,7 @@ def change_colors(example: Example, change: Callable[[tf.Tensor], tf.Tensor]) ->
 
 
 def mirror(example: Example, axis: int, when: bool | tf.Tensor = True) -> Example:
-    """The mirror image, with all that belongs to it.
+    """Mirrors the image with its label map or its instances.
 
     Args:
       example: with any target.
@@ -89,7 +89,7 @@ def mirror(example: Example, axis: int, when: bool | tf.Tensor = True) -> Exampl
 
 
 def transpose(example: Example, when: bool | tf.Tensor = True) -> Example:
-    """Rows become columns. With `mirror` this gives turns by 90 degrees.
+    """Swaps rows and columns. Together with `mirror` this gives rotations by 90 degrees.
 
     Args:
       example: with any target. The static size of an image that is not square is lost.
@@ -111,7 +111,7 @@ def transpose(example: Example, when: bool | tf.Tensor = True) -> Example:
 
 
 def crop(example: Example, start: tf.Tensor, size: tf.Tensor) -> Example:
-    """Cuts a window out of the valid part; instances that are out of it are dropped.
+    """Cuts a window out of the valid part; instances outside of it are dropped.
 
     Args:
       example: with any target.

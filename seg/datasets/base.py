@@ -67,7 +67,7 @@ class Dataset:
     handle order, shuffling, batches or augmentation.
 
     The data set's builder may take the supplied arguments `target` (what the task learns from: 'label_map',
-    'instances' or a plugin's own word) and `seed` (of the run). A data set with several targets reads `target`; for a
+    'instances' or a plugin's own name) and `seed` (of the run). A data set with several targets reads `target`; for a
     target that it does not have, `check_target` raises the error.
 
     Before a run, the first examples are checked against this contract. Class ids are checked in every loaded example
@@ -115,14 +115,14 @@ class Dataset:
         return ()
 
     def readable(self) -> Dataset:
-        """For `--mode=check_data`: the part of the data whose facts (`info`) can be read, which tells what is left out.
+        """For `--mode=check_data`: the examples whose headers can be read. Its findings name those that are left out.
 
-        By default all. One unusable file so does not hide the faults of the others.
+        By default all. Thus one unusable file does not hide the faults of the others.
         """
         return self
 
     def verify(self) -> None:
-        """Checks the files before a run: refuses what `findings` says must be fixed, and logs its warnings.
+        """Checks the files before a run: raises the first finding that must be fixed, and logs the warnings.
 
         Raises:
           UserError: names the unusable files, their faults, and the remedy.

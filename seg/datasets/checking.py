@@ -77,8 +77,8 @@ def listed(folder: str) -> list[str]:
 def files_below(root: str, endings: Sequence[str] = ()) -> list[str]:
     """Paths of the files below a folder, relative to it, sorted; links are followed.
 
-    Each folder counts once: under its own name, if it has one below the root. Hidden files are skipped, and what macOS
-    adds to archives. A warning counts those whose names are not UTF-8.
+    Each folder is visited once, under its own path if that is below the root. Hidden files are skipped, as are those
+    that macOS adds to archives. A warning counts the entries whose names are not UTF-8.
 
     Args:
       root: the folder.
@@ -112,13 +112,13 @@ def files_below(root: str, endings: Sequence[str] = ()) -> list[str]:
 
 
 def _entries(folder: str) -> tuple[list[os.DirEntry], int]:
-    """The entries of a folder that are not hidden, the last first; and how many were skipped for their names."""
+    """The entries of a folder that are not hidden, the last first; and how many were skipped because of their names."""
     try:
         with os.scandir(folder) as entries:
             there = [each for each in entries if not each.name.startswith(_HIDDEN)]
     except OSError as error:
         raise UserError(
-            f'{folder}: this folder cannot be read: {error.strerror}. Allow to read it, or move it.'
+            f'{folder}: this folder cannot be read: {error.strerror}. Make it readable, or move it.'
         ) from None
     kept = [each for each in there if is_text(each.name)]
     return sorted(kept, key=lambda each: each.name, reverse=True), len(there) - len(kept)

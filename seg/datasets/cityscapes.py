@@ -152,7 +152,7 @@ def _legend(target: str, classes: Any, merge: Any, void: Any) -> tuple[Legend, C
         classes = list(dict.fromkeys(joined.get(name, name) for name in kept))
     mapping = class_maps.class_map(_PART, names, classes, merge, void)
     if with_instances:
-        ids = dict(zip(used, legends.object_ids(mapping)[1:], strict=True))
+        ids = dict(zip(used, legends.instance_ids(mapping)[1:], strict=True))
     else:
         ids = dict(enumerate(legends.class_ids(mapping)))
     legend = Legend(

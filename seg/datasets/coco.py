@@ -49,8 +49,8 @@ def coco(
     category id; ids may have gaps.
 
     Args:
-      data_dir: the folder that holds annotations and images. None: a run needs `download`; for `--topology`, the number
-        of classes and the image sizes of COCO 2017 will do.
+      data_dir: the folder that holds annotations and images. None: a run needs `download`; `--topology` uses the number
+        of classes and the image size of COCO 2017.
       split: name of the split, such as 'train2017'.
       images: folder of the images, if it is another one; relative to `data_dir`, or absolute.
       annotations: the JSON file, if it is another one; likewise. All of its images are used, unless `fractions` is set.
@@ -61,7 +61,7 @@ def coco(
         fit the turned images.
       classes: a subset of the class names, in the wanted order; the other classes are void.
       merge: for names in the file, the class that they belong to.
-      void: names in the file that count nowhere: crowds, or the ignore label in label maps.
+      void: names in the file to ignore: crowds, or the ignore label in label maps.
       fractions: the fraction of each split, if one file holds all images; by default 0.8 for 'train', 0.2 for 'val'.
       groups: a regular expression; images whose names have equal text in its parentheses stay in one split.
       split_seed: another seed gives another division.

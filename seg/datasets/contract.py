@@ -26,7 +26,7 @@ def load_in_graph(dataset: Dataset, index: tf.Tensor) -> Mapping[str, Any]:
     Raises:
       UserError: if the `load` of a plugin cannot be part of a graph.
     """
-    # AutoGraph takes half of the tracing, and no built-in data set needs it.
+    # AutoGraph takes half of the tracing time, and no built-in data set needs it.
     load = tf.autograph.experimental.do_not_convert(dataset.load) if built_in(_whole(dataset)) else dataset.load
     try:
         return load(index)
@@ -94,7 +94,7 @@ def verify(dataset: Any, target: str, slot: str) -> None:
 
 
 def check_type(dataset: Any, slot: str) -> None:
-    """Refuses what is not a `Dataset`; arguments and errors as `verify`."""
+    """Refuses a value that is not a `Dataset`; arguments and errors as `verify`."""
     if not isinstance(dataset, Dataset):
         raise UserError(
             f'{slot} returned {type(dataset).__name__}, expected a seg.datasets.base.Dataset. Derive the class of the '
@@ -122,7 +122,7 @@ def check_first(dataset: Dataset, target: str, slot: str) -> None:
         except Exception as error:
             if not checking.unreadable(error):
                 raise load_failed(dataset, f'{slot}: load of image {shown(name)}', error) from error
-            failures.append(f'image {shown(name)}: {reason(error)}')  # The image counts nowhere, and the log names it.
+            failures.append(f'image {shown(name)}: {reason(error)}')  # The image has weight 0, and the log names it.
             continue
         if annotations is not None:
             _check_annotations(annotations, example, info, name)
@@ -145,12 +145,12 @@ def load_failed(dataset: Dataset, what: str, error: Exception, in_graph: bool = 
     dataset = _whole(dataset)
     if isinstance(error, UserError) or built_in(dataset):
         return error
-    remedy = 'If a file cannot be read, raise an OSError: the image then counts nowhere, and the log names it.'
+    remedy = 'If a file cannot be read, raise an OSError: the image then has weight 0, and the log names it.'
     return failed(error, what, source_file(dataset), '' if in_graph else remedy)
 
 
 def _whole(dataset: Dataset) -> Dataset:
-    """The data set whose examples these are, or the first of which they are."""
+    """The data set itself, or the one whose first examples it has."""
     while isinstance(dataset, FirstExamples):
         dataset = dataset.whole
     return dataset

@@ -46,7 +46,7 @@ def datumaro(
       orientation: 'ignore': images as stored, or 'apply': turned by their EXIF orientation.
       classes: a subset of the class names, in the wanted order; the other classes are void.
       merge: for names in the files, the class that they belong to.
-      void: names that count nowhere: crowds, or the ignore label in label maps.
+      void: names to ignore: crowds, or the ignore label in label maps.
       fractions: the fraction of each split, if the files have no subset of its name.
       groups: a regular expression; images whose names have equal text in its parentheses stay in one split.
       split_seed: another seed gives another division.
@@ -58,7 +58,7 @@ def datumaro(
     check_target(part, target, ['instances', 'label_map'])
     root = folders.checked(part, data_dir)
     source, subsets = datumaro_items.read(root, format, split)
-    with findings.told_first(source.remarks):
+    with findings.reported_first(source.remarks):
         if split in subsets:
             members = [position for position, subset in enumerate(subsets) if subset == split]
         else:

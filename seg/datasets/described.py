@@ -16,7 +16,7 @@ class Described(Dataset):
     """The data set that a reader returns without a folder, for compilations (`--topology`), which need shapes only.
 
     Its only example is a black image without instances. As with files, sizes and numbers are unknown in a graph. A
-    run uses what `fetch` makes; without it, it refuses this data set.
+    run uses the data set that `fetch` makes; without `fetch`, it refuses this one.
 
     Args:
       info: classes and largest image; the number of examples is 1.
@@ -32,7 +32,7 @@ class Described(Dataset):
         raise UserError(self._refusal)
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        none = 0 * tf.cast(index, tf.int32)  # A number that a graph does not know.
+        none = 0 * tf.cast(index, tf.int32)  # 0, but not a constant of the graph.
         height, width = tf.unstack(tf.constant(self.info.max_size) + none)
         image = tf.zeros([height, width, 3], tf.uint8)
         if self._target == 'label_map':
@@ -44,6 +44,6 @@ class Described(Dataset):
         return f'{self.info.name}/{index}'
 
     def class_histogram(self) -> ClassHistogram:
-        """Equal numbers: the weights of classes are constants of a step, and change nothing about its cost."""
+        """Equal numbers: the class weights are constants of a step, and do not change its cost."""
         ones = tf.ones([self.info.num_classes], tf.int64).numpy()
         return ClassHistogram(ones, ones)

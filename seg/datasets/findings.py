@@ -1,7 +1,7 @@
 """Findings about data: what `--mode=check_data` lists, and what stops a run before its first step.
 
-A data set states its findings by `Dataset.findings`. A run raises those that must be fixed and logs the warnings, with
-the same text.
+A data set reports its findings through `Dataset.findings`. A run raises those that must be fixed and logs the warnings,
+with the same text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHOWN = 5  # Number of offenders that a finding shows.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One fault of a data set, or one remarkable fact about it, with all images that have it.
+    """One fault of a data set, or one notable fact about it, with all images that have it.
 
     Attributes:
       kind: a short name, such as 'truncated_file'; the same in all readers.
@@ -86,7 +86,7 @@ def unusable(
 def left_out(found: Sequence[Finding], total: int) -> list[Finding]:
     """The findings about things that a reader leaves out, so that the others are checked as well.
 
-    A run refuses the data by them.
+    A run refuses the data because of them.
 
     Args:
       found: what must be fixed.
@@ -101,8 +101,8 @@ def left_out(found: Sequence[Finding], total: int) -> list[Finding]:
 
 
 @contextlib.contextmanager
-def told_first(remarks: Sequence[Finding]) -> Iterator[None]:
-    """Context in which an error may follow from what was left out: then that is the error, not what follows from it."""
+def reported_first(remarks: Sequence[Finding]) -> Iterator[None]:
+    """Context in which a remark that must be fixed replaces an error, which may be a consequence of it."""
     try:
         yield
     except UserError:
@@ -111,7 +111,7 @@ def told_first(remarks: Sequence[Finding]) -> Iterator[None]:
 
 
 def settle(found: Iterable[Finding]) -> None:
-    """Does what a run does with findings: logs the warnings, and refuses data that must be fixed.
+    """Treats findings as a run does: logs the warnings, and raises the first finding that must be fixed.
 
     Raises:
       UserError: the message of the first finding that must be fixed.

@@ -62,9 +62,9 @@ def folders(
     wildcards stand for must be equal: `*.jpg` and `*_mask.png`.
 
     Images are JPEG and PNG; also WebP, TIFF, BMP and GIF (the first one of several), which Pillow decodes. Of 16 bits
-    the 8 highest count; alpha is dropped, CMYK becomes RGB. Labels hold a class id for each pixel: PNG of 1 to 16 bits,
-    greyscale (alpha is dropped) or palette (indices count), or RGB with three equal channels; also TIFF, BMP and arrays
-    [height, width] in `.npy` files. With `colors` they hold colours. JPEG is refused for labels, because it
+    the 8 highest are used; alpha is dropped, CMYK becomes RGB. Labels hold a class id for each pixel: PNG of 1 to 16
+    bits, greyscale (alpha is dropped) or palette (indices count), or RGB with three equal channels; also TIFF, BMP and
+    arrays [height, width] in `.npy` files. With `colors` they hold colours. JPEG is refused for labels, because it
     changes them.
 
     Images are divided into splits by the first of these that is set or found: `lists`; `fractions`; `{split}` in
@@ -90,13 +90,13 @@ def folders(
         and no label holds anything else.
       colors: labels are colours: a dict from class names to '#rrggbb', or a table: lines `name = #rrggbb`, or CSV rows
         name, r, g, b. It names the classes. None: the file `colors.txt` or `colors.csv` in `data_dir`, if there is no
-        `class_names.txt`. A colour that is to be ignored has a name, too, and this name is in `void`.
+        `class_names.txt`. A colour to be ignored needs a name as well, which is listed in `void`.
       target: supplied; 'label_map' or 'instances' (with `labels`, the first class is the background).
       verify: whether `verify()` decodes every file. Otherwise it reads headers only: sizes and file types.
-      orientation: 'ignore', or 'apply': images are turned upright by their EXIF orientation; labels must fit then.
+      orientation: 'ignore', or 'apply': images are turned upright by their EXIF orientation; labels must fit them.
       classes: a subset of the classes, in the wanted order; the others are void.
       merge: {name of a class in the files: name of the class that it belongs to}.
-      void: names of classes that are ignored; instances of them are crowds, which count nowhere.
+      void: names of classes that are ignored; instances of them are crowds, which are ignored.
       ignore_values: label values that are ignored. None: 255, unless it is the value of a class.
 
     Raises:
@@ -209,34 +209,34 @@ def _find(root, images, places, split, lists, fractions, groups, split_seed) -> 
         )
     for part in splits.parts(f'{_PART}.split', split) if by_place else ['']:
         try:
-            pictures = matching.find(f'{_PART}.images', root, images.replace('{split}', part), IMAGE_ENDINGS)
+            paths = matching.find(f'{_PART}.images', root, images.replace('{split}', part), IMAGE_ENDINGS)
         except UserError as error:
             raise UserError(f'{error} {layouts.described(root, "folders")}'.strip()) from None
         maps = {
             setting: matching.find(f'{_PART}.{setting}', root, where.replace('{split}', part), LABEL_ENDINGS)
             for setting, where in places.items()
         }
-        names = sorted(pictures)
+        names = sorted(paths)
         if not by_place:
-            names = [names[n] for n in _members(root, pictures, found, split, lists, fractions, groups, split_seed)]
+            names = [names[n] for n in _members(root, paths, found, split, lists, fractions, groups, split_seed)]
         for setting, files in maps.items():
             # Images and labels may be in one folder.
-            files = {name: path for name, path in files.items() if pictures.get(name) != path}
-            maps[setting] = _paired(setting, places[setting], pictures, files, names, found)
+            files = {name: path for name, path in files.items() if paths.get(name) != path}
+            maps[setting] = _paired(setting, places[setting], paths, files, names, found)
         names = [name for name in names if all(name in pairs for pairs in maps.values())]
         for setting, pairs in maps.items():
             found.labels.setdefault(setting, []).extend(pairs[name] for name in names)
         found.names += [posixpath.join(part, name) if by_place else name for name in names]
-        found.images += [pictures[name] for name in names]
+        found.images += [paths[name] for name in names]
     if by_place and 'labels' in places:
         everywhere = places['labels'].replace('{split}', '*')
         found.all_labels = sorted(matching.find(f'{_PART}.labels', root, everywhere, LABEL_ENDINGS).values())
     return found
 
 
-def _paired(setting: str, where: str, pictures, files, names, found: _Found) -> dict[str, str]:
+def _paired(setting: str, where: str, paths, files, names, found: _Found) -> dict[str, str]:
     """The label of each image that has one."""
-    pairs, rule = matching.pair(pictures, files)
+    pairs, rule = matching.pair(paths, files)
     slot = f'{_PART}.{setting}'
     missing = [name for name in names if name not in pairs]
     if missing:
@@ -272,9 +272,9 @@ def _paired(setting: str, where: str, pictures, files, names, found: _Found) -> 
     return pairs
 
 
-def _members(root, pictures, found: _Found, split, lists, fractions, groups, split_seed) -> list[int]:
+def _members(root, paths, found: _Found, split, lists, fractions, groups, split_seed) -> list[int]:
     """Positions of the sorted names that belong to the split."""
-    names = sorted(pictures)
+    names = sorted(paths)
     slot = f'{_PART}.split'
     wanted = splits.parts(slot, split)
     if lists is not None:
@@ -282,7 +282,7 @@ def _members(root, pictures, found: _Found, split, lists, fractions, groups, spl
             raise UserError(
                 f"{_PART}.lists = {shown(lists)}: expected a path with {{split}} in it, such as 'lists/{{split}}.txt'."
             )
-        members, images = [], [pictures[name] for name in names]
+        members, images = [], [paths[name] for name in names]
         for part in wanted:
             path = os.path.join(root, os.path.expanduser(lists.replace('{split}', part)))
             members += splits.by_list(f'{_PART}.lists', path, names_files.read_lines(path), names, images)

@@ -33,7 +33,7 @@ def labelme(
     split; otherwise images are divided by `fractions`. Images without a JSON file are not used. Polygons, rectangles,
     circles and masks are read; shapes of one label with one `group_id` are parts of one instance. Points and lines
     cover no pixel and are dropped. Classes are the labels of all files, sorted; `__ignore__` is void, and
-    `_background_` is no class.
+    `_background_` is not a class.
 
     An image is the file that `imagePath` names, or the one beside the JSON file with its name. Image data within the
     JSON file are not read. LabelMe shows photos upright: with photos of cameras, `orientation` is usually 'apply'.
@@ -46,7 +46,7 @@ def labelme(
       orientation: 'ignore': images as stored, or 'apply': turned by their EXIF orientation.
       classes: a subset of the labels, in the wanted order; the other labels are void.
       merge: for labels in the files, the class that they belong to.
-      void: labels that count nowhere: crowds, or the ignore label in label maps.
+      void: labels to ignore: crowds, or the ignore label in label maps.
       fractions: the fraction of each split.
       groups: a regular expression; images whose names have equal text in its parentheses stay in one split.
       split_seed: another seed gives another division.
@@ -59,7 +59,7 @@ def labelme(
     source = labelme_json.read(root, split, orientation)
     stems = [posixpath.splitext(name)[0] for name in source.names]
     void = [*(void or ()), *({labelme_json.IGNORED} & set(source.class_names) - set(void or ()))]
-    with findings.told_first(source.remarks):
+    with findings.reported_first(source.remarks):
         members = folders.members('datasets.labelme', stems, split, fractions, groups, split_seed)
         wanted = class_maps.class_map('datasets.labelme', source.class_names, classes, merge, void)
         return build(source, members, wanted, target, verify, orientation)

@@ -1,6 +1,6 @@
 """Guesses the layout of a folder of images and annotations, and the gin lines that read it.
 
-Only names and the beginnings of files are looked at.
+Only names and the beginnings of files are examined.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from seg.files import irregular
 
 _OF_FOLDERS = 'two folders of images and label maps'
 _FEW = 40  # Of more folders, not all pairs are compared.
-_LEVELS, _ENTRIES = 6, 500  # Levels of folders, and entries of each, that are looked at.
-_HEAD = 65536  # Bytes of a text file that are looked at.
+_LEVELS, _ENTRIES = 6, 500  # Levels of folders, and entries of each, that are examined.
+_HEAD = 65536  # Bytes of a text file that are examined.
 _IMAGES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
 _LABELS = ('.png', '.tif', '.tiff', '.bmp', '.npy')
 _MASK_WORDS = re.compile(r'mask|label|annot|seg|gt|truth|class|target', re.IGNORECASE)
 _TRAIN, _VAL = ('train', 'training', 'train2017'), ('val', 'valid', 'validation', 'val2017', 'test', 'testing')
 _OF_TFDS = ('dataset_info.json', 'features.json')
 _OF_COCO = re.compile(r'annotations/instances_([^/]+)\.json|([^/]+)/_annotations\.coco\.json')
-# A training that fits, for each reader; the first three recipes have the reader themselves.
+# A suitable recipe for each reader; the first three recipes set the reader themselves.
 _RECIPES = {
     'folders': 'gin/deeplab_folder.gin',
     'voc_layout': 'gin/deeplab_camvid.gin',
@@ -49,7 +49,7 @@ class Layout(NamedTuple):
       settings: settings of both splits.
       train: settings of the training data.
       evaluation: settings of the evaluation data.
-      other_recipe: the gin file of a training that fits, if it is not the usual one of the reader.
+      other_recipe: the gin file of a suitable training, if it is not the reader's usual one.
     """
 
     title: str
@@ -61,7 +61,7 @@ class Layout(NamedTuple):
 
     @property
     def recipe(self) -> str:
-        """The gin file of a training that fits."""
+        """The gin file of a suitable training."""
         return self.other_recipe or _RECIPES[self.reader]
 
     def bindings(self, data_dir: str) -> list[str]:
@@ -124,7 +124,7 @@ def guess(data_dir: str) -> tuple[Layout, str]:
 
 
 def described(root: str, reader: str) -> str:
-    """What a folder is, if it is not for a reader; else what it holds. For messages of the reader.
+    """What a folder is, if it belongs to another reader or tool; else what it holds. For messages of the reader.
 
     Args:
       root: the folder.
@@ -138,7 +138,7 @@ def described(root: str, reader: str) -> str:
         try:
             found = look(root, files)
         except UserError:
-            continue  # Of a file that its reader refuses.
+            continue  # Its reader refuses a file.
         if found and found[0].reader != reader:
             layout, inside = found
             return f'{os.path.join(root, inside)} has {layout.title}: @datasets.{layout.reader} reads it.'
@@ -272,8 +272,8 @@ def _splits_of_files(names: list[str]) -> tuple[str, str]:
 
 
 def _tfrecord(root: str, files: list[str]) -> tuple[Layout, str] | None:
-    """TFRecord files that are side by side."""
-    # They take some of this module's messages.
+    """TFRecord files in one folder."""
+    # Imported here, because they import this module for messages.
     from seg.datasets.records import tfrecord_files, tfrecord_index
 
     found = [name for name in files if tfrecord_files.looks_like_records(posixpath.basename(name))]
@@ -306,7 +306,7 @@ def _tfds(root: str, files: list[str]) -> tuple[Layout, str] | None:
     return layout, inside
 
 
-# By signs that no other layout has. Each gives the layout, and the folder within `root` that the reader needs.
+# Each recognises files that no other layout has, and gives the layout and the folder in `root` that the reader needs.
 _LOOKS = (_tfds, _cityscapes, _voc, _yolo, _json, _tfrecord)
 
 

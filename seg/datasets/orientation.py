@@ -76,7 +76,7 @@ def of_jpeg(contents: tf.Tensor) -> tf.Tensor:
 
     def after(position):
         length = 256 * at(position + 2) + at(position + 3)
-        return [tf.where(at(position + 1) == 0xFF, position + 1, position + 2 + length)]  # After a fill byte, or all.
+        return [tf.where(at(position + 1) == 0xFF, position + 1, position + 2 + length)]  # Past a fill byte, or all.
 
     position = tf.while_loop(passes, after, [tf.constant(2)])[0]
     tiff, end = position + 10, tf.minimum(position + 2 + 256 * at(position + 2) + at(position + 3), last)

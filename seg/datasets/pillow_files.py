@@ -13,7 +13,7 @@ FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')
 
 
 class Refused(ValueError):
-    """A file that is no usable image; the text gives the reason in a few words."""
+    """A file that is not a usable image; the text is the reason."""
 
 
 def opened(file: str | BinaryIO) -> Image.Image:

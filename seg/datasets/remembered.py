@@ -1,4 +1,4 @@
-"""Remembers what a start has found out about files, so that later starts do not read them again."""
+"""Caches the results of checks of files on disk, so that later starts do not read these files again."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _FRESH = 2 * 10**9  # Nanoseconds: on some disks, a file that changes twice with
 def each(
     key: Sequence[Any], files: Sequence[Sequence[str]], look: Callable[[int], Any], kind: Any, title: str
 ) -> list[Any]:
-    """Returns look(0), look(1), …, from memory where the files are those of an earlier start.
+    """Returns look(0), look(1), …, from the cache where the files are those of an earlier start.
 
     Files count as the same if their names, sizes and times are equal, and if the code of `seg.datasets` has not changed
-    either. The memory is a file in `~/.cache/seg/checked` (`$XDG_CACHE_HOME/seg/checked` where that is set). If it is
-    damaged, or cannot be written, everything is looked at again.
+    either. The cache is a file in `~/.cache/seg/checked` (`$XDG_CACHE_HOME/seg/checked` where that is set). If it is
+    damaged, or cannot be written, everything is checked again.
 
     There are two times, in nanoseconds: of the content, and of the last change of anything. A copy that keeps the time
     of the content (`cp -p`, `rsync -a`, an archive whose files all have one time) changes the other. The number of the
@@ -37,10 +37,10 @@ def each(
 
     Args:
       key: what the values depend on besides the files and the code: the reader, the place of the data set, settings.
-        Values that JSON can hold. There is one memory for each key.
-      files: paths of the files that each value depends on. Files that are not on a local disk are not remembered.
+        Values that JSON can hold. There is one cache file for each key.
+      files: paths of the files that each value depends on. Files that are not on a local disk are not cached.
       look: function from a position to its value. It is called on all cores. A `str` is a fault, and is never
-        remembered: a disk may fail once, and the user repairs the file.
+        cached: a disk may fail once, and the user repairs the file.
       kind: type of the values other than faults, which msgspec can store: numbers, tuples, named tuples, lists, dicts.
       title: what is done, for the log of the progress.
     """
@@ -63,7 +63,7 @@ def each(
         for number, value in zip(missing, looked, strict=True):
             values[number] = value
             done.add(number)
-    finally:  # After an interrupt, what has been seen counts as well.
+    finally:  # After an interrupt, the results so far are kept as well.
         kept = {
             names[number]: (stamps[number], values[number])
             for number in sorted(done)
@@ -77,7 +77,7 @@ def each(
 
 
 class _Unsound(str):
-    """The items of a file that are not remembered: a fault for `each`."""
+    """The items of a file that are not cached: a fault for `each`."""
 
     items: list[Any]
 
@@ -96,7 +96,7 @@ def items_of_each(
       key: as for `each`.
       paths: the files.
       look: function from a position to the items of the file.
-      sound: function from a position and these items to whether they may be remembered, all or none.
+      sound: function from a position and these items to whether they may be cached, all or none.
       kind: type of a sound item.
       title: as for `each`.
     """
@@ -105,7 +105,7 @@ def items_of_each(
         items = look(number)
         if sound(number, items):
             return items
-        fault = _Unsound('not to be remembered')
+        fault = _Unsound('not to be cached')
         fault.items = items
         return fault
 
@@ -114,7 +114,7 @@ def items_of_each(
 
 
 def _place(key: Sequence[Any]) -> str | None:
-    """The file of a memory; None if there is no folder for it."""
+    """The cache file of a key; None if there is no folder for it."""
     cache = os.environ.get('XDG_CACHE_HOME', '')
     if not os.path.isabs(cache):
         cache = os.path.expanduser('~/.cache')
@@ -124,7 +124,7 @@ def _place(key: Sequence[Any]) -> str | None:
 
 @functools.cache
 def _code() -> str:
-    """A digest of the code that looks at files."""
+    """A digest of the code that checks files."""
     digest = hashlib.sha256(seg.__version__.encode())
     for path in sorted(pathlib.Path(__file__).parent.rglob('*.py')):
         digest.update(path.read_bytes())

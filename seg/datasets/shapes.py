@@ -23,7 +23,7 @@ _VAL_EXAMPLES = 128
 _HISTOGRAM_EXAMPLES = 200
 _LARGEST = 0.56  # Largest extent of an instance, as a fraction of the scene's shorter side.
 _COMMON = 0.3  # Most instances are larger than this fraction of the shorter side.
-_SMALL_SHARE = 0.04  # Fraction of the others.
+_SMALL_FRACTION = 0.04  # Fraction of the others.
 _TURN = math.pi / 8  # Instances are rotated by up to this angle in either direction.
 _RELIEF = 0.4  # Fraction of the brightness that the slope of a relief adds or subtracts.
 _DRAWS = 28  # Random numbers per layer.
@@ -203,7 +203,7 @@ class Shapes(Dataset):
         largest, common = _LARGEST * min(self._size), max(_COMMON * min(self._size), self._min_object_size)
         chosen, within = take()[1:], take()[1:]
         extent = tf.where(
-            chosen < _SMALL_SHARE,
+            chosen < _SMALL_FRACTION,
             self._min_object_size + within * (common - self._min_object_size),
             common + within * (largest - common),
         )

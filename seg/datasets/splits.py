@@ -26,7 +26,7 @@ def parts(slot: str, split: str) -> list[str]:
     """The splits in a setting such as 'train+val', whose images are joined.
 
     Raises:
-      UserError: if the setting is not a text, or a part is empty.
+      UserError: if the setting is not a string, or a part is empty.
     """
     found = [part.strip() for part in split.split('+')] if isinstance(split, str) else ['']
     if '' in found:
@@ -46,8 +46,8 @@ def by_fraction(
 ) -> list[int]:
     """Positions of the names that belong to a split, ascending; each split has its fraction of all names.
 
-    Groups (without `groups`: single names) are put in the order of a hash of seed and name. Each split takes its share
-    of this sequence. So a file that is added or removed moves at most a few other files to another split.
+    Groups (without `groups`: single names) are put in the order of a hash of seed and name. Each split takes its
+    fraction of this sequence. Thus adding or removing a file moves at most a few other files to another split.
 
     Args:
       part: the data set's gin key, such as 'datasets.folders', for messages.
@@ -64,9 +64,9 @@ def by_fraction(
     slot = f'{part}.fractions'
     if not isinstance(fractions, Mapping) or not fractions or not all(isinstance(key, str) for key in fractions):
         raise UserError(f'{slot} = {shown(fractions)}: expected a dict, such as {FRACTIONS}.')
-    shares = [check_number(f'{slot}[{key!r}]', value, 0, 1, above=True) for key, value in fractions.items()]
-    if abs(sum(shares) - 1) > 1e-6:
-        raise UserError(f'{slot} = {shown(dict(fractions))}: the sum is {sum(shares):g}, expected 1.')
+    values = [check_number(f'{slot}[{key!r}]', value, 0, 1, above=True) for key, value in fractions.items()]
+    if abs(sum(values) - 1) > 1e-6:
+        raise UserError(f'{slot} = {shown(dict(fractions))}: the sum is {sum(values):g}, expected 1.')
     wanted = parts(f'{part}.split', split)
     for each in wanted:
         if each not in fractions:
@@ -78,7 +78,7 @@ def by_fraction(
     members: dict[str, list[int]] = {}
     for position, group in enumerate(_groups(part, names, groups)):
         members.setdefault(group, []).append(position)
-    ends = [sum(shares[: i + 1]) for i in range(len(shares) - 1)] + [2.0]
+    ends = [sum(values[: i + 1]) for i in range(len(values) - 1)] + [2.0]
     chosen, before = {key: [] for key in fractions}, 0
     for group in sorted(members, key=lambda group: (_hash(group, seed), group)):
         centre = (before + len(members[group]) / 2) / len(names)  # A group belongs to the split that holds its centre.
@@ -171,7 +171,7 @@ def by_list(slot: str, path: str, lines: Sequence[str], names: Sequence[str], im
 def _stems(line: str, spaced: bool) -> Iterator[str]:
     """What a line may name, the most literal first: all of it or its first column, each with its ending and without.
 
-    A blank ends a column if no name has one (`spaced`), or after the ending of a file.
+    A space ends a column if no name contains one (`spaced`), or after the ending of a file.
     """
     yield from _with_and_without_ending(line)
     for match in reversed(list(re.finditer(r'[\s,;]', line))):

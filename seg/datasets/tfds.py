@@ -51,10 +51,10 @@ def tfds(
     'coco2017_instances' and 'camvid11' by this package. One in TFRecord files, which cannot be read by position, is
     copied once into ArrayRecord files: beside the original, or in `~/.cache/seg/records`.
 
-    Sets of `--mode=convert` need no setting but `name` and `split`. For others, `features` says which feature is what:
-    `image`; `label`, an image of one channel with the class of each pixel; for instances `classes` and `masks` of the
-    objects, and optionally `boxes`, `is_crowd` and `area`; and `image_name` and `image_id`. Masks are run lengths as
-    text, in COCO's compressed form, or an image of one channel for each object. Boxes are TFDS' normalised ones, or
+    Sets of `--mode=convert` need no setting but `name` and `split`. For others, `features` maps each key to a feature:
+    `image`; `label`, an image of one channel with the class of each pixel; for instances `classes` and `masks`, and
+    optionally `boxes`, `is_crowd` and `area`; and `image_name` and `image_id`. Masks are run lengths as
+    text, in COCO's compressed form, or an image of one channel for each instance. Boxes are TFDS' normalised ones, or
     float32 [4] y0, x0, y1, x1 in pixels.
 
     Args:
@@ -70,10 +70,10 @@ def tfds(
       target: supplied; 'label_map' or 'instances'. A set of instances gives label maps, too: class 0 is the
         background, and later instances lie above earlier ones.
       verify: whether `verify()` decodes every record.
-      orientation: 'ignore', or 'apply': images are turned upright by their EXIF orientation; labels must fit then.
+      orientation: 'ignore', or 'apply': images are turned upright by their EXIF orientation; labels must fit them.
       classes: a subset of the classes, in the wanted order; the others are void.
       merge: {name of a class in the set: name of the class that it belongs to}.
-      void: names of classes that are ignored; instances of them are crowds, which count nowhere.
+      void: names of classes that are ignored; instances of them are crowds, which are ignored.
 
     Raises:
       UserError: if the set, the split or a feature is missing, a file is damaged, or a setting is out of its range.
@@ -145,7 +145,7 @@ def read(
     original = tuple(original if len(original) == len(names) else range(len(names)))
     if by_class:
         if unread := [key for key, each in (('values', values), ('ignore_values', ignore_values)) if each is not None]:
-            raise UserError(f'{part}.{unread[0]}: the set has objects and no label maps. Leave it out.')
+            raise UserError(f'{part}.{unread[0]}: the set has instances and no label maps. Leave it out.')
         whole = instances.source(
             *(index, objects, dict(enumerate(names)), origin, True),
             original_ids=None if original == tuple(range(len(names))) else original,
@@ -177,7 +177,7 @@ def read(
         counted={},
         remarks=(),
         remedy=f'to {part}.class_names',
-        hint=f'The setting {part}.values states the value of each class, {part}.ignore_values what is ignored.',
+        hint=f'The setting {part}.values states the value of each class, {part}.ignore_values the ignored values.',
     )
     return RecordLabelMaps(Labels(index), meaning, verify, upright, name)
 

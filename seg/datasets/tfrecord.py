@@ -46,12 +46,12 @@ def tfrecord(
 ) -> RecordLabelMaps | InstanceData:
     """Instances or label maps in TFRecord files of the Cloud TPU tools, research/deeplab, Model Garden or DeepLab2.
 
-    The keys of the first record say which they are. Instances have `image/object/bbox/…`, `image/object/class/label`
+    The keys of the first record identify the kind. Instances have `image/object/bbox/…`, `image/object/class/label`
     and a PNG for each mask in `image/object/mask`; `is_crowd` and `area` (by default the pixels of the mask) are
     optional. Label maps are PNGs in `image/segmentation/class/encoded`. The image, JPEG or PNG, is `image/encoded`.
 
-    At the first start all records are read, and an index is made, which later starts use while the files have not
-    changed. Files that are compressed as a whole cannot be read by position and are refused.
+    At the first start all records are read, and an index is made, which later starts use as long as the files have
+    not changed. Files that are compressed as a whole cannot be read by position and are refused.
 
     Args:
       data_dir: the folder of the files.
@@ -66,10 +66,10 @@ def tfrecord(
       values: the value of each class in the records. None: 0, 1, 2, … in label maps, and 1, 2, 3, … of instances.
       mask_threshold: a pixel belongs to a mask if its value is greater.
       verify: whether `verify()` decodes every record.
-      orientation: 'ignore', or 'apply': images are turned upright by their EXIF orientation; labels must fit then.
+      orientation: 'ignore', or 'apply': images are turned upright by their EXIF orientation; labels must fit them.
       classes: a subset of the classes, in the wanted order; the others are void.
       merge: {name of a class in the records: name of the class that it belongs to}.
-      void: names of classes that are ignored; instances of them are crowds, which count nowhere.
+      void: names of classes that are ignored; instances of them are crowds, which are ignored.
       ignore_values: values of label maps that are ignored. None: 255, unless it is the value of a class.
 
     Raises:

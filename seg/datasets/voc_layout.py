@@ -67,7 +67,7 @@ def voc_layout(
 
     Args:
       data_dir: this folder, or a folder that holds it as `VOC2012` or `VOCdevkit/VOC2012`. None: a run needs
-        `download`; for `--topology`, the classes and image sizes of PASCAL VOC will do.
+        `download`; `--topology` uses the classes and the image size of PASCAL VOC.
       split: which list of names to use.
       target: supplied; 'label_map' (background is class 0) or 'instances' (the classes are those after the background).
       verify: whether `verify()` decodes every file. Otherwise it reads headers only: sizes and file types.
@@ -75,7 +75,7 @@ def voc_layout(
         fit the turned images.
       classes: a subset of the classes, in the wanted order; the others are void.
       merge: {name of a class in the files: name of the class that it belongs to}.
-      void: names of classes that are ignored; instances of them are crowds, which count nowhere.
+      void: names of classes that are ignored; instances of them are crowds, which are ignored.
       ignore_values: label values that are ignored; None: 255.
       download: the published set that is used without `data_dir`, 'voc2012_segmentation' or 'camvid11'. The first run
         downloads and prepares it (docs/records.md).
@@ -129,7 +129,7 @@ def voc_layout(
         any_format=False,
     )
     build = InstanceMaps if target == 'instances' else LabelMaps
-    extra = functools.partial(_forgotten_names, f'{_PART}, split {split!r} of {root}', names_file)
+    extra = functools.partial(_missing_names, f'{_PART}, split {split!r} of {root}', names_file)
     return build(files, legend, found, decode_all=verify, upright=upright, remarks=remarks, extra=extra)
 
 
@@ -141,7 +141,7 @@ def _legend(names, target, classes, merge, void, ignore_values, origin) -> tuple
     legend = Legend(
         names=tuple(names),
         values=tuple(range(len(names))),
-        ids=legends.object_ids(mapping) if first else legends.class_ids(mapping),
+        ids=legends.instance_ids(mapping) if first else legends.class_ids(mapping),
         ignored=class_maps.ignored_values(_PART, ignore_values, (IGNORE,)),
         origin=origin,
     )
@@ -151,8 +151,8 @@ def _legend(names, target, classes, merge, void, ignore_values, origin) -> tuple
     )
 
 
-def _forgotten_names(where: str, names_file: str, total: Counts) -> Iterator[Finding]:
-    """The finding that the names of classes were forgotten."""
+def _missing_names(where: str, names_file: str, total: Counts) -> Iterator[Finding]:
+    """The finding that class names are missing."""
     absent = np.flatnonzero(total.names == 0)
     if absent.size and not tf.io.gfile.exists(names_file):
         yield Finding(
@@ -184,7 +184,7 @@ def _find_files(
     files = {}
     for below in {posixpath.dirname(stem) for stem in stems}:
         if below.startswith('/') or '..' in below.split('/'):
-            continue  # The name leads out of the folder.
+            continue  # The name is outside of the folder.
         for name in checking.listed(posixpath.join(root, folder, below)):
             stem, ending = posixpath.splitext(posixpath.join(below, name))
             files.setdefault(stem, {})[ending.lower()] = f'{stem}{ending}'

@@ -46,7 +46,7 @@ def yolo(
       orientation: 'ignore': images as stored, or 'apply': turned by their EXIF orientation.
       classes: a subset of the class names, in the wanted order; the other classes are void.
       merge: for names in the files, the class that they belong to.
-      void: names that count nowhere: crowds, or the ignore label in label maps.
+      void: names to ignore: crowds, or the ignore label in label maps.
       fractions: the fraction of each split.
       groups: a regular expression; images whose names have equal text in its parentheses stay in one split.
       split_seed: another seed gives another division.
@@ -59,7 +59,7 @@ def yolo(
     layout = yolo_text.find(part, data_dir, split)
     source = yolo_text.read(layout, split, orientation)
     members = None
-    with findings.told_first(source.remarks):
+    with findings.reported_first(source.remarks):
         if layout.holds_all:
             stems = [posixpath.splitext(name)[0] for name in source.names]
             members = folders.members(part, stems, split, fractions, groups, split_seed)

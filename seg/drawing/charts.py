@@ -2,7 +2,7 @@
 and recall, AP of each class, scores).
 
 They use matplotlib's objects without pyplot, so there are no global state and no windows. matplotlib is imported with
-the first chart, so that a start does not wait for it. The colours can be distinguished by colour-blind readers.
+the first chart, to keep the start fast. The colours can be distinguished by colour-blind readers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str]) -> np.nd
     axes.set_ylabel('true', color=_PALE)
     _title(
         figure,
-        'What the pixels of each true class are predicted as'
+        'Predicted classes of the pixels of each true class'
         + (', in percent' if count <= _NUMBERED else '')
         + ('\nGrey: a class without true pixels' if not pixels.all() else ''),
     )
@@ -79,7 +79,7 @@ def class_iou(ious: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """IoU of each class as a bar, highest first, and their mean as a line.
 
     Args:
-      ious: [K] fractions; NaN for a class that occurs nowhere, which gets no bar.
+      ious: [K] fractions; NaN for a class that does not occur, which gets no bar.
       class_names: K names.
 
     Returns:
@@ -102,7 +102,7 @@ def class_iou(ious: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     axes.set_xticks((0, 0.2, 0.4, 0.6, 0.8, 1.0), ['0', '0.2', '0.4', '0.6', '0.8', '1'], fontsize=9, color=_PALE)
     title = f'IoU of each class; orange: their mean, {mean:.3f}'
     if absent := len(class_names) - len(found):
-        title += f'; {absent} of {len(class_names)} classes occur nowhere'
+        title += f'; {absent} of {len(class_names)} classes do not occur'
     _title(figure, title + (f'\nThe {_MOST // 2} highest and the {_MOST // 2} lowest of {len(found)}' if cut else ''))
     return _pixels(figure)
 
@@ -147,7 +147,7 @@ def class_pixels(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence
         axes.set_xlim(0, fractions.max() * 1.12)
         ticks = list(np.linspace(0, fractions.max(), 5))
     axes.set_xticks(ticks, [f'{100 * t:.3g} %' for t in ticks], fontsize=9, color=_PALE)
-    title = f'Share of the labelled pixels; blue: truth, orange: predicted{" (log scale)" if logarithmic else ""}'
+    title = f'Fraction of the labelled pixels; blue: truth, orange: predicted{" (log scale)" if logarithmic else ""}'
     _title(figure, title + (f'\nThe {_MOST} most frequent of {len(found)} classes' if len(found) > _MOST else ''))
     return _pixels(figure)
 

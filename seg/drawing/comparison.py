@@ -16,7 +16,7 @@ from seg.drawing.panels import draw_panels
 WRONG: Color = (255, 128, 0)
 DIMMED = 0.35
 
-_LONGEST, _COMFORTABLE = 480, 320  # Pixels of a panel's longer side: at most, and what smaller ones are magnified to.
+_LONGEST, _COMFORTABLE = 480, 320  # Pixels of a panel's longer side: the largest, and that of magnified ones.
 _NARROWEST = 560  # Pixels of the whole figure: leaves room for its caption.
 _GAP = 8
 _HEADINGS = ('input', 'truth', 'prediction', 'errors')
@@ -53,7 +53,7 @@ class Comparison:
           classes: [H, W] integer class ids, as predicted.
           class_names: one per class.
           colors: one per class.
-          ignore_label: label value of pixels that count nowhere.
+          ignore_label: label value of ignored pixels.
         """
         self._name, self._class_names, self._colors = name, class_names, colors
         count = len(class_names)

@@ -16,9 +16,9 @@ from seg.drawing.mask_overlay import Shape, paint
 from seg.drawing.panels import draw_panels
 from seg.structures import Annotations
 
-_LONGEST, _COMFORTABLE = 420, 320  # Pixels of a panel's longer side: at most, and what smaller ones are magnified to.
+_LONGEST, _COMFORTABLE = 420, 320  # Pixels of a panel's longer side: the largest, and that of magnified ones.
 _OPACITY = 0.55
-UNKNOWN: Color = (255, 0, 220)  # Values that are no class; no palette has it.
+UNKNOWN: Color = (255, 0, 220)  # For values that are not class ids; no palette has it.
 
 
 def label_map(
@@ -38,7 +38,7 @@ def label_map(
       label: int [H, W]; values that are neither a class nor `ignore_label` are drawn in a colour of their own.
       class_names: one per class.
       colors: one per class.
-      ignore_label: value of pixels that count nowhere.
+      ignore_label: value of ignored pixels.
 
     Returns:
       uint8 [h, w, 3].

@@ -1,4 +1,4 @@
-"""Colours of instances: one hue per class, and shades of it that tell the instances of a class apart."""
+"""Colours of instances: one hue per class, and a shade of it for each instance of the class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NEAR = 0.1  # Instances are neighbours when their boxes, grown by this fraction
 
 
 def vivid(color: Color) -> Color:
-    """A class's colour as instances are drawn in it: neither very dark nor very light."""
+    """The colour in which instances of a class are drawn: neither very dark nor very light."""
     return shade(color, 0)
 
 

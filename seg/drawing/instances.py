@@ -18,7 +18,7 @@ from seg.drawing.panels import draw_panels
 from seg.masks import matching
 from seg.structures import Annotations, Detections
 
-_LONGEST, _COMFORTABLE = 640, 512  # Pixels of a panel's longer side: at most, and what smaller ones are magnified to.
+_LONGEST, _COMFORTABLE = 640, 512  # Pixels of a panel's longer side: the largest, and that of magnified ones.
 _NARROWEST = 640  # Pixels of the whole figure: leaves room for its caption.
 _GAP = 12
 _OPACITY = 0.4

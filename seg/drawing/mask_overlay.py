@@ -26,7 +26,7 @@ class Shape(NamedTuple):
 
     Attributes:
       box: y0, x0, y1, x1 in pixels of the image that the masks belong to.
-      mask: run-length encoding, as pycocotools has them.
+      mask: run-length encoding in the form of pycocotools.
       color: colour of the instance.
       label: text next to it, or ''.
       dashed: whether outline and box are dashed, in black and white.
@@ -48,7 +48,7 @@ def paint(pixels: np.ndarray, shapes: Sequence[Shape], opacity: float, unit: int
 
     Args:
       pixels: uint8 [h, w, 3], changed in place; the masks may have another size.
-      shapes: the instances. Where room is scarce, dashed ones are labelled first, then large ones.
+      shapes: the instances. If there is not room for all labels, dashed ones come first, then large ones.
       opacity: opacity of the masks, 0 to 1.
       unit: width of a thin line in pixels, in proportion to the image.
 

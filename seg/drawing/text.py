@@ -41,7 +41,7 @@ def class_label(name: str, class_id: int) -> str:
 
 
 def shorten(text: str, fits: Callable[[str], bool]) -> str:
-    """Cuts the middle out of a text until it fits: names differ in beginnings and endings."""
+    """Removes the middle of a text until it fits, because names differ at their beginnings and ends."""
     if fits(text):
         return text
     for kept in range(len(text) - 1, 0, -1):

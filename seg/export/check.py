@@ -1,8 +1,8 @@
-"""The check of an exported file: it must compute what the checkpoint computes, in its own runtime.
+"""The check of an exported file: in its own runtime it must give the results of the checkpoint.
 
 The same images go through the checkpoint and through the file: images of the evaluation data, and the hard cases, which
 are a black image, an image that fills a part of the canvas with noise around it, and three images in one call. The file
-runs in a process of its own, so that a crash of its runtime is a message.
+runs in a process of its own, so that a crash of its runtime gives a message.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from seg.export.run_file import Case, Found, median_seconds, read_found, save_ca
 from seg.metrics.base import RowMetric, SumMetric, higher_is_better
 from seg.structures import PAD_PIXEL, Input
 
-# Largest share of pixels or detections that may differ in float32, and largest loss of the score of a quantized file.
+# Largest fraction of pixels or detections that may differ in float32; largest loss of the score of a quantized file.
 SHARE, LOSS = 1e-3, 1e-2
 _OUTPUTS = {'semantic': ('classes', 'confidence'), 'instance': ('boxes', 'scores', 'classes', 'masks')}
 
@@ -67,7 +67,7 @@ def examples(source: Input, count: int) -> list[Example]:
 
 
 class Check:
-    """What the checkpoint computes, and how files compare with it."""
+    """The results of the checkpoint, and the comparison of files with them."""
 
     def __init__(self, task, kind: str, predictor: Predictor, found: Sequence[Example], best_metric: str):
         """Runs the checkpoint.
@@ -91,7 +91,7 @@ class Check:
         """Runs a file and compares it.
 
         Returns:
-          `images` (number), `differing` (share of pixels or detections), `largest` (largest difference by output),
+          `images` (number), `differing` (fraction of pixels or detections), `largest` (largest difference by output),
           `finite`, `score` (its name), `score_before`, `score_after`, and of one image `milliseconds_before` and
           `milliseconds_after`.
 
@@ -116,13 +116,13 @@ class Check:
         }
 
     def fault(self, figures: Mapping[str, Any], quantize: str, tolerance: float | None) -> str | None:
-        """What is wrong with a file, and what to try; None if it passes.
+        """The fault of a file, and what to try; None if it passes.
 
         Args:
           figures: from `figures`.
-          quantize: the file's quantization: the score decides about a quantized file, and the share of pixels or
-            detections that differ about another one.
-          tolerance: the largest share, or the largest loss of the score; None for `SHARE` or `LOSS`.
+          quantize: the file's quantization: a quantized file is judged by its score, another one by the fraction of
+            pixels or detections that differ.
+          tolerance: the largest fraction, or the largest loss of the score; None for `SHARE` or `LOSS`.
         """
         things = 'pixels' if self._kind == 'semantic' else 'detections'
         if not figures['finite']:
@@ -147,7 +147,7 @@ class Check:
         )
 
     def _predict(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
-        """What the checkpoint predicts, as `--mode=predict` gives images to it."""
+        """Predictions of the checkpoint for images prepared as in `--mode=predict`."""
         batch = images.astype(np.float32)
         for row, (height, width) in zip(batch, sizes, strict=True):
             row[height:], row[:, width:] = PAD_PIXEL, PAD_PIXEL

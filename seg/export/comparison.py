@@ -17,7 +17,7 @@ class Comparison:
     """Counts over images.
 
     Attributes:
-      differing: pixels with another class, or detections without the same one on the other side.
+      differing: pixels with another class, or detections without an equal one on the other side.
       total: pixels, or detections of both sides.
       largest: largest difference of each output: 'confidence', or 'boxes' in pixels, 'scores' and 'masks' of detections
         that overlap.
@@ -32,7 +32,7 @@ class Comparison:
 
     @property
     def share(self) -> float:
-        """Share of the pixels or detections that differ."""
+        """Fraction of the pixels or detections that differ."""
         return self.differing / max(self.total, 1)
 
     def add(self, before: Outputs, after: Outputs, size: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""What an exported file says about itself: all that a caller needs besides the numbers.
+"""The description of an exported file: all that a caller needs besides the numbers.
 
 It is stored as JSON within each file (`seg.export.formats`), and once more in `export.json` beside the files.
 """
@@ -32,7 +32,7 @@ class Description:
       class_names: one name per class; class id = position.
       original_ids: the ids in the data set's own files, by class id; None if they are the same.
       colors: one (r, g, b) per class for figures; empty for the default palette.
-      ignore_label: label value of pixels that count nowhere.
+      ignore_label: label value of ignored pixels.
       data: name of the training data.
       weights: 'ema' for the moving averages, 'raw' for the weights themselves.
       step: step of the checkpoint.
@@ -68,7 +68,7 @@ class Description:
 
     @classmethod
     def read(cls, content: str | bytes, place: str) -> Description:
-        """Reads what `text` wrote.
+        """Reads the result of `text`.
 
         Args:
           content: the JSON.

@@ -33,7 +33,7 @@ _CALIBRATION = 64  # Training images from which ranges of activations are taken.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to export.
+    """The settings of an export.
 
     Attributes:
       formats: names of formats.
@@ -43,7 +43,7 @@ class Request:
       batch: images of a call; None for any number, or 1 where the format has a fixed number.
       probabilities: whether a semantic model returns the probability of every class.
       tolerance: see `check.Check.fault`.
-      force: whether files that fail the check are written all the same.
+      force: whether files that fail the check are written nevertheless.
       images: number of images of the evaluation data that the check runs.
     """
 
@@ -74,7 +74,7 @@ def kind_of(task) -> str:
 
 
 def check_request(request: Request, kind: str, stride: int) -> None:
-    """Refuses what cannot be exported.
+    """Refuses settings that no format has.
 
     Raises:
       UserError: with the flag, its value and what is possible.
@@ -102,7 +102,7 @@ def export(experiment, request: Request, checkpoint: str, weights: str) -> dict[
 
     Args:
       experiment: with evaluation data, and for int8 with training data.
-      request: what to export.
+      request: the settings.
       checkpoint: `latest`, `best` or a path.
       weights: 'ema', 'raw', or empty for the averages if there are any.
 
@@ -197,7 +197,7 @@ def _make(name: str, traced: Traced, path: str, batch: int | None, quantize: str
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides what converters log of their progress, and takes back the handlers that one of them installs."""
+    """Hides the converters' logs, and removes the log handlers that one of them installs."""
     root = python_logging.getLogger()
     handlers, level, verbosity = list(root.handlers), root.level, logging.get_verbosity()
     logging.set_verbosity(logging.WARNING)
@@ -214,7 +214,7 @@ def _quiet() -> Iterator[None]:
 
 
 def calibration(dataset, canvas: tuple[int, int], fills: bool) -> Images:
-    """Images of the training data, evenly spread, as they come to the exported file.
+    """Images of the training data, evenly spread, as the exported file receives them.
 
     Raises:
       UserError: if none can be read.
@@ -279,7 +279,7 @@ def _scratch(output: str) -> Iterator[str]:
 
 
 def _install(made: str, output: str, described: Mapping[str, Description]) -> None:
-    """Moves the finished files to their places; those of other formats stay, and what is replaced is moved out."""
+    """Moves the finished files to their places; those of other formats stay, and replaced files are moved away."""
     os.makedirs(output, exist_ok=True)
     index = os.path.join(output, INDEX)
     known: dict[str, Any] = {}

@@ -31,7 +31,7 @@ class Format(NamedTuple):
       path: what `open_model` opens, relative to the output folder; its first part is all that the format writes there.
       packages: the modules that make and run it.
       quantize: the quantizations that it has, by the kind of task.
-      fixed_batch: whether a file has a fixed number of images.
+      fixed_batch: whether a file has a fixed batch size.
       write: function of the traced network, the path, the number of images, the quantization and the images for
         calibration.
       describe: function of the path and a description, which replaces the one in the file.
@@ -53,7 +53,7 @@ class Format(NamedTuple):
         """Refuses a format whose packages are missing.
 
         Raises:
-          UserError: with the packages, and what installs them.
+          UserError: with the packages, and the command that installs them.
         """
         if missing := [package for package in self.packages if importlib.util.find_spec(package) is None]:
             raise UserError(f"--format={name} needs {', '.join(missing)}: pip install -e '.[export]' installs it.")

@@ -1,6 +1,6 @@
 """Exported files in their own runtimes, all with one call: canvas images in, named arrays out.
 
-Each runtime is imported here alone, when a file of its format is opened. Of seg, only messages are needed.
+Runtimes are imported only here, each when a file of its format is opened. Nothing of seg is needed but messages.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ModelFile(ABC):
 
     Attributes:
       path: the file.
-      description: what the file says about itself.
+      description: the description stored in the file.
     """
 
     path: str
@@ -62,11 +62,11 @@ class ModelFile(ABC):
         """Predicts any number of images; a file of a fixed batch runs several times, and fills its last batch up.
 
         Args:
-          images: uint8 [N, H, W, 3], RGB, each at the top left of the canvas; the values outside of it do not count.
+          images: uint8 [N, H, W, 3], RGB, each at the top left of the canvas; the values outside of it are ignored.
           sizes: int32 [N, 2], height and width of each image within the canvas.
 
         Returns:
-          The outputs by name, as `description.outputs` tells: [N, …] each.
+          The outputs by name, as in `description.outputs`: [N, …] each.
 
         Raises:
           ValueError: if an array has another shape or dtype.

@@ -31,7 +31,7 @@ _INSTANCE = {
 def network(task, kind: str, canvas: tuple[int, int], probabilities: bool) -> Callable[[Any, Any], dict[str, Any]]:
     """Returns the function to export, in `keras.ops`.
 
-    Padding is made here, so a caller may leave anything outside of the images.
+    The function fills the padding itself, so a caller may leave any values outside of the images.
 
     Args:
       task: a task, whose `predict` is called.

@@ -3,7 +3,7 @@
     python -m seg.export.run_file FILE INPUT.npz OUTPUT.npz
 
 INPUT holds `images <i>` and `sizes <i>` of each case. OUTPUT gets `<i> <name>` for each output of each case, and
-`seconds`. A runtime that crashes takes this process along, and nothing else.
+`seconds`. A runtime that crashes ends this process only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Case = tuple[np.ndarray, np.ndarray]  # uint8 [N, H, W, 3] and int32 [N, 2].
 
 
 class Found(NamedTuple):
-    """What a file computed.
+    """The results of a file.
 
     Attributes:
       outputs: the outputs of each case by name.

@@ -12,7 +12,7 @@ import tensorflow as tf
 from seg.export import picture
 from seg.ops import dispatch
 
-# Custom gradients would be saved, too, and cannot be; an exported file is not trained.
+# Custom gradients cannot be saved, and an exported file is not trained.
 _OPTIONS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
 PICTURE = 'image_bytes'
 
@@ -35,7 +35,7 @@ class Traced:
         scratch: str,
         picture_network: Callable[[Any], dict[str, Any]] | None = None,
     ):
-        """Takes what is to be exported.
+        """Stores the network to export.
 
         Args:
           network: from `seg.export.network`.

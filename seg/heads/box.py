@@ -55,7 +55,7 @@ def box(
       convs: channels of the 3x3 convolutions before them.
       use_norm: whether the convolutions have a normalisation in place of a bias.
       roi_size: bins per side of a proposal's features.
-      sampling_ratio: samples per side of a bin; the TPU release has 1.
+      sampling_ratio: samples per side of a bin; 1 in the TPU release.
       aligned: whether ROIAlign takes a cell's value at its middle, half a cell further than where convolutions with
         symmetric padding centre it.
       class_agnostic: whether there is one box for all classes instead of one for each.
@@ -63,8 +63,8 @@ def box(
       positive_fraction: largest fraction of positives among them.
       positive_iou: lowest IoU with a ground-truth box at which a proposal has its class; below it is background.
       code_weights: factors of a box's code (dy, dx, dh, dw).
-      score_threshold: a detection has a higher score.
-      nms_iou: IoU above which the detection of the lower score is dropped, of two of one class.
+      score_threshold: detections have a higher score.
+      nms_iou: IoU above which, of two detections of one class, the one with the lower score is dropped.
       max_detections: detections per image.
       pre_nms: (proposal, class) pairs per image that enter the suppression, the best of those over the threshold.
 

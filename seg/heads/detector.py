@@ -20,8 +20,8 @@ class Detector:
     """Post-processing: scores above a threshold, non-maximum suppression within each class, the best of all.
 
     Attributes:
-      score_threshold: a detection has a higher score.
-      nms_iou: IoU above which the detection of the lower score is dropped, of two of one class.
+      score_threshold: detections have a higher score.
+      nms_iou: IoU above which, of two detections of one class, the one with the lower score is dropped.
       max_detections: detections per image.
       pre_nms: (region, class) pairs per image that enter the suppression, the best of those over the threshold.
     """

@@ -41,7 +41,7 @@ def mask(
       deconv: channels of the transposed convolution that doubles the resolution.
       use_norm: whether the convolutions have a normalisation in place of a bias.
       roi_size: bins per side of a box's features; masks have twice as many cells.
-      sampling_ratio: samples per side of a bin; the TPU release has 1.
+      sampling_ratio: samples per side of a bin; 1 in the TPU release.
       aligned: whether ROIAlign takes a cell's value at its middle, half a cell further than where convolutions with
         symmetric padding centre it.
       class_agnostic: whether there is one mask for all classes instead of one for each.

@@ -1,4 +1,4 @@
-"""Region proposal network: class-agnostic object proposals."""
+"""Region proposal network: class-agnostic proposals of instances."""
 
 from __future__ import annotations
 
@@ -63,19 +63,19 @@ def rpn(
       anchor_scale: side of a square anchor, in cells of its level: 8 gives 32 pixels on p2 and 512 on p6.
       anchor_ratios: aspect ratios (height / width) of the anchors.
       anchor_octaves: number of anchor sizes per level, evenly spaced (by factors) up to the next level's.
-      anchor_offset: position of an anchor's centre in its cell, 0 to 1; 0 is where the cell's features are centred, the
-        TPU release has 0.5.
+      anchor_offset: position of an anchor's centre in its cell, 0 to 1; 0 is where the cell's features are centred; 0.5
+        in the TPU release.
       round_anchors: whether anchors are rounded to whole pixels, as in torchvision.
       positive_iou: lowest IoU with a ground-truth box at which an anchor is positive; the best anchors of each instance
         are positive in any case.
       negative_iou: IoU below which an anchor is negative.
-      sampled: anchors per image that count in the losses.
+      sampled: anchors per image that enter the losses.
       positive_fraction: largest fraction of positives among them.
       train_pre_nms: best anchors of each level that enter the suppression, in training.
       eval_pre_nms: the same in evaluation.
       train_proposals: proposals per image, in training.
       eval_proposals: the same in evaluation.
-      nms_iou: IoU above which the proposal of the lower score is dropped, of two of one level.
+      nms_iou: IoU above which, of two proposals of one level, the one with the lower score is dropped.
       min_size: proposals of a smaller height or width, in pixels, are dropped; those without area always are.
 
     Returns:
@@ -233,7 +233,7 @@ class RPN(keras.layers.Layer):
         return anchors_lib.pyramid(canvas, strides, **self.anchor_settings)
 
     def targets(self, anchors: Sequence[np.ndarray], boxes: Any, valid: Any, seed: Any) -> dict[str, Any]:
-        """Matches all anchors with the ground truth and samples those that count.
+        """Matches all anchors with the ground truth and samples those for the losses.
 
         Args:
           anchors: anchors of each map.
@@ -242,7 +242,7 @@ class RPN(keras.layers.Layer):
           seed: int32 [B, 2], seed of the random sampling.
 
         Returns:
-          `labels` int32 [B, A] (1, 0, or -1 for anchors that do not count), `targets` [B, A, 4] (box codes; 0 for
+          `labels` int32 [B, A] (1, 0, or -1 for anchors not in the sample), `targets` [B, A, 4] (box codes; 0 for
           anchors that are not positive), and `matched` int32 [B], the number of anchors that reach `positive_iou`.
         """
         anchors = ops.convert_to_tensor(np.concatenate(anchors), dtype=boxes.dtype)[None]

@@ -90,38 +90,32 @@ def check(
 
 def _of_both(found: Sequence[tuple[Split | None, Finding]]) -> Iterator[tuple[Split | None, Finding]]:
     """Findings that are equal but for the name of their split become one, which names all of these splits."""
-    groups: dict[Any, list[tuple[Split, Finding]]] = {}
+    groups: dict[Any, list[tuple[Split | None, Finding]]] = {}
     for number, (split, finding) in enumerate(found):
-        alike = number
+        alike: Any = number
         if split is not None and not finding.images:
-            text, lines = _of_any(split, finding.text), [_of_any(split, line) for line in finding.lines]
-            alike = (finding.kind, finding.severity, text, *lines, finding.remedy)
+            alike = dataclasses.replace(_renamed(finding, split, []), images=(), count=0)
         groups.setdefault(alike, []).append((split, finding))
-    for alike, members in groups.items():
-        (split, finding), *others = members
+    for (split, finding), *others in groups.values():
         if others:
-            names = [_marks(each) for each, _ in members]
-            both = {mark: ' and '.join(dict.fromkeys(marks[mark] for marks in names)) for mark in names[0]}
-            text, *lines = (_replaced(part, both) for part in alike[2 : 3 + len(finding.lines)])
-            split, finding = None, dataclasses.replace(finding, text=text, lines=tuple(lines))
+            split, finding = None, _renamed(finding, split, [split, *(other for other, _ in others)])
         yield split, finding
 
 
-def _marks(split: Split) -> dict[str, str]:
-    """How findings name a split, by what stands for it in `_of_any`."""
-    name = split.info.name
-    return {'\0name': name, '\0split': repr(name.rpartition('/')[2])}
+def _renamed(finding: Finding, split: Split, splits: Sequence[Split]) -> Finding:
+    """The finding of a split, with the names of `splits` in place of its own."""
+
+    def renamed(text: str) -> str:
+        for place, own in enumerate(_names(split)):
+            text = text.replace(own, ' and '.join(dict.fromkeys(_names(each)[place] for each in splits)))
+        return text
+
+    return dataclasses.replace(finding, text=renamed(finding.text), lines=tuple(map(renamed, finding.lines)))
 
 
-def _of_any(split: Split, text: str) -> str:
-    """A text without the name of its split."""
-    return _replaced(text, {name: mark for mark, name in _marks(split).items()})
-
-
-def _replaced(text: str, changes: Mapping[str, str]) -> str:
-    for old, new in changes.items():
-        text = text.replace(old, new)
-    return text
+def _names(split: Split) -> tuple[str, str]:
+    """How findings name a split."""
+    return split.info.name, repr(split.info.name.rpartition('/')[2])
 
 
 def _refusals(dataset: Dataset, target: str, slot: str, self_test: Callable[[Dataset], None]) -> Iterator[Finding]:

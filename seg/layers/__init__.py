@@ -1,1 +1,1 @@
-"""Small layers that the parts of a model are made of."""
+"""Small layers from which the parts of a model are built."""

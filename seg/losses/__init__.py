@@ -1,1 +1,1 @@
-"""Losses: per image and un-normalised; pixels with the ignore label do not count."""
+"""Losses: sums per image, not yet divided; ignored pixels are excluded."""

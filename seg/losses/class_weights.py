@@ -12,7 +12,7 @@ from seg.errors import UserError
 from seg.number_checks import check_number
 from seg.structures import ClassHistogram
 
-# Weight of a class without a labelled pixel, for which there is nothing to balance.
+# Weight of a class without a labelled pixel.
 ABSENT_CLASS_WEIGHT = 1.0
 
 
@@ -98,13 +98,13 @@ def table(histogram: ClassHistogram, weights: np.ndarray, cap: float, slot: str)
     lines = [
         f"{slot}.class_weights = 'auto': median frequency / frequency, at most {cap:g}; "
         'frequency = pixels of the class / labelled pixels of the images that contain it',
-        f'{"class":>6} {"pixels":>16} {"share":>8} {"frequency":>10} {"weight":>8}',
+        f'{"class":>6} {"pixels":>16} {"percent":>8} {"frequency":>10} {"weight":>8}',
     ]
     for c, weight in enumerate(weights):
         if not pixels[c]:
             note = '  no pixels'
         else:
             note = '  capped' if math.isclose(weight, cap) else ''
-        share = 100 * pixels[c] / max(int(pixels.sum()), 1)
-        lines.append(f'{c:>6} {pixels[c]:>16,} {share:>7.2f}% {frequencies[c]:>10.5f} {weight:>8.3f}{note}')
+        percent = 100 * pixels[c] / max(int(pixels.sum()), 1)
+        lines.append(f'{c:>6} {pixels[c]:>16,} {percent:>7.2f}% {frequencies[c]:>10.5f} {weight:>8.3f}{note}')
     return '\n'.join(lines)

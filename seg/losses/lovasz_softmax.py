@@ -22,7 +22,7 @@ def lovasz_softmax(*, num_classes: int, ignore_label: int, weight: float = 1.0) 
     the mean over the classes that it contains; it is divided by the number of images with a labelled pixel, and an
     image without one has total 0 and weight 0.
 
-    It sorts all pixels once per class, which is slow on CPUs (seconds for a batch of 513 x 513), and starts badly from
+    It sorts all pixels once per class, which is slow on CPUs (seconds for a batch of 513 x 513), and trains badly from
     random weights: the authors fine-tune with it, or add it to cross-entropy.
 
     Paper: Berman et al. 2018, 'The Lovász-softmax loss' (there: per image, classes present).

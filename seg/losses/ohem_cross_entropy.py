@@ -30,8 +30,8 @@ def ohem_cross_entropy(
     Of an image with n labelled pixels, the `k = round(fraction * n)` (at least one) with the largest loss count, and
     the divisor is k: the loss is the mean over all kept pixels of the batch. `fraction` falls linearly from 1 at step 0
     to `hard_fraction` at step `anneal_steps`. Class weights multiply a pixel's loss before the choice. Pixels that tie
-    for the last places share them, so that the gradient does not depend on an order. An image without a labelled pixel
-    has total 0 and weight 0.
+    for the last places get equal weights there, so that the gradient does not depend on an order. An image without a
+    labelled pixel has total 0 and weight 0.
 
     Paper: Shrivastava et al. 2016, 'Training region-based object detectors with online hard example mining'; per pixel
     as in the DeepLab recipes' top-k loss, but chosen within each image.
@@ -83,8 +83,8 @@ def ohem_cross_entropy(
         above = ops.cast(rank_by > threshold, dtype)
         tied = ops.cast(ops.logical_and(rank_by == threshold, pixels.valid), dtype)
         places = kept - ops.sum(above, axis=-1)
-        share = places / ops.maximum(ops.sum(tied, axis=-1), 1.0)
-        total = ops.sum((above + share[:, None] * tied) * losses_, axis=-1)
+        weight_of_tied = places / ops.maximum(ops.sum(tied, axis=-1), 1.0)
+        total = ops.sum((above + weight_of_tied[:, None] * tied) * losses_, axis=-1)
         return pixels.term(total, kept, coefficient)
 
     return loss

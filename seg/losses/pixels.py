@@ -1,4 +1,4 @@
-"""The first step of every pixel loss: selects the pixels that count, and the precision."""
+"""The first step of every pixel loss: selects the labelled pixels and the precision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Pixels(NamedTuple):
 
     Attributes:
       logits: [B, N, K], float32 at least (float64 stays float64).
-      target: [B, N] int32 class ids; 0 if a pixel does not count.
+      target: [B, N] int32 class ids; 0 for ignored pixels.
       valid: [B, N] bool, False for ignored pixels.
       count: [B] float, number of valid pixels.
       poison: [B] float, 0; NaN for an image with a label that is neither a class nor the ignore label. Added to the
@@ -30,7 +30,7 @@ class Pixels(NamedTuple):
     poison: Any
 
     def one_hot(self):
-        """[B, N, K] float, all zero if a pixel does not count."""
+        """[B, N, K] float, all zero for ignored pixels."""
         num_classes = self.logits.shape[-1]
         return ops.one_hot(ops.where(self.valid, self.target, -1), num_classes, dtype=self.logits.dtype)
 
@@ -40,13 +40,13 @@ class Pixels(NamedTuple):
 
 
 def read(outputs, batch, *, num_classes: int, ignore_label: int) -> Pixels:
-    """Flattens a batch and finds the pixels that count.
+    """Flattens a batch and finds the labelled pixels.
 
     Args:
       outputs: outputs of the model: `logits` [B, H, W, K] of any float type, K = num_classes.
       batch: `label` [B, H, W] integer.
       num_classes: number of classes.
-      ignore_label: label value of pixels that count nowhere.
+      ignore_label: label value of ignored pixels.
 
     Raises:
       ValueError: if the shapes do not fit together.
@@ -79,8 +79,7 @@ def cross_entropy(pixels: Pixels, class_weights: np.ndarray | None = None) -> tu
     """Returns the cross-entropy of each pixel and the weight of its class.
 
     Returns:
-      `-log p[y]`, not yet weighted, and `w[y]` (1 without class weights); both [B, N] and 0 where a pixel does not
-      count.
+      `-log p[y]`, not yet weighted, and `w[y]` (1 without class weights); both [B, N] and 0 for ignored pixels.
     """
     # One-hot times log-softmax: twice as fast on the CPU as the fused sparse kernel, and without gathers on TPU.
     loss = -ops.sum(pixels.one_hot() * ops.log_softmax(pixels.logits, axis=-1), axis=-1)
@@ -88,7 +87,7 @@ def cross_entropy(pixels: Pixels, class_weights: np.ndarray | None = None) -> tu
 
 
 def target_weights(pixels: Pixels, class_weights: np.ndarray | None):
-    """Weight of each pixel's class, [B, N]; 0 if a pixel does not count, 1 elsewhere without class weights."""
+    """Weight of each pixel's class, [B, N]; 0 for ignored pixels, 1 elsewhere without class weights."""
     dtype = pixels.logits.dtype
     valid = ops.cast(pixels.valid, dtype)
     if class_weights is None:

@@ -1,4 +1,4 @@
-"""Functions that the losses of boxes and masks share."""
+"""Functions for the losses of boxes and masks."""
 
 from __future__ import annotations
 

@@ -54,13 +54,13 @@ def box_class(*, num_classes: int, weight: float = 1.0) -> Callable[..., LossTer
 def box_regression(*, weight: float = 1.0, beta: float = 1.0) -> Callable[..., LossTerm]:
     """Smooth L1 of the positive ROIs' box codes, divided by the number of all sampled ROIs.
 
-    Girshick, "Fast R-CNN", ICCV 2015, with its beta of 1, which the Cloud TPU, Detectron and mmdetection recipes of
-    Mask and Cascade R-CNN have. torchvision trains with 1/9 and detectron2 with 0 (plain L1, which has a kink at 0):
+    Girshick, "Fast R-CNN", ICCV 2015, with its beta of 1, as in the Cloud TPU, Detectron and mmdetection recipes of
+    Mask and Cascade R-CNN. torchvision trains with 1/9 and detectron2 with 0 (plain L1, which has a kink at 0):
     to fine-tune their weights, a small beta keeps their larger gradients of small errors.
 
     Args:
       weight: coefficient of this loss in the sum of losses.
-      beta: difference at which the square turns into a line; see `seg.losses.regions.smooth_l1`.
+      beta: difference at which the square changes to a line; see `seg.losses.regions.smooth_l1`.
 
     Returns:
       loss(outputs, batch, step) -> LossTerm, where `outputs['boxes']` has for each box head `deltas` [B, R, C, 4],

@@ -17,7 +17,7 @@ def rpn_score(*, weight: float = 1.0) -> Callable[..., LossTerm]:
     """Sigmoid cross-entropy of the sampled anchors, divided by their number.
 
     The divisor is the number of anchors in the sample, as in Detectron and torchvision; detectron2 and the Cloud TPU
-    recipe always divide by `heads.rpn.sampled`. A canvas of the recipes has enough anchors, so that both numbers are
+    recipe always divide by `heads.rpn.sampled`. The canvases of the recipes have enough anchors, so both numbers are
     equal there.
 
     Args:
@@ -25,7 +25,7 @@ def rpn_score(*, weight: float = 1.0) -> Callable[..., LossTerm]:
 
     Returns:
       loss(outputs, batch, step) -> LossTerm, where `outputs['rpn']` has `logits` [B, A], `labels` int32 [B, A] (1, 0,
-      or -1 for anchors that do not count) and `matched` int32 [B]. It counts `anchors_positive` and `anchors_negative`
+      or -1 for anchors not in the sample) and `matched` int32 [B]. It counts `anchors_positive` and `anchors_negative`
       in the sample, and `anchors_matched`, the number of all anchors that reach the RPN's `positive_iou`.
 
     Raises:
@@ -56,11 +56,11 @@ def rpn_box(*, weight: float = 1.0, beta: float = 1 / 9) -> Callable[..., LossTe
 
     Args:
       weight: coefficient of this loss in the sum of losses.
-      beta: difference at which the square turns into a line; see `seg.losses.regions.smooth_l1`.
+      beta: difference at which the square changes to a line; see `seg.losses.regions.smooth_l1`.
 
     Returns:
       loss(outputs, batch, step) -> LossTerm, where `outputs['rpn']` has `deltas` and `targets` [B, A, 4], and `labels`
-      int32 [B, A] (1, 0, or -1 for anchors that do not count).
+      int32 [B, A] (1, 0, or -1 for anchors not in the sample).
 
     Raises:
       UserError: if a setting is out of range.

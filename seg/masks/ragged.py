@@ -86,7 +86,7 @@ def union(masks: tf.RaggedTensor, size: tf.Tensor) -> tf.Tensor:
 
 
 def painted(masks: tf.RaggedTensor, labels: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """A label map of masks, of which later ones lie above earlier ones.
+    """A label map of masks; later ones are painted over earlier ones.
 
     Args:
       masks: int32 [N, (ends)], runs in the image.

@@ -16,7 +16,7 @@ from seg.structures import Annotations, ImageSummary
 
 
 class Metric:
-    """The host half, which both kinds share. Subclass `SumMetric` or `RowMetric`."""
+    """The methods on the host, common to both kinds. Subclass `SumMetric` or `RowMetric`."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -31,11 +31,11 @@ class Metric:
         """The scores of all images added so far, finite numbers by name; a score without a value has no key.
 
         Raises:
-          UserError: if there is nothing to score.
+          UserError: if there is nothing to evaluate.
         """
 
     def higher_is_better(self, name: str) -> bool:
-        """Whether a higher value of one of `names()` is better; if not, the lowest value decides `best/`."""
+        """Whether a higher value of one of `names()` is better; if not, `best/` has the checkpoint of the lowest."""
         return True
 
     def charts(self) -> list[ImageSummary]:

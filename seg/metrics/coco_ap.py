@@ -135,8 +135,8 @@ class CocoAP(RowMetric):
     def self_test(self, truths: Iterable[tuple[str, Annotations]]) -> None:
         """Scores the ground truth as if it were predicted, with the same steps: pasting, encoding, comparison.
 
-        It uses the first two images whose instances all count: at least one that is not a crowd, and at most
-        `max_detections`. Each mask is pasted from a map whose cells are its own pixels, so the result must be exact.
+        It uses the first two images with at least one instance that is not a crowd, and at most `max_detections` of
+        them. Each mask is pasted from a map whose cells are its own pixels, so the result must be exact.
         Images added so far are not affected.
 
         Args:
@@ -196,7 +196,7 @@ class CocoAP(RowMetric):
           A mean over no instance, or the precision of no detection, has no key, because JSON has no NaN.
 
         Raises:
-          UserError: if there was no instance to find.
+          UserError: if no instance was evaluated.
         """
         scored = self._score()
         scores: dict[str, float | None] = {}

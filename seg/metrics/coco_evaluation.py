@@ -55,13 +55,13 @@ class Curves:
         """Mean of the precision over 101 recalls, over the IoU thresholds .5 to .95 or at one, over classes or of one.
 
         Returns:
-          None if there is no instance to find.
+          None if there is no instance.
         """
         return _mean(self._precision[self._at(iou), :, _one(label), self._area(area), -1])
 
     def ar(self, limit: int, *, area: str = 'all') -> float | None:
         """Mean over IoU thresholds and classes of the highest recall with at most `limit` detections of a class in an
-        image; None if there is no instance to find."""
+        image; None if there is no instance."""
         return _mean(self._recall[:, :, self._area(area), self.limits.index(limit)])
 
     def precisions(self, iou: float) -> np.ndarray:

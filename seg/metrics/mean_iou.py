@@ -36,7 +36,7 @@ class MeanIoU(SumMetric):
     Args:
       num_classes: supplied; K.
       class_names: supplied; one per class.
-      ignore_label: supplied; label value of pixels that count nowhere.
+      ignore_label: supplied; label value of ignored pixels.
     """
 
     def __init__(self, *, num_classes: int, class_names: Sequence[str], ignore_label: int):
@@ -188,7 +188,7 @@ def image_mean_iou(labels, classes, num_classes: int, ignore_label: int) -> Any:
       labels: int [B, H, W]; ids that are neither a class nor the ignore label count as ignored.
       classes: int [B, H, W], all of them class ids.
       num_classes: K.
-      ignore_label: label value of pixels that count nowhere.
+      ignore_label: label value of ignored pixels.
 
     Returns:
       float32 [B]; NaN for an image without a labelled pixel. Compiles with XLA.

@@ -29,7 +29,7 @@ def pyramid(
       ratios: aspect ratios, height / width.
       octaves: number of anchor sizes per map, evenly spaced (by factors) up to the next map's.
       offset: position of an anchor's centre in its cell. 0 is where convolutions with symmetric padding centre a cell;
-        the TPU release has 0.5.
+        0.5 in the TPU release.
       rounded: whether the corners of the anchor around the origin are rounded to whole pixels, as in torchvision.
 
     Returns:

@@ -72,8 +72,8 @@ def _centres_and_sides(boxes: Any) -> tuple:
 def encode(boxes: Any, anchors: Any, weights: Sequence[float] = (1, 1, 1, 1)) -> Any:
     """Encodes boxes relative to anchors: offsets of centres in units of the anchor's sides, logarithms of scales.
 
-    The box code of R-CNN (Girshick et al. 2014, https://arxiv.org/abs/1311.2524). Sides shorter than 1e-8 pixels count
-    as 1e-8 pixels, so that every result is finite.
+    The box code of R-CNN (Girshick et al. 2014, https://arxiv.org/abs/1311.2524). Sides shorter than 1e-8 pixels are
+    treated as 1e-8 pixels, so that every result is finite.
 
     Args:
       boxes: [..., 4].

@@ -1,4 +1,4 @@
-"""The only access of model code to a backend's own kernels, where these are faster.
+"""The only place where model code uses a backend's own kernels, where these are faster.
 
 Each function is defined by its docstring and tested against plain `keras.ops`, which it uses if a backend has no faster
 kernel. The kernels, and their timings, are in `seg/ops/cpu_kernels.py`. Within `portable()` it always uses `keras.ops`.
@@ -104,7 +104,7 @@ def atrous_conv(x: Any, kernel: Any, rate: int) -> Any:
 def depthwise_conv(x: Any, kernel: Any, stride: int, rate: int) -> Any:
     """Convolves every channel separately: [B, H, W, C] with [k, k, C, 1] -> [B, ceil(H / stride), ceil(W / stride), C].
 
-    The kernel is odd, its taps are `rate` cells apart (1 if the stride is not 1, which `ops.conv` sees to), and the map
+    The kernel is odd, its taps are `rate` cells apart (1 if the stride is not 1, which `ops.conv` checks), and the map
     has (k // 2) * rate zeros around it.
     """
     if _on_cpu(x):

@@ -16,7 +16,7 @@ TILE = 512
 
 
 def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: Any = None) -> tuple:
-    """Greedy non-maximum suppression: by decreasing score, keeps each box that overlaps no kept one.
+    """Greedy non-maximum suppression: by decreasing score, keeps each box that overlaps no box kept before.
 
     Boxes are processed in tiles: boxes that a kept box suppresses are dropped, then the best of the rest are kept.
 
@@ -63,7 +63,7 @@ def nms(boxes: Any, scores: Any, iou_threshold: float, max_output: int, groups: 
 
         there = ops.logical_and(there, ops.logical_not(ops.any(excludes(boxes, groups, valid), axis=1)))
         kept = _settle(ops.logical_and(excludes(own_boxes, own_groups, there), before), there)
-        # They follow, in their order, those that were kept before.
+        # They are appended, in their order, to those kept before.
         order, _ = sampling.first(ops.where(kept, 1, -1), tile)
         earlier, now = (ops.sum(ops.cast(x, 'int32'), axis=1, keepdims=True) for x in (valid, kept))
         rank = places - earlier

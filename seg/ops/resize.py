@@ -16,7 +16,7 @@ of a stride-s map is centred on pixel s * i of the image, for every image size; 
 The published recipe makes all sizes k * s + 1, where `align_corners=True` is exactly that: (n - 1) / (s * (n - 1)).
 For other sizes it is not (512 pixels at stride 16: 32 cells, a scale of 31 / 511 instead of 1 / 16, off by up to 15
 pixels at the far end), nor is the half-pixel rule (off by 7.5 pixels everywhere, and by a factor that depends on the
-size if the stride does not divide it). With p / s a model trained on crops of one size means the same on a canvas
+size if the stride does not divide it). With p / s a model trained on crops of one size is valid on a canvas
 of any other, and the result for a pixel does not depend on the padding of the canvas. Pixels beyond an image's last
 cell (at most s - 1 of them) read that cell, whether the map ends there or not (`seg.ops.valid_cells`).
 """

@@ -38,7 +38,7 @@ def roi_align(
       boxes: [B, R, 4] in pixels.
       strides: pixels per cell of each map.
       size: bins per side.
-      sampling_ratio: samples per side of a bin, evenly spaced within it; the TPU release has 1.
+      sampling_ratio: samples per side of a bin, evenly spaced within it; 1 in the TPU release.
       aligned: whether a cell's value is at its middle, pixel stride * (i + 1/2), instead of at stride * i, where
         convolutions with symmetric padding centre it. If not, boxes count as at least one cell high and wide.
 

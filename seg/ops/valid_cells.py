@@ -78,7 +78,7 @@ def zero_outside(x: Any) -> Any:
 
 
 def valid_cells(x: Any, dtype: Any) -> Any | None:
-    """Returns [B, h, w, 1], 1 for cells of the images and 0 outside; None if all cells of [B, h, w, C] count."""
+    """Returns [B, h, w, 1], 1 for cells of the images and 0 outside; None if all cells of [B, h, w, C] are valid."""
     current = _CURRENT.get()
     return None if current is None else current.mask(x, dtype)
 

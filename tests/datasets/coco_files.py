@@ -69,7 +69,7 @@ def decoded(encoded):
 
 
 def verified(folder, **settings):
-    """The data set, which has logged its warnings."""
+    """The data set, after its warnings were logged."""
     dataset = coco(data_dir=str(folder), **settings)
     dataset.verify()
     return dataset

@@ -1,4 +1,4 @@
-"""The defaults of a data set, and what the class says of members that have none."""
+"""The defaults of a data set, and the messages about members without one."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.datasets.small import SIZE, Instances, LabelMaps
 
 
 class Depth(Dataset):
-    """No target of the built-in tasks."""
+    """A target of none of the built-in tasks."""
 
     info = DatasetInfo('mine/train', ('a', 'b'), 5, SIZE)
 

@@ -1,4 +1,4 @@
-"""What the checks of files share: listings, and messages that tell the reason and bounded, quoted values."""
+"""Helpers of the checks of files: listings, and messages with the reason and with bounded, quoted values."""
 
 import os
 
@@ -10,7 +10,7 @@ from PIL import Image
 from seg.datasets import checking, image_files
 
 
-def test_names_that_are_no_utf8_are_passed_over(tmp_path):
+def test_names_that_are_not_utf8_are_omitted(tmp_path):
     for name in (b'b.png', b'a.png', b'gr\xfc\xdfe.png'):
         (tmp_path / os.fsdecode(name)).touch()
     (tmp_path / 'sub').mkdir()
@@ -24,7 +24,7 @@ def test_values_are_quoted_and_bounded():
     assert len(checking.first_of(['x' * 10_000] * 9)) < 400
 
 
-def test_texts_that_utf8_cannot_hold():
+def test_texts_that_utf8_cannot_encode():
     assert checking.is_text('läke') and not checking.is_text('\ud800') and not checking.is_text('')
     assert not checking.is_text(3) and not checking.is_text(None)
 
@@ -44,7 +44,7 @@ def test_the_reason_of_damage_is_the_decoders(tmp_path, ending, reason):
     assert 'gone; No such file or directory)' in checking.damage('gone', caught.value, 'remove it')
 
 
-def test_what_is_no_regular_file_is_not_opened(tmp_path):
+def test_only_regular_files_are_opened(tmp_path):
     os.mkfifo(tmp_path / 'fifo.png')
     (tmp_path / 'zero.png').symlink_to('/dev/zero')
     for name, kind in (('fifo.png', 'a FIFO'), ('zero.png', 'a device'), ('', 'a folder')):
@@ -52,6 +52,6 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path):
             image_files.read_header(str(tmp_path / name))
 
 
-def test_a_split_needs_an_object():
+def test_a_split_needs_an_instance():
     assert 'here: all of its 7 instances are crowds' in checking.without_instances('here', 7).text
     assert 'here: it has no instance' in checking.without_instances('here', 0).text

@@ -110,7 +110,7 @@ def test_missing_files(folder):
     assert '@datasets.voc_layout' in refused(folder)
 
 
-def test_values_that_are_no_label_ids(folder):
+def test_values_that_are_not_label_ids(folder):
     path = folder / 'gtFine/val/ulm/ulm_2_gtFine_labelIds.png'
     ids, numbers = maps()
     ids[4, 4] = 200

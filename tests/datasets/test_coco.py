@@ -1,4 +1,4 @@
-"""COCO files: instances as pycocotools reads them, and every mistake found before a step is wasted."""
+"""COCO files: instances as pycocotools reads them, and every mistake found before the first step."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ def dense(ends, height, width):
     return (passed % 2 == 1).reshape(width, height).T
 
 
-def test_objects_are_those_of_pycocotools(folder):
+def test_instances_are_those_of_pycocotools(folder):
     dataset, reference = coco(data_dir=str(folder)), COCO(folder / 'annotations/instances_train.json')
     dataset.verify()
     for index, example in enumerate(examples(dataset)):
@@ -42,7 +42,7 @@ def test_objects_are_those_of_pycocotools(folder):
         wanted = [entry for entry in reference.dataset['annotations'] if entry['image_id'] == 100 + index]
         assert len(wanted) == len(example['boxes']) == len(truth.masks)
         for n, entry in enumerate(wanted):
-            # pycocotools draws a part of two points as well, which covers nothing or a stray pixel.
+            # pycocotools draws a part of two points as well, which covers no pixel or a stray one.
             parts = entry['segmentation']
             entry = entry | {'segmentation': parts[:2]} if isinstance(parts, list) else entry
             mask = reference.annToMask(entry)
@@ -76,7 +76,7 @@ def test_info_and_static_types(folder):
     }
 
 
-def test_the_graph_captures_the_objects_once(folder):
+def test_the_graph_captures_the_instances_once(folder):
     """As inputs of the map, not as constants: those would be copied with each function, and stop at 2 GB."""
     dataset = coco(data_dir=str(folder))
     traced = tf.function(dataset.load).get_concrete_function(tf.TensorSpec([], tf.int64))
@@ -234,7 +234,7 @@ NOT_COVERING = "run lengths whose sum is not the image's height times its width"
 
 
 def unusable():
-    """Segmentations that no mask can be made from, and the reason given for each."""
+    """Segmentations that give no mask, and the reason reported for each."""
     compressed, counts = runs(0)
     empty = coco_mask.encode(np.zeros([30, 40], np.uint8, order='F'))
     return [
@@ -274,7 +274,7 @@ def unusable():
     ]
 
 
-def test_objects_without_a_usable_mask_are_dropped_and_counted_in_one_line(folder, caplog):
+def test_instances_without_a_usable_mask_are_dropped_and_counted_in_one_line(folder, caplog):
     data = contents()
     data['annotations'][1:1] = [annotation(50 + n, 0, bad) for n, (bad, _) in enumerate(unusable())]
     write(folder, data)
@@ -299,8 +299,8 @@ def test_objects_without_a_usable_mask_are_dropped_and_counted_in_one_line(folde
         assert np.array_equal(part, kept)
 
 
-def test_boxes_and_areas_that_do_not_fit_their_masks_are_told_and_used(folder):
-    """Of runs and of polygons; what differs by rounding only, or little, is not told."""
+def test_boxes_and_areas_that_do_not_fit_their_masks_are_reported_and_used(folder):
+    """Of runs and of polygons; small differences, such as those by rounding, are not reported."""
     square = [10, 10, 20, 10, 20, 20, 10, 20]  # Pixels 10 to 19.
     drawn = coco_mask.frPyObjects([square], *SIZES[0])[0] | {'size': list(SIZES[0])}
     drawn['counts'] = drawn['counts'].decode()
@@ -327,7 +327,7 @@ def test_boxes_and_areas_that_do_not_fit_their_masks_are_told_and_used(folder):
     assert truth.area[10:].tolist() == [100, 100]
 
 
-def test_no_usable_object_at_all(folder):
+def test_no_usable_instance(folder):
     data = contents()
     data['annotations'] = [annotation(n, 0, []) for n in range(3)]
     refused(
@@ -374,7 +374,7 @@ def test_boxes_are_limited_to_the_image(folder):
     np.testing.assert_array_equal(coco(data_dir=str(folder)).annotations(0).boxes[0], [5, 0, 30, 40])
 
 
-def test_two_annotations_of_one_id_are_warned_of(folder, caplog):
+def test_two_annotations_of_one_id_give_a_warning(folder, caplog):
     data = contents()
     data['annotations'].append(copy.deepcopy(data['annotations'][0]))
     write(folder, data)

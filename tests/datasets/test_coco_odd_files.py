@@ -1,4 +1,4 @@
-"""COCO files as tools and mistakes write them: the right value, or one message that names place, value and remedy."""
+"""Odd and wrong COCO files: the right value, or one message that names place, value and remedy."""
 
 import logging
 import subprocess
@@ -76,7 +76,7 @@ def test_ids_as_pandas_and_csv_write_them(folder, caplog):
     assert '4 annotations have a string as image_id where the list has a number' in caplog.text
 
 
-def test_values_that_are_no_ids(folder):
+def test_values_that_are_not_ids(folder):
     for bad in ([], {}, None, True, 0.5, float('nan'), float('inf'), '\ud800', ''):
         data = contents()
         data['annotations'][0]['image_id'] = bad
@@ -110,8 +110,8 @@ def test_categories_of_other_types(folder):
 
 
 @pytest.mark.parametrize('parent', [('ant', ''), ('animals', 'none'), ('animals', None)])
-def test_the_parent_of_all_categories_is_no_class(folder, parent):
-    """Whether it has annotations decides nothing, so that all splits have the same classes."""
+def test_the_parent_of_all_categories_is_not_a_class(folder, parent):
+    """Whether it has annotations does not matter, so that all splits have the same classes."""
     wanted, data = coco(data_dir=str(folder)).info, contents()
     for category in data['categories']:
         category['supercategory'] = parent[0]
@@ -123,12 +123,12 @@ def test_the_parent_of_all_categories_is_no_class(folder, parent):
         (found,) = [finding for finding in dataset.findings(False) if finding.kind == 'parent_category']
         assert f'{parent[0]!r} (id 0)' in found.text and found.severity == 'warn'
     data['annotations'].append(annotation(9, 0, [SQUARE], 0))
-    refused(f'{parent[0]!r} .id 0. has annotations, but it is no class: .* remove its name', folder, data)
+    refused(f'{parent[0]!r} .id 0. has annotations, but it is not a class: .* remove its name', folder, data)
     data['annotations'][-1]['category_id'] = '0'  # Not the ordinary form.
-    refused(f'{parent[0]!r} .id 0. has annotations, but it is no class', folder, data)
+    refused(f'{parent[0]!r} .id 0. has annotations, but it is not a class', folder, data)
 
 
-def test_other_supercategories_are_nothing_but_names(folder):
+def test_other_supercategories_are_ignored(folder):
     """As in COCO, where the supercategory of person is person; a class without annotations is a class."""
     wanted, data = coco(data_dir=str(folder)).info, contents()
     for category in data['categories']:
@@ -154,7 +154,7 @@ def test_crowd_marks_in_all_spellings(folder):
         refused('annotation 0: iscrowd is .*, expected 0 or 1', folder, data)
 
 
-def test_areas_and_boxes_beyond_all_measure_are_the_masks(folder):
+def test_extreme_areas_and_boxes_are_replaced_by_the_masks(folder):
     for area in (1e308, 10**400, -(10**400), 1e39, 1201, 1e-300, float('nan'), '120', True and [], {}):
         assert truth(folder, [SQUARE], area=area).area[0] == 120
     for bad in (1e308, -1e308, 10**400, float('inf'), 'x', None, [], {}):
@@ -174,7 +174,7 @@ def decoded(truth, n=0):
     return coco_mask.decode(truth.masks[n])
 
 
-def test_a_part_that_is_lost_is_told(folder, caplog):
+def test_a_part_that_is_lost_is_reported(folder, caplog):
     wanted = decoded(truth(folder, [SQUARE]))
     with caplog.at_level(logging.WARNING):
         found = truth(folder, [SQUARE, [20, 2, 30, 2, 30, 9, 20, 9, 20]])
@@ -183,7 +183,7 @@ def test_a_part_that_is_lost_is_told(folder, caplog):
     assert "a polygon with an odd number of values, a part that is omitted; annotation 0 of 'img0.png'" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        found = truth(folder, [[9, 9], SQUARE])  # A stray point covers nothing.
+        found = truth(folder, [[9, 9], SQUARE])  # A stray point covers no pixel.
     np.testing.assert_array_equal(decoded(found), wanted)
     assert not caplog.text
 
@@ -242,7 +242,7 @@ for path in sys.argv[1:]:
 
 
 def test_masks_that_would_take_all_memory_or_time(folder):
-    """In a process of its own, with little memory: where pycocotools gets none, the process dies without a word."""
+    """In a process of its own, with little memory: where pycocotools gets none, the process dies without a message."""
     paths = []
     for kind, segmentation in HOSTILE.items():
         data = contents()
@@ -258,7 +258,7 @@ def test_masks_that_would_take_all_memory_or_time(folder):
 # ---- Nothing to learn ------------------------------------------------------------------------------------------------
 
 
-def test_a_split_without_an_object_is_refused(folder):
+def test_a_split_without_an_instance_is_refused(folder):
     data = contents()
     for entry in data['annotations']:
         entry['iscrowd'] = 1

@@ -1,4 +1,4 @@
-"""Names of images as tools write them: found, or refused by a message that says where they are."""
+"""Names of images as tools write them: found, or refused by a message with their place."""
 
 import logging
 import os
@@ -74,7 +74,7 @@ def test_other_spellings_of_a_name_are_found(folder, caplog):
         refused(r'\d of 3 images are not in .*%', folder, renamed(0, name))
 
 
-def test_names_that_no_file_can_have(folder):
+def test_names_that_are_not_possible(folder):
     for name in ('img0.png\0', '\ud800.png', '', 7, ['img0.png'], None):
         refused(r'images\[0\], id 100: file_name is ', folder, renamed(0, name))
     data = contents()
@@ -82,7 +82,7 @@ def test_names_that_no_file_can_have(folder):
     refused(r"images\[0\], id 100: there is no file_name.*'http://x.org/train2017/1.jpg'", folder, data)
 
 
-def test_where_the_images_are_is_told(folder):
+def test_the_message_names_the_folder_of_the_images(folder):
     data = contents()
     for image in data['images']:
         image['file_name'] = 'train/' + image['file_name']
@@ -98,7 +98,7 @@ def test_an_image_that_is_listed_twice(folder):
     refused("1 of 4 entries of images .*\n.*'img1.png' is the image of the ids 101 and 9", folder, data)
 
 
-def test_stray_names_that_are_no_utf8(folder):
+def test_stray_names_that_are_not_utf8(folder):
     for place in ('train', 'annotations', '.'):
         (folder / place / os.fsdecode(b'gr\xfc\xdfe.png')).touch()
     coco(data_dir=str(folder)).verify()
@@ -121,7 +121,7 @@ def test_roboflow_layout(folder):
     assert "Splits there: 'train', 'test', 'valid'." in message
 
 
-def test_what_is_no_regular_file(folder):
+def test_files_that_are_not_regular(folder):
     (folder / 'train/img1.png').unlink()
     os.mkfifo(folder / 'train/img1.png')
     (folder / 'train/img2.png').unlink()

@@ -1,4 +1,4 @@
-"""What data sets have to give: each difference is told with the image, the key, the value and what was expected."""
+"""The contract of data sets: each difference is reported with the image, the key, the value and what was expected."""
 
 import re
 
@@ -68,7 +68,7 @@ def test_keys_of_another_target():
     refused(Instances(), 'label_map', "load returned 'area', .*'label_map' also needs label .int32 .H, W..")
 
 
-def test_what_is_no_data_set():
+def test_values_that_are_not_data_sets():
     with pytest.raises(UserError) as caught:
         contract.verify([1, 2], 'label_map', SLOT)
     assert str(caught.value).startswith(SLOT) and 'list' in str(caught.value) and 'base.Dataset' in str(caught.value)
@@ -82,7 +82,7 @@ def test_what_is_no_data_set():
         (DatasetInfo('mine/train', ('a', 'b'), 5, (6.5, 8)), 'info.max_size is (6.5, 8)'),
     ],
 )
-def test_facts_that_cannot_be(info, found):
+def test_impossible_facts(info, found):
     dataset = LabelMaps()
     dataset.info = info
     with pytest.raises(UserError) as caught:
@@ -91,7 +91,7 @@ def test_facts_that_cannot_be(info, found):
 
 
 def test_a_target_of_a_plugin():
-    """Its own keys are its own business; image and sizes are compared."""
+    """Its own keys are not checked; image and sizes are."""
     depth = tf.zeros(SIZE)
     contract.verify(LabelMaps(label=depth, depth=depth), 'depth', SLOT)
     refused(LabelMaps(image=tf.zeros([*SIZE, 3])), 'depth', r'image is float32, expected uint8')
@@ -118,7 +118,7 @@ def test_one_class():
 
 
 def test_images_that_cannot_be_loaded():
-    """Some count nowhere; if none of the first can be loaded, nothing can be said of the labels."""
+    """Some are left out; if none of the first can be loaded, the labels cannot be checked."""
 
     class Damaged(LabelMaps):
         def __init__(self, first):
@@ -133,7 +133,7 @@ def test_images_that_cannot_be_loaded():
     refused(Damaged(9), 'label_map', r"none of the first 3 .*image 'image 0': .*cut off")
 
 
-def test_a_load_that_fails_tells_where():
+def test_a_load_that_fails_names_the_line():
     class Broken(LabelMaps):
         def load(self, index):
             return {'image': tf.zeros([*SIZE, 3], tf.uint8), 'label': missing}  # noqa: F821

@@ -33,7 +33,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_message_says_what_to_install(folder, monkeypatch):
+def test_the_message_names_the_package(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, 'datumaro', None)
     with pytest.raises(UserError, match=r"datasets.datumaro needs .*pip install -e '\.\[formats\]'"):
         datumaro(data_dir=str(folder), format='cvat')

@@ -21,7 +21,7 @@ class Found(small.LabelMaps):
 
 
 class Verified(small.LabelMaps):
-    """A plugin that knows `verify` alone."""
+    """A plugin that defines `verify` alone."""
 
     def verify(self):
         raise UserError('mine: a.png is empty.')

@@ -92,7 +92,7 @@ def test_two_folders_are_enough(data, caplog):
         ('p/{}.jpg', 'p/{}_mask.png', {'images': 'p/*.jpg', 'labels': 'p'}),
     ],
 )
-def test_names_as_people_have_them(tmp_path, image, mask, settings):
+def test_names_as_in_practice(tmp_path, image, mask, settings):
     for n in range(10):
         write(tmp_path / image.format(n), photo(n), format='JPEG')
         write(tmp_path / mask.format(n), Image.fromarray(label(n)), format='PNG')

@@ -1,4 +1,4 @@
-"""LabelMe's files: all shapes, groups and places; one message for what cannot be used."""
+"""LabelMe's files: all shapes, groups and places; one message for unusable files."""
 
 import json
 import os
@@ -190,7 +190,7 @@ def test_folders_without_files(folder, tmp_path_factory):
     refused('none of 2 JSON files has a shape', folder)
 
 
-def test_a_mask_out_of_the_frame_is_dropped_and_told(folder):
+def test_a_mask_outside_of_the_image_is_dropped_and_reported(folder):
     box = png(np.ones([30, 10], bool))
     corners = ([0, 45], [0, -45], [60, 0], [-60, 0])
     shapes = [shape('cat', [*corner, 9, 9], shape_type='mask', mask=box) for corner in corners]
@@ -202,7 +202,7 @@ def test_a_mask_out_of_the_frame_is_dropped_and_told(folder):
 
 
 @pytest.mark.parametrize('kind', ['polygon', 'mask'])
-def test_a_damaged_part_of_a_group_is_told(folder, kind):
+def test_a_damaged_part_of_a_group_is_reported(folder, kind):
     sound = shape('cat', SQUARE, group_id=1)
     if kind == 'mask':
         sound = shape('cat', [20, 3, 23, 5], group_id=1, shape_type='mask', mask=png(np.ones([3, 4], bool)))

@@ -125,7 +125,7 @@ def test_projects_that_no_reader_reads(tmp_path, name, content, named):
     assert all(part in str(caught.value) for part in (*named, f'{tmp_path}/{name}'))
 
 
-def test_what_is_no_data_set(tmp_path):
+def test_folders_that_are_not_data_sets(tmp_path):
     for folder, named in (
         (tmp_path / 'none', 'nothing there'),
         (tmp_path, "'notes.txt'"),

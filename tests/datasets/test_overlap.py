@@ -5,7 +5,7 @@ from tests.datasets.small import LabelMaps
 
 
 def test_images_that_are_in_both(caplog):
-    """The same names and pixels are told; the same names of other images are not."""
+    """Equal names and pixels are reported; equal names of different images are not."""
 
     class Others(LabelMaps):
         def load(self, index):
@@ -19,8 +19,8 @@ def test_images_that_are_in_both(caplog):
     assert '5 of the 5 images of mine/train are also in mine/train' in caplog.text and "'image 0'" in caplog.text
 
 
-def test_files_that_are_learnt_and_scored(tmp_path, caplog):
-    """Copies under other names are told; other files of the same length or name are not."""
+def test_files_in_both(tmp_path, caplog):
+    """Copies under other names are reported; other files of the same length or name are not."""
 
     class Files(LabelMaps):
         def image_path(self, index):

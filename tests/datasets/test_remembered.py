@@ -1,4 +1,4 @@
-"""What a start has seen of files is remembered until a file changes."""
+"""Results of checks of files are cached until a file changes."""
 
 import os
 import pathlib
@@ -34,8 +34,8 @@ def write(path, text, ago=60):
     os.utime(path, ns=(0, time.time_ns() - int(ago * 10**9)))
 
 
-def look_at(files, key=('reader', '/data'), fault=lambda n: None):
-    """The values, and the positions that were looked at."""
+def checked(files, key=('reader', '/data'), fault=lambda n: None):
+    """The values, and the positions that were checked."""
     looked = []
 
     def look(n):
@@ -45,84 +45,84 @@ def look_at(files, key=('reader', '/data'), fault=lambda n: None):
     return remembered.each(key, files, look, Seen, 'looking'), sorted(looked)
 
 
-def test_a_second_start_looks_at_nothing_and_at_what_has_changed(files):
-    values, looked = look_at(files)
+def test_a_second_start_checks_only_what_has_changed(files):
+    values, looked = checked(files)
     assert looked == [0, 1, 2, 3] and [value.letters for value in values] == [1, 5, 9, 13]
-    assert look_at(files) == (values, []) and type(look_at(files)[0][2]) is Seen
+    assert checked(files) == (values, []) and type(checked(files)[0][2]) is Seen
     write(files[2][1], 'longer than before')
-    again, looked = look_at(files)
+    again, looked = checked(files)
     assert looked == [2] and again[2].letters == 22 and again[3] == values[3]
     write(files[1][0], 'ab', ago=50)  # The same size at another time.
-    assert look_at(files)[1] == [1]
-    assert look_at([files[3], files[0]])[1] == look_at(files)[1] == []
+    assert checked(files)[1] == [1]
+    assert checked([files[3], files[0]])[1] == checked(files)[1] == []
 
 
-def test_a_file_that_was_replaced_by_one_of_its_size_and_time_is_looked_at(files, tmp_path):
+def test_a_file_that_was_replaced_by_one_of_its_size_and_time_is_checked(files, tmp_path):
     """As by `cp -p` or from an archive in which all files have one time; and by another one within the same second."""
-    values, _ = look_at(files)
+    values, _ = checked(files)
     status = os.stat(files[3][0])
     (tmp_path / 'new').write_text('y' * status.st_size)
     os.utime(tmp_path / 'new', ns=(0, status.st_mtime_ns))
     os.replace(tmp_path / 'new', files[3][0])
     assert os.stat(files[3][0]).st_mtime_ns == status.st_mtime_ns
-    assert look_at(files) == (values, [3]) and look_at(files)[1] == []
+    assert checked(files) == (values, [3]) and checked(files)[1] == []
     os.utime(files[2][0], ns=(0, os.stat(files[2][0]).st_mtime_ns + 1000))
-    assert look_at(files)[1] == [2]
+    assert checked(files)[1] == [2]
 
 
-def test_each_key_has_its_own_memory(files):
-    look_at(files)
-    assert look_at(files, ('reader', '/data', {'all': True}))[1] == [0, 1, 2, 3]
-    assert look_at(files)[1] == []
+def test_each_key_has_its_own_cache(files):
+    checked(files)
+    assert checked(files, ('reader', '/data', {'all': True}))[1] == [0, 1, 2, 3]
+    assert checked(files)[1] == []
 
 
-def test_faults_and_files_that_have_just_changed_are_looked_at_again(files):
-    values, _ = look_at(files, fault=lambda n: 'damaged' if n == 1 else None)
+def test_faults_and_files_that_have_just_changed_are_checked_again(files):
+    values, _ = checked(files, fault=lambda n: 'damaged' if n == 1 else None)
     assert values[1] == 'damaged'
-    assert look_at(files)[1] == [1] and look_at(files)[1] == []
+    assert checked(files)[1] == [1] and checked(files)[1] == []
     write(files[3][0], 'new', ago=0)
-    assert look_at(files)[1] == [3] and look_at(files)[1] == [3]
+    assert checked(files)[1] == [3] and checked(files)[1] == [3]
     os.remove(files[0][0])
-    assert look_at(files, fault=lambda n: 'gone' if n == 0 else None)[0][0] == 'gone'
+    assert checked(files, fault=lambda n: 'gone' if n == 0 else None)[0][0] == 'gone'
 
 
-def test_an_interrupt_keeps_what_was_seen(files):
+def test_an_interrupt_keeps_the_results_so_far(files):
     def interrupt(n):
         if n == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        look_at(files, fault=interrupt)
-    assert set(look_at(files)[1]) == {2, 3}
+        checked(files, fault=interrupt)
+    assert set(checked(files)[1]) == {2, 3}
 
 
 @pytest.mark.parametrize(
     'content', [b'', b'{"a": 1}', b'["x", {"a": [[[1, 2]], [3]]}]', b'\xff', b'["\xff", "", 1]', b'[' * 100_000]
 )
-def test_a_damaged_memory_only_costs_time(files, cache, content):
-    values, _ = look_at(files)
+def test_a_damaged_cache_only_costs_time(files, cache, content):
+    values, _ = checked(files)
     (memory,) = cache.iterdir()
     memory.write_bytes(content)
-    assert look_at(files) == (values, [0, 1, 2, 3])
-    assert look_at(files)[1] == []
+    assert checked(files) == (values, [0, 1, 2, 3])
+    assert checked(files)[1] == []
 
 
-def test_a_memory_that_is_cut_off_changed_or_of_other_code_is_not_used(files, cache, monkeypatch):
-    look_at(files)
+def test_a_cache_that_is_truncated_changed_or_of_other_code_is_not_used(files, cache, monkeypatch):
+    checked(files)
     (memory,) = cache.iterdir()
     content = memory.read_bytes()
     memory.write_bytes(content[:-3])
-    assert look_at(files)[1] == [0, 1, 2, 3]
+    assert checked(files)[1] == [0, 1, 2, 3]
     assert memory.read_bytes() == content and b'[13,[3,3]]' in content
     memory.write_bytes(content.replace(b'[13,[3,3]]', b'[14,[3,3]]'))
-    assert look_at(files)[1] == [0, 1, 2, 3]
+    assert checked(files)[1] == [0, 1, 2, 3]
     monkeypatch.setattr(remembered, '_code', lambda: 'other')
-    assert look_at(files)[1] == [0, 1, 2, 3]
+    assert checked(files)[1] == [0, 1, 2, 3]
 
 
 def test_a_folder_that_cannot_be_written_only_costs_time(files, tmp_path, monkeypatch):
     (tmp_path / 'cache').write_text('a file in the place of the folder')
-    assert look_at(files)[1] == look_at(files)[1] == [0, 1, 2, 3]
+    assert checked(files)[1] == checked(files)[1] == [0, 1, 2, 3]
     monkeypatch.delenv('XDG_CACHE_HOME')
     monkeypatch.setenv('HOME', 'no folder')
-    assert look_at(files)[1] == look_at(files)[1] == [0, 1, 2, 3]
+    assert checked(files)[1] == checked(files)[1] == [0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""The drawn scenes: reproducible, labelled rightly, and not to be told apart by colour."""
+"""The drawn scenes: reproducible, labelled correctly, and without classes that colour alone distinguishes."""
 
 import hashlib
 
@@ -75,7 +75,7 @@ def test_info():
     assert shapes().verify() is None
 
 
-def test_every_class_is_common_and_objects_are_as_many_as_asked_for():
+def test_every_class_is_common_and_the_number_of_instances_is_as_set():
     histogram = shapes().class_histogram()
     assert histogram.pixels.sum() == 200 * 128 * 128
     shares = histogram.pixels / histogram.pixels.sum()
@@ -106,7 +106,7 @@ def test_instances_agree_with_the_semantic_label():
     assert instances[0]['boxes'].dtype == np.float32 and instances[0]['classes'].dtype == np.int32
 
 
-def test_annotations_are_the_objects_of_the_batches():
+def test_annotations_are_the_instances_of_the_batches():
     dataset = shapes(target='instances', split='val', size=(48, 64))
     for index, example in enumerate(tf.data.Dataset.range(3).map(dataset.load)):
         truth = dataset.annotations(index)
@@ -119,14 +119,14 @@ def test_annotations_are_the_objects_of_the_batches():
         np.testing.assert_array_equal(truth.boxes[:, 2:] - truth.boxes[:, :2], boxes[:, 2:])
 
 
-def test_hidden_objects_are_left_out():
+def test_hidden_instances_are_left_out():
     crowded = shapes(target='instances', size=(32, 32), min_objects=40, max_objects=40)
     examples = scenes(crowded, range(5))
     assert all(0 < len(example['classes']) < 40 for example in examples)
     assert all((example['area'] > 0).all() for example in examples)
 
 
-def test_colour_alone_does_not_tell_the_class():
+def test_colour_alone_does_not_give_the_class():
     """The nearest mean colour, fitted to 100 scenes and tried on 60 others, finds little but the ground."""
     names = shapes().info.class_names
     fitted, tried = scenes(shapes(), range(100)), scenes(shapes(split='val'), range(60))
@@ -143,8 +143,8 @@ def test_colour_alone_does_not_tell_the_class():
     assert iou.mean() < 0.2
 
 
-def test_objects_stand_out_from_the_ground():
-    """A scene is seen, not guessed: along outlines the colour changes."""
+def test_instances_stand_out_from_the_ground():
+    """The colour changes along outlines."""
     steps = []
     for example in scenes(shapes(noise=0), range(30)):
         image, is_object = example['image'].astype(float), example['label'] > 0
@@ -154,7 +154,7 @@ def test_objects_stand_out_from_the_ground():
 
 
 @pytest.mark.parametrize('instances', [1, 2, 9])
-def test_any_number_of_objects_and_any_size(instances):
+def test_any_number_of_instances_and_any_size(instances):
     example = scenes(shapes(size=(40, 72), min_objects=1, max_objects=instances), [0])[0]
     assert example['image'].shape == (40, 72, 3)
     assert example['label'].max() > 0

@@ -62,7 +62,7 @@ def loaded(dataset, index=0):
 
 
 def old(path):
-    """Makes a file old enough to be remembered."""
+    """Makes a file old enough to be cached."""
     os.utime(path, ns=(0, time.time_ns() - 60 * 10**9))
 
 
@@ -153,7 +153,7 @@ def test_names_that_are_not_unique(tmp_path):
         ({'image__object__mask': [written.png(LABEL)]}, r"mask' has 1 values, .* has 2"),
         ({'image__object__area': [1.0]}, r"area' has 1 values, .* has 2"),
         ({'image__object__mask': [written.png(LABEL[1:])] * 2}, '40x29 pixels, the image 40x30'),
-        ({'image__object__mask': [IMAGE[:90]] * 2}, 'value 0 of .* no readable mask'),
+        ({'image__object__mask': [IMAGE[:90]] * 2}, 'value 0 of .* not a readable mask'),
         ({'image__object__mask': [IMAGE] * 2}, '3 channels'),
         ({'image__encoded': [b'GIF89a']}, 'no readable image: .*GIF'),
         ({'image__encoded': None}, 'has 0 values'),
@@ -256,7 +256,7 @@ def test_records_of_one_name_or_none(tmp_path):
     assert kinds['same_names'].images == ('a',) and kinds['missing_files'].count == 2
 
 
-def test_an_index_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
+def test_an_index_is_cached_until_the_file_changes(tmp_path, monkeypatch):
     path = written.write(tmp_path / 'train.tfrecord', [label_record('a'), label_record('b')])
     old(path)
     tfrecord(data_dir=str(tmp_path)).verify()
@@ -276,10 +276,10 @@ def test_damaged_files(tmp_path):
     content = path.read_bytes()
     length = struct.unpack('<Q', content[:8])[0] + 16
 
-    def told(changed):
+    def reported(changed):
         path.write_bytes(changed)
         old(path)
-        for _ in range(2):  # Faults are not remembered.
+        for _ in range(2):  # Faults are not cached.
             dataset = tfrecord(data_dir=str(tmp_path))
             (found,) = [f for f in findings.of(dataset, full=True) if f.severity == 'fix']
             assert found.kind == 'damaged_record' and found.count == 1 and str(path) in found.lines[0]
@@ -287,26 +287,26 @@ def test_damaged_files(tmp_path):
             dataset.verify()
         return found.lines[0], [dataset.image_name(n) for n in range(dataset.info.num_examples)]
 
-    text, names = told(content[:-5])
+    text, names = reported(content[:-5])
     assert f'record 3, at byte {3 * length}, is cut off' in text and names == ['0', '1', '2']
-    text, names = told(content[: length + 7])
+    text, names = reported(content[: length + 7])
     assert f'record 1, at byte {length}, is cut off' in text and names == ['0']
     flipped = bytearray(content)
     flipped[length + 100] ^= 1
-    text, names = told(bytes(flipped))
+    text, names = reported(bytes(flipped))
     assert f'record 1, at byte {length}, is damaged' in text and names == ['0', '2', '3']
     flipped = bytearray(content)
     flipped[2 * length + 1] ^= 1
-    text, names = told(bytes(flipped))
+    text, names = reported(bytes(flipped))
     assert f'record 2, at byte {2 * length}, is damaged' in text and names == ['0', '1']
-    for changed, message in ((gzip.compress(content), 'compressed by gzip'), (b'\x89PNG' * 9, 'no TFRecord file')):
+    for changed, message in ((gzip.compress(content), 'compressed by gzip'), (b'\x89PNG' * 9, 'not a TFRecord file')):
         path.write_bytes(changed)
         with pytest.raises(UserError, match=message):
             tfrecord(data_dir=str(tmp_path))
 
 
 def test_a_record_that_is_damaged_later(tmp_path):
-    """Its image counts nowhere; the others are read, by several threads."""
+    """Its image has weight 0; the others are read, by several threads."""
     names = [str(n) for n in range(8)]
     path = written.write(tmp_path / 'train.tfrecord', [label_record(n) for n in names])
     dataset = tfrecord(data_dir=str(tmp_path))

@@ -46,7 +46,7 @@ def refused(message, folder, **settings):
     return str(caught.value)
 
 
-def test_objects_are_those_of_the_maps(folder):
+def test_instances_are_those_of_the_maps(folder):
     dataset = voc_layout(data_dir=str(folder), target='instances')
     dataset.verify()
     first, second = tf.data.Dataset.range(2).map(dataset.load)
@@ -113,7 +113,7 @@ def test_damaged_maps(folder):
     voc_layout(data_dir=str(folder), target='instances', verify=False).verify()
 
 
-def test_objects_without_a_class_of_their_own(folder):
+def test_instances_without_a_single_class(folder):
     classes, owners = maps()
     owners[0, 0, 0:5] = 9
     Image.fromarray(owners[0]).save(folder / 'SegmentationObject/img0.png')
@@ -132,12 +132,12 @@ def test_objects_without_a_class_of_their_own(folder):
     refused(r'1 of 3 instances .* number 9, which covers ignored pixels only', folder)
 
 
-def test_background_alone_is_no_class(folder):
+def test_background_alone_is_not_a_class(folder):
     (folder / 'class_names.txt').write_text('ground\n')
     refused(r"class_names\.txt names 'ground' only, which is the background", folder)
 
 
-def test_maps_of_16_bits_have_an_object_255(folder):
+def test_maps_of_16_bits_have_an_instance_255(folder):
     """300 instances, each of two pixels; 255 is ignored in maps of 8 bits only."""
     numbers = np.repeat(np.arange(300), 2).reshape(SIZE) + 1
     Image.fromarray(numbers.astype(np.uint16)).save(folder / 'SegmentationObject/img0.png')
@@ -156,7 +156,7 @@ def test_a_border_in_maps_of_16_bits(folder):
     assert dataset.annotations(0).classes.tolist() == [1, 0, 0]
 
 
-def test_maps_without_an_object(folder):
+def test_maps_without_an_instance(folder):
     for n in range(2):
         Image.fromarray(np.zeros(SIZE, np.uint8)).save(folder / f'SegmentationObject/img{n}.png')
     refused("voc_layout, split 'train' of .*it has no instance", folder)

@@ -1,4 +1,4 @@
-"""Folders in VOC's layout: examples as stored, and every mistake found before a step is wasted."""
+"""Folders in VOC's layout: examples as stored, and every mistake found before the first step."""
 
 import io
 import os
@@ -18,7 +18,7 @@ NAMES = ('sky', 'road', 'car')
 
 
 def smooth(height, width, seed=0):
-    """An image that JPEG keeps well, and whose data is longer than its header."""
+    """An image that JPEG changes little, and whose data is longer than its header."""
     coarse = np.random.default_rng(seed).integers(0, 256, [6, 6, 3], dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -33,7 +33,7 @@ def save_label(path, label, palette=True):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A sound folder with five examples of three classes, sizes 30x40 and up; `train` lists all, `val` two."""
+    """A folder without faults: five examples of three classes, sizes 30x40 and up; `train` lists all, `val` two."""
     for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
         (tmp_path / name).mkdir(parents=True)
     stems = [f'img{n}' for n in range(5)]
@@ -111,7 +111,7 @@ def test_nothing_is_decoded_twice(folder):
 
 
 @pytest.mark.parametrize('below', ['VOC2012', 'VOCdevkit/VOC2012'])
-def test_the_devkit_around_the_folder_will_do(folder, tmp_path_factory, below):
+def test_the_devkit_around_the_folder_is_accepted(folder, tmp_path_factory, below):
     above = tmp_path_factory.mktemp('above')
     (above / below).parent.mkdir(parents=True, exist_ok=True)
     (above / below).symlink_to(folder)
@@ -134,7 +134,7 @@ def test_other_endings_of_images(folder):
     assert dataset.load(tf.constant(0, tf.int64))['image'].shape == (30, 40, 3)
 
 
-def test_two_images_of_one_name_are_told(folder):
+def test_two_images_of_one_name_are_reported(folder):
     Image.new('RGB', (40, 30)).save(folder / 'JPEGImages/img0.png')
     dataset = voc_layout(data_dir=str(folder))
     (found,) = [finding for finding in dataset.findings(False) if finding.kind == 'several_files_of_a_name']
@@ -234,7 +234,7 @@ def test_lists_of_any_bytes(folder):
         (folder / name).write_bytes(sound)
 
 
-def test_stray_names_that_are_no_utf8(folder):
+def test_stray_names_that_are_not_utf8(folder):
     for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
         (folder / os.fsdecode(name.encode() + b'/caf\xe9.txt')).touch()
     voc_layout(data_dir=str(folder)).verify()
@@ -250,7 +250,7 @@ def test_truncated_and_damaged_files_are_found(folder):
     message = refused('2 of 5 examples cannot be used', data_dir=folder)
     assert re.search(r'img1\.jpg: the file is truncated or damaged', message)
     assert re.search(r'img2\.png: the file is truncated or damaged', message)
-    # Headers are sound, so that without decoding nothing is found; the graph raises.
+    # The headers are undamaged, so that without decoding nothing is found; the graph raises.
     unchecked = voc_layout(data_dir=str(folder), verify=False)
     unchecked.verify()
     examples = tf.data.Dataset.range(5).map(unchecked.load).ignore_errors().as_numpy_iterator()
@@ -292,7 +292,7 @@ def test_label_values_out_of_range(folder):
         voc_layout(data_dir=str(folder), verify=False).class_histogram()
 
 
-def test_nearest_fix_of_labels_out_of_range(folder):
+def test_remedies_for_labels_out_of_range(folder):
     for n in range(5):
         save_label(
             folder / f'SegmentationClass/img{n}.png', np.random.default_rng(n).integers(1, 4, [30 + n, 40 + 2 * n])
@@ -339,7 +339,7 @@ def test_one_class_name(folder):
 
 
 def test_hints(folder, caplog):
-    """Things that may be right, and are told: a mask of 0 and 255 among labels, forgotten names, dark images."""
+    """Suspicious data that are reported: a mask of 0 and 255 among labels, missing class names, dark images."""
     save_label(folder / 'SegmentationClass/img2.png', np.eye(32, 44) * 255)
     (folder / 'class_names.txt').unlink()
     Image.fromarray(np.full([30, 40], 4095, np.uint16)).save(folder / 'JPEGImages/img0.png')
@@ -352,7 +352,7 @@ def test_hints(folder, caplog):
     assert "1 of 5 images are nearly black, such as 'img0'" in dark
 
 
-def test_labels_that_are_no_ids(folder):
+def test_labels_that_are_not_ids(folder):
     path = folder / 'SegmentationClass/img0.png'
     smooth(30, 40).save(path)
     refused(r'img0\.png: the label is a PNG of type RGB.*Expected greyscale or palette', data_dir=folder)

@@ -1,4 +1,4 @@
-"""YOLO's text files: layouts and spellings of data.yaml, outlines and boxes, one message for what cannot be used."""
+"""YOLO's text files: layouts and spellings of data.yaml, outlines and boxes, one message for unusable files."""
 
 import pytest
 import tensorflow as tf
@@ -96,14 +96,14 @@ def test_one_folder_is_divided_and_names_come_from_a_list(folder):
     assert read(folder, 'train', fractions={'train': 0.5, 'val': 0.5}).info.num_examples == 2
 
 
-def test_boxes_and_images_without_a_file_are_told(folder):
+def test_boxes_and_images_without_a_file_are_reported(folder):
     (folder / 'labels/train/train0.txt').write_text(f'1 0.5 0.5 0.2 0.2\n{SQUARE}\n')
     (folder / 'labels/train/train1.txt').unlink()
     dataset = read(folder)
     assert [len(dataset.annotations(n).masks) for n in range(2)] == [1, 0]
     found = {finding.kind: finding.text for finding in findings.of(dataset, full=True)}
     assert '1 with a box only, no segmentation' in found['unusable_mask'] and 'line 1 of' in found['unusable_mask']
-    assert "1 images have no text file, thus no instance: 'images/train/train1.jpg'" in found['images_without_labels']
+    assert "1 images have no text file, and so no instance: 'images/train/train1.jpg'" in found['images_without_labels']
     (folder / 'labels/train/train0.txt').write_text('1 0.5 0.5 0.2 0.2\n')
     refused('none of its 1 instances has a usable mask: 1 with a box only', folder)
 
@@ -192,12 +192,12 @@ def test_lists_of_class_names(folder):
     'text, message',
     [
         ('names: [yes, no]', r'names is \[True, False\].* Quote the names'),
-        ('names: {0: cat, 1: dog, 1: bird}', 'the key 1 is there twice'),
-        ('names: [cat, dog]\nnames: [cat]', 'the key names is there twice .* line 3'),
+        ('names: {0: cat, 1: dog, 1: bird}', 'the key 1 occurs twice'),
+        ('names: [cat, dog]\nnames: [cat]', 'the key names occurs twice .* line 3'),
         ('names: [cat, dog]\nnc: 5', 'nc is 5, but there are 2 names'),
     ],
 )
-def test_class_names_that_are_not_sure(folder, text, message):
+def test_ambiguous_class_names(folder, text, message):
     (folder / 'data.yaml').write_text(f'train: images/train\n{text}\n')
     assert str(folder / 'data.yaml') in refused(message, folder)
 
@@ -241,7 +241,7 @@ def test_splits(folder):
         refused('datasets.yolo.split = ', folder, split)
 
 
-def test_text_files_without_an_image_are_told(folder):
+def test_text_files_without_an_image_are_reported(folder):
     for n in range(6):
         (folder / f'labels/train/spare{n}.txt').write_text(f'\n{SQUARE}\n')
     (folder / 'labels/train/classes.txt').write_text('cat\ndog\n')

@@ -19,15 +19,15 @@ from seg.errors import UserError, shown
 from seg.files import irregular
 
 _MOST = 2**31  # Bytes of one file in an archive.
-_GROWTH = 200  # Times that a compressed archive may grow; more than any real one does.
+_GROWTH = 200  # Largest factor of decompression; more than that of any real archive.
 _DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, struct.error),
-    *(NotImplementedError, RuntimeError, ValueError, OverflowError, KeyError, MemoryError),  # Of damaged headers.
+    *(NotImplementedError, RuntimeError, ValueError, OverflowError, KeyError, MemoryError),  # For damaged headers.
 )
 
 
 class Archive:
-    """The regular files in an archive; links and devices in it do not count.
+    """The regular files in an archive; links and devices in it are omitted.
 
     A TAR archive may be compressed; its files are then read fastest in their order.
 
@@ -43,7 +43,7 @@ class Archive:
         self.path = path
         if kind := irregular(path):
             raise UserError(f'{path} is {kind}, expected an archive.')
-        with self._told():
+        with self._reporting_damage():
             members = list(_zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path))
         self._members = {_plain(name): (size, read) for name, size, read in members if size is not None}
         self.names = list(self._members)
@@ -64,7 +64,7 @@ class Archive:
         size, read = self._members[name]
         if size > _MOST:
             raise UserError(f'{self.path}: {shown(name, 120)} has {size} bytes, expected at most {_MOST}.')
-        with self._told(name):
+        with self._reporting_damage(name):
             content = read()
             if len(content) != size:
                 raise EOFError('the archive ends within it')
@@ -76,14 +76,14 @@ class Archive:
         return min(found, key=len)[: -len(name)] if found else ''
 
     @contextlib.contextmanager
-    def _told(self, name: str = '') -> Iterator[None]:
+    def _reporting_damage(self, name: str = '') -> Iterator[None]:
         try:
             yield
         except _DAMAGE as error:
             within = f'{shown(name, 120)} in it' if name else 'it'
             text = ' '.join(str(error).split())[:200] or type(error).__name__
             raise UserError(
-                f'{self.path}: {within} cannot be read: {text}. The archive is damaged, or no ZIP or TAR archive: '
+                f'{self.path}: {within} cannot be read: {text}. The archive is damaged, or not a ZIP or TAR archive: '
                 'remove it, and download it again.'
             ) from error
 
@@ -97,12 +97,12 @@ def read_lines(archive: Archive, name: str) -> list[str]:
     try:
         lines = archive.read(name).decode('utf-8-sig').splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f'{archive.path}: {shown(name, 120)} is no text: byte {error.start} is not UTF-8.') from None
+        raise UserError(f'{archive.path}: {shown(name, 120)} is not text: byte {error.start} is not UTF-8.') from None
     return [line.strip() for line in lines if line.strip()]
 
 
 def check_names(where: str, names: Sequence[str]) -> None:
-    """Refuses names of images that lead out of a folder: names of result files follow from them.
+    """Refuses names of images outside of a folder, because names of result files are derived from them.
 
     Raises:
       UserError: names the first one.
@@ -112,7 +112,7 @@ def check_names(where: str, names: Sequence[str]) -> None:
             raise UserError(f'{where} names the image {shown(name, 120)}: expected a name within a folder.')
 
 
-# A member: its name, its size (None if it is no regular file), and a function that reads it.
+# A member: its name, its size (None if it is not a regular file), and a function that reads it.
 _Member = tuple[str, int | None, Callable[[], bytes]]
 
 

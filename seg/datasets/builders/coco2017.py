@@ -45,7 +45,7 @@ def published() -> PublishedSet:
         read=_read,
         description='Instances of 80 classes, with masks and crowds: 118,287 images to train on, 5,000 for validation.',
         homepage='https://cocodataset.org',
-        size=20_400_000_000,  # The images as they are.
+        size=20_400_000_000,  # The images are stored unchanged.
     )
 
 

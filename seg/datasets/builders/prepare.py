@@ -29,7 +29,7 @@ def published(name: str, target: str, split: str) -> PublishedSet | None:
     Args:
       name: 'voc2012_segmentation', 'coco2017_instances' or 'camvid11'.
       target: 'label_map' or 'instances'. Instances give label maps as well.
-      split: the splits that are read. A set may have a form of its own for some.
+      split: the splits that are read. Some splits have a separate form of the set.
     """
     if name == 'voc2012_segmentation' and target in ('label_map', 'instances'):
         return voc2012.published(target, voc2012.AUGMENTED in split)
@@ -159,7 +159,7 @@ def fetched(slot: str, wanted: PublishedSet, folder: str, hint: str) -> list[str
         downloads.fetch(file.url, path, file.checksum, title, hint)
         if not file.checksum:
             logging.warning(
-                '%s: nobody has published a checksum of this file. %s is recorded with the set.',
+                '%s: no checksum of this file is published. %s is recorded with the set.',
                 path, downloads.digest_of(path),
             )  # fmt: skip
     return list(paths.values())
@@ -174,14 +174,14 @@ def _write(wanted: PublishedSet, content: Content, place: str, checksums: Mappin
     faults: list[UserError] = []
     make = _builder_class(wanted, content, checksums, faults)
     try:
-        with contextlib.redirect_stdout(sys.stderr), tfds_folder.random_numbers_kept():  # TFDS prints what it does.
+        with contextlib.redirect_stdout(sys.stderr), tfds_folder.random_numbers_kept():  # TFDS prints its progress.
             builder = make(data_dir=place, config=wanted.config or None, file_format='array_record')
             builder.download_and_prepare(
                 download_dir=os.path.join(place, 'downloads'),
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False),
             )
     except Exception as error:
-        if faults:  # TFDS adds text to exceptions, and raises others.
+        if faults:  # TFDS changes exceptions.
             raise faults[0] from None
         raise OSError(f'{" ".join(str(error).split()):.300}') from error
 

@@ -1,4 +1,4 @@
-"""What is known about a published data set: its files, and how examples are read from them."""
+"""Facts about a published data set: its files, and how examples are read from them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Example(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Content:
-    """What the archives of a set hold.
+    """The content of the archives of a set.
 
     Attributes:
       info: facts about the first split.
@@ -114,7 +114,7 @@ def label_map(archive: Archive, name: str) -> np.ndarray:
 
 
 def check_map(where: str, image: bytes, values: np.ndarray, num_classes: int) -> None:
-    """Refuses a label map that does not fit its image, or has values that are no class.
+    """Refuses a label map that does not fit its image, or has values that are not class ids.
 
     Args:
       where: the archive and the file, for messages.

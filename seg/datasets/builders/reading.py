@@ -1,4 +1,4 @@
-"""Published data sets in place of a folder of the user's."""
+"""Published data sets in place of the user's own folder."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ def published(target: str, augmented: bool = False) -> PublishedSet:
     Args:
       target: 'label_map' or 'instances'.
       augmented: whether it is the split `train_aug`: the images of `train`, and after them those that SBD has
-        annotations for, and that are not in `val`, by name. They have no ignored borders. It is a form of its own,
-        because its labels are in a file of their own.
+        annotations for, and that are not in `val`, by name. They have no ignored borders. It is a separate form,
+        because its labels are in a separate file.
     """
     return PublishedSet(
         name='voc2012_segmentation',
@@ -60,7 +60,7 @@ def published(target: str, augmented: bool = False) -> PublishedSet:
         files=(VOC, SBD) if augmented else (VOC,),
         splits=(AUGMENTED,) if augmented else SPLITS,
         read=functools.partial(_read_augmented if augmented else _read, target),
-        description='Pictures of 20 classes of objects, with label maps and instances: 1,464 for training, 1,449 for '
+        description='Images of 20 classes, with label maps and instances: 1,464 for training, 1,449 for '
         'validation, and 10,582 for training with the annotations of SBD.',
         homepage='http://host.robots.ox.ac.uk/pascal/VOC/voc2012/',
         size=1_300_000_000 if augmented else 400_000_000,  # About 0.12 MB for each of the images with labels.

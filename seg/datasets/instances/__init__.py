@@ -1,1 +1,1 @@
-"""What readers of instances share: outlines, masks, and the data set that holds them."""
+"""Code shared by the readers of instances: outlines, masks, and the data set that holds them."""

@@ -22,7 +22,7 @@ def of_classes(instances: Instances, classes: ClassMap, as_crowds: bool) -> Inst
     Args:
       instances: with the classes of the files.
       classes: the class map.
-      as_crowds: whether instances of no class become crowds, in which detections are no errors. A crowd has a class,
+      as_crowds: whether instances of no class become crowds, in which detections are not errors. A crowd has a class,
         and stands for this class alone; so there is one for each class. Otherwise their class is `VOID`.
     """
     number = classes.ids[instances.classes]

@@ -84,7 +84,7 @@ def read(path: str, content_of: Callable[[str], bytes] = read_bytes) -> Contents
 
 @contextlib.contextmanager
 def _without_collection() -> Iterator[None]:
-    """Switches Python's search for cycles off: it would look at millions of lists again and again, and find none."""
+    """Switches Python's search for cycles off: it would search millions of lists repeatedly, and find none."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -128,7 +128,7 @@ def _read_ordinary(path: str, content_of: Callable[[str], bytes]) -> Contents:
     piece_of = content.__getitem__
     if content_of is read_bytes:
         piece_of = functools.partial(_piece, path)
-    del content, file  # Half a gigabyte, of COCO. A file on disk is read again, piece by piece.
+    del content, file  # Half a gigabyte for COCO. A file on disk is read again, piece by piece.
     images, categories = _parsed(path, images), _parsed(path, categories)
     if not (_are_objects(images) and categories and _are_objects(categories)):
         raise coco_references.Other
@@ -141,16 +141,16 @@ def _read_ordinary(path: str, content_of: Callable[[str], bytes]) -> Contents:
     chunks = _chunks(path, piece_of, spans, references)
     instances = _collect(path, chunks, references.found, sizes, file_names, remarks)
     used = {ids[position] for position in np.unique(references.found.classes)}
-    told: list[Finding] = []
-    names, category_ids = _classes(path, categories, used, told)
+    of_classes: list[Finding] = []
+    names, category_ids = _classes(path, categories, used, of_classes)
     numbers = np.array([category_ids.index(i) if i in category_ids else -1 for i in ids], np.int32)
-    remarks = [*told, *coco_references.repeated_ids(path, references.repeated()), *remarks]
+    remarks = [*of_classes, *coco_references.repeated_ids(path, references.repeated()), *remarks]
     instances = instances._replace(classes=numbers[instances.classes])
     return Contents(tuple(index_of), file_names, sizes, names, category_ids, instances, remarks)
 
 
 def _piece(path: str, place: slice) -> bytes:
-    """A part of a file. If the file has changed, the part is no JSON, or too short."""
+    """A part of a file. If the file has changed, the part is not JSON, or too short."""
     try:
         with open(path, 'rb') as file:
             file.seek(place.start)
@@ -324,8 +324,8 @@ def _classes(path: str, categories: Any, used: set, remarks: list[Finding]) -> t
         about = f'{path}: the category {shown(name_of.pop(parent))} (id {parent})'
         if str(parent) in set(map(str, used)):
             raise UserError(
-                f'{about} has annotations, but it is no class: it is the supercategory of all others, as in files of '
-                'Roboflow. Give these annotations the id of another category; or, if it is a class, remove its name '
+                f'{about} has annotations, but it is not a class: it is the supercategory of all others, as in files '
+                'of Roboflow. Give these annotations the id of another category; or, if it is a class, remove its name '
                 'from the supercategory of the others, in the files of all splits.'
             )
         text = f'{about} is not used as a class: it is the supercategory of all others, as in files of Roboflow.'

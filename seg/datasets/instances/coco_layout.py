@@ -20,7 +20,7 @@ from seg.errors import UserError, shown
 _COCO, _ROBOFLOW = 'annotations/instances_{}.json', '{}/_annotations.coco.json'
 # Files that hold all images: of CVAT, Label Studio and Roboflow.
 _OF_ALL = ('annotations/instances_default.json', 'result.json', '_annotations.coco.json')
-_PLAIN = re.compile(r'\w[\w-]*\.\w+')  # A name that needs no further look.
+_PLAIN = re.compile(r'\w[\w-]*\.\w+')  # A name that needs no further check.
 _TRIED = 20  # Number of images that are looked for, to find their folder.
 
 
@@ -250,7 +250,7 @@ def _refuse_twice(where: str, files: Sequence[str], ids: Sequence[int | str]) ->
 def source(
     contents: Contents, split: str, path: str, folder: str, names: tuple[str, ...], remarks: Sequence[Finding] = ()
 ) -> Source:
-    """What `datasets.coco` has found.
+    """The files and annotations that `datasets.coco` has found.
 
     Args:
       contents: the annotations.

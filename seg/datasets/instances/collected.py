@@ -70,7 +70,7 @@ class Tally:
         return f'{counted}; {"the first: " if self.total > 1 else ""}{", ".join(named)}'
 
     def findings(self, kind: str, what: str, severity: str = WARN, remedy: str = '') -> list[Finding]:
-        """The finding, if there is anything to tell; `what` has a place for the count."""
+        """The finding, if any instance was counted; `what` has a `%d` for the count."""
         text = f'{what % self.total}: {self.text()}.' if self.total else ''
         return [Finding(kind=kind, severity=severity, text=text, remedy=remedy, count=self.total)] if text else []
 
@@ -101,7 +101,7 @@ def collect(
 
     Args:
       where: the file, for messages.
-      chunks: numbers of instances as from `in_pieces`, and the instances: `Shape`s only, or only objects of JSON that
+      chunks: numbers of instances as from `in_pieces`, and the instances: `Shape`s only, or only JSON objects that
         may have `segmentation`, `bbox` and `area` of any kind.
       image_of: int64 [instances], the image of each.
       classes: int32 [instances], 0 to K - 1.
@@ -109,7 +109,7 @@ def collect(
       sizes: int32 [images, 2], (height, width).
       title: function from the number of an instance to its name, for messages.
       remarks: findings are added to it.
-      expects_boxes: whether the files have boxes, so that instances without one are remarkable.
+      expects_boxes: whether the files have boxes, so that instances without one are reported.
 
     Raises:
       UserError: if there are instances, but none has a usable mask.
@@ -142,8 +142,8 @@ def collect(
     remarks += loose.findings(
         'loose_box',
         f'{of_all} have a box that fits their mask badly, and is used as it is',
-        remedy='Are both of the same object, in an image of the same size? Without bbox in the file, the bounding box '
-        'of the mask is used.',
+        remedy='Do both belong to the same instance, in an image of the same size? Without bbox in the file, the '
+        'bounding box of the mask is used.',
     )
     remarks += strange.findings(
         'strange_area',
@@ -190,7 +190,7 @@ def _ordered(found: list[_Part]) -> _Part:
 
 
 def _plain(shapes: Sequence, size: np.ndarray, wrong: np.ndarray) -> _Part:
-    """The instances that need not be drawn yet. Sets what is wrong with their boxes."""
+    """The instances that need not be drawn yet. Sets the faults of their boxes."""
     none = (np.nan,) * 4
     if isinstance(shapes[0], Shape):
         polygons = [shape.segmentation if type(shape.segmentation) is list else None for shape in shapes]
@@ -255,7 +255,7 @@ def _compressed_chunks(shapes, places, size, numbers, dropped, noted):
 
 
 def _drawn(shapes, places, strings, size, wrong, numbers, dropped, loose, strange) -> _Part:
-    """Instances from their compressed masks. Drops those without a pixel; sets what is wrong with their boxes."""
+    """Instances from their compressed masks. Drops those without a pixel; sets the faults of their boxes."""
     sizes = size[places]
     runs, covered = mask_runs.from_strings(strings, sizes.prod(axis=1))
     mask_boxes, pixels = mask_runs.boxes_and_areas(runs, sizes[:, 0])

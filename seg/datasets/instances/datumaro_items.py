@@ -113,7 +113,7 @@ def _imported(datumaro: Any, root: str, form: Any) -> Any:
 
 
 def _instances(items: list[Any], labels: list[str]) -> tuple[list[_Instance], int, int]:
-    """Instances in the order in which they lie above each other; annotations without label and without mask."""
+    """Instances in painting order, the topmost last; numbers of annotations without label and without mask."""
     found, unlabelled, flat = [], 0, 0
     for image, item in enumerate(items):
         grouped: dict[Any, _Instance] = {}
@@ -122,7 +122,7 @@ def _instances(items: list[Any], labels: list[str]) -> tuple[list[_Instance], in
         for number, annotation in enumerate(order):
             label, group = getattr(annotation, 'label', None), annotation.group
             if not _has_mask(annotation):
-                flat += (group, label) not in masked  # The box of a mask that is there is nothing lost.
+                flat += (group, label) not in masked  # Nothing is lost with the box of an instance that has a mask.
             elif label is None or not 0 <= label < len(labels):
                 unlabelled += 1
             else:

@@ -85,7 +85,7 @@ def find(polygons: Sequence[Sequence[Sequence[float]] | None], sizes: np.ndarray
     limits = np.minimum(sizes, _LARGEST)[owner][:, ::-1]
     sound = (low >= 0).all(axis=1) & (high <= limits).all(axis=1) & (high.max(axis=1) > 1)
     if not sound.all():
-        # Coordinates beyond all measure are not converted.
+        # Coordinates far outside of the image are not converted.
         points = np.where(np.repeat(sound, lengths)[:, None], points, 0)
     points = outlines.to_grid(points).astype(np.uint16)
     low, high = np.minimum.reduceat(low, first), np.maximum.reduceat(high, first)

@@ -75,13 +75,13 @@ def find(part: str, data_dir: Any, split: str) -> Layout:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, as YAML does; PyYAML would take the last one."""
+    """Refuses a key that occurs twice, as YAML does; PyYAML would take the last one."""
 
     def compose_mapping_node(self, anchor):
         node, seen = super().compose_mapping_node(anchor), set()
         for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
             if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f'the key {key.value} is there twice', problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f'the key {key.value} occurs twice', problem_mark=key.start_mark)
             seen.add(key.value)
         return node
 
@@ -89,7 +89,7 @@ class _Loader(yaml.SafeLoader):
 def _yaml(path: str) -> Mapping:
     try:
         found = yaml.load(read_bytes(path), _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of dates.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: invalid dates.
         reason = ' '.join(str(error).split())[:200]
         raise UserError(
             f'{path}: it is not YAML: {reason}. Expected names, train and val, as YOLO describes.'
@@ -216,7 +216,7 @@ def _of_entry(root: str, described: Mapping, origin: str, split: str, entry: Any
 
 
 def _within(root: str, path: str) -> str | None:
-    """A path below the root, without `..`; None if it leads out of it. Links are places of their own."""
+    """A path below the root, without `..`; None if it leads out of it. Links are not resolved."""
     path = os.path.abspath(path)
     for base in (os.path.abspath(root), os.path.realpath(root)):
         if path == base or path.startswith(base.rstrip('/') + '/'):
@@ -280,7 +280,7 @@ def read(layout: Layout, split: str, orientation: Any) -> Source:
         )
     images, names = zip(*kept, strict=True)
     if without:
-        text = f'{where}: {len(without)} images have no text file, thus no instance: {checking.first_of(without)}.'
+        text = f'{where}: {len(without)} images have no text file, and so no instance: {checking.first_of(without)}.'
         remarks.append(Finding(kind='images_without_labels', severity=NOTE, text=text, count=len(without)))
     remarks += _spare(where, images)
     sizes = np.array(sizes, np.int32)

@@ -1,1 +1,1 @@
-"""Label maps and instance maps in image files: what the readers `voc_layout`, `folders` and `cityscapes` share."""
+"""Label maps and instance maps in image files, for the readers `voc_layout`, `folders` and `cityscapes`."""

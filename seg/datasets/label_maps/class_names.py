@@ -48,7 +48,7 @@ def read(path: str) -> tuple[str, ...]:
 
 
 def fault_of(names: list[str]) -> str:
-    """What is wrong with names of classes, to complete "<place> …"; empty if nothing is."""
+    """The fault of names of classes, to complete "<place> …"; empty if there is none."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names:
         return 'is empty'
@@ -70,7 +70,7 @@ def check(part: str, names: Any, origin: str = '') -> tuple[str, ...]:
       origin: where they come from, for messages; empty for the setting itself.
 
     Raises:
-      UserError: if they are no names, or not each once.
+      UserError: if they are not names, or one occurs twice.
     """
     if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
         raise UserError(

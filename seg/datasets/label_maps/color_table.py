@@ -55,7 +55,7 @@ def make(slot: str, value: Any, path: str | None) -> ColorTable:
             if row[place] in seen:
                 text = shown(row[1]) if kind == 'name' else '#{:02x}{:02x}{:02x}'.format(*row[2])
                 more = ' To join classes, give them different names, and use merge.' if kind == 'name' else ''
-                raise UserError(f'{row[0]}: the {kind} {text} is in {seen[row[place]]}, too. Expected it once.{more}')
+                raise UserError(f'{row[0]}: the {kind} {text} is also in {seen[row[place]]}. Expected it once.{more}')
             seen[row[place]] = row[0]
     return ColorTable(tuple(row[1] for row in rows), tuple(row[2] for row in rows))
 
@@ -121,5 +121,5 @@ def _row(place: str, line: str, cells: Sequence[str], columns: Mapping[str, int]
                 name = ' '.join(cell for cell in rest if not cell.isdecimal())
                 break
     if len(numbers) != 3 or not all(cell.isdecimal() and int(cell) <= 255 for cell in numbers):
-        raise UserError(f'{place}: {shown(line)} is no colour of a class. Expected {_EXPECTED}.')
+        raise UserError(f'{place}: {shown(line)} is not the colour of a class. Expected {_EXPECTED}.')
     return name, tuple(map(int, numbers))

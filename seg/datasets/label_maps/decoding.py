@@ -23,7 +23,7 @@ from seg.errors import UserError, reason
 from seg.files import irregular
 
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.bmp', '.gif')
-LABEL_ENDINGS = ('.png', '.tif', '.tiff', '.bmp', '.npy', '.jpg', '.jpeg')  # JPEG, to refuse it.
+LABEL_ENDINGS = ('.png', '.tif', '.tiff', '.bmp', '.npy', '.jpg', '.jpeg')  # JPEG is refused.
 NATIVE = ('jpeg', 'png')
 # Kinds of label files: PNG of one channel; PNG of grey and alpha; PNG of colours; what Python reads.
 SAMPLES, GREY_ALPHA, COLORS, ARRAY = range(4)
@@ -32,7 +32,7 @@ _KINDS = {0: SAMPLES, 3: SAMPLES, 4: GREY_ALPHA, 2: COLORS, 6: COLORS}  # By PNG
 
 
 class Header(NamedTuple):
-    """What the headers of one example say.
+    """Facts from the headers of one example.
 
     Attributes:
       height: of the image as stored, in pixels.
@@ -250,7 +250,7 @@ def _text(error: Exception) -> str:
 
 
 def _is_other_image(path: str) -> bool:
-    """Whether a file begins like an image that Pillow reads; so that damaged JPEG and PNG files are told as such."""
+    """Whether a file begins like an image that Pillow reads. Thus damaged JPEG and PNG files are reported as such."""
     with tf.io.gfile.GFile(path, 'rb') as file:
         head = file.read(16)
     return head[:4] in (b'II*\0', b'MM\0*', b'GIF8', b'RIFF') or head[:2] == b'BM'

@@ -1,4 +1,4 @@
-"""What the stored values of label maps mean: the class of each value or colour."""
+"""The meaning of the stored values of label maps: the class of each value or colour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seg.errors import shown
 
 IGNORE = 255  # The ignore label of these data sets.
 UNKNOWN = -1  # In place of a class id: the value has no meaning.
-# Samples with more than one channel that are no grey level: a mark, and the colour in the lower 24 bits.
+# Samples with more than one channel that are not a grey level: a flag, and the colour in the lower 24 bits.
 COLORED = 1 << 24
 
 
@@ -23,11 +23,11 @@ class Legend:
     Attributes:
       names: the classes in the files.
       values: the stored value of each; with `by_color` its colour, 65536 red + 256 green + blue.
-      ids: int32 [names], what a label map has in place of each: a class id, or `ignore`.
+      ids: int32 [names], the id of each in a label map: a class id, or `ignore`.
       ignored: stored values that are ignored.
       origin: where the names come from, for messages: "Classes are 0..2 from {origin}".
       by_color: whether labels are read as colours.
-      ignore: what a label map has in place of ignored values.
+      ignore: the id of ignored values in a label map.
     """
 
     names: tuple[str, ...]
@@ -40,7 +40,7 @@ class Legend:
 
     @property
     def unknown(self) -> int:
-        """What a label map has in place of values without a meaning: neither a class id nor the ignore label."""
+        """The id of values without a meaning in a label map: neither a class id nor the ignore label."""
         return UNKNOWN if self.ignore != UNKNOWN else UNKNOWN - 1
 
     @property
@@ -101,7 +101,7 @@ def class_ids(mapping: ClassMap, ignore: int = IGNORE) -> np.ndarray:
     return np.where(mapping.ids == VOID, ignore, mapping.ids).astype(np.int32)
 
 
-def object_ids(mapping: ClassMap) -> np.ndarray:
+def instance_ids(mapping: ClassMap) -> np.ndarray:
     """`Legend.ids` of instances: 0 for the background, the first name; then classes from 1 on; void is K + 1."""
     void = len(mapping.names) + 1
     return np.concatenate([[0], np.where(mapping.ids == VOID, void, mapping.ids + 1)]).astype(np.int32)

@@ -27,7 +27,7 @@ _MOST_COLORS = 12  # Colours that a message lists.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of a reader that say what label values mean; `origin` is where `class_names` come from."""
+    """The settings of a reader that give label values their meaning; `origin` is where `class_names` come from."""
 
     part: str
     target: str
@@ -44,7 +44,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Meaning:
-    """What label values mean.
+    """The meaning of label values.
 
     Attributes:
       legend: the legend.
@@ -75,10 +75,10 @@ def make(
       settings: the settings.
       root: folder of the data.
       labels: label files of all splits; empty for instances without label maps.
-      count: gives the values of the labels if they are no files; called only if they say what the classes are.
+      count: returns the values of labels that are not files; called only if the classes follow from them.
 
     Raises:
-      UserError: if a setting is wrong, or values that should say what the classes are do not.
+      UserError: if a setting is wrong, or the classes should follow from the values and do not.
     """
     part, names, stored = settings.part, settings.class_names, settings.values
     counted: dict[str, Values] = {}
@@ -109,7 +109,7 @@ def make(
             )
         if stored is not None:
             raise UserError(
-                f'{part}.values = {shown(stored)}: {part}.colors says what labels hold. Expected one of them.'
+                f'{part}.values = {shown(stored)}: {part}.colors gives the colour of each class. Expected one of them.'
             )
         table = color_table.make(f'{part}.colors', settings.colors, settings.colors_file)
         names, stored = table.names, tuple(65536 * r + 256 * g + b for r, g, b in table.colors)
@@ -142,7 +142,7 @@ def make(
     legend = Legend(
         names=tuple(names),
         values=tuple(stored),
-        ids=legends.object_ids(mapping) if first else legends.class_ids(mapping),
+        ids=legends.instance_ids(mapping) if first else legends.class_ids(mapping),
         ignored=tuple(ignored),
         origin=settings.colors_file or (f'{part}.colors' if by_color else origin),
         by_color=by_color,
@@ -153,7 +153,7 @@ def make(
     hint = (
         ''
         if by_color
-        else f'The setting {part}.values states the value of each class, {part}.ignore_values what is ignored.'
+        else f'The setting {part}.values states the value of each class, {part}.ignore_values the ignored values.'
     )
     classes = Classes(
         names=mapping.names,
@@ -164,7 +164,7 @@ def make(
 
 
 def _count(part: str, root: str, labels: Sequence[str]) -> dict[str, Values]:
-    """The values of all label files; files that cannot be read are omitted, and told with the split they are in."""
+    """The values of all label files; files that cannot be read are omitted here, and reported with their split."""
 
     def look(index):
         path = labels[index]
@@ -182,7 +182,7 @@ def _count(part: str, root: str, labels: Sequence[str]) -> dict[str, Values]:
 
 
 def _by_values(part: str, root: str, occurring: Sequence[int], binary: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names and values of classes that nobody named.
+    """Names and values of classes without given names.
 
     Raises:
       UserError: if the values are colours, or do not begin with 0 and 1.
@@ -195,8 +195,8 @@ def _by_values(part: str, root: str, occurring: Sequence[int], binary: bool) -> 
         colors += [f'#{65793 * value:06x}' for value in occurring if 0 <= value <= 255]
         more = f', … ({len(colors)} in all)' if len(colors) > _MOST_COLORS else ''
         raise UserError(
-            f'{root}: the labels hold colours: {", ".join(colors[:_MOST_COLORS])}{more}. Expected a table that says '
-            f"what they mean: {part}.colors = 'colors.txt', a file with a line such as 'road = {colors[0]}' for each."
+            f'{root}: the labels hold colours: {", ".join(colors[:_MOST_COLORS])}{more}. Expected a table of the '
+            f"classes: {part}.colors = 'colors.txt', a file with a line such as 'road = {colors[0]}' for each."
         )
     end = next((n for n in range(len(occurring) + 1) if n not in occurring), 0)
     if end < 2:
@@ -228,7 +228,7 @@ def _default_names(part: str, root: str, names: Sequence[str], stored: Sequence[
 
 
 def _palette(labels: Sequence[str], stored: Sequence[int]) -> tuple[tuple[int, int, int], ...] | None:
-    """The colours of the classes in the palette of the first label file, if it has one that tells them apart."""
+    """The colours of the classes in the palette of the first label file, if it has a different one for each."""
     if not labels:
         return None
     try:

@@ -20,7 +20,7 @@ from seg.masks import ragged
 from seg.structures import Annotations, ClassHistogram
 
 KIND = 'instance map'
-_LEAST_SHARE = 0.9  # Least fraction of an instance's pixels with its class; below it, the two maps do not match.
+_LEAST_FRACTION = 0.9  # Least fraction of an instance's pixels with its class; below it, the two maps do not match.
 
 
 class Numbers(NamedTuple):
@@ -54,7 +54,7 @@ class InstanceMaps(LabelMaps):
 
     Args:
       class_of: as above, from and to tensors int32 [N]; None with label maps.
-      (the others as for `LabelMaps`; `legend.ids` as `legend.object_ids` makes them)
+      (the others as for `LabelMaps`; `legend.ids` as `legend.instance_ids` makes them)
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class InstanceMaps(LabelMaps):
     # ---- In the graph ----
 
     def _maps(self, index: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor]:
-        """The label map as ids of the legend, or None, and the instance map, int32 [H, W]; 0 is no instance."""
+        """The label map as ids of the legend, or None, and the instance map, int32 [H, W]; 0 means no instance."""
         label_paths, paths = self._files.labels, self._files.numbers
         numbers = self._decode_map(index, paths, 1 if label_paths else 0, by_color=False)
         numbers = tf.where(numbers >= 0, numbers, 0)
@@ -207,7 +207,7 @@ class InstanceMaps(LabelMaps):
         none = tf.zeros([0, 0], tf.int32)
         return numbers, ids, tf.cast(area, tf.int64), groups, none if counts is None else counts
 
-    def _fault(self, index: int, numbers: np.ndarray, ids: np.ndarray, shares: np.ndarray) -> str:
+    def _fault(self, index: int, numbers: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> str:
         """A sentence about instances without a single class; empty if there are none."""
         path = self._files.numbers[index]
         if not self._files.labels:
@@ -218,13 +218,13 @@ class InstanceMaps(LabelMaps):
                 f'{path}: {len(wrong)} of {len(numbers)} values have no meaning, such as {numbers[wrong[0]]}. Classes '
                 f'are {self._legend.shown_classes()}.'
             )
-        most = shares.max(axis=1, initial=0)
+        most = counts.max(axis=1, initial=0)
         # A border may have the number 255 in a map of 16 bits as well, if all of it is ignored.
         border = (numbers == IGNORE) & (most == 0)
-        wrong = np.flatnonzero(~border & ((shares.argmax(axis=1) == 0) | (most < _LEAST_SHARE * shares.sum(axis=1))))
+        wrong = np.flatnonzero(~border & ((counts.argmax(axis=1) == 0) | (most < _LEAST_FRACTION * counts.sum(axis=1))))
         if not wrong.size:
             return ''
-        names = ['void' if n > self._num_classes else self._id_name(n) for n in np.flatnonzero(shares[wrong[0]])]
+        names = ['void' if n > self._num_classes else self._id_name(n) for n in np.flatnonzero(counts[wrong[0]])]
         return (
             f'{path}: {len(wrong)} of {len(numbers)} instances have no single class, such as number '
             f'{numbers[wrong[0]]}, which covers {", ".join(names) or "ignored pixels only"} in '

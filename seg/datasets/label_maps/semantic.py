@@ -25,7 +25,7 @@ _DARK = 64  # An image whose values (8 bits) are all lower is nearly black.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Files:
-    """The files of a split, and how messages speak of them.
+    """The files of a split, and the words for them in messages.
 
     Attributes:
       part: the data set's gin key, such as 'datasets.folders'.
@@ -73,7 +73,7 @@ class LabelMaps(Dataset):
 
     Args:
       files: the files.
-      legend: what their values mean.
+      legend: the meaning of their values.
       classes: the classes.
       decode_all: whether `verify()` decodes the files.
       upright: whether images are turned by their EXIF orientation.
@@ -208,7 +208,7 @@ class LabelMaps(Dataset):
 
     @property
     def _good_headers(self) -> list[Header]:
-        _ = self.info  # Raises if one is not.
+        _ = self.info  # Raises if one has a fault.
         return self._headers
 
     def _label_files(self) -> list[tuple[str, Sequence[str]]]:
@@ -245,7 +245,7 @@ class LabelMaps(Dataset):
             if kind == 'image':
                 image = header
                 if image.format == 'npy':
-                    return Fault('wrong_format', f'{path}: an array is no image. Expected JPEG or PNG.')
+                    return Fault('wrong_format', f'{path}: an array is not an image. Expected JPEG or PNG.')
                 continue
             if fault := self._check_kind(header, path, kind) or self._compare(index, image, header, path, kind):
                 return fault
@@ -345,7 +345,7 @@ class LabelMaps(Dataset):
         return remembered.each(key, paths, look, int, f'{self._where}: checking images')
 
     def _pixel_findings(self) -> Iterator[Finding]:
-        """What decoding all files shows."""
+        """The findings from decoding all files."""
         # Images and labels that are damaged are one finding.
         damaged = [
             next((item for item in pair if isinstance(item, Fault)), None)
@@ -382,13 +382,13 @@ class LabelMaps(Dataset):
         known = [n for n, number in enumerate(legend.ids) if number != legend.ignore]
         labelled = max(int(total.names[known].sum()), 1)
         void = int(total.names.sum()) - int(total.names[known].sum())
-        shares = [
+        fractions = [
             f'{legend.shown_value(legend.values[n])} {legend.names[n]} {100 * total.names[n] / labelled:.2f} %'
             for n in known
         ]
         logging.info(
             '%s: %d examples are sound. Labelled pixels by class: %s; %.2f %% of all pixels are ignored.',
-            *(self._where, len(self._files.names), ', '.join(shares)),
+            *(self._where, len(self._files.names), ', '.join(fractions)),
             100 * (total.ignored + void) / (labelled + total.ignored + void),
         )
 

@@ -1,4 +1,4 @@
-"""The values that occur in label maps: their numbers of pixels, and what is wrong or remarkable about them."""
+"""The values that occur in label maps: their numbers of pixels, and their faults."""
 
 from __future__ import annotations
 
@@ -139,9 +139,9 @@ def unknown_values(path: str, item: Counts, total: Counts, legend: Legend, place
     if not place:
         remedy = 'Change the labels'
     elif unknown[-1] >= COLORED and not legend.by_color:
-        remedy = 'The labels hold colours: say in a table (setting colors) what they mean'
+        remedy = 'The labels hold colours: give their meaning in a table (setting colors)'
     elif legend.by_color:
-        remedy = f'Change the labels, or add these colours {place} (and to void, if they are to be ignored)'
+        remedy = f'Change the labels, or add these colours {place} (and to void, to ignore them)'
     elif not legend.counts_up:
         remedy = f'Change the labels, or add these values {place}'
     elif unknown == [number] and not total.names[0]:
@@ -160,7 +160,7 @@ def unknown_values(path: str, item: Counts, total: Counts, legend: Legend, place
 def remarks(
     where: str, images: Sequence[str], each: Sequence[Counts], total: Counts, legend: Legend
 ) -> Iterator[Finding]:
-    """What is remarkable about a whole split: one class only, or label maps of 0 and 255 only."""
+    """Findings about a whole split: one class only, or label maps of 0 and 255 only."""
     occurring, absent = np.flatnonzero(total.names), np.flatnonzero(total.names == 0)
     ignored = ' and '.join(map(legend.shown_value, legend.ignored))
     if len(occurring) < 2:

@@ -14,7 +14,7 @@ from seg.datasets import checking
 from seg.datasets.records.places import Places
 from seg.files import irregular
 
-# Nothing is read ahead of a record. Without these options a reader takes 16 MB and a pool of threads.
+# No read-ahead. Without these options a reader takes 16 MB and a pool of threads.
 _RANDOM_ACCESS = 'readahead_buffer_size:0,max_parallelism:0'
 _BUFFER = 1 << 15  # Bytes.
 

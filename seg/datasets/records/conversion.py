@@ -24,7 +24,7 @@ from seg.errors import UserError, failed, shown, source_file
 from seg.masks import runs
 
 MANIFEST = 'manifest.json'
-SHARD = 256  # Examples of a file: what a kill loses at most, on each core.
+SHARD = 256  # Examples per file: at most as many are lost by a kill, on each core.
 _VERSION = '1.0.0'
 _FORMAT = 1  # Of the manifest.
 
@@ -67,7 +67,7 @@ def plan(data: Mapping[str, Dataset], target: str) -> Plan:
 
     Args:
       data: the data set of each setting, such as 'experiment.train_data'. If two are the same, one is converted.
-      target: what they have.
+      target: their target, 'label_map' or 'instances'.
 
     Raises:
       UserError: if a data set is endless, or if different data sets have the same split.
@@ -78,9 +78,9 @@ def plan(data: Mapping[str, Dataset], target: str) -> Plan:
         if target not in ('label_map', 'instances'):
             raise UserError(f'{slot}: target {target!r} cannot be converted. Expected label maps or instances.')
         if info.num_examples is None:
-            raise UserError(f'{slot}: {info.name} has no end, and cannot be converted. Give it a number of examples.')
+            raise UserError(f'{slot}: {info.name} is endless and cannot be converted. Set its number of examples.')
         split = _word(info.name.rpartition('/')[2]) or 'data'
-        split = f'{split}_split' if split == 'all' else split  # TFDS calls the sum of all splits so.
+        split = f'{split}_split' if split == 'all' else split  # In TFDS 'all' is the sum of all splits.
         ids = [dataset.image_id(index) for index in range(info.num_examples)]
         found = {
             'source': info.name,
@@ -199,7 +199,7 @@ def convert(planned: Plan, folder: str) -> dict[str, Any]:
 
 
 def _is_written(path: str, encoder: Encoder, span: range) -> bool:
-    """Whether a file is there from before, sound and complete. Its first record must be what it would be now."""
+    """Whether an earlier start wrote the whole file, undamaged. Its first record must equal the one made now."""
     if not os.path.exists(path):
         return False
     try:

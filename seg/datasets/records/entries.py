@@ -1,4 +1,4 @@
-"""What the index keeps of a record, and the values of its features."""
+"""The entries of the index, one per record, and the values of the records' features."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Objects(NamedTuple):
     """The instances of a record.
 
     Attributes:
-      labels: the id of each one's class.
-      names: the class's name; empty without names.
+      labels: the class id of each.
+      names: the class name of each; empty without names.
       crowds: whether each is a crowd.
       areas: in pixels; empty for those of the masks.
       boxes: y0, x0, y1, x1 in pixels; empty for those of the masks.
@@ -37,7 +37,7 @@ class Objects(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A record: its place, and what the index keeps of it.
+    """The entry of a record in the index.
 
     Attributes:
       number: in its file, from 0.
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
       name: name of the image; empty if it has none.
       id: its id; empty if it has none.
       image: header of the image.
-      size: (height, width) of the image as the record states it; of the image as stored, if it does not.
+      size: (height, width) of the image as the record states it; or of the image as stored, if the record has none.
       label: header of the label map; None for instances.
       objects: the instances; None for label maps.
     """
@@ -99,7 +99,7 @@ def image_header(features: Mapping, key: str, what: str = 'image') -> ImageHeade
     """The header of an encoded image.
 
     Raises:
-      Unusable: if there is none, or it is no JPEG or PNG.
+      Unusable: if there is none, or it is neither JPEG nor PNG.
     """
     found = values(features, key, 'bytes_list')
     try:
@@ -121,7 +121,7 @@ def label_header(features: Mapping, key: str) -> ImageHeader:
     """The header of a label map.
 
     Raises:
-      Unusable: if there is none, or it is no PNG of one channel.
+      Unusable: if there is none, or it is not a PNG of one channel.
     """
     header = image_header(features, key, 'label map')
     if header.format != 'png' or header.color_type not in (0, 3):
@@ -175,7 +175,7 @@ def mask(place: str, png: bytes, size: tuple[int, int], threshold: int = 0) -> s
         raise
     except Exception as error:  # Pillow's are of many types.
         what = 'it is not a PNG' if isinstance(error, Image.UnidentifiedImageError) else reason(error)
-        raise Unusable('unreadable_file', f'{place} is no readable mask: {what}') from None
+        raise Unusable('unreadable_file', f'{place} is not a readable mask: {what}') from None
     if pixels.ndim != 2:
         raise Unusable('wrong_format', f'{place} has {pixels.shape[2]} channels, expected one')
     return coco_mask.encode(np.asfortranarray(pixels > threshold, np.uint8))['counts'].decode()

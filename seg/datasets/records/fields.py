@@ -21,7 +21,7 @@ IMAGE, TEXT, NUMBER, REAL, NORMALISED, PIXELS, RUNS, IMAGES = (
     'run lengths',
     'images',
 )
-# For each key of an example, or other field: what it may be called, and which forms it may have.
+# For each key of an example, or other field: the names and the forms that it may have.
 _FIELDS = {
     'image': (('image',), {IMAGE}),
     'image_name': (('image_name', 'file_name', 'filename', 'image/filename'), {TEXT}),
@@ -37,8 +37,8 @@ _NEEDED = {'label_map': ('image', 'label'), 'instances': ('image', 'classes', 'm
 _MEANING = {
     'image': 'an image of three channels or one',
     'label': 'an image of one channel, the class of each pixel',
-    'classes': 'the class of each object',
-    'masks': "the mask of each object: its run lengths as text, in COCO's compressed form, or an image of one channel",
+    'classes': 'the class of each instance',
+    'masks': "the mask of each instance: run lengths as text, in COCO's compressed form, or an image of one channel",
 }
 
 
@@ -48,13 +48,13 @@ class Field(NamedTuple):
     Attributes:
       key: its key in the record.
       form: the form of its values.
-      of_objects: whether it has a value for each object.
+      of_instances: whether it has a value for each instance.
       names: names of its values, if it is a class.
     """
 
     key: str
     form: str
-    of_objects: bool = False
+    of_instances: bool = False
     names: tuple[str, ...] = ()
 
 
@@ -65,7 +65,7 @@ def find(part: str, features: Any, setting: Mapping[str, str] | None, target: st
       part: the data set's gin key, for messages.
       features: the `FeaturesDict` of the set.
       setting: the setting `features`: for a field the key of its feature; others are found by their usual names.
-      target: 'label_map' or 'instances'. Without label maps, the fields of objects are found for both.
+      target: 'label_map' or 'instances'. Without label maps, the fields of instances are found for both.
 
     Returns:
       The fields that the records have, by 'image', 'image_name', 'image_id', and the keys of the target.
@@ -122,8 +122,8 @@ def _form(name: str, known: tuple[Any, int]) -> str | None:
     """The form of a feature as the field `name`; None if it cannot be that field."""
     feature, depth = known
     kind, shape = type(feature).__name__, tuple(feature.shape)
-    per_object = name in ('boxes', 'classes', 'is_crowd', 'area', 'masks')
-    if depth != int(per_object):
+    per_instance = name in ('boxes', 'classes', 'is_crowd', 'area', 'masks')
+    if depth != int(per_instance):
         return None
     if kind in ('Image', 'LabeledImage'):
         channels = shape[-1]

@@ -1,4 +1,4 @@
-"""The index of records: what they say, made at the first start and remembered."""
+"""The index of records: their headers and instances, read at the first start and cached."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Origin:
       paths: the files, each once.
       image: key of the image in a record.
       label: key of its label map; None for instances.
-      key: what the records say depends on besides the files, values that JSON can hold.
-      look: function from the number of a file to what its records say, or their faults.
+      key: what the entries depend on besides the files; values that JSON can hold.
+      look: function from the number of a file to the entries of its records, or their faults.
       files: function from file, number and offset of each record, int64 [N], to `Places` with `read(index)`.
       drop: what can be done about a damaged record, such as 'leave its file out'.
     """
@@ -84,10 +84,10 @@ class Index:
         return f'{self.files.place(index)} (image {shown(self.names[index])})'
 
     def of_each(self, what: str, look: Callable[[int], Any], kind: Any) -> list[Any]:
-        """What a function finds in each record, by its position; remembered as `remembered.each` does, file by file.
+        """The result of a function for each record, by its position; cached by `remembered.each`, file by file.
 
         Args:
-          what: what is found, for the memory and for the log.
+          what: name of the results, for the cache and for the log.
           look: a `str` is a fault.
           kind: type of the values other than faults.
         """
@@ -109,7 +109,7 @@ class Index:
 
 
 def make(origin: Origin, order: Callable[[list[list[Any]]], list[tuple[int, Any]]]) -> tuple[Index, list[Objects]]:
-    """Reads all records that are not remembered from an earlier start.
+    """Reads all records that are not cached by an earlier start.
 
     Args:
       origin: the records.

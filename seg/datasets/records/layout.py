@@ -41,11 +41,11 @@ def features(target: str, class_names: Sequence[str]) -> Any:
 
 
 def metadata(info: DatasetInfo, ids: Sequence[int | str] = ()) -> dict[str, Any]:
-    """What `datasets.tfds` reads from a set besides its features; values that JSON can hold.
+    """The metadata that `datasets.tfds` reads besides the features; values that JSON can hold.
 
     Args:
       info: facts about the data.
-      ids: ids of all images. Whole numbers are told apart from texts of digits, if all are of one kind.
+      ids: ids of all images. Whole numbers are distinguished from strings of digits, if all are of one kind.
     """
     return {
         'class_names': list(info.class_names),
@@ -66,7 +66,7 @@ _Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
 
 class Metadata(msgspec.Struct):
-    """What `metadata` gives, as far as a reader needs it; the defaults are those of sets that do not have it."""
+    """The part of `metadata` that a reader needs; the defaults apply to sets without it."""
 
     class_names: list[str] | None = None
     ignore_label: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)] = IGNORE

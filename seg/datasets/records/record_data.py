@@ -58,7 +58,7 @@ class RecordImages:
 
 
 class Pixels(NamedTuple):
-    """What the pixels of a record hold.
+    """The values of the pixels of a record.
 
     Attributes:
       values: the stored values of its label map, ascending.
@@ -72,14 +72,14 @@ class Pixels(NamedTuple):
 
 
 class Labels:
-    """The pixels of all records, which are decoded when they are first asked for."""
+    """The pixels of all records, which are decoded on first use."""
 
     def __init__(self, index: Index):
         self.index = index
 
     @functools.cached_property
     def pixels(self) -> list[Pixels | Fault]:
-        """Of each record, or its fault."""
+        """The values of each record, or its fault."""
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
         def counted(index):

@@ -89,10 +89,10 @@ def known(part: str, name: str, version: str | None, data_dir: str | None) -> An
         with _quiet():
             return tfds.builder(_full(name, version), file_format=_ARRAY, **_where(data_dir))
     except Exception as error:
-        told = _first_line(error).partition(' Available datasets')[0].rstrip('.')
+        message = _first_line(error).partition(' Available datasets')[0].rstrip('.')
         raise UserError(
             f'{part}.name = {shown(name)}: it is not prepared in {data_dir or tfds.core.constants.DATA_DIR}, and '
-            f'TensorFlow Datasets has no such set: {told}.'
+            f'TensorFlow Datasets has no such set: {message}.'
             f"{_near(name)} Expected the name of a set, such as 'oxford_iiit_pet', or the folder of a prepared one."
         ) from None
 
@@ -260,7 +260,7 @@ def _as_array_records(part: str, builder: Any) -> str:
     """Copies the records of a set in TFRecord files, which cannot be read by position, into ArrayRecord files.
 
     The copy is made once: beside the original if that folder can be written, otherwise in `~/.cache/seg/records`. Its
-    name has a digest of the original's facts, so another original has another copy. After a kill no half copy is left
+    name has a digest of the original's facts, so another original has another copy. A kill leaves no partial copy
     that a later start would read.
 
     Raises:

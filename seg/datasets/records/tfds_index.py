@@ -120,7 +120,7 @@ def _objects(features: Mapping, found: Mapping[str, Field], size: tuple[int, int
     stored = {
         name: entries.values(features, field.key, _LISTS[field.form])
         for name, field in found.items()
-        if field.of_objects
+        if field.of_instances
     }
     labels, masks = stored['classes'], stored['masks']
     lengths = {found[name].key: len(values) for name, values in stored.items() if name != 'boxes'}

@@ -24,12 +24,12 @@ def has_label_map(record: bytes) -> bool:
     """Whether the record is one for semantic segmentation; otherwise it is one for instances.
 
     Raises:
-      UserError: completes "<file>: ": if it is neither; says what it is.
+      UserError: completes "<file>: ": if it is neither; the message says what it is.
     """
     try:
         keys = sorted(entries.features_of(record))
     except Unusable:
-        raise UserError('its records are no tf.train.Example.') from None
+        raise UserError('its records are not of type tf.train.Example.') from None
     if LABEL in keys:
         return True
     if _CLASS in keys or _MASK in keys:

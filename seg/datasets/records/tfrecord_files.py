@@ -129,21 +129,21 @@ def spans(path: str) -> tuple[list[tuple[int, int]], str | None]:
 def _strange(head: bytes) -> str:
     """What a file is, by its first bytes, if it is of another known kind; completes "<path> …"."""
     if head[:2] == b'\x1f\x8b':
-        return 'is compressed by gzip, so its records have no place to be read from. Decompress it: gunzip keeps them'
+        return 'is compressed by gzip, so its records cannot be read by position. Decompress it with gunzip'
     if head[:4] in (b'\x83\xaf\x70\xd1', b'Rieg'):
         return 'is an ArrayRecord file, not a TFRecord file. @datasets.tfds reads sets of these'
     return ''
 
 
 def _no_records(path: str) -> str:
-    return f'{path} is no TFRecord file, or is damaged: the checksum of the first length is wrong'
+    return f'{path} is not a TFRecord file, or is damaged: the checksum of the first length is wrong'
 
 
 def contents(path: str, places: Sequence[tuple[int, int]]) -> Iterator[bytes | str]:
-    """Yields the data of each record, or the fault of a damaged one; the next ones are read on.
+    """Yields the data of each record, or the fault of a damaged one; reading goes on after it.
 
-    What is yielded as data can be parsed in a graph. Otherwise the parser's message would hold the whole record, and
-    Python fails to decode it.
+    Data that are yielded can be parsed in a graph. Otherwise the parser's message would hold the whole record, and
+    Python would fail to decode it.
     """
 
     @tf.autograph.experimental.do_not_convert
@@ -159,7 +159,7 @@ def contents(path: str, places: Sequence[tuple[int, int]]) -> Iterator[bytes | s
             record, _ = next(records)
             yield record.numpy()
         except (tf.errors.OpError, UnicodeDecodeError) as error:
-            what = 'its data are no tf.train.Example'
+            what = 'its data are not a tf.train.Example'
             if isinstance(error, tf.errors.DataLossError):
                 what = 'the checksum of its data is wrong'
             elif isinstance(error, tf.errors.OpError) and not isinstance(error, tf.errors.InvalidArgumentError):

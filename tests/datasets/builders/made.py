@@ -1,4 +1,4 @@
-"""Small archives in the layout of the published ones, and the folders that they hold when they are unpacked."""
+"""Small archives in the layout of the published ones, and the folders that result from unpacking them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bytes_of(image: Image.Image, kind: str, **settings) -> bytes:
     return file.getvalue()
 
 
-def picture(name: str, size: tuple[int, int] = (40, 50), kind: str = 'JPEG') -> bytes:
+def image_file(name: str, size: tuple[int, int] = (40, 50), kind: str = 'JPEG') -> bytes:
     rng = np.random.default_rng(list(name.encode()))
     return bytes_of(Image.fromarray(rng.integers(0, 256, [*size, 3], np.uint8)), kind)
 
@@ -59,7 +59,7 @@ def voc_contents() -> dict[str, bytes]:
             contents[f'{root}/SegmentationClass/{name}.png'] = bordered(label)
             contents[f'{root}/SegmentationObject/{name}.png'] = bordered(objects)
     for name in sorted({*sum(VOC_NAMES.values(), []), *sum(SBD_NAMES.values(), [])}):
-        contents[f'{root}/JPEGImages/{name}.jpg'] = picture(name)
+        contents[f'{root}/JPEGImages/{name}.jpg'] = image_file(name)
     return contents
 
 
@@ -74,7 +74,7 @@ def sbd_contents() -> dict[str, bytes]:
                 fields = {'Boundaries': np.zeros([1, 1]), 'Segmentation': values}
                 scipy_io.savemat(file, {variable: fields}, do_compression=True)
                 contents[f'{root}/{folder}/{name}.mat'] = file.getvalue()
-            contents[f'{root}/img/{name}.jpg'] = picture(name)
+            contents[f'{root}/img/{name}.jpg'] = image_file(name)
     return contents
 
 
@@ -89,7 +89,7 @@ def coco_annotations(split: str) -> dict:
 def coco_contents(split: str) -> dict[str, bytes]:
     kind = {'jpg': 'JPEG', 'png': 'PNG'}
     return {
-        f'{split}/{image["file_name"]}': picture(
+        f'{split}/{image["file_name"]}': image_file(
             image['file_name'], (image['height'], image['width']), kind[image['file_name'][-3:]]
         )
         for image in coco_annotations(split)['images']
@@ -102,7 +102,7 @@ def camvid_contents(void: int = 11) -> dict[str, bytes]:
         lines = []
         for name in [f'0001TP_{split}{n}.png' for n in range(count)]:
             lines.append(f'/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}')
-            contents[f'{root}/{split}/{name}'] = picture(name, kind='PNG')
+            contents[f'{root}/{split}/{name}'] = image_file(name, kind='PNG')
             label = maps(name)[0] % 11
             label[0] = void
             contents[f'{root}/{split}annot/{name}'] = bytes_of(Image.fromarray(label), 'PNG')

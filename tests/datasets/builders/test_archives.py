@@ -1,4 +1,4 @@
-"""Archives, also hostile and damaged ones."""
+"""Archives, including hostile and damaged ones."""
 
 import io
 import os
@@ -57,7 +57,7 @@ def refused(action, *arguments):
 def test_files_by_name(kind, tmp_path):
     archive = Archive(WRITERS[kind](tmp_path / kind, CONTENTS))
     assert archive.names == list(CONTENTS) and 'a/b/one.jpg' in archive and 'a/b' not in archive
-    for _ in range(2):  # In any order, again and again.
+    for _ in range(2):  # In any order, repeatedly.
         assert {name: archive.read(name) for name in reversed(archive.names)} == CONTENTS
     assert archives.read_lines(archive, 'a/list.txt') == ['one', 'two']
     assert (archive.beginning('b/one.jpg'), archive.beginning('one.png')) == ('a/', '')
@@ -70,7 +70,7 @@ def test_a_missing_file_is_named(kind, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['../out.txt', '/tmp/seg-out.txt', 'a/../../out.txt', 'C:\\out.txt', '..\\out.txt'])
-def test_nothing_is_written_anywhere(kind, name, tmp_path):
+def test_nothing_is_written(kind, name, tmp_path):
     (tmp_path / 'in').mkdir()
     archive = Archive(WRITERS[kind](tmp_path / 'in' / kind, {name: b'hostile'}))
     assert [archive.read(name) for name in archive.names] == [b'hostile']
@@ -78,7 +78,7 @@ def test_nothing_is_written_anywhere(kind, name, tmp_path):
     assert not os.path.exists('/tmp/seg-out.txt')
 
 
-def test_links_and_devices_do_not_count(tmp_path):
+def test_links_and_devices_are_omitted(tmp_path):
     links = [('link', '/etc/passwd', tarfile.SYMTYPE), ('hard', 'a/list.txt', tarfile.LNKTYPE)]
     links += [('device', '', tarfile.CHRTYPE), ('fifo', '', tarfile.FIFOTYPE), ('folder', '', tarfile.DIRTYPE)]
     assert Archive(tar_of(tmp_path / 'links.tar', CONTENTS, links)).names == list(CONTENTS)
@@ -87,9 +87,9 @@ def test_links_and_devices_do_not_count(tmp_path):
     assert Archive(zip_of(tmp_path / 'links.zip', {info: '/etc/passwd', 'file': b'1'})).names == ['file']
 
 
-def test_no_archive(tmp_path):
+def test_a_file_that_is_not_an_archive(tmp_path):
     (tmp_path / 'page.zip').write_bytes(b'<html>not found</html>')
-    assert 'no ZIP or TAR archive' in refused(Archive, str(tmp_path / 'page.zip'))
+    assert 'not a ZIP or TAR archive' in refused(Archive, str(tmp_path / 'page.zip'))
     assert f'{tmp_path} is a folder' in refused(Archive, str(tmp_path))
     assert 'cannot be read' in refused(Archive, str(tmp_path / 'absent.zip'))
 
@@ -114,7 +114,7 @@ def test_damaged_archives_give_one_message(kind, tmp_path):
     assert seen > 20
 
 
-def test_an_archive_that_grows_without_end(tmp_path, monkeypatch):
+def test_an_archive_that_decompresses_without_end(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, '_MOST', 10_000)
     zeros = {'zeros': bytes(2_000_000), 'after': b'1'}
     assert 'grows to more than' in refused(Archive, tar_of(tmp_path / 'bomb.tgz', zeros))

@@ -55,7 +55,7 @@ def test_damaged(compressed):
             assert str(error)
 
 
-def test_an_element_that_grows_without_end():
+def test_an_element_that_decompresses_without_end():
     content = of_sbd(np.zeros([2**14, 2**13], np.uint8), do_compression=True)
     with pytest.raises(ValueError, match='more than'):
         read_field(content, 'GTcls', 'Segmentation')

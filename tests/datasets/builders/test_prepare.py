@@ -1,4 +1,4 @@
-"""Published sets: downloaded, prepared, and read as the readers of folders read the unpacked files."""
+"""Published sets: downloaded, prepared, and equal to what the readers of folders read from the unpacked files."""
 
 import concurrent.futures
 import dataclasses
@@ -27,7 +27,7 @@ VOC, COCO, CAMVID = 'voc2012_segmentation', 'coco2017_instances', 'camvid11'
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """The folder of prepared sets; nobody listens where the files are said to be."""
+    """The folder of prepared sets; the addresses of the files refuse connections."""
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'sets'))
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     serve(monkeypatch, http_files.closed_url())
@@ -56,7 +56,7 @@ def files_of(name, target, split):
 
 
 def by_hand(home, name, target='label_map', split='train'):
-    """Puts the archives of a set where a user puts them. Returns their contents by name."""
+    """Puts the archives of a set in the folder of downloads, as a user does. Returns their contents by name."""
     contents = files_of(name, target, split)
     made.put(home / 'downloads', contents)
     return contents
@@ -216,7 +216,7 @@ def test_without_a_network_the_message_says_what_to_fetch(home):
     assert 'Missing in' not in message
 
 
-def test_a_file_by_hand_that_differs_is_used_and_told(home, caplog):
+def test_a_file_by_hand_that_differs_is_used_and_reported(home, caplog):
     by_hand(home, VOC)
     voc_layout(data_dir=None, download=VOC).fetch()
     assert any('that of the published file md5:6cd6e144' in record.getMessage() for record in caplog.records)
@@ -244,8 +244,8 @@ def damaged_voc(**changes):
     ('changes', 'said'),
     [
         ({'SegmentationClass/2008_000008__png': b'no PNG'}, ['SegmentationClass/2008_000008.png']),
-        ({'SegmentationClass/2008_000008__png': made.picture('x', kind='PNG')}, ['2008_000008.png', 'one channel']),
-        ({'JPEGImages/2008_000008__jpg': made.picture('x', (9, 9))}, ['2008_000008', '50x40', '9x9']),
+        ({'SegmentationClass/2008_000008__png': made.image_file('x', kind='PNG')}, ['2008_000008.png', 'one channel']),
+        ({'JPEGImages/2008_000008__jpg': made.image_file('x', (9, 9))}, ['2008_000008', '50x40', '9x9']),
         ({'JPEGImages/2008_000008__jpg': b''}, ['2008_000008', 'image cannot be read']),
         ({'Segmentation/val__txt': b'../../up\n'}, ['val.txt', "'../../up'"]),
         ({'Segmentation/val__txt': b'2007_999999\n'}, ["'VOCdevkit/VOC2012/JPEGImages/2007_999999.jpg'"]),
@@ -289,14 +289,14 @@ def test_two_at_once_make_it_once(home, monkeypatch):
     assert len(written) == 1
 
 
-def test_what_is_downloaded_is_told_before(home, monkeypatch, caplog):
+def test_downloads_are_announced(home, monkeypatch, caplog):
     caplog.set_level('INFO', 'absl')
     message = refused(coco(data_dir=None, download=COCO).fetch)
-    (told,) = [line.getMessage() for line in caplog.records if 'are downloaded to' in line.getMessage()]
-    for text in (message, told):
+    (announced,) = [line.getMessage() for line in caplog.records if 'are downloaded to' in line.getMessage()]
+    for text in (message, announced):
         assert str(home / 'downloads') in text and 'datasets.coco.data_dir' in text
         assert all(file.name in text and file.url in text for file in coco2017.published().files)
-    assert '20.4 GB' in told
+    assert '20.4 GB' in announced
     free_space(monkeypatch, 30 * 10**9)
     message = refused(coco(data_dir=None, download=COCO).fetch)
     assert '40.8 GB' in message and '30.0 GB free' in message and 'TFDS_DATA_DIR' in message and 'DATA_DIR' in message
@@ -304,7 +304,7 @@ def test_what_is_downloaded_is_told_before(home, monkeypatch, caplog):
     assert coco(data_dir=None, split='train2017', download=COCO).fetch().info.num_examples == 3
 
 
-def test_a_full_disk_is_told(home, monkeypatch):
+def test_a_full_disk_is_reported(home, monkeypatch):
     by_hand(home, CAMVID)
 
     def full(*_, **__):

@@ -23,7 +23,7 @@ SMALL = (
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """The folder of prepared sets; nobody listens where the files are said to be."""
+    """The folder of prepared sets; the addresses of the files refuse connections."""
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'sets'))
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     url = http_files.closed_url()

@@ -1,4 +1,4 @@
-"""Settings that all readers of instances share: classes, orientation, label maps; what is remembered."""
+"""Settings of all readers of instances: classes, orientation, label maps; cached results."""
 
 import os
 import time
@@ -57,7 +57,7 @@ def turned(folder):
     return folder
 
 
-def test_orientation_is_applied_where_the_setting_says_so(turned):
+def test_orientation_is_applied_by_the_setting(turned):
     dataset = coco(data_dir=str(turned), orientation='apply')
     dataset.verify()
     example = dataset.load(tf.constant(0, tf.int64))
@@ -83,7 +83,7 @@ def test_a_second_start_reads_no_image_again(folder, monkeypatch, tmp_path):
     assert read == [str(folder / 'train/img1.png')]
 
 
-def test_findings_tell_what_a_run_tells(folder):
+def test_findings_are_those_that_a_run_reports(folder):
     data = contents()
     data['annotations'] += [annotation(50, 0, []), annotation(5, 0, [SQUARE])]
     write(folder, data)

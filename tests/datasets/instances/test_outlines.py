@@ -1,4 +1,4 @@
-"""Outlines are drawn with pycocotools' pixels; polygons that are drawn late give what those drawn at once give."""
+"""Outlines are drawn with pycocotools' pixels; polygons give the same masks whether they are drawn late or at once."""
 
 import numpy as np
 import pytest
@@ -85,7 +85,7 @@ def many(folder):
 
 
 def values(dataset):
-    """All that a data set gives, by `load` and by `annotations`."""
+    """The results of `load` and `annotations` of a data set."""
     for index in range(dataset.info.num_examples):
         example, truth = dataset.load(tf.constant(index, tf.int64)), dataset.annotations(index)
         for key in ('boxes', 'classes', 'is_crowd', 'area'):

@@ -29,14 +29,14 @@ def test_pairs(images, labels):
 
 
 def test_names_are_not_stretched():
-    """1 is not 10, another folder is another name, and equal names go before alike ones."""
+    """1 is not 10, another folder is another name, and equal names take precedence over similar ones."""
     assert paired(['1', '2'], ['10', '20'])[0] == {}
     assert paired(['x/1'], ['y/1_mask'])[0] == {}
     assert paired(['1', '2'], ['1', '2', '1_mask', '2_mask'])[0] == {'1': '1', '2': '2'}
     assert paired(['a', 'b', 'c'], ['a', 'b', 'c_mask'])[0] == {'a': 'a', 'b': 'b'}
 
 
-def test_many_names_take_no_time():
+def test_many_names_are_paired_fast():
     names = [f'video{i // 100:03}/frame_{i:06}' for i in range(20000)]
     found, rule = paired(names, [f'{name}_mask' for name in names])
     assert len(found) == 20000 and '_mask' in rule

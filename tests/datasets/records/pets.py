@@ -1,4 +1,4 @@
-"""A small set that TFDS itself writes: label maps of the values 1 to 3, and objects in TFDS' own forms."""
+"""A small set that TFDS itself writes: label maps of the values 1 to 3, and instances in TFDS' own forms."""
 
 import io
 import pathlib
@@ -36,7 +36,7 @@ def jpeg(number):
 
 
 class SmallPets(tfds.core.GeneratorBasedBuilder):
-    """Seven images for training, with 0, 1 or 2 objects each, and ten for a test."""
+    """Seven images for training, with 0, 1 or 2 instances each, and ten for a test."""
 
     VERSION = tfds.core.Version('1.2.0')
 

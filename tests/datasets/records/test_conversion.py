@@ -147,7 +147,7 @@ def test_label_maps_in_files(voc, tmp_path):
         np.testing.assert_array_equal(example['label'][..., 0], one['label'])
     raw = tf.train.Example.FromString(read.data_source[0]).features.feature
     assert raw['image'].bytes_list.value[0] == (voc / 'JPEGImages/plain.jpg').read_bytes()
-    for place in range(1, 5):  # Turned, or of another number of channels.
+    for place in range(1, 5):  # Turned by EXIF, or of another number of channels.
         raw = tf.train.Example.FromString(read.data_source[place]).features.feature
         assert raw['image'].bytes_list.value[0].startswith(b'\x89PNG')
 

@@ -1,4 +1,4 @@
-"""Sets that TFDS has written, by position; in ArrayRecord and TFRecord files, sound and damaged."""
+"""Sets written by TFDS, read by position; in ArrayRecord and TFRecord files, undamaged and damaged."""
 
 import os
 import pathlib
@@ -85,7 +85,7 @@ def test_instances(original):
     assert dataset.class_histogram().pixels.tolist() == [45 * 4, 45 * 2]
 
 
-def test_void_objects_are_crowds_of_every_class(original):
+def test_void_instances_are_crowds_of_every_class(original):
     dataset = tfds(name=original, target='instances', void=('dog',))
     example = load(dataset, 5)
     assert dataset.info.class_names == ('cat',)
@@ -93,7 +93,7 @@ def test_void_objects_are_crowds_of_every_class(original):
 
 
 @pytest.mark.parametrize('target', ['label_map', 'instances'])
-def test_parts_of_a_file_and_what_is_remembered(folder, monkeypatch, target):
+def test_parts_of_a_file_and_cached_results(folder, monkeypatch, target):
     for split in ('train', 'test'):
         os.utime(shard(folder, split), ns=(0, 10**18))
     settings = {'name': str(folder), 'split': 'train[5:]+test[8:]+train[:2]', 'target': target}
@@ -192,7 +192,7 @@ def test_unknown_set(tmp_path, name, hint):
 
 
 def test_a_set_that_is_not_prepared_is_described(tmp_path):
-    """`--topology` fetches nothing; a run calls `fetch`."""
+    """`--topology` downloads nothing; a run calls `fetch`."""
     described = tfds(
         name='oxford_iiit_pet', data_dir=str(tmp_path), features={'label': 'segmentation_mask'}, **SETTINGS
     )
