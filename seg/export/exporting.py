@@ -198,8 +198,9 @@ def _make(name: str, traced: Traced, path: str, batch: int | None, quantize: str
         raise
     except Exception as error:
         raise UserError(
-            f'--format={name}, --quantize={quantize}: the converter failed: {reason(error)}. Nothing was written. A '
-            'layer of your own may have an operation that the format lacks; try --format=saved_model, which has all.'
+            f'--format={name}, --quantize={quantize}: the converter failed: {reason(error)}. Nothing was written. If '
+            'the disk has room, a layer of your own may have an operation that the format lacks: try '
+            '--format=saved_model, which has all.'
         ) from error
 
 
