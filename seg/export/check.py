@@ -28,6 +28,7 @@ from seg.structures import PAD_PIXEL, Input
 
 # Largest fraction of pixels or detections that may differ in float32; largest loss of the score of a quantized file.
 SHARE, LOSS = 1e-3, 1e-2
+_CONFIDENCE = 0.05  # Largest difference of a pixel's confidence in float32.
 _OUTPUTS = {'semantic': ('classes', 'confidence'), 'instance': ('boxes', 'scores', 'classes', 'masks')}
 
 
@@ -91,9 +92,9 @@ class Check:
         """Runs a file and compares it.
 
         Returns:
-          `images` (number), `differing` (fraction of pixels or detections), `largest` (largest difference by output),
-          `finite`, `score` (its name), `score_before`, `score_after`, and of one image `milliseconds_before` and
-          `milliseconds_after`.
+          `images` (number), `compared` (number of pixels, or of detections on both sides), `differing` (fraction of
+          these), `largest` (largest difference by output), `finite`, `score` (its name), `score_before` and
+          `score_after` (None if undefined), and of one image `milliseconds_before` and `milliseconds_after`.
 
         Raises:
           UserError: if the file cannot run.
@@ -105,6 +106,7 @@ class Check:
                 comparison.add(*({name: value[i] for name, value in side.items()} for side in (before, after)), size)
         return {
             'images': len(self._examples),
+            'compared': comparison.total,
             'differing': comparison.share,
             'largest': comparison.largest,
             'finite': comparison.finite,
@@ -127,17 +129,27 @@ class Check:
         things = 'pixels' if self._kind == 'semantic' else 'detections'
         if not figures['finite']:
             return 'some numbers are not finite'
+        if not figures['compared']:
+            return f'no detection in {figures["images"]} images, so nothing was compared. Give more --images'
         if quantize == 'none':
             limit = SHARE if tolerance is None else tolerance
-            if figures['differing'] <= limit:
-                return None
-            return (
-                f'{figures["differing"]:.3%} of the {things} differ, and the tolerance is {limit:.3%}. Try another '
-                'format. Does the run predict well? Between scores that nearly tie, rounding decides'
-            )
+            if figures['differing'] > limit:
+                return (
+                    f'{figures["differing"]:.3%} of the {things} differ, and the tolerance is {limit:.3%}. Try another '
+                    'format. Does the run predict well? Between scores that nearly tie, rounding decides'
+                )
+            for output in ('confidence', 'probabilities'):
+                if (largest := figures['largest'].get(output, 0)) > _CONFIDENCE:
+                    return f'{output} differ by {largest:.3g}, expected at most {_CONFIDENCE}. Try another format'
+            return None
         limit = LOSS if tolerance is None else tolerance
         name, before, after = (figures[key] for key in ('score', 'score_before', 'score_after'))
         higher = higher_is_better(self._task.metrics(), name)
+        if before is None or after is None or (higher and before <= 0):
+            return (
+                f'{name} of the checkpoint is {before}, and of the file {after}, so it proves nothing. Give more '
+                '--images, such as have annotations, or train the run further'
+            )
         loss = before - after if higher else after - before
         if loss <= limit:
             return None
@@ -154,8 +166,11 @@ class Check:
         found = self._predictor({'image': batch, 'size': sizes})
         return {name: np.stack([found.get(name, i) for i in range(len(images))]) for name in _OUTPUTS[self._kind]}
 
-    def _scored(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> float:
-        """The score of the predictions for the images of the evaluation data, which are the first cases."""
+    def _scored(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> float | None:
+        """The score of the predictions for the images of the evaluation data, which are the first cases.
+
+        None if it is not defined, such as for images without annotations.
+        """
         metrics = self._task.metrics()
         for metric in metrics:
             metric.reset()
@@ -167,7 +182,11 @@ class Check:
                     metric.add(_on_host(metric.update(example.batch, predictions)))
                 elif isinstance(metric, RowMetric):
                     metric.add(_on_host(metric.rows(example.batch, predictions)), [example.truth])
-        return float(next(m.result()[self._metric] for m in metrics if self._metric in m.names()))
+        try:
+            score = next(m.result().get(self._metric) for m in metrics if self._metric in m.names())
+        except UserError:  # A metric refuses images without annotations.
+            return None
+        return float(score) if score is not None and np.isfinite(score) else None
 
 
 def _cases(found: Sequence[Example]) -> list[Case]:

@@ -19,8 +19,8 @@ class Comparison:
     Attributes:
       differing: pixels with another class, or detections without an equal one on the other side.
       total: pixels, or detections of both sides.
-      largest: largest difference of each output: 'confidence', or 'boxes' in pixels, 'scores' and 'masks' of detections
-        that overlap.
+      largest: largest difference of each output: 'confidence' and, if the file has them, 'probabilities' of the pixels'
+        classes; or 'boxes' in pixels, 'scores' and 'masks' of detections that overlap.
       finite: whether all numbers of the file are finite.
     """
 
@@ -53,13 +53,18 @@ class Comparison:
 
 def _semantic(before: Outputs, after: Outputs, size: Sequence[int]) -> tuple[int, int, dict[str, float]]:
     place = slice(0, size[0]), slice(0, size[1])
-    differing = np.sum(before['classes'][place].astype(np.int64) != after['classes'][place])
-    confidence = np.abs(before['confidence'][place].astype(np.float64) - after['confidence'][place])
-    return int(differing), int(size[0] * size[1]), {'confidence': confidence.max()}
+    classes, confidence = before['classes'][place].astype(np.int64), before['confidence'][place].astype(np.float64)
+    differing = classes != after['classes'][place]
+    largest = {'confidence': np.abs(confidence - after['confidence'][place]).max()}
+    if 'probabilities' in after:
+        probabilities = after['probabilities'][place]
+        differing |= classes != probabilities.argmax(-1)
+        largest['probabilities'] = np.abs(confidence - probabilities.max(-1)).max()
+    return int(differing.sum()), differing.size, largest
 
 
 def _instance(before: Outputs, after: Outputs, size: Sequence[int]) -> tuple[int, int, dict[str, float]]:
-    first, second = (np.flatnonzero(outputs['classes'] >= 0) for outputs in (before, after))
+    first, second = _rows(before), _rows(after)
     boxes = before['boxes'][first].astype(np.float64), after['boxes'][second].astype(np.float64)
     overlap = _iou(boxes[0][:, None], boxes[1][None])
     overlap[before['classes'][first][:, None] != after['classes'][second][None]] = -1
@@ -78,6 +83,13 @@ def _instance(before: Outputs, after: Outputs, size: Sequence[int]) -> tuple[int
         overlap[i], overlap[:, j] = -1, -1
     total = len(first) + len(second)
     return total - 2 * same, total, largest
+
+
+def _rows(outputs: Outputs) -> np.ndarray:
+    """The rows with detections: as many as the file says, if it does."""
+    if 'num_detections' in outputs:
+        return np.arange(min(outputs['num_detections'], len(outputs['classes'])))
+    return np.flatnonzero(outputs['classes'] >= 0)
 
 
 def _iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:

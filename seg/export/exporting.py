@@ -20,6 +20,7 @@ from seg.errors import UserError, reason
 from seg.export import check, network, picture
 from seg.export.description import Description
 from seg.export.formats import FORMATS, Images, size
+from seg.export.model_file import PATTERN
 from seg.export.tracing import Traced
 from seg.prediction import data_set
 from seg.prediction.canvas import OneCanvas
@@ -88,7 +89,14 @@ def check_request(request: Request, kind: str, stride: int) -> None:
             )
     if min(request.canvas) < stride:
         raise UserError(f'--canvas={request.canvas[0]},{request.canvas[1]}: each side is at least {stride} pixels.')
-    taken = [entry for entry in (FORMATS[name].entry for name in request.formats)]
+    if os.path.lexists(request.output) and not os.path.isdir(request.output):
+        raise UserError(f'--output={request.output}: expected a folder, and something else is there. Give another one.')
+    if set(os.path.abspath(request.output)) & set(PATTERN):
+        raise UserError(
+            f'--output={request.output}: TensorFlow takes {" ".join(PATTERN)} in a path for a pattern. Give another '
+            'folder.'
+        )
+    taken = [FORMATS[name].entry for name in request.formats]
     there = [entry for entry in taken if os.path.lexists(os.path.join(request.output, entry))]
     if there and not os.path.exists(os.path.join(request.output, INDEX)):
         raise UserError(
@@ -190,8 +198,9 @@ def _make(name: str, traced: Traced, path: str, batch: int | None, quantize: str
         raise
     except Exception as error:
         raise UserError(
-            f'--format={name}, --quantize={quantize}: the converter failed: {reason(error)}. Nothing was written. A '
-            'layer of your own may have an operation that the format lacks; try --format=saved_model, which has all.'
+            f'--format={name}, --quantize={quantize}: the converter failed: {reason(error)}. Nothing was written. If '
+            'the disk has room, a layer of your own may have an operation that the format lacks: try '
+            '--format=saved_model, which has all.'
         ) from error
 
 
@@ -239,13 +248,16 @@ def table(described: Mapping[str, Description]) -> str:
     lines = [('file', 'quantize', 'differing', 'largest differences', 'score', 'MB', 'ms per image')]
     for path, description in described.items():
         figures = description.check
+        before, after = (
+            'none' if figures[key] is None else f'{figures[key]:.4f}' for key in ('score_before', 'score_after')
+        )
         lines.append(
             (
                 path,
                 description.quantize,
                 f'{figures["differing"]:.4%}',
                 ', '.join(f'{name} {value:.2g}' for name, value in figures['largest'].items()),
-                f'{figures["score"]} {figures["score_before"]:.4f} -> {figures["score_after"]:.4f}',
+                f'{figures["score"]} {before} -> {after}',
                 f'{figures["bytes"] / 1e6:.2f}',
                 f'{figures["milliseconds_before"]:.1f} -> {figures["milliseconds_after"]:.1f}',
             )
@@ -258,19 +270,21 @@ def table(described: Mapping[str, Description]) -> str:
 
 @contextlib.contextmanager
 def _scratch(output: str) -> Iterator[str]:
-    """A temporary folder beside the output, on the same disk; those of killed processes are removed.
+    """A temporary folder on the disk of the output; those of killed processes are removed.
+
+    It is within the output if that exists, which may be a link or a disk of its own, and beside it otherwise.
 
     Raises:
       UserError: if it cannot be made.
     """
-    output = os.path.abspath(output)
-    parent, name = os.path.split(output)
+    beside, within = os.path.abspath(output), os.path.join(os.path.abspath(output), 'export')
     with files.writing(output):
-        os.makedirs(parent, exist_ok=True)
-        for other in os.listdir(parent):
-            if other.startswith(f'{name}.tmp-') and files.is_left_over(other.rpartition('-')[2]):
-                shutil.rmtree(os.path.join(parent, other), ignore_errors=True)
-        folder = f'{output}.tmp-{os.getpid()}'
+        os.makedirs(os.path.dirname(beside), exist_ok=True)
+        for parent, name in map(os.path.split, (beside, within)):
+            for other in os.listdir(parent) if os.path.isdir(parent) else ():
+                if other.startswith(f'{name}.tmp-') and files.is_left_over(other.rpartition('-')[2]):
+                    shutil.rmtree(os.path.join(parent, other), ignore_errors=True)
+        folder = f'{within if os.path.isdir(output) else beside}.tmp-{os.getpid()}'
         os.makedirs(folder)
     try:
         yield folder
@@ -282,15 +296,22 @@ def _install(made: str, output: str, described: Mapping[str, Description]) -> No
     """Moves the finished files to their places; those of other formats stay, and replaced files are moved away."""
     os.makedirs(output, exist_ok=True)
     index = os.path.join(output, INDEX)
-    known: dict[str, Any] = {}
-    with contextlib.suppress(UserError):  # Missing, or damaged: it is written anew.
-        known = files.read_object(index, '').get('files', {})
-    for path in described:
-        entry = FORMATS[described[path].format].entry
-        target = os.path.join(output, entry)
-        if os.path.lexists(target):
-            os.rename(target, f'{made}-replaced-{entry}')
-        os.rename(os.path.join(made, entry), target)
-    kept = {path: value for path, value in known.items() if os.path.exists(os.path.join(output, path))}
     values = {path: dataclasses.asdict(description) for path, description in described.items()}
-    files.write_json(index, {'files': kept | values})
+    # One process at a time. The index is there before any file, so that the command can be repeated after a kill.
+    with files.alone(index):
+        for path in described:
+            entry = FORMATS[described[path].format].entry
+            target = os.path.join(output, entry)
+            if os.path.lexists(target) and not os.path.isfile(target):  # A folder cannot be replaced in one step.
+                os.rename(target, f'{made}-replaced-{entry}')
+            os.replace(os.path.join(made, entry), target)
+        kept = {path: value for path, value in _known(index).items() if os.path.exists(os.path.join(output, path))}
+        files.write_json(index, {'files': kept | values})
+
+
+def _known(index: str) -> dict[str, Any]:
+    """The files that an index lists; none if it is damaged, because it is written anew."""
+    with contextlib.suppress(UserError):
+        known = files.read_object(index, '').get('files')
+        return known if isinstance(known, dict) else {}
+    return {}

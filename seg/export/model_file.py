@@ -16,12 +16,14 @@ from types import ModuleType
 
 import numpy as np
 
+from seg import files
 from seg.errors import UserError, reason
 from seg.export.description import Description
 
 # Where the description is within a file.
 ONNX_KEY = 'seg'  # Among the custom metadata of an ONNX file, and the runtime information of OpenVINO's.
 MEMBER = 'seg.json'  # In the ZIP archive at the end of a TFLite file, and in assets.extra of a SavedModel.
+PATTERN = '*?['  # Characters with which TensorFlow finds no SavedModel.
 EXPECTED = 'model.onnx, model.tflite, saved_model or openvino/model.xml of --mode=export'
 
 
@@ -40,6 +42,8 @@ def open_model(path: str) -> ModelFile:
         raise UserError(f'{path!r} does not exist; expected {EXPECTED}.')
     if os.path.isdir(path):
         return _SavedModel(path)
+    if kind := files.irregular(path):
+        raise UserError(f'{path!r} is {kind}, expected a file.')
     kinds = {'.onnx': _Onnx, '.tflite': _TFLite, '.xml': _OpenVINO}
     kind = kinds.get(os.path.splitext(path)[1].lower())
     if kind is None:
@@ -70,6 +74,7 @@ class ModelFile(ABC):
 
         Raises:
           ValueError: if an array has another shape or dtype.
+          UserError: if the runtime cannot run the file.
         """
         images, sizes = np.ascontiguousarray(images), np.ascontiguousarray(sizes, np.int32)
         expected = (len(images), *self.description.canvas, 3)
@@ -85,7 +90,8 @@ class ModelFile(ABC):
             if missing := batch - len(pixels):
                 pixels = np.concatenate([pixels, np.zeros((missing, *expected[1:]), np.uint8)])
                 size = np.concatenate([size, np.ones((missing, 2), np.int32)])
-            found = self._run(pixels, size)
+            with _opening(self.path, 'run'):
+                found = self._run(pixels, size)
             parts.append({name: value[: batch - missing] for name, value in found.items()})
         if len(parts) == 1:
             return parts[0]
@@ -116,7 +122,7 @@ class _TFLite(ModelFile):
         runtime = _installed('ai_edge_litert.interpreter', path)
         self.path, self._lock = path, threading.Lock()
         content = None
-        with contextlib.suppress(zipfile.BadZipFile, KeyError), zipfile.ZipFile(path) as archive:
+        with _opening(path), contextlib.suppress(zipfile.BadZipFile, KeyError), zipfile.ZipFile(path) as archive:
             content = archive.read(MEMBER)
         self.description = _described(path, content)
         with _opening(path):
@@ -134,9 +140,15 @@ class _SavedModel(ModelFile):
         self.path = path
         folder = newest_version(path)
         content = None
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, 'assets.extra', MEMBER), 'rb') as file:
+        with (
+            _opening(path),
+            contextlib.suppress(FileNotFoundError),
+            open(os.path.join(folder, 'assets.extra', MEMBER), 'rb') as file,
+        ):
             content = file.read()
         self.description = _described(path, content)
+        if set(path) & set(PATTERN):
+            raise UserError(f'{path!r}: TensorFlow takes {" ".join(PATTERN)} in a path for a pattern. Move the folder.')
         tf = _installed('tensorflow', path)
         with _opening(path):
             self._model = tf.saved_model.load(folder)  # The signature does not keep it alive.
@@ -174,7 +186,8 @@ def newest_version(path: str) -> str:
     Raises:
       UserError: if there is none.
     """
-    versions = [name for name in os.listdir(path) if name.isdigit()]
+    with _opening(path):
+        versions = [name for name in os.listdir(path) if name.isdecimal()]
     folder = os.path.join(path, max(versions, key=int)) if versions else path
     if not os.path.exists(os.path.join(folder, 'saved_model.pb')):
         raise UserError(f'{path!r} is a folder without a SavedModel; expected {EXPECTED}.')
@@ -191,19 +204,21 @@ def _installed(module: str, path: str) -> ModuleType:
 
 
 @contextlib.contextmanager
-def _opening(path: str) -> Iterator[None]:
+def _opening(path: str, action: str = 'be opened') -> Iterator[None]:
     """Turns a runtime's error about a file into a message."""
     try:
         yield
     except Exception as error:
         raise UserError(
-            f'{path!r} cannot be opened: {reason(error)}. It may be damaged: export the run again.'
+            f'{path!r} cannot {action}: {reason(error)}. It may be damaged: export the run again.'
         ) from error
 
 
 def _described(path: str, content: str | bytes | None) -> Description:
     if not content:
-        raise UserError(f'{path!r} was not written by --mode=export: it has no description. Expected {EXPECTED}.')
+        raise UserError(
+            f'{path!r} has no description: it is truncated, or was not written by --mode=export. Expected {EXPECTED}.'
+        )
     return Description.read(content, repr(path))
 
 

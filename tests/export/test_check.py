@@ -116,11 +116,38 @@ def test_another_alignment_of_masks_alone(instance, monkeypatch):
 
 def test_tolerance(semantic):
     figures = {'differing': 0.002, 'score': 'miou', 'score_before': 0.7, 'score_after': 0.68, 'finite': True}
+    figures |= {'images': 3, 'compared': 1000, 'largest': {}}
     fault = semantic.check.fault
     assert '0.200%' in fault(figures, 'none', None) and fault(figures, 'none', 0.002) is None
     assert '0.6800' in fault(figures, 'int8', None) and fault(figures, 'int8', 0.03) is None
     assert fault(figures | {'score_after': 0.8}, 'int8', None) is None
     assert fault(figures | {'finite': False}, 'int8', 1)
+
+
+@pytest.mark.parametrize(
+    ('values', 'quantize', 'said'),
+    [
+        ({'compared': 0}, 'none', '3 images'),
+        ({'score_before': 0.0, 'score_after': 0.0}, 'int8', 'miou'),
+        ({'score_before': None, 'score_after': None}, 'int8', 'miou'),
+        ({'largest': {'confidence': 0.2}}, 'none', 'confidence'),
+        ({'largest': {'confidence': 1e-4, 'probabilities': 0.2}}, 'none', 'probabilities'),
+    ],
+)
+def test_a_comparison_that_proves_nothing_or_too_little(semantic, values, quantize, said):
+    figures = {'images': 3, 'compared': 9, 'differing': 0.0, 'largest': {'confidence': 1e-4}, 'finite': True}
+    figures |= {'score': 'miou', 'score_before': 0.7, 'score_after': 0.7}
+    assert semantic.check.fault(figures, quantize, None) is None
+    assert said in semantic.check.fault(figures | values, quantize, None)
+
+
+def test_a_score_of_images_without_annotations(semantic, monkeypatch):
+    monkeypatch.setattr(
+        semantic.check,
+        '_examples',
+        [e._replace(batch=e.batch | {'label': np.full_like(e.batch['label'], 255)}) for e in semantic.check._examples],
+    )
+    assert semantic.check._scored(semantic.check._before) is None
 
 
 def test_cases(semantic):

@@ -18,6 +18,13 @@ def test_pixels_outside_do_not_count():
     assert found.largest == {'confidence': pytest.approx(0.1)} and found.finite
 
 
+def test_probabilities_that_contradict_the_classes():
+    found = Comparison('semantic')
+    probabilities = {'probabilities': np.float32([[[0.9, 0.1], [0.8, 0.2]]])}
+    found.add(maps([[0, 1]]), maps([[0, 1]]) | probabilities, (1, 2))
+    assert found.differing == 1 and found.largest['probabilities'] == pytest.approx(0.1)
+
+
 def detections(*rows, masks=None):
     """Outputs of three rows: (y0, x0, side, score, class) each."""
     out = {'boxes': np.zeros((3, 4)), 'scores': np.zeros(3), 'classes': np.full(3, -1)}
@@ -48,6 +55,13 @@ def test_detections(after, differing):
     found = Comparison('instance')
     found.add(detections(ONE, OTHER), detections(*after), (64, 64))
     assert found.differing == differing and found.total == 2 + len(after)
+
+
+@pytest.mark.parametrize(('count', 'differing'), [(0, 2), (1, 1), (2, 0), (3, 1)])
+def test_the_number_of_detections_counts(count, differing):
+    found = Comparison('instance')
+    found.add(detections(ONE, OTHER), detections(ONE, OTHER) | {'num_detections': np.int32(count)}, (64, 64))
+    assert found.differing == differing
 
 
 def test_detections_differ_by_their_masks():

@@ -1,5 +1,6 @@
 """`--mode=export`: files, what they say, and what is refused."""
 
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from seg import modes
+from seg import files, modes
 from seg.errors import UserError
 from seg.export import check, exporting, network, run_file
 from seg.export.description import Description
@@ -104,6 +105,64 @@ def test_another_format_joins(exported, tmp_path):
     assert set(json.loads((output / 'export.json').read_text())['files']) == {'model.onnx', 'model.tflite'}
 
 
+def install(folder, output, name, description):
+    made = folder / 'made'
+    made.mkdir(parents=True)
+    (made / f'model.{name}').write_text('new')
+    exporting._install(str(made), str(output), {f'model.{name}': dataclasses.replace(description, format=name)})
+
+
+def test_two_exports_at_once(exported, tmp_path):
+    description = open_model(os.path.join(exported[1], 'saved_model')).description
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        done = [
+            pool.submit(install, tmp_path / str(i), tmp_path / 'out', ('onnx', 'tflite')[i % 2], description)
+            for i in range(6)
+        ]
+    assert not [future.exception() for future in done if future.exception()]
+    assert set(json.loads((tmp_path / 'out' / 'export.json').read_text())['files']) == {'model.onnx', 'model.tflite'}
+
+
+def test_a_kill_while_files_are_moved(exported, run, tmp_path, monkeypatch):
+    """The former file is whole, and the same command may be given again, also after a first export."""
+    description = open_model(os.path.join(exported[1], 'saved_model')).description
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files, 'write_json', killed)
+        install(tmp_path / 'one', tmp_path / 'out', 'onnx', description)
+    modes.validate(mode='export', format=['saved_model'], output=str(tmp_path / 'out'), **run)
+    install(tmp_path / 'two', tmp_path / 'out', 'onnx', description)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, 'replace', killed)
+        install(tmp_path / 'three', tmp_path / 'out', 'onnx', description)
+    assert (tmp_path / 'out' / 'model.onnx').read_text() == 'new'
+    assert list(json.loads((tmp_path / 'out' / 'export.json').read_text())['files']) == ['model.onnx']
+
+
+def killed(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{"files": []}'])
+def test_a_damaged_index_is_written_anew(content, exported, tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'export.json').write_text(content)
+    description = open_model(os.path.join(exported[1], 'saved_model')).description
+    install(tmp_path / 'one', tmp_path / 'out', 'onnx', description)
+    assert list(json.loads((tmp_path / 'out' / 'export.json').read_text())['files']) == ['model.onnx']
+
+
+def test_the_temporary_folder_is_on_the_disk_of_the_output(tmp_path):
+    """An output that exists may be a link to another disk; what killed exports left is removed."""
+    (tmp_path / 'there').mkdir()
+    (tmp_path / 'link').symlink_to('there')
+    for left in (tmp_path / 'new.tmp-999999999', tmp_path / 'there' / 'export.tmp-999999999'):
+        left.mkdir()
+    for name, parent in (('link', 'there'), ('new', '.')):
+        with exporting._scratch(str(tmp_path / name)) as scratch:
+            assert os.path.samefile(os.path.dirname(scratch), tmp_path / parent)
+    assert sorted(os.listdir(tmp_path)) == ['link', 'there'] and not os.listdir(tmp_path / 'there')
+
+
 @pytest.mark.parametrize('force', [False, True])
 def test_a_file_that_computes_something_else(run, tmp_path, force, monkeypatch):
     monkeypatch.setattr(check, 'run_apart', run_file.run)
@@ -152,6 +211,15 @@ def test_an_output_of_others_is_kept(run, tmp_path):
     (tmp_path / 'saved_model').mkdir()
     with pytest.raises(UserError, match=r'saved_model.*export\.json'):
         modes.validate(mode='export', format=['saved_model'], output=str(tmp_path), **run)
+
+
+def test_an_output_that_is_no_folder(run, tmp_path):
+    (tmp_path / 'file').touch()
+    (tmp_path / 'link').symlink_to('nowhere')
+    for name, said in (('file', 'folder'), ('link', 'folder'), ('run [1]', 'pattern')):
+        with pytest.raises(UserError) as caught:
+            modes.validate(mode='export', format=['saved_model'], output=str(tmp_path / name), **run)
+        assert f'--output={tmp_path / name}' in str(caught.value) and said in str(caught.value)
 
 
 def test_missing_package(run, monkeypatch):

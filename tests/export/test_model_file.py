@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -102,6 +103,18 @@ def test_a_damaged_file(name, package, tmp_path):
         model_file.open_model(str(tmp_path / name))
 
 
+def test_other_files_at_the_path(tmp_path):
+    os.mkfifo(tmp_path / 'model.onnx')
+    with pytest.raises(UserError, match=r'model\.onnx.*FIFO'):
+        model_file.open_model(str(tmp_path / 'model.onnx'))
+    (tmp_path / 'run [1]' / 'assets.extra').mkdir(parents=True)
+    (tmp_path / 'run [1]' / 'saved_model.pb').touch()
+    (tmp_path / 'run [1]' / '²').mkdir()  # A digit, and no number.
+    (tmp_path / 'run [1]' / 'assets.extra' / 'seg.json').write_text(Description(**VALUES).text())
+    with pytest.raises(UserError, match=r'run \[1\].*pattern'):
+        model_file.open_model(str(tmp_path / 'run [1]'))
+
+
 def test_a_damaged_saved_model(tmp_path):
     (tmp_path / 'assets.extra').mkdir()
     (tmp_path / 'saved_model.pb').write_bytes(b'x' * 100)
@@ -119,10 +132,22 @@ def test_the_newest_version(tmp_path):
     assert model_file.newest_version(str(tmp_path)).endswith('10')
 
 
+class Broken(model_file.ModelFile):
+    path, description = 'model.tflite', Description(**VALUES)
+
+    def _run(self, images, sizes):
+        raise RuntimeError('shapes are not broadcastable')
+
+
+def test_a_runtime_that_fails():
+    with pytest.raises(UserError, match=r'model\.tflite.*broadcastable'):
+        Broken().run(np.zeros((1, 8, 16, 3), np.uint8), np.int32([[8, 16]]))
+
+
 class Doubled(model_file.ModelFile):
     """A file of two images a call: the sums of the sizes."""
 
-    description = Description(**VALUES)
+    path, description = 'doubled', Description(**VALUES)
     calls = 0
 
     def _run(self, images, sizes):
