@@ -274,5 +274,5 @@ def test_wrong_examples(tmp_path):
         convert(wrong, 'label_map', tmp_path / 'out')
     endless = small.LabelMaps()
     endless.info = dataclasses.replace(endless.info, num_examples=None)
-    with pytest.raises(UserError, match='mine/train has no end'):
+    with pytest.raises(UserError, match='experiment.train_data: mine/train.*number of examples'):
         conversion.plan({'experiment.train_data': endless}, 'label_map')

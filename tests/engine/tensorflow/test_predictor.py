@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from seg.backbones.efficientnet_lite import efficientnet_lite0
-from seg.backbones.resnet import resnet18
 from seg.engine.tensorflow.devices import mirrored
 from seg.engine.tensorflow.predictor import Predictor
+from tests.backbones.small import small_bottlenecks
 from tests.models import small_deeplab
 
 
@@ -30,7 +30,7 @@ def images(count):
     return {key: made[key] for key in ('image', 'size')}
 
 
-@pytest.mark.parametrize('backbone', [resnet18, efficientnet_lite0], ids=lambda backbone: backbone.__name__)
+@pytest.mark.parametrize('backbone', [small_bottlenecks, efficientnet_lite0], ids=lambda backbone: backbone.__name__)
 @pytest.mark.parametrize(('precision', 'bound'), [('float32', 1e-5), ('mixed_bfloat16', 0.05)])
 def test_predictions_are_those_of_the_variables(backbone, precision, bound):
     before = keras.config.dtype_policy()
