@@ -133,11 +133,12 @@ def atomically(path: str, temporary: str = '', sync: bool = True) -> Iterator[st
             with open(temporary, 'rb+') as file:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-        if sync:
-            _sync_folder(os.path.dirname(path))
-    finally:
+    except BaseException:
         with contextlib.suppress(OSError):
             os.remove(temporary)
+        raise
+    if sync:
+        _sync_folder(os.path.dirname(path))
 
 
 @contextlib.contextmanager

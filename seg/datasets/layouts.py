@@ -24,7 +24,6 @@ _IMAGES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
 _LABELS = ('.png', '.tif', '.tiff', '.bmp', '.npy')
 _MASK_WORDS = re.compile(r'mask|label|annot|seg|gt|truth|class|target', re.IGNORECASE)
 _TRAIN, _VAL = ('train', 'training', 'train2017'), ('val', 'valid', 'validation', 'val2017', 'test', 'testing')
-_OF_TFDS = ('dataset_info.json', 'features.json')
 _OF_COCO = re.compile(r'annotations/instances_([^/]+)\.json|([^/]+)/_annotations\.coco\.json')
 # A suitable recipe for each reader; the first three recipes set the reader themselves.
 _RECIPES = {
@@ -293,11 +292,12 @@ def _tfrecord(root: str, files: list[str]) -> tuple[Layout, str] | None:
 
 def _tfds(root: str, files: list[str]) -> tuple[Layout, str] | None:
     """A prepared set of TensorFlow Datasets, the first one in the folder."""
-    folders = [{posixpath.dirname(name) for name in files if posixpath.basename(name) == each} for each in _OF_TFDS]
-    if not (both := sorted(set.intersection(*folders))):
-        return None
     from seg.datasets.records import fields, tfds_folder
 
+    names = tfds_folder.INFO, 'features.json'
+    folders = [{posixpath.dirname(name) for name in files if posixpath.basename(name) == each} for each in names]
+    if not (both := sorted(set.intersection(*folders))):
+        return None
     inside = both[0]
     builder = tfds_folder.opened('datasets.tfds', os.path.join(root, inside))
     layout = _common('a set of TensorFlow Datasets', 'tfds', *_splits([*builder.info.splits] or ['train']))

@@ -40,7 +40,7 @@ def tfds(
     ignore_values: Sequence[int] | None = None,
     target: str = 'label_map',
     verify: bool = True,
-    orientation: str = 'ignore',
+    orientation: str | None = None,
     classes: Sequence[str] | None = None,
     merge: Mapping[str, str] | None = None,
     void: Sequence[str] | None = None,
@@ -70,7 +70,8 @@ def tfds(
       target: supplied; 'label_map' or 'instances'. A set of instances gives label maps, too: class 0 is the
         background, and later instances lie above earlier ones.
       verify: whether `verify()` decodes every record.
-      orientation: 'ignore', or 'apply': images are turned upright by their EXIF orientation; labels must fit them.
+      orientation: 'ignore' (the default), or 'apply': images are turned upright by their EXIF orientation; labels must
+        fit them.
       classes: a subset of the classes, in the wanted order; the others are void.
       merge: {name of a class in the set: name of the class that it belongs to}.
       void: names of classes that are ignored; instances of them are crowds, which are ignored.
@@ -114,7 +115,7 @@ def read(
     split: str,
     target: str,
     verify: bool = True,
-    orientation: str = 'ignore',
+    orientation: str | None = None,
     features: Mapping[str, str] | None = None,
     class_names: Sequence[str] | None = None,
     values: Sequence[int] | None = None,

@@ -89,15 +89,17 @@ class Predict(Predicting):
     def _predict(self) -> dict[str, Any]:
         from seg.prediction import data_set, pipeline
 
-        images = self._images
+        images, model, outputs = self._images, self.model(), self._writer()
+        size = model.canvas
         if images is None:
             images = data_set.images(self.experiment.eval_data)
-        model, outputs = self.model(), self._writer()
+            if self.file is None:  # A checkpoint predicts on any canvas: the one of these images.
+                size = self.experiment.task.canvas(self.experiment.eval_data.info.max_size)
         results = pipeline.predict(
             images,
             model.predictor,
             outputs,
-            size=model.canvas,
+            size=size,
             batch_size=model.batch or (_BATCH if self.alone else self.experiment.run_config.evaluation_batch_size),
             settings=self.settings,
         )

@@ -69,7 +69,7 @@ def test_clear_removes_what_a_run_writes_and_nothing_else(tmp_path):
         pathlib.Path(path).touch()
     (tmp_path / 'notes.txt').touch()
     folder.clear()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['.lock', 'notes.txt']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['.lock', 'export', 'notes.txt']
 
 
 def test_clear_removes_temporary_files_and_follows_no_link(tmp_path):
