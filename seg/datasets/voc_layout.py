@@ -208,9 +208,7 @@ def _find_files(
             images=tuple(missing),
             count=len(missing),
         )
-        if len(missing) == len(stems):
-            findings.settle([lacking])
-        remarks.append(lacking)
+        remarks += findings.left_out([lacking], len(stems))
     there = {stem: files.get(stem, {}) for stem in stems}
     found = {stem: [there[stem][e] for e in endings if e in there[stem]] for stem in there}
     if several := [stem for stem in found if len(found[stem]) > 1]:

@@ -24,7 +24,8 @@ from seg.errors import UserError
 from seg.export.comparison import Comparison
 from seg.export.run_file import Case, Found, median_seconds, read_found, save_cases
 from seg.metrics.base import RowMetric, SumMetric, higher_is_better
-from seg.structures import PAD_PIXEL, Input
+from seg.prediction import canvas
+from seg.structures import Input
 
 # Largest fraction of pixels or detections that may differ in float32; largest loss of the score of a quantized file.
 SHARE, LOSS = 1e-3, 1e-2
@@ -160,10 +161,8 @@ class Check:
 
     def _predict(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
         """Predictions of the checkpoint for images prepared as in `--mode=predict`."""
-        batch = images.astype(np.float32)
-        for row, (height, width) in zip(batch, sizes, strict=True):
-            row[height:], row[:, width:] = PAD_PIXEL, PAD_PIXEL
-        found = self._predictor({'image': batch, 'size': sizes})
+        windows = [image[:height, :width] for image, (height, width) in zip(images, sizes, strict=True)]
+        found = self._predictor(canvas.batch(windows, len(windows), images.shape[1:3], 'float32'))
         return {name: np.stack([found.get(name, i) for i in range(len(images))]) for name in _OUTPUTS[self._kind]}
 
     def _scored(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> float | None:
@@ -193,12 +192,12 @@ def _cases(found: Sequence[Example]) -> list[Case]:
     """The images one by one, then the hard cases."""
     cases = [(example.image[None], example.size[None]) for example in found]
     images, sizes = (np.concatenate(arrays) for arrays in zip(*cases, strict=True))
-    canvas = np.int32(images.shape[1:3])
+    whole = np.int32(images.shape[1:3])
     part = np.maximum(sizes[0] * 2 // 3, 1)
     noise = np.random.default_rng(0).integers(0, 256, images[0].shape).astype(np.uint8)
     noise[: part[0], : part[1]] = images[0][: part[0], : part[1]]
     three = np.arange(3) % len(found)
-    return [*cases, (np.zeros_like(images[:1]), canvas[None]), (noise[None], part[None]), (images[three], sizes[three])]
+    return [*cases, (np.zeros_like(images[:1]), whole[None]), (noise[None], part[None]), (images[three], sizes[three])]
 
 
 def _on_host(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
