@@ -61,8 +61,10 @@ class Checkpoints:
         source, target = self.path(step), self._folder.best_checkpoint(step)
         with files.writing(self._folder.best):
             os.makedirs(self._folder.best, exist_ok=True)
-        with files.replacing(target) as temporary:
-            _link_or_copy(source, temporary)
+        # Renaming one name of a file to another name of the same file does nothing and would leave the temporary one.
+        if not (os.path.exists(target) and os.path.samefile(source, target)):
+            with files.replacing(target) as temporary:
+                _link_or_copy(source, temporary)
         for other in self._folder.best_steps():
             if other != step:
                 os.remove(self._folder.best_checkpoint(other))
