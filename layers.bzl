@@ -18,7 +18,7 @@ LAYERS = {
     "number_checks": ["errors"],
     "known_classes": [],
     "masks": ["errors", "structures"],
-    "drawing": ["errors", "structures", "masks"],
+    "drawing": ["errors", "structures", "known_classes", "masks"],
     "ops": ["errors", "structures"],
     "layers": ["errors", "structures", "number_checks", "ops"],
     "registry": ["errors", "structures"],

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seg.drawing.palette import instance_palette, voc_palette
+from seg.drawing.palette import class_palette, instance_palette
 from seg.report.curves import name_of
 from seg.report.run_files import Evaluation, RunFiles
 
@@ -81,14 +81,15 @@ def class_table(
         shares['Training pixels'] = _ratios(names, np.asarray(trained), sum(trained))
     kinds = sorted(columns, key=lambda kind: (_METRICS.index(kind) if kind in _METRICS else len(_METRICS), kind))
     instances = 'mask_ap' in columns or 'box_ap' in columns
-    palette = instance_palette(256) if instances else voc_palette(256)
-    colors = _colors(run.dataset.get('colors') or (), palette, len(names))
+    colors = run.dataset.get('colors') or ()
+    if len(colors) < len(names):
+        colors = instance_palette(len(names)) if instances else class_palette(names)
 
     def row(i: int, name: str) -> ClassRow:
         scores = [_cell(columns[kind].get(name), '{:.4f}') for kind in kinds]
         return ClassRow(
             name,
-            colors[i],
+            css_color(colors[i]),
             scores[0],
             scores[1:]
             + [_cell(column.get(name), '{:.2%}') for column in shares.values()]
@@ -145,7 +146,5 @@ def _cell(value: float | None, form: str) -> Cell:
     return Cell(value, '–' if value is None else form.format(value).replace('%', ' %'))
 
 
-def _colors(colors: Sequence[Sequence[int]], palette: Sequence[Sequence[int]], count: int) -> list[str]:
-    """CSS colours of the classes: from the data set if it has enough, else from a palette of 256."""
-    chosen = colors if len(colors) >= count else [palette[i % 256] for i in range(count)]
-    return ['#{:02x}{:02x}{:02x}'.format(*map(int, color)) for color in chosen]
+def css_color(color: Sequence[int]) -> str:
+    return '#{:02x}{:02x}{:02x}'.format(*map(int, color))
