@@ -177,7 +177,7 @@ def test_where_things_go_by_default(call, tmp_path, model_dir):
         'pictures': 1, 'segmented': 1, 'failed': {}, 'seconds': json.loads(out)['seconds'], 'output': str(folder),
         'checkpoint': str(checkpoint),
     }  # fmt: skip
-    assert sorted(os.listdir(folder)) == ['a.overlay.jpg', 'a.png', 'legend.jpg', 'predictions.jsonl']
+    assert sorted(os.listdir(folder)) == ['a.overlay.jpg', 'a.png', 'index.html', 'legend.jpg', 'predictions.jsonl']
     status, out, _ = call('--input=a.png', '--checkpoint=best')
     assert status == 0 and json.loads(out)['checkpoint'] == str(model_dir / 'best' / checkpoint.name)
 
