@@ -70,7 +70,7 @@ def render(run: RunFiles) -> str:
     confusion = confusion_table(run, matrix)
     in_tables = {'class_iou': classes, 'class_ap': classes, 'class_pixels': matrix is not None and classes}
     own_charts = instance_charts(run, first, notes)
-    images = image_table(run, _ranked_by(evaluations), notes)
+    images = image_table(run, _ranked_by(evaluations) + (' of boxes' if are_of_instances(evaluations) else ''), notes)
     in_tables |= {'confusion_matrix': confusion, **own_charts, **dict.fromkeys(('fixed', 'worst', 'best'), images)}
     stored = [p for p in event_files.figures(folder.eval) if not in_tables.get(p.tag.partition('/')[0])]
     stored += event_files.figures(folder.train)
