@@ -119,9 +119,9 @@ def _legend(run: RunFiles, evaluations: list[Evaluation], images: ImageTable | N
         return []
     dark = (round(128 * DIMMED),) * 3
     errors = (
-        ((MISSED, 'missed'), (WRONG, 'false'))
+        ((MISSED, 'errors: missed'), (WRONG, 'errors: false'))
         if instances
-        else ((IGNORED, 'ignored'), (dark, 'right'), (WRONG, 'wrong'))
+        else ((IGNORED, 'ignored'), (dark, 'errors: right'), (WRONG, 'errors: wrong'))
     )
     colors = class_colors(run, run.class_names, instances)
     return [*zip(colors, run.class_names, strict=True), *((css_color(color), name) for color, name in errors)]

@@ -35,7 +35,7 @@ def test_each_image_is_embedded_once(no_curves, tmp_path):  # noqa: F811
     assert '(worst 2, fixed 1)' in found.shown and found.shown.count('Fixed images') == 1
     opened = next(a for a in found.of('button') if a.get('data-name') == 'street/image_0003')
     assert (opened['data-width'], opened['data-height']) == ('90', '60') and 'errors' in opened['data-headings']
-    assert {'ignored', 'wrong', 'dog'} <= set(map(str.strip, found.text))
+    assert {'ignored', 'errors: wrong', 'dog'} <= set(map(str.strip, found.text))
 
 
 def test_many_images_stay_small(no_curves, monkeypatch, tmp_path):  # noqa: F811
