@@ -132,10 +132,10 @@ class Outputs(ABC):
             self._lines.flush()
         if 'error' in record:
             self._failed.append((record['file'], record['error']))
-            return
-        self._number += 1
-        if len(self._records) < index.MOST:
-            self._records.append(record)
+        elif 'output' in record:
+            self._number += 1
+            if len(self._records) < index.MOST:
+                self._records.append(record)
 
     def class_entry(self, class_id: int) -> dict[str, Any]:
         """The entry of a class in a line."""
