@@ -18,7 +18,7 @@ LAYERS = {
     "number_checks": ["errors"],
     "known_classes": [],
     "masks": ["errors", "structures"],
-    "drawing": ["errors", "structures", "masks"],
+    "drawing": ["errors", "structures", "known_classes", "masks"],
     "ops": ["errors", "structures"],
     "layers": ["errors", "structures", "number_checks", "ops"],
     "registry": ["errors", "structures"],
@@ -44,10 +44,10 @@ LAYERS = {
     # The engine's step uses the optimizers' rule for variables that decay.
     "engine": BASE + ["optimizers"],
     "executor": BASE + ["run", "engine", "metrics", "weights"],
-    "prediction": BASE + ["run", "drawing", "masks", "datasets", "engine", "executor"],
+    "report": ["errors", "files", "structures", "run", "drawing", "datasets"],
+    "prediction": BASE + ["run", "drawing", "masks", "datasets", "engine", "executor", "report"],
     "tasks": BASE + ["registry", "drawing", "masks", "inputs", "prediction"] + PARTS,
     "export": BASE + ["run", "masks", "metrics", "inputs", "datasets", "engine", "executor", "prediction", "tasks"],
-    "report": ["errors", "files", "structures", "run", "drawing", "datasets"],
     "serving": BASE + ["drawing", "masks", "engine", "executor", "prediction", "export", "report"],
     "inspection": BASE + ["run", "checks", "drawing", "masks", "datasets", "executor", "report"],
 }

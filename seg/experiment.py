@@ -13,6 +13,7 @@ from seg import checks, config, registry
 from seg.datasets import contract, findings, overlap
 from seg.datasets.base import Dataset
 from seg.datasets.described import Described
+from seg.drawing.palette import class_palette, instance_palette, with_colors
 from seg.engine.base import Engine
 from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UserError
@@ -69,7 +70,9 @@ class Experiment:
       class_histogram: pixels of each class in the training data; None if nothing needed them.
     """
 
-    def __init__(self, *, model_dir: str, engine: Engine, needs: Needs, task, train_data, eval_data, optimizer):
+    def __init__(
+        self, *, model_dir: str, engine: Engine, needs: Needs, task, train_data, eval_data, optimizer, class_colors=None
+    ):
         """Builds what a mode needs.
 
         Args:
@@ -80,6 +83,9 @@ class Experiment:
           train_data: reference to the data set for training.
           eval_data: reference to the data set for evaluation.
           optimizer: reference to an optimizer.
+          class_colors: colours of classes in all figures, predictions and reports, a dict such as
+            `{'sky': '#4682b4', 'road': (128, 64, 128)}`. Other classes keep the colours of the data set. None for
+            those of the data set, or distinct ones.
 
         Raises:
           UserError: for mistakes in the settings or the data.
@@ -100,7 +106,7 @@ class Experiment:
         self.task = None
         if needs.inspected and self.train_data is None and self.eval_data is None:
             return
-        self.info = self._read_info()
+        self.info = self._read_info(class_colors)
         with engine.scope():
             self.task = self._task_factory.make(
                 Task,
@@ -173,13 +179,20 @@ class Experiment:
             return dataset.fetch()
         return dataset
 
-    def _read_info(self) -> DatasetInfo:
+    def _read_info(self, class_colors: Any) -> DatasetInfo:
         if self._needs.inspected:
-            return (self.train_data or self.eval_data).info
+            return self._colored((self.train_data or self.eval_data).info, class_colors)
         info = dataset_info.read(self.folder) if self.train_data is None else self.train_data.info
         if self.eval_data is not None:
             checks.same_classes(info, self.eval_data.info)
-        return info
+        return self._colored(info, class_colors)
+
+    def _colored(self, info: DatasetInfo, chosen: Any) -> DatasetInfo:
+        if chosen is None:
+            return info
+        palette = class_palette(info.class_names) if self.target == 'label_map' else instance_palette(info.num_classes)
+        colors = with_colors('experiment.class_colors', chosen, info.class_names, info.colors or palette)
+        return dataclasses.replace(info, colors=colors)
 
     def _count_classes(self) -> ClassHistogram:
         """Counts the pixels of each class once; a resumed run reads its stored counts."""

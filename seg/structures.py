@@ -234,6 +234,18 @@ class ImageSummary(NamedTuple):
     photo: bool = False
 
 
+class Panels(NamedTuple):
+    """The parts of the figure of an image, for pages that show them one by one.
+
+    Attributes:
+      caption: numbers about the image, such as `mIoU 0.712`.
+      pixels: uint8 [h, w, 3] of one size, by heading; the image itself first.
+    """
+
+    caption: str
+    pixels: Mapping[str, Any]
+
+
 class Share(NamedTuple):
     """The rows of each global batch that one process makes: of B, `index B / count` to `(index + 1) B / count - 1`.
 

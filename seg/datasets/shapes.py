@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from seg.datasets import outlines
 from seg.datasets.base import Dataset, check_target, histogram, instances
-from seg.drawing.palette import instance_palette, voc_palette
+from seg.drawing.palette import class_palette, instance_palette
 from seg.errors import UserError
 from seg.masks import ragged
 from seg.number_checks import check_counts, check_number, check_whole
@@ -110,7 +110,7 @@ class Shapes(Dataset):
             class_names=names,
             num_examples=num_examples,
             max_size=size,
-            colors=(instance_palette if without_background else voc_palette)(len(names)),
+            colors=instance_palette(len(names)) if without_background else class_palette(names),
         )
         self._split, self._target, self._size = split, target, size
         self._counts, self._min_object_size, self._noise = objects, min_object_size, noise

@@ -18,7 +18,7 @@ from seg.datasets.label_maps.legends_of_folders import Meaning
 from seg.datasets.label_maps.semantic import Classes
 from seg.datasets.records import fields, instances, layout, tfds_folder, tfds_index
 from seg.datasets.records.record_data import Labels, RecordLabelMaps
-from seg.drawing.palette import instance_palette, voc_palette
+from seg.drawing.palette import class_palette, instance_palette
 from seg.errors import UserError, shown
 from seg.registry import datasets
 from seg.structures import DatasetInfo
@@ -141,7 +141,7 @@ def read(
     index, objects = tfds_index.make(part, split, builder, found, facts.image_ids == 'int')
     name, ignore, colors = builder.info.name, facts.ignore_label, facts.colors or ()
     if len(colors) != len(names):
-        colors = instance_palette(len(names)) if by_class else voc_palette(len(names))
+        colors = instance_palette(len(names)) if by_class else class_palette(names)
     original = facts.original_ids or ()
     original = tuple(original if len(original) == len(names) else range(len(names)))
     if by_class:

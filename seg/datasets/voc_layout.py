@@ -17,12 +17,13 @@ from seg.datasets.builders import reading
 from seg.datasets.described import Described
 from seg.datasets.findings import Finding
 from seg.datasets.label_maps import legend as legends
+from seg.datasets.label_maps import stored_palette
 from seg.datasets.label_maps.legend import IGNORE, Legend
 from seg.datasets.label_maps.objects import KIND, InstanceMaps
 from seg.datasets.label_maps.semantic import Classes, Files, LabelMaps
 from seg.datasets.label_maps.values import Counts
 from seg.datasets.voc_folder import IMAGES, LABELS, NAMES, OBJECTS, SPLITS
-from seg.drawing.palette import voc_palette
+from seg.drawing.palette import class_palette
 from seg.errors import UserError, shown
 from seg.known_classes import VOC_CLASS_NAMES
 from seg.registry import datasets
@@ -94,7 +95,8 @@ def voc_layout(
         )
         if data_dir is not None:
             raise UserError(refusal)
-        _, found = _legend(VOC_CLASS_NAMES, target, classes, merge, void, ignore_values, '')
+        palette = class_palette(VOC_CLASS_NAMES)
+        _, found = _legend(VOC_CLASS_NAMES, palette, target, classes, merge, void, ignore_values, '')
         fetch = functools.partial(
             *(reading.read, _PART, download, split, target, verify, orientation),
             classes=classes, merge=merge, void=void, ignore_values=ignore_values,
@@ -107,7 +109,6 @@ def voc_layout(
     if len(names) < 2:
         raise UserError(f'{names_file} names {shown(names[0])} only, {_TOO_FEW[target]}.')
     origin = names_file if tf.io.gfile.exists(names_file) else f'PASCAL VOC, because there is no {names_file}'
-    legend, found = _legend(names, target, classes, merge, void, ignore_values, origin)
     remarks: list[Finding] = []
     kinds = {'image': (IMAGES, _IMAGE_ENDINGS), 'label': (LABELS, ('.png',)), KIND: (OBJECTS, ('.png',))}
     if target != 'instances':
@@ -128,15 +129,16 @@ def voc_layout(
         add_names='there',
         any_format=False,
     )
+    palette = stored_palette.read(labels, names, range(len(names))) or class_palette(names)
+    legend, found = _legend(names, palette, target, classes, merge, void, ignore_values, origin)
     build = InstanceMaps if target == 'instances' else LabelMaps
     extra = functools.partial(_missing_names, f'{_PART}, split {split!r} of {root}', names_file)
     return build(files, legend, found, decode_all=verify, upright=upright, remarks=remarks, extra=extra)
 
 
-def _legend(names, target, classes, merge, void, ignore_values, origin) -> tuple[Legend, Classes]:
+def _legend(names, palette, target, classes, merge, void, ignore_values, origin) -> tuple[Legend, Classes]:
     first = 1 if target == 'instances' else 0
     mapping = class_maps.class_map(_PART, names[first:], classes, merge, void)
-    palette = voc_palette(len(names))
     original = tuple(first + n for n in mapping.origins)
     legend = Legend(
         names=tuple(names),

@@ -165,7 +165,7 @@ def precision_recall(
     Returns:
       uint8 [h, w, 3].
     """
-    figure, axes = _figure(5.6, 5.4, (0.65, 0.6, 4.6, 4.1))
+    figure, axes = _figure(5.6, 6.1, (0.65, 1.3, 4.6, 4.1))
     colors = dict(zip(sorted({iou for _, iou in curves}), (_BLUE, _ORANGE, _INK), strict=False))
     for (kind, iou), precisions in curves.items():
         style, order = ('-', 2) if kind == 'mask' else (':', 3)  # Dots over lines, which are mostly close together.
@@ -180,7 +180,8 @@ def precision_recall(
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_xlabel('recall', color=_PALE)
     axes.set_ylabel('precision', color=_PALE)
-    axes.legend(loc='lower left', fontsize=9, frameon=False, labelcolor=_INK)
+    # Below the axes, where it hides no curve.
+    axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.12), ncol=2, fontsize=9, frameon=False, labelcolor=_INK)
     _bare(axes)
     _title(
         figure,

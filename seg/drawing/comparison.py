@@ -11,6 +11,7 @@ from seg.drawing import text
 from seg.drawing.labels import IGNORED, Color
 from seg.drawing.legends import Entry
 from seg.drawing.panels import draw_panels
+from seg.structures import Panels
 
 # Errors differ by brightness, not by hue: dark where right, bright where wrong, nearly white where ignored.
 WRONG: Color = (255, 128, 0)
@@ -78,13 +79,16 @@ class Comparison:
         width = len(_HEADINGS) * self._truth.shape[1] + (len(_HEADINGS) - 1) * _GAP
         return draw_panels(
             self._name,
-            self._numbers(),
+            f'  ·  {self._numbers()}',
             list(zip(_HEADINGS, self._panels(), strict=True)),
             [self._legend(), self._error_legend()],
             font_size=int(np.clip(width / 100, 13, 19)),
             narrowest=_NARROWEST,
             gap=_GAP,
         )
+
+    def panels(self) -> Panels:
+        return Panels(self._numbers(), dict(zip(_HEADINGS, self._panels(), strict=True)))
 
     def _panels(self) -> list[np.ndarray]:
         table = np.asarray([*self._colors, IGNORED], np.uint8)  # -1, the ignored pixels, is its last row.
@@ -99,8 +103,8 @@ class Comparison:
 
     def _numbers(self) -> str:
         if self.miou is None:
-            return '  ·  no labelled pixel'
-        return f'  ·  mIoU {self.miou:.3f}  ·  {_percent(self.wrong)} of the pixels wrong'
+            return 'no labelled pixel'
+        return f'mIoU {self.miou:.3f}  ·  {_percent(self.wrong)} of the pixels wrong'
 
     def _legend(self) -> list[Entry]:
         names = {c: text.class_label(self._class_names[c], c) for c in self._shown}

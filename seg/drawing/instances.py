@@ -6,22 +6,24 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from pycocotools import mask as coco
 
 from seg.drawing import text
-from seg.drawing.comparison import panel_size, resize_image
+from seg.drawing.comparison import DIMMED, WRONG, panel_size, resize_image
 from seg.drawing.instance_colors import shade, spread, vivid
 from seg.drawing.labels import Color
 from seg.drawing.legends import Entry
 from seg.drawing.mask_overlay import Shape, paint
 from seg.drawing.panels import draw_panels
 from seg.masks import matching
-from seg.structures import Annotations, Detections
+from seg.structures import Annotations, Detections, Panels
 
 _LONGEST, _COMFORTABLE = 640, 512  # Pixels of a panel's longer side: the largest, and that of magnified ones.
 _NARROWEST = 640  # Pixels of the whole figure: leaves room for its caption.
 _GAP = 12
 _OPACITY = 0.4
+MISSED: Color = (40, 160, 255)  # In the panel of errors, beside `WRONG` for false ones.
 _IOU = 0.5  # Mask IoU at which a detection matches an instance.
 _UNIT = 900  # Pixels of an overlay's longer side per pixel of its thin lines.
 
@@ -145,13 +147,28 @@ class InstanceComparison:
         """The panels with their caption and legend, uint8 [h, w, 3]."""
         return draw_panels(
             self._name,
-            self._numbers(),
+            f'  ·  {self._numbers()}',
             self._panels(),
             [self._legend(), self._marks()],
             font_size=int(np.clip(self._image.shape[1] / 40, 13, 17)),
             narrowest=_NARROWEST,
             gap=_GAP,
         )
+
+    def panels(self) -> Panels:
+        (_, truth), (_, found) = self._panels()
+        pixels = {'image': self._image, 'truth': truth, 'prediction': found, 'errors': self._errors()}
+        return Panels(self._numbers(), pixels)
+
+    def _errors(self) -> np.ndarray:
+        """The image in dark grey with what is missed or false."""
+        grey = np.asarray(Image.fromarray(self._image).convert('L'), np.float32) * DIMMED
+        pixels = np.repeat(np.round(grey).astype(np.uint8)[..., None], 3, axis=-1)
+        truth, shown, matches = self._truth, self._detections, self._matches
+        missed = np.flatnonzero((matches.found < 0) & ~np.asarray(truth.is_crowd, bool))
+        false = np.flatnonzero(matches.truth == matching.NONE)
+        shapes = [Shape(truth.boxes[i], truth.masks[i], MISSED, 'missed') for i in missed]
+        return paint(pixels, shapes + [Shape(shown.boxes[i], shown.masks[i], WRONG, 'false') for i in false], _OPACITY)
 
     def _panels(self) -> list[tuple[str, np.ndarray]]:
         """Headings and pixels."""
@@ -194,8 +211,8 @@ class InstanceComparison:
 
     def _numbers(self) -> str:
         if self.f1 is None:
-            return '  ·  no instance'
-        return f'  ·  F1 {self.f1:.3f}  ·  {self.found} found, {self.missed} missed, {self.false} false'
+            return 'no instance'
+        return f'F1 {self.f1:.3f}  ·  {self.found} found, {self.missed} missed, {self.false} false'
 
     def _class_label(self, c: int) -> str:
         return text.class_label(self._class_names[c], c)

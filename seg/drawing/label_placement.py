@@ -9,6 +9,7 @@ import numpy as np
 
 # The fraction of a label that may cover other instances, and of the image that all labels together may cover.
 _HIDES, _ALL = 0.3, 0.07
+_OF_ONE = 0.15  # The fraction of an instance that a label may cover; its own one included.
 # A label hides little of an instance this many times its area; such an instance counts by this factor.
 _MUCH_LARGER, _LARGE_COUNTS = 8, 0.15
 
@@ -53,6 +54,8 @@ def place(labels: Sequence[Label], instances: np.ndarray) -> list[tuple[int, int
                 under = instances[here]
                 other = (under >= 0) & (under != label.owner)
                 large = areas[under + 1] >= _MUCH_LARGER * label.height * label.width
+                if _hides_one(under, areas):
+                    continue
                 hidden = np.mean(other * np.where(large, _LARGE_COUNTS, 1)) + 0.01 * number
                 if hidden < least:
                     best, least = (top, left), hidden
@@ -61,6 +64,12 @@ def place(labels: Sequence[Label], instances: np.ndarray) -> list[tuple[int, int
             free[best[0] : best[0] + label.height, best[1] : best[1] + label.width] = False
         places.append(best)
     return places
+
+
+def _hides_one(under: np.ndarray, areas: np.ndarray) -> bool:
+    """Whether too much of any instance is under a label, [h, w] numbers of instances, with the areas of all."""
+    covered = np.bincount(under.ravel() + 1, minlength=len(areas))[1:]
+    return bool(np.any(covered > _OF_ONE * areas[1:]))
 
 
 def _candidates(label: Label, shape: tuple[int, int]) -> list[tuple[int, int]]:

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from seg.errors import UserError, shown
+
 Color = tuple[int, int, int]
+_HEX = re.compile(r'#([0-9a-fA-F]{6})')
 
 IGNORED: Color = (224, 224, 192)  # The colour in VOC's figures; grey is one of VOC's classes.
+
+
+def color_of(slot: str, value: Any) -> Color:
+    """Reads a colour of the setting `slot`: '#rrggbb' or (r, g, b).
+
+    Raises:
+      UserError: if it is neither.
+    """
+    if isinstance(value, str) and (match := _HEX.fullmatch(value.strip())):
+        return tuple(bytes.fromhex(match[1]))
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 3:
+        if all(isinstance(part, int) and 0 <= part <= 255 for part in value):
+            return tuple(value)
+    raise UserError(f"{slot} = {shown(value)}: expected a colour such as '#804080' or (128, 64, 128).")
 
 
 def palette_png(classes: np.ndarray, colors: Sequence[Color]) -> Image.Image:

@@ -8,6 +8,7 @@ import numpy as np
 
 from seg.drawing.comparison import panel_size, resize_image
 from seg.drawing.panels import draw_panels
+from seg.structures import Panels
 
 
 class PlainFigure:
@@ -20,12 +21,18 @@ class PlainFigure:
     """
 
     def __init__(self, name: str, caption: str, panels: Mapping[str, np.ndarray]):
-        self._name, self._caption = name, f'  ·  {caption}' if caption else ''
+        self._name, self._caption = name, caption
         self._panels = [(heading, _drawable(values)) for heading, values in panels.items()]
 
     def draw(self) -> np.ndarray:
         """The figure, uint8 [h, w, 3]."""
-        return draw_panels(self._name, self._caption, self._panels, [], font_size=14, narrowest=560, gap=8)
+        caption = f'  ·  {self._caption}' if self._caption else ''
+        return draw_panels(self._name, caption, self._panels, [], font_size=14, narrowest=560, gap=8)
+
+    def panels(self) -> Panels | None:
+        """The panels; None if they differ in size."""
+        sizes = {pixels.shape for _, pixels in self._panels}
+        return Panels(self._caption, dict(self._panels)) if len(sizes) == 1 else None
 
 
 def _drawable(values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from seg.errors import UserError
 from seg.executor.checkpoints import Checkpoints
 from seg.executor.evaluator import Evaluation
 from seg.executor.run_config import RunConfig
-from seg.run import results
+from seg.run import evaluated_images, results
 from seg.run.evaluations import is_better
 from seg.run.events import Events
 from seg.run.folder import RunFolder, split_of
@@ -66,6 +66,8 @@ class EvaluationRecords:
         self._events.figures(step, evaluation.figures)
         self._events.flush()
         self.write_details(split, step, evaluation.details)
+        if evaluation.images:
+            evaluated_images.write(self._folder.images(split), step, evaluation.images)
         # The line comes last: it shows the next start that everything else is written.
         if not self.has(step):  # It exists if a kill came between the last evaluation and results.json.
             numbers = {'examples': evaluation.examples, 'seconds': round(evaluation.seconds, 3)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -14,8 +14,10 @@ from seg.engine.base import Engine
 from seg.errors import UserError, as_user_error, shown
 from seg.executor import unreadable
 from seg.executor.gallery import Gallery
+from seg.executor.image_table import ImageTable
 from seg.executor.progress import Progress
 from seg.metrics.base import Metric, RowMetric, SumMetric
+from seg.run.evaluated_images import EvaluatedImage
 from seg.structures import ImageSummary, Input, LossTerm
 
 
@@ -26,9 +28,11 @@ class Evaluation(NamedTuple):
       metrics: values by name; includes `loss` and `loss/<term>` if the task has losses in evaluation.
       examples: number of images that count.
       seconds: duration of the pass, including tracing.
-      images_per_second: without the first batch, which includes tracing; of all images if there is only one batch.
+      images_per_second: without drawing and the first batch, which includes tracing; of all images if there is only
+        one batch.
       figures: figures of the fixed, the worst and the best images, and the metrics' charts.
       details: results of metrics that are not numbers, by name; values for JSON.
+      images: all images with their scores, most with a picture; empty without figures.
     """
 
     metrics: dict[str, float]
@@ -37,6 +41,7 @@ class Evaluation(NamedTuple):
     images_per_second: float
     figures: list[ImageSummary]
     details: dict[str, Any]
+    images: Sequence[EvaluatedImage] = ()
 
 
 class Evaluator:
@@ -64,9 +69,11 @@ class Evaluator:
                 metric.reset()
         losses: dict[str, LossTerm] = {}
         gallery = Gallery(num_pictures, source.num_examples)
+        table = ImageTable(source.num_examples, source.image_name)
         stream: list[int] = []  # Indices of all images, in the order of the input; -1 for padding.
         missing: list[int] = []  # Positions in the stream.
         examples = counted = 0
+        drawing = 0.0  # Seconds; without the first batch, which is not timed.
         start = first_done = time.perf_counter()
         progress = Progress(f'evaluating {source.name}', source.num_examples, 'images')
         for number, batch in enumerate(self._batches(source, num_pictures > 0)):
@@ -85,10 +92,17 @@ class Evaluator:
                 with _calling(metric, 'add'):
                     metric.add({key: value[counting] for key, value in rows.items()}, truth)
             if num_pictures:
-                for n in gallery.choose(indices, batch.scores[counting]):
+                begun, scores = time.perf_counter(), batch.scores[counting]
+                chosen = gallery.choose(indices, scores)
+                for n, (index, score) in enumerate(zip(indices, scores, strict=True)):
+                    if not table.add(index, float(score)) and n not in chosen:
+                        continue
                     example, prediction = batch.example(counting[n])
-                    figure = self._task.figure(example, prediction, source.image_name(indices[n]), truth[n])
-                    gallery.keep(indices[n], figure)
+                    figure = self._task.figure(example, prediction, source.image_name(index), truth[n])
+                    table.picture(index, figure)
+                    if n in chosen:
+                        gallery.keep(index, figure)
+                drawing += time.perf_counter() - begun if number else 0.0
             if number == 0:
                 first_done, counted = time.perf_counter(), int(np.sum(real))
             progress.update(examples)
@@ -107,7 +121,9 @@ class Evaluator:
                     'other names.'
                 )
             metrics |= result
-        timed, seconds = (examples - counted, end - first_done) if examples > counted else (examples, end - start)
+        timed, seconds = (
+            (examples - counted, end - first_done - drawing) if examples > counted else (examples, end - start)
+        )
         return Evaluation(
             metrics,
             examples,
@@ -115,6 +131,7 @@ class Evaluator:
             timed / max(seconds, 1e-9),
             [*gallery.figures(), *self._charts()] if num_pictures else [],
             {name: value for metric in self._metrics for name, value in metric.details().items()},
+            table.images(gallery.chosen()) if num_pictures else (),
         )
 
     def _charts(self) -> list[ImageSummary]:

@@ -326,7 +326,7 @@ class Executor:
             if self.engine.chief:
                 self._records.add(step, evaluation, source.name, _weights(self.trainer.averages))
         # Many megabytes, which are on disk now.
-        self._last = step, evaluation._replace(figures=[], details=dict.fromkeys(evaluation.details))
+        self._last = step, evaluation._replace(figures=[], images=(), details=dict.fromkeys(evaluation.details))
         return self._last[1]
 
     def load_model(self, which: str, weights: str = '') -> tuple[Checkpoint, bool]:

@@ -57,6 +57,14 @@ class Gallery:
         """Keeps the figure of a chosen image; its `draw()` returns pixels, uint8 [H, W, 3]."""
         self._kept[int(index)] = figure
 
+    def chosen(self) -> dict[int, tuple[list[str], Any]]:
+        """The chosen images by index: why each was chosen (`fixed 1`, `worst 2`, …), and its figure."""
+        found: dict[int, tuple[list[str], Any]] = {}
+        for kind, ranked in self._kinds.items():
+            for number, (_, index) in enumerate(ranked, 1):
+                found.setdefault(index, ([], self._kept[index]))[0].append(f'{kind} {number}')
+        return found
+
     def figures(self) -> list[ImageSummary]:
         """Draws each image once: `fixed/1`, …, `worst/1` (the very worst), …, `best/1`, …"""
         drawn = {index: figure.draw() for index, figure in self._kept.items()}

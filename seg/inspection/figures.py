@@ -12,7 +12,7 @@ from PIL import Image
 
 from seg.datasets.base import Dataset
 from seg.drawing import examples
-from seg.drawing.palette import instance_palette, voc_palette
+from seg.drawing.palette import class_palette, instance_palette
 from seg.errors import UserError
 from seg.masks import ragged
 
@@ -36,7 +36,7 @@ def of_example(dataset: Dataset, index: int) -> Embedded | None:
             example = dataset.load(tf.constant(index, tf.int64))
             image = example['image'].numpy()
             if 'label' in example:
-                colors = info.colors or voc_palette(info.num_classes)
+                colors = info.colors or class_palette(info.class_names)
                 label = example['label'].numpy()
                 if label.shape != image.shape[:2]:
                     return embed(name, examples.alone(name, image))

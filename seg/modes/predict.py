@@ -103,7 +103,7 @@ class Predict(Predicting):
             batch_size=model.batch or (_BATCH if self.alone else self.experiment.run_config.evaluation_batch_size),
             settings=self.settings,
         )
-        logging.info('Predictions: %s', outputs.folder)
+        logging.info('Predictions: %s; index.html shows them.', outputs.folder)
         return results
 
     def _writer(self) -> Outputs:

@@ -22,6 +22,7 @@ from seg.structures import DatasetInfo, Detections
 
 # Bytes per pixel of the image while an instance that fills it is pasted, encoded and drawn.
 _BYTES_PER_PIXEL = 24
+_COMFORTABLE, _MOST_ENLARGED = 640, 4  # Longer side in pixels of an enlarged overlay, and the largest factor.
 
 
 class InstanceOutputs(Outputs):
@@ -82,12 +83,13 @@ class InstanceOutputs(Outputs):
         return Fitted(image, canvas, self._fits_canvas)
 
     def prediction_bytes(self, size: Size, canvas: Size) -> int:
-        return size[0] * size[1] * _BYTES_PER_PIXEL
+        return size[0] * size[1] * _enlargement(*size) ** 2 * _BYTES_PER_PIXEL
 
     def write(self, source: Source, pixels: np.ndarray, prediction: Detections) -> dict[str, Any]:
         """Writes the overlay of one image, see `Outputs`; its part of the record also has the detections."""
         found = self.found(prediction)
         entries = [self.result(source.id, *one) for one in zip(*prediction, strict=True)]
+        pixels = enlarged(pixels)
         self.draw(pixels, prediction, self._settings.min_score)
         with self.file(source.name + OVERLAY) as file:
             self.write_overlay(file, pixels)
@@ -133,6 +135,16 @@ class InstanceOutputs(Outputs):
             'score': round(float(score), 6),
             'segmentation': {'size': [int(side) for side in mask['size']], 'counts': mask['counts'].decode('ascii')},
         }
+
+
+def enlarged(pixels: np.ndarray) -> np.ndarray:
+    """Enlarges a small image, uint8 [H, W, 3], by a whole number: labels have a fixed size, and would hide much."""
+    factor = _enlargement(*pixels.shape[:2])
+    return np.repeat(np.repeat(pixels, factor, 0), factor, 1) if factor > 1 else pixels
+
+
+def _enlargement(height: int, width: int) -> int:
+    return max(1, min(_COMFORTABLE // max(height, width, 1), _MOST_ENLARGED))
 
 
 class Fitted(OneCanvas):

@@ -1,4 +1,4 @@
-"""The output folder: atomically written files, a legend, and the lines of `predictions.jsonl`."""
+"""The output folder: atomically written files, a legend, the lines of `predictions.jsonl`, and a page of all."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from PIL import Image
 
 from seg import drawing, files
 from seg.errors import UserError, shown
+from seg.prediction import index
 from seg.prediction.canvas import Plan, Size
 from seg.prediction.reading import ImageError
-from seg.prediction.sources import LEGEND, Source
+from seg.prediction.sources import INDEX, LEGEND, Source
 from seg.structures import DatasetInfo
 
 _JPEG_LONGEST = 65500  # Pixels; the format allows no more.
@@ -31,9 +32,9 @@ _JPEG = {'quality': 90, 'subsampling': 0}  # Colours at full resolution, because
 class Outputs(ABC):
     """Writes predictions to one folder; every file is written atomically.
 
-    As a context it makes the folder, with a legend of the colours if there are classes, and at the end removes
-    temporary files. A subclass for each kind of prediction plans how an image is placed on the canvas (`plan`,
-    `prediction_bytes`) and writes its prediction (`write`).
+    As a context it makes the folder, with a legend of the colours if there are classes. At the end it writes a page
+    that shows the images, and removes temporary files. A subclass for each kind of prediction plans how an image is
+    placed on the canvas (`plan`, `prediction_bytes`) and writes its prediction (`write`).
 
     Attributes:
       folder: the folder.
@@ -60,6 +61,8 @@ class Outputs(ABC):
         self._lines: IO[str] | None = None
         self._may_replace = True  # Whether existing files may be replaced.
         self._own: set[str] = set()  # Files of this run, if their names are needed.
+        self._records: list[dict[str, Any]] = []  # Of the first images, for the page.
+        self._number, self._failed = 0, []
 
     def __enter__(self) -> Outputs:
         try:
@@ -74,6 +77,8 @@ class Outputs(ABC):
                     os.remove(lines)  # The target of the link stays.
                 # A name that is invalid in the file system's encoding has lone surrogates, which JSON can escape.
                 self._lines = open(lines, 'w', encoding='utf-8', errors='backslashreplace')
+            with self._writing(page := self._path_of(INDEX)), contextlib.suppress(FileNotFoundError):
+                os.remove(page)  # It shows an earlier run.
             if self.info.class_names:
                 with self.file(LEGEND) as file:
                     legend = Image.fromarray(drawing.legend(self.info.class_names, self.colors))
@@ -83,11 +88,17 @@ class Outputs(ABC):
             raise
         return self
 
-    def __exit__(self, *_) -> None:
-        if self._lines:
-            with contextlib.suppress(OSError):  # Closing writes to the full disk again.
-                self._lines.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+    def __exit__(self, kind=None, *_) -> None:
+        try:
+            if kind is None and (self._number or self._failed):
+                html = index.render(self.folder, self._records, self._number, self._failed, self.info, self.colors)
+                with self.file(INDEX) as file:
+                    file.write(html.encode('utf-8', 'backslashreplace'))
+        finally:
+            if self._lines:
+                with contextlib.suppress(OSError):  # Closing writes to the full disk again.
+                    self._lines.close()
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     @abstractmethod
     def plan(self, image: np.ndarray, canvas: Size) -> Plan:
@@ -119,6 +130,12 @@ class Outputs(ABC):
         with self._writing(self._lines.name):
             self._lines.write(json.dumps(record, ensure_ascii=False) + '\n')
             self._lines.flush()
+        if 'error' in record:
+            self._failed.append((record['file'], record['error']))
+        elif 'output' in record:
+            self._number += 1
+            if len(self._records) < index.MOST:
+                self._records.append(record)
 
     def class_entry(self, class_id: int) -> dict[str, Any]:
         """The entry of a class in a line."""

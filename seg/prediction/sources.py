@@ -19,7 +19,7 @@ EXTENSIONS += ('.webp',)
 # Endings of the outputs for an image, after its name.
 CLASS_MAP, OVERLAY, PROBABILITIES = '.png', '.overlay.jpg', '.npz'
 # Outputs for all images; no output of a single image ends like these.
-LEGEND, DETECTIONS = 'legend.jpg', 'detections.json'
+LEGEND, DETECTIONS, INDEX = 'legend.jpg', 'detections.json', 'index.html'
 
 
 class Source(NamedTuple):
@@ -175,7 +175,7 @@ def _check_overwriting(files: dict[str, str], names: Sequence[str], output: str)
     """
     places = {_place(path): file for path, file in files.items()}
     outputs = (name + ending for name in names for ending in (CLASS_MAP, OVERLAY, PROBABILITIES))
-    for path in (_place(os.path.join(output, written)) for written in (LEGEND, DETECTIONS, *outputs)):
+    for path in (_place(os.path.join(output, written)) for written in (LEGEND, DETECTIONS, INDEX, *outputs)):
         if path in places:
             raise UserError(f'--output={output}: {places[path]} would be overwritten. Choose another folder.')
 

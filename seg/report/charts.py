@@ -1,12 +1,14 @@
-"""Line charts as inline SVG, coloured by CSS variables of the page."""
+"""Charts as inline SVG, coloured by CSS variables of the page, and the values that its script shows on hover."""
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -15,22 +17,22 @@ from matplotlib.figure import Figure
 
 # Placeholders that are replaced by CSS variables of the page, so that one drawing fits light mode, dark mode and paper.
 # Series i has the colour --series-<i>.
-_INK, _GRID = '#0000f0', '#0000f1'
-_SERIES = ('#0000e0', '#0000e1', '#0000e2', '#0000e3', '#0000e4', '#0000e5')
-_VARIABLES = {_INK: '--muted', _GRID: '--line'} | {color: f'--series-{i}' for i, color in enumerate(_SERIES)}
-NUM_COLORS = len(_SERIES)
+INK, _GRID = '#0000f0', '#0000f1'
+SERIES = ('#0000e0', '#0000e1', '#0000e2', '#0000e3', '#0000e4', '#0000e5')
+_VARIABLES = {INK: '--muted', _GRID: '--line'} | {color: f'--series-{i}' for i, color in enumerate(SERIES)}
+NUM_COLORS = len(SERIES)
 
 _STYLE = {
     'svg.fonttype': 'none',
     'text.parse_math': False,
-    'text.color': _INK,
+    'text.color': INK,
     'font.size': 11.5,
     'axes.labelsize': 11.5,
     'xtick.labelsize': 11,
     'ytick.labelsize': 11,
     'axes.edgecolor': _GRID,
     'axes.facecolor': 'none',
-    'axes.labelcolor': _INK,
+    'axes.labelcolor': INK,
     'axes.grid': True,
     'axes.grid.axis': 'y',
     'axes.axisbelow': True,
@@ -41,8 +43,8 @@ _STYLE = {
     'grid.linewidth': 0.8,
     'xtick.color': _GRID,
     'ytick.color': _GRID,
-    'xtick.labelcolor': _INK,
-    'ytick.labelcolor': _INK,
+    'xtick.labelcolor': INK,
+    'ytick.labelcolor': INK,
     'ytick.left': False,
     'lines.linewidth': 1.7,
     'lines.solid_capstyle': 'round',
@@ -55,6 +57,7 @@ _SMOOTH_FROM, _WINDOW = 30, 1 / 20
 _BAND_FROM, _BINS = 300, 150  # The number of points from which the values are drawn as a band, and its bins.
 _LOGARITHMIC_FROM = 50  # Least ratio of the largest value to the smallest for a logarithmic axis.
 _MARKERS_TO = 40
+_HOVERED = 400  # Values of a curve that hovering shows, evenly spread over it; of shorter curves all.
 
 
 class Series(NamedTuple):
@@ -76,13 +79,15 @@ class Series(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A chart: title, unit of the y axis, labels of the curves, an SVG element, and a description in words."""
+    """A chart: title, unit of the y axis, labels of the curves, an SVG element, a description in words, and the values
+    that hovering shows, as JSON (`hovered`)."""
 
     title: str
     unit: str
     labels: list[str]
     svg: str
     text: str
+    hover: str
 
 
 def line_chart(
@@ -99,12 +104,9 @@ def line_chart(
         extend it.
       logarithmic: whether the y axis may be logarithmic, as for positive values of very different sizes.
     """
-    with matplotlib.rc_context(_STYLE | {'svg.hashsalt': key}):
-        figure = Figure(_SIZE, layout='constrained')
-        figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
+    with blank(key) as axes:
         for i, one in enumerate(series):
-            _draw(axes, one, _SERIES[i % NUM_COLORS])
+            _draw(axes, one, SERIES[i % NUM_COLORS])
         values = np.concatenate([np.asarray(one.values, float) for one in series])
         if logarithmic and values.min() > 0 and values.max() / values.min() >= _LOGARITHMIC_FROM:
             axes.set_yscale('log')
@@ -112,19 +114,63 @@ def line_chart(
             axes.yaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=8))
             axes.yaxis.set_minor_locator(ticker.NullLocator())
         else:
-            axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
+            axes.yaxis.set_major_locator(ticker.MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
             axes.margins(y=0.08)
             _not_below_zero(axes, values)
-        axes.yaxis.set_major_formatter(_value)
+        axes.yaxis.set_major_formatter(value_text)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True, steps=(1, 2, 2.5, 5, 10)))
         axes.xaxis.set_major_formatter(_step)
         axes.set_xlim(0, 1.02 * max(last_step, *(max(one.steps) for one in series), 1))
         axes.set_xlabel('Step')
         axes.set_ylabel(unit)
-        file = io.BytesIO()
-        figure.savefig(file, format='svg', metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
-    text = '; '.join(_in_words(one) for one in series)
-    return Chart(title, unit, [one.label for one in series], _inline(file.getvalue(), key), f'{title}. {text}.')
+        text = '; '.join(_in_words(one) for one in series)
+        return finished(axes, title, unit, series, key, f'{title}. {text}.', at=lambda step: f'{step:,.0f}')
+
+
+@contextlib.contextmanager
+def blank(key: str) -> Iterator[Any]:
+    """Axes in the style of the page; to be drawn on, and passed to `finished`, within the context."""
+    with matplotlib.rc_context(_STYLE | {'svg.hashsalt': key}):
+        figure = Figure(_SIZE, layout='constrained')
+        figure.patch.set_alpha(0)
+        yield figure.add_subplot()
+
+
+def finished(
+    axes: Any, title: str, unit: str, series: Sequence[Series], key: str, text: str, at: Callable[[float], str]
+) -> Chart:
+    """Makes the chart of what is drawn; `at` is the text of an x value on hover, the other arguments are as above."""
+    file = io.BytesIO()
+    axes.figure.savefig(file, format='svg', metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
+    labels = [one.label for one in series]
+    return Chart(title, unit, labels, _inline(file.getvalue(), key), text, hovered(axes, series, at))
+
+
+def hovered(axes: Any, series: Sequence[Series], at: Callable[[float], str]) -> str:
+    """The values of curves where they are drawn, as JSON.
+
+    Returns:
+      `name`, of the x axis; `top` and `bottom` of the axes; and `series`: for each curve its `label`, and of its points
+      `x` and `y`, fractions of the drawing from its top left, `at` and `value`, as text.
+    """
+    to_fraction = axes.transData + axes.figure.transFigure.inverted()
+    curves = []
+    for one in series:
+        chosen = np.unique(np.linspace(0, len(one.steps) - 1, min(len(one.steps), _HOVERED)).round().astype(int))
+        steps, values = np.asarray(one.steps, float)[chosen], np.asarray(one.values, float)[chosen]
+        places = to_fraction.transform(np.stack([steps, values], axis=1))
+        curves.append({
+            'label': one.label,
+            'x': [round(float(x), 4) for x in places[:, 0]],
+            'y': [round(float(1 - y), 4) if np.isfinite(y) else 1 for y in places[:, 1]],
+            'at': [at(step) for step in steps],
+            'value': [value_text(value) for value in values],
+        })  # fmt: skip
+    box = axes.get_position()
+    return json.dumps(
+        {'name': axes.get_xlabel(), 'top': round(1 - box.y1, 4), 'bottom': round(1 - box.y0, 4), 'series': curves},
+        separators=(',', ':'),
+    )
 
 
 def smoothed(values: Sequence[float]) -> np.ndarray:
@@ -162,7 +208,7 @@ def _not_below_zero(axes, values: np.ndarray) -> None:
         axes.set_ylim(top=1 if values.max() < 1 else high)
 
 
-def _value(value: float, _=None) -> str:
+def value_text(value: float, _=None) -> str:
     mantissa, _, exponent = f'{value:.4g}'.partition('e')
     if exponent:
         return f'{mantissa}e{int(exponent)}'.replace('-', '\N{MINUS SIGN}')
@@ -176,7 +222,7 @@ def _step(value: float, _=None) -> str:
 def _in_words(one: Series) -> str:
     last, lowest, highest = len(one.values) - 1, int(np.argmin(one.values)), int(np.argmax(one.values))
     points = {'first': 0, 'last': last, 'lowest': lowest, 'highest': highest} if last else {'only': 0}
-    described = [f'{name} {_value(one.values[i])} at step {one.steps[i]:,.0f}' for name, i in points.items()]
+    described = [f'{name} {value_text(one.values[i])} at step {one.steps[i]:,.0f}' for name, i in points.items()]
     return f'{one.label}: ' + ', '.join(described)
 
 

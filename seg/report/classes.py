@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seg.drawing.palette import instance_palette, voc_palette
+from seg.drawing.instance_colors import vivid
+from seg.drawing.palette import class_palette, instance_palette
 from seg.report.curves import name_of
 from seg.report.run_files import Evaluation, RunFiles
 
-_MOST_CLASSES = 32  # Larger confusion matrices are shown as the stored chart, not as a table.
+_MOST_CLASSES = 160  # Larger confusion matrices are shown as the stored chart, not as a table.
 _METRICS = ('iou', 'mask_ap', 'box_ap', 'recall', 'accuracy', 'precision')
 
 
@@ -40,11 +41,19 @@ class ClassTable(NamedTuple):
     rows: list[ClassRow]
 
 
+class MatrixCell(NamedTuple):
+    """A fraction of the pixels of a true class, its text in percent ('' below half a percent), and these pixels."""
+
+    value: float
+    shown: str
+    pixels: float
+
+
 class ConfusionTable(NamedTuple):
-    """A confusion matrix: class names, and per true class the fractions by predicted class; None without pixels."""
+    """A confusion matrix: class names, and per true class the cells by predicted class; None without pixels."""
 
     names: list[str]
-    rows: list[list[Cell] | None]
+    rows: list[list[MatrixCell] | None]
 
 
 def class_table(
@@ -81,8 +90,7 @@ def class_table(
         shares['Training pixels'] = _ratios(names, np.asarray(trained), sum(trained))
     kinds = sorted(columns, key=lambda kind: (_METRICS.index(kind) if kind in _METRICS else len(_METRICS), kind))
     instances = 'mask_ap' in columns or 'box_ap' in columns
-    palette = instance_palette(256) if instances else voc_palette(256)
-    colors = _colors(run.dataset.get('colors') or (), palette, len(names))
+    colors = class_colors(run, names, instances)
 
     def row(i: int, name: str) -> ClassRow:
         scores = [_cell(columns[kind].get(name), '{:.4f}') for kind in kinds]
@@ -108,9 +116,7 @@ def confusion_table(run: RunFiles, confusion: np.ndarray | None) -> ConfusionTab
     return ConfusionTable(
         run.class_names,
         [
-            [_cell(float(n / truth[i]), f'{100 * n / truth[i]:.0f}' if n / truth[i] >= 0.005 else '') for n in row]
-            if truth[i]
-            else None
+            [_matrix_cell(float(n), float(truth[i])) for n in row] if truth[i] else None
             for i, row in enumerate(confusion)
         ],
     )
@@ -145,7 +151,18 @@ def _cell(value: float | None, form: str) -> Cell:
     return Cell(value, '–' if value is None else form.format(value).replace('%', ' %'))
 
 
-def _colors(colors: Sequence[Sequence[int]], palette: Sequence[Sequence[int]], count: int) -> list[str]:
-    """CSS colours of the classes: from the data set if it has enough, else from a palette of 256."""
-    chosen = colors if len(colors) >= count else [palette[i % 256] for i in range(count)]
-    return ['#{:02x}{:02x}{:02x}'.format(*map(int, color)) for color in chosen]
+def _matrix_cell(pixels: float, truth: float) -> MatrixCell:
+    fraction = pixels / truth
+    return MatrixCell(fraction, f'{100 * fraction:.0f}' if fraction >= 0.005 else '', pixels)
+
+
+def class_colors(run: RunFiles, names: Sequence[str], instances: bool) -> list[str]:
+    """CSS colours of the classes as figures show them: from the data set if it has enough, else the default ones."""
+    colors = run.dataset.get('colors') or ()
+    if len(colors) < len(names):
+        colors = instance_palette(len(names)) if instances else class_palette(names)
+    return [css_color(vivid(tuple(color)) if instances else color) for color in colors[: len(names)]]
+
+
+def css_color(color: Sequence[int]) -> str:
+    return '#{:02x}{:02x}{:02x}'.format(*map(int, color))

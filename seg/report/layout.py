@@ -22,7 +22,7 @@ def render(folder: str, title: str, script: str = '', **values: Any) -> str:
     Args:
       folder: the folder with the page's `page.html`, which fills the blocks of `layout.html`.
       title: heading of the page.
-      script: JavaScript of the page; no other is executed.
+      script: JavaScript of the page, besides that of all pages; no other is executed.
       **values: what `page.html` reads.
     """
     environment = jinja2.Environment(
@@ -32,6 +32,7 @@ def render(folder: str, title: str, script: str = '', **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    script = read(_FOLDER, 'layout.js') + script
     environment.filters |= {'share': text.share, 'grouped': text.grouped}
     return environment.get_template('page.html').render(
         **values,

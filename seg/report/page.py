@@ -6,13 +6,18 @@ import os
 
 from absl import logging
 
+from seg.drawing.comparison import DIMMED, WRONG
+from seg.drawing.instances import MISSED
+from seg.drawing.labels import IGNORED
 from seg.errors import UserError
 from seg.files import write_text
 from seg.report import about, layout, run_files
 from seg.report.charts import NUM_COLORS
-from seg.report.classes import class_table, confusion_of, confusion_table
+from seg.report.classes import class_colors, class_table, confusion_of, confusion_table, css_color
 from seg.report.curves import curves
 from seg.report.figures import DRAWINGS, embed, few_of_each_kind, figure_order, groups
+from seg.report.images import ImageTable, image_table
+from seg.report.instance_charts import instance_charts, remarks
 from seg.report.instances import are_of_instances, instance_columns
 from seg.report.run_files import Evaluation, RunFiles
 from seg.report.scores import metric_rows, precision_table, tiles
@@ -64,8 +69,10 @@ def render(run: RunFiles) -> str:
     classes = class_table(run, first, matrix, further)
     confusion = confusion_table(run, matrix)
     in_tables = {'class_iou': classes, 'class_ap': classes, 'class_pixels': matrix is not None and classes}
-    in_tables |= {'confusion_matrix': confusion}
-    stored = [p for p in event_files.figures(folder.eval) if not in_tables.get(p.tag)]
+    own_charts = instance_charts(run, first, notes)
+    images = image_table(run, _ranked_by(evaluations) + (' of boxes' if are_of_instances(evaluations) else ''), notes)
+    in_tables |= {'confusion_matrix': confusion, **own_charts, **dict.fromkeys(('fixed', 'worst', 'best'), images)}
+    stored = [p for p in event_files.figures(folder.eval) if not in_tables.get(p.tag.partition('/')[0])]
     stored += event_files.figures(folder.train)
     figures = embed(few_of_each_kind(sorted(stored, key=figure_order)), notes)
     shown = [e for e in evaluations if e.label.startswith(('Last', 'Best'))]
@@ -73,6 +80,7 @@ def render(run: RunFiles) -> str:
     if len(shown) < len(evaluations):
         notes.append(f'Older evaluations in eval/ that are not shown: {len(evaluations) - len(shown)}.')
     notes += [f'{e.label}: evaluated with {", ".join(e.settings)}.' for e in shown if e.settings]
+    threshold = first.metrics.get('best_threshold') if first else None
     settings = ((folder.operative_config, run.operative_config), (folder.config, run.config))
     return layout.render(
         _FOLDER,
@@ -86,10 +94,14 @@ def render(run: RunFiles) -> str:
         metrics=metric_rows(shown),
         precision=precision_table(shown),
         classes=classes,
-        threshold=first.metrics.get('best_threshold') if further else None,
+        threshold=threshold if further else None,
         confusion=confusion,
         drawings=[(p, DRAWINGS[p.tag]) for p in figures if p.tag in DRAWINGS],
+        of_instances=list(own_charts.values()),
+        remarks=list(remarks(own_charts, threshold)),
         charts=curves(run),
+        images=images,
+        legend=_legend(run, evaluations, images),
         num_colors=NUM_COLORS,
         groups=groups([p for p in figures if p.tag not in DRAWINGS], _ranked_by(evaluations)),
         times=about.times(run),
@@ -98,6 +110,21 @@ def render(run: RunFiles) -> str:
         settings=[(os.path.basename(path), content) for path, content in settings if content],
         model_dir=os.path.abspath(folder.path),
     )
+
+
+def _legend(run: RunFiles, evaluations: list[Evaluation], images: ImageTable | None) -> list[tuple[str, str]]:
+    """The colours of the images' panels: (CSS colour, meaning)."""
+    instances = are_of_instances(evaluations)
+    if images is None or not (instances or any('miou' in evaluation.metrics for evaluation in evaluations)):
+        return []
+    dark = (round(128 * DIMMED),) * 3
+    errors = (
+        ((MISSED, 'errors: missed'), (WRONG, 'errors: false'))
+        if instances
+        else ((IGNORED, 'ignored'), (dark, 'errors: right'), (WRONG, 'errors: wrong'))
+    )
+    colors = class_colors(run, run.class_names, instances)
+    return [*zip(colors, run.class_names, strict=True), *((css_color(color), name) for color, name in errors)]
 
 
 def _ranked_by(evaluations: list[Evaluation]) -> str:

@@ -89,6 +89,10 @@ class RunFolder:
         """
         return os.path.join(self.eval, f'{kind}{kind and "-"}{split_of(split)}-{step}.json')
 
+    def images(self, split: str) -> str:
+        """The file with the images of the newest evaluation of a split, see `seg/run/evaluated_images.py`."""
+        return os.path.join(self.eval, f'images-{split_of(split)}.zip')
+
     def details(self, split: str, step: int | str, kinds: Iterable[str]) -> dict[str, str]:
         """The files of an evaluation's details as records name them, by their kinds; arguments as for `eval_file`."""
         return {kind: self.relative(self.eval_file(split, step, kind)) for kind in kinds}

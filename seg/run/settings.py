@@ -23,6 +23,7 @@ _FREE = (
     'RunConfig.best_metric',
     'RunConfig.num_pictures',
     'experiment.eval_data',
+    'experiment.class_colors',
     'init.',
     'overfit.',
     'metrics.',

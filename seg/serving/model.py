@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seg.drawing.palette import instance_palette, voc_palette
+from seg.drawing.palette import class_palette, instance_palette
 from seg.engine import base
 from seg.errors import UserError, as_user_error, shown
 from seg.prediction.canvas import Size
@@ -134,7 +134,7 @@ def _class_maps(
                 f'{flag} needs the probability of every class, and --model={file.path} has none: export it with '
                 '--probabilities, or remove the setting.'
             )
-    colors = info.colors or voc_palette(info.num_classes)
+    colors = info.colors or class_palette(info.class_names)
     return ClassMaps(folder, info, colors, settings, probabilities, classes_only=not kept)
 
 

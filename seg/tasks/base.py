@@ -16,7 +16,7 @@ import numpy as np
 
 from seg.errors import UserError, shown
 from seg.metrics.base import Metric
-from seg.structures import Annotations, DataLimits, DatasetInfo, Input, LossTerm
+from seg.structures import Annotations, DataLimits, DatasetInfo, Input, LossTerm, Panels
 
 if TYPE_CHECKING:
     from seg.inputs.images import ImageInputs
@@ -31,6 +31,9 @@ class Figure(Protocol):
 
     def draw(self) -> np.ndarray:
         """Pixels, uint8 [H, W, 3]."""
+
+    def panels(self) -> Panels | None:
+        """The parts of the figure, for the report's table of images; None for a figure without parts."""
 
 
 class Task:

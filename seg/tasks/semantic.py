@@ -11,7 +11,7 @@ from keras import ops
 
 from seg import drawing
 from seg.drawing import examples
-from seg.drawing.palette import voc_palette
+from seg.drawing.palette import class_palette
 from seg.errors import UserError
 from seg.metrics.mean_iou import image_mean_iou
 from seg.ops import dispatch
@@ -99,7 +99,7 @@ class Semantic(Task):
             ),
             class_names=names,
         )
-        self._colors = dataset_info.colors or tuple(map(tuple, voc_palette(dataset_info.num_classes)))
+        self._colors = dataset_info.colors or class_palette(names)
 
     @property
     def model(self) -> keras.Model:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from seg.datasets.voc_layout import voc_layout
-from seg.drawing.palette import voc_palette
+from seg.drawing.palette import class_palette, voc_palette
 from seg.errors import UserError
 from seg.known_classes import VOC_CLASS_NAMES
 
@@ -77,8 +77,16 @@ def test_info_and_names(folder):
     info = dataset.info
     assert (info.name, info.class_names, info.num_examples) == ('voc_layout/val', NAMES, 2)
     assert info.max_size == (34, 48) and info.ignore_label == 255
-    assert info.colors == ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+    assert info.colors == class_palette(NAMES) and (0, 0, 0) not in info.colors
     assert [dataset.image_name(i) for i in range(2)] == ['img1', 'img4']
+
+
+def test_the_palette_of_the_labels(folder):
+    path = folder / 'SegmentationClass/img0.png'
+    image = Image.open(path)
+    image.putpalette([70, 130, 180, 128, 64, 128, 0, 0, 142])
+    image.save(path)
+    assert voc_layout(data_dir=str(folder)).info.colors == ((70, 130, 180), (128, 64, 128), (0, 0, 142))
 
 
 def test_largest_size_is_taken_by_side(folder):
@@ -386,7 +394,8 @@ def test_classes_are_merged_reordered_and_ignored(folder):
     dataset = voc_layout(**settings)
     dataset.verify()
     info = dataset.info
-    assert (info.class_names, info.original_ids, info.colors) == (('road', 'sky'), (1, 0), ((128, 0, 0), (0, 0, 0)))
+    sky, road, _ = class_palette(NAMES)
+    assert (info.class_names, info.original_ids, info.colors) == (('road', 'sky'), (1, 0), (road, sky))
     stored = np.array(Image.open(folder / 'SegmentationClass/img2.png'))
     expected = np.array([1, 0, 0] + [9] * 252 + [255])[stored]
     np.testing.assert_array_equal(dataset.load(tf.constant(2, tf.int64))['label'], expected)

@@ -100,6 +100,17 @@ def test_figures():
     assert make(truth(BOXES), detections(BOXES, scores=[0.1] * 4), min_score=0.05).f1 == 1
 
 
+def test_panels_of_what_is_missed_and_what_is_false():
+    panels = make(truth(BOXES[:2]), detections([BOXES[0], BOXES[3]])).panels()
+    assert list(panels.pixels) == ['image', 'truth', 'prediction', 'errors'] and panels.caption.startswith('F1 0.5')
+    assert len({pixels.shape for pixels in panels.pixels.values()}) == 1
+    errors = panels.pixels['errors']
+    scale = errors.shape[0] / SIZE[0]
+    at = lambda y0, x0, y1, x1: errors[round((y0 + y1) / 2 * scale), round((x0 + x1) / 2 * scale)]  # noqa: E731
+    found, missed, false = (at(*BOXES[i]).astype(int) for i in (0, 1, 3))
+    assert np.ptp(found) == 0 and missed[2] > missed[0] + 40 and false[0] > false[2] + 40
+
+
 def test_no_instances_at_all():
     assert make(truth([]), detections([])).f1 is None
     assert make(truth([]), detections(BOXES)).f1 == 0 and make(truth(BOXES), detections([])).f1 == 0

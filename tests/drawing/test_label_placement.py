@@ -55,6 +55,18 @@ def test_not_over_small_neighbours():
     assert not any(place([Label(box, 12, 40, i) for i, box in enumerate(grid)], scene(grid)))
 
 
+def test_no_small_instance_is_hidden():
+    """Neither a neighbour of a few pixels nor its own one, of which a label covers nearly nothing itself."""
+    boxes = [(0, 100, 8, 108), (20, 150, 22, 152), (100, 40, 180, 140)]
+    found = place([Label(box, 12, 60, i) for i, box in enumerate(boxes)], scene(boxes))
+    covered = np.zeros((200, 300), bool)
+    for y0, x0, y1, x1 in areas(found, 12, 60):
+        covered[y0:y1, x0:x1] = True
+    for y0, x0, y1, x1 in boxes:
+        assert covered[y0:y1, x0:x1].mean() <= 0.15
+    assert found[0] is not None and found[2] is not None
+
+
 def test_on_a_much_larger_instance():
     """A cup on a table has its name."""
     boxes = [(20, 0, 200, 300), (100, 100, 130, 130)]

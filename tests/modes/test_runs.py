@@ -1,5 +1,6 @@
 """Whole runs from Python: what the modes return, what they leave in model_dir, and what they leave alone."""
 
+import io
 import json
 import pathlib
 import re
@@ -11,9 +12,11 @@ from PIL import Image
 
 from seg import config, modes
 from seg.datasets import shapes
+from seg.drawing.palette import distinct_palette
 from seg.engine import set_up
 from seg.errors import UserError
 from seg.executor.executor import Executor
+from seg.run import evaluated_images
 from seg.weights import published
 from tests.executor import runs
 
@@ -26,6 +29,7 @@ PARAMS = (
     'RunConfig.eval_every=2',
     'RunConfig.save_checkpoints_steps=2',
     "losses.softmax_cross_entropy.class_weights='auto'",
+    "experiment.class_colors={'background': '#102030'}",
 )
 FILES = {
     'config.gin', 'operative_config.gin', 'run.json', 'dataset_info.json', 'model_info.txt', 'best', 'train', 'eval',
@@ -65,6 +69,22 @@ def test_results(trained):
     assert results == read_json(model_dir / 'results.json')
     assert results['step'] == 4 and results['examples'] == 6 and results['weights'] == 'ema'
     assert 0 <= results['metrics']['miou'] <= 1 and results['best']['miou'] >= results['metrics']['miou']
+
+
+def test_images_of_the_evaluation_in_the_chosen_colours(trained):
+    model_dir, _ = trained
+    (path,) = evaluated_images.newest(str(model_dir / 'eval'))
+    step, images = evaluated_images.read(path)
+    assert step == 4 and len(images) == 6 and all(image.strip and 0 <= image.score <= 1 for image in images)
+    assert images[0].headings == ['input', 'truth', 'prediction', 'errors'] and images[0].caption.startswith('mIoU ')
+    assert {kind.partition(' ')[0] for image in images for kind in image.chosen} == {'fixed', 'worst', 'best'}
+    colors = read_json(model_dir / 'dataset_info.json')['colors']
+    assert colors[0] == [16, 32, 48] and colors[1:] == [list(color) for color in distinct_palette(7)]
+    with Image.open(io.BytesIO(images[0].strip)) as strip:
+        height, width = images[0].size
+        assert strip.size == (4 * width, height)
+        truth = np.asarray(strip, int)[:, width : 2 * width].reshape(-1, 3)
+    assert min(np.abs(pixel - (16, 32, 48)).max() for pixel in truth) < 8
 
 
 def test_files_in_model_dir(trained):

@@ -177,7 +177,7 @@ def test_where_things_go_by_default(call, tmp_path, model_dir):
         'pictures': 1, 'segmented': 1, 'failed': {}, 'seconds': json.loads(out)['seconds'], 'output': str(folder),
         'checkpoint': str(checkpoint),
     }  # fmt: skip
-    assert sorted(os.listdir(folder)) == ['a.overlay.jpg', 'a.png', 'legend.jpg', 'predictions.jsonl']
+    assert sorted(os.listdir(folder)) == ['a.overlay.jpg', 'a.png', 'index.html', 'legend.jpg', 'predictions.jsonl']
     status, out, _ = call('--input=a.png', '--checkpoint=best')
     assert status == 0 and json.loads(out)['checkpoint'] == str(model_dir / 'best' / checkpoint.name)
 
@@ -267,7 +267,7 @@ def test_the_page_about_it(tmp_path, monkeypatch, model_dir, capsys):
     exec(re.search(r'^```python\n(.*?)^```', text, re.MULTILINE | re.DOTALL)[1], names)  # The next is for instances.
     assert len(names['lines']) == len(names['unsure']) == 4 and names['failed'] == []
     assert {path.name for path in (tmp_path / 'tiled').iterdir()} == {
-        'a.npz', 'a.overlay.jpg', 'a.png', 'deep', 'legend.jpg', 'predictions.jsonl'
+        'a.npz', 'a.overlay.jpg', 'a.png', 'deep', 'index.html', 'legend.jpg', 'predictions.jsonl'
     }  # fmt: skip
     keys = re.findall(r'"(\w+)":', re.search(r'^```json\n(.*?)^```', text, re.MULTILINE | re.DOTALL)[1])
     assert set(keys) - {'error'} == {*names['lines'][0], *names['lines'][0]['classes'][0]}

@@ -1,5 +1,6 @@
 """A run's files, made by hand: the formats are those of the executor, which tests/test_docs.py reports on as well."""
 
+import io
 import json
 import os
 
@@ -7,6 +8,8 @@ import numpy as np
 from PIL import Image
 
 from seg.files import write_json
+from seg.run import evaluated_images
+from seg.run.evaluated_images import EvaluatedImage
 from seg.run.events import Events
 from seg.run.metrics_log import MetricsLog
 from seg.structures import ImageSummary
@@ -157,3 +160,29 @@ def edit(path, change) -> None:
     change(values)
     with open(path, 'w') as file:
         json.dump(values, file)
+
+
+def images(folder, count, size=(60, 90), step=STEPS, headings=('input', 'truth', 'prediction', 'errors')) -> None:
+    """All images of an evaluation; the scores rise with their numbers, the first and the last two are drawn large."""
+    random = np.random.default_rng(0)
+    height, width = size
+    soft = np.asarray(
+        Image.fromarray(random.integers(0, 255, (6, 9, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC),
+        np.int16,
+    )
+    found = []
+    for i in range(count):
+        photo = np.clip(soft + random.integers(-12, 13, soft.shape) + i % 40, 0, 255).astype(np.uint8)
+        flat = [np.full((height, width, 3), color, np.uint8) for color in ((0, 0, 0), (128, 0, 0), (40, 40, 40))]
+        for panel in flat[:2]:
+            panel[10 : 20 + i % 30, 15 : 40 + i % 20] = (0, 128, 0)
+        flat[2][12 : 20 + i % 30, 15:20] = (255, 128, 0)
+        file = io.BytesIO()
+        Image.fromarray(np.concatenate([photo, *flat][: len(headings)], 1)).save(
+            file, 'JPEG', quality=80, subsampling=0
+        )
+        chosen = [f'{kind} {n}' for kind, n in (('worst', i + 1), ('best', count - i), ('fixed', i)) if 0 < n < 3]
+        score, caption = i / max(count - 1, 1), f'mIoU {i / max(count - 1, 1):.3f}, {i % 7} % of the pixels wrong'
+        name = f'street/image_{i:04}'
+        found.append(EvaluatedImage(name, score, caption, headings, size, file.getvalue(), chosen))
+    evaluated_images.write(os.path.join(str(folder), 'eval', 'images-val.zip'), step, found)

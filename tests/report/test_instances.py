@@ -132,7 +132,7 @@ def test_headlines_and_other_scores(whole):
 
 
 def test_classes(whole):
-    table = whole.source.partition('<table class="classes"')[2].partition('</table>')[0]
+    table = whole.source.partition('<table class="classes ')[2].partition('</table>')[0]
     heads = re.findall(r'<th scope="col">([^<]*)', table)
     assert heads == [
         'Class', 'Mask AP', 'Box AP', 'Mask AP50', 'Box AP50', 'Precision', 'Recall', 'Instances', 'Detections'
@@ -181,6 +181,29 @@ def test_curves(whole):
     (shares,) = (text for text in told if text.startswith('Scores of the evaluation'))
     assert all(f'{name}:' in shares for name in ('Mask AP', 'Box AP50', 'F1', 'Threat score'))
     assert any(text.startswith('Terms of the training loss') and 'rpn_score' in text for text in told)
+
+
+def test_charts_are_drawn_from_the_details(no_curves, tmp_path):
+    folder = run(tmp_path)
+    recall = [round(i / 100, 2) for i in range(101)]
+    curves = {'recall': recall, 'mask_50': [1 - 0.5 * r for r in recall], 'box_50': recall, 'box_75': ['x'] * 101}
+    histogram = {'edges': [0, 0.5, 1.0], 'right': [1, 90], 'wrong': [40, 0]}
+    path = os.path.join(folder, 'eval', 'instances-val-300.json')
+    made.edit(path, lambda values: values.update(precision_recall=curves, score_histogram=histogram))
+    tags = ('precision_recall', 'class_ap', 'score_histogram', 'fixed/1')
+    made.events(folder, made.STEPS, [made.figure(tag) for tag in tags])
+    found = report(folder)
+    hover = {
+        json.loads(a['data-hover'])['name']: json.loads(a['data-hover']) for a in found.of('div') if 'data-hover' in a
+    }
+    assert [image['alt'] for image in found.of('img')] == ['Fixed images: 1'], 'no white bitmaps'
+    masks, boxes = hover['Recall']['series']
+    assert (masks['label'], masks['at'][50], masks['value'][50]) == ('Masks, IoU 0.5', '0.50', '0.75')
+    assert masks['y'][0] < masks['y'][-1] and boxes['y'][0] > boxes['y'][-1], 'the top is 0'
+    assert [one['value'] for one in hover['Score']['series']] == [['1', '90'], ['40', '0']]
+    assert hover['Score']['series'][0]['at'] == ['0.00 to 0.50', '0.50 to 1.00'] and 'The line at 0.37' in found.shown
+    made.edit(path, lambda values: values['score_histogram'].update(right=[1]))
+    assert 'True and false positives by score.' in [image['alt'] for image in report(folder).of('img')]
 
 
 def test_images(whole):

@@ -125,9 +125,10 @@ def test_no_external_references(whole):
 def test_colours_of_charts_follow_the_page(whole):
     charts = ''.join(re.findall(r'<svg.*?</svg>', whole.source, re.DOTALL))
     assert not re.search(r'#[0-9a-f]{6}\b', charts) and 'var(--series-0)' in charts and 'font-family' not in charts
-    assert set(re.findall(r'var\((--[\w-]+)', whole.source)) - {'--color', '--share'} <= set(
-        re.findall(r'^\s+(--[\w-]+):', whole.source, re.MULTILINE)
-    )
+    style = whole.source.partition('</style>')[0]
+    used = set(re.findall(r'var\((--[\w-]+)', style + charts))
+    by_element = {'--color', '--share', '--strip', '--count', '--at', '--ratio'}
+    assert used - by_element <= set(re.findall(r'(--[\w-]+):', style))
     assert 'prefers-color-scheme: dark' in whole.source and '@media print' in whole.source
 
 

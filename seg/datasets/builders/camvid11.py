@@ -11,7 +11,7 @@ import numpy as np
 from seg.datasets.builders.archives import Archive, check_names, read_lines
 from seg.datasets.builders.published import Content, Example, File, PublishedSet, check_map, label_map
 from seg.datasets.label_maps.legend import IGNORE
-from seg.drawing.palette import voc_palette
+from seg.drawing.palette import class_palette
 from seg.errors import UserError, shown
 from seg.known_classes import CAMVID_CLASS_NAMES
 from seg.structures import DatasetInfo
@@ -47,7 +47,7 @@ def _read(archives: Sequence[Archive]) -> Content:
     (archive,) = archives
     root = f'{archive.beginning("CamVid/train.txt")}CamVid'
     return Content(
-        info=DatasetInfo('camvid11/train', CAMVID_CLASS_NAMES, 367, _SIZE, colors=voc_palette(len(CAMVID_CLASS_NAMES))),
+        info=DatasetInfo('camvid11/train', CAMVID_CLASS_NAMES, 367, _SIZE, colors=class_palette(CAMVID_CLASS_NAMES)),
         splits={split: functools.partial(_examples, archive, root, split) for split in SPLITS},
     )
 

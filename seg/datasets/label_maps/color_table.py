@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from seg.drawing.labels import color_of
 from seg.errors import UserError, shown
 from seg.files import read_bytes
 
@@ -40,7 +41,9 @@ def make(slot: str, value: Any, path: str | None) -> ColorTable:
       UserError: if a line or an entry is wrong, or a name or a colour occurs twice.
     """
     if isinstance(value, Mapping):
-        rows = [(f'{slot}[{shown(name)}]', str(name), _color(f'{slot}[{shown(name)}]', v)) for name, v in value.items()]
+        rows = [
+            (f'{slot}[{shown(name)}]', str(name), color_of(f'{slot}[{shown(name)}]', v)) for name, v in value.items()
+        ]
     elif path is not None:
         rows = _rows(path)
     else:
@@ -58,15 +61,6 @@ def make(slot: str, value: Any, path: str | None) -> ColorTable:
                 raise UserError(f'{row[0]}: the {kind} {text} is also in {seen[row[place]]}. Expected it once.{more}')
             seen[row[place]] = row[0]
     return ColorTable(tuple(row[1] for row in rows), tuple(row[2] for row in rows))
-
-
-def _color(slot: str, value: Any) -> tuple[int, int, int]:
-    if isinstance(value, str) and (match := _HEX.fullmatch(value.strip())):
-        return tuple(bytes.fromhex(match[1]))
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 3:
-        if all(isinstance(part, int) and 0 <= part <= 255 for part in value):
-            return tuple(value)
-    raise UserError(f"{slot} = {shown(value)}: expected a colour such as '#804080' or (128, 64, 128).")
 
 
 def _rows(path: str) -> list[tuple[str, str, tuple[int, int, int]]]:

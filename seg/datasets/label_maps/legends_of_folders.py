@@ -8,17 +8,16 @@ from typing import Any
 
 import tensorflow as tf
 from absl import logging
-from PIL import Image
 
 from seg.datasets import checking, class_maps, findings, remembered
 from seg.datasets.findings import Finding
 from seg.datasets.label_maps import class_names as names_files
-from seg.datasets.label_maps import color_table, decoding, values
+from seg.datasets.label_maps import color_table, decoding, stored_palette, values
 from seg.datasets.label_maps import legend as legends
 from seg.datasets.label_maps.legend import COLORED, IGNORE, Legend
 from seg.datasets.label_maps.semantic import Classes
 from seg.datasets.label_maps.values import Fault, Values
-from seg.drawing.palette import instance_palette, voc_palette
+from seg.drawing.palette import class_palette, instance_palette
 from seg.errors import UserError, shown
 
 _BINARY = (0, IGNORE)
@@ -148,7 +147,7 @@ def make(
         by_color=by_color,
     )
     original = tuple(stored[n] for n in origins)
-    palette = table.colors if table else _palette(labels, stored) or _default_palette(names, first)
+    palette = table.colors if table else stored_palette.read(labels, names, stored) or _default_palette(names, first)
     same = by_color or original == tuple(range(len(original)))
     hint = (
         ''
@@ -227,23 +226,5 @@ def _default_names(part: str, root: str, names: Sequence[str], stored: Sequence[
     )
 
 
-def _palette(labels: Sequence[str], stored: Sequence[int]) -> tuple[tuple[int, int, int], ...] | None:
-    """The colours of the classes in the palette of the first label file, if it has a different one for each."""
-    if not labels:
-        return None
-    try:
-        if decoding.read_header(labels[0]).color_type != 3:
-            return None
-        with Image.open(labels[0]) as image:
-            entries = image.getpalette('RGB') or []
-    except (ValueError, OSError, SyntaxError, tf.errors.OpError):
-        return None
-    if min(stored) < 0 or 3 * max(stored) + 3 > len(entries):
-        return None
-    colors = tuple(tuple(entries[3 * value : 3 * value + 3]) for value in stored)
-    greys = all(r == g == b for r, g, b in colors)
-    return None if greys or len(set(colors)) < len(colors) else colors
-
-
 def _default_palette(names: Sequence[str], first: int) -> tuple[tuple[int, int, int], ...]:
-    return ((0, 0, 0), *instance_palette(len(names) - 1)) if first else voc_palette(len(names))
+    return ((0, 0, 0), *instance_palette(len(names) - 1)) if first else class_palette(names)
