@@ -301,7 +301,7 @@ def test_pages_about_a_run(workplace):
                     words += [f'--gin_param={param}' for param in small] if builds else []
                     assert seg_main.main(words) == 0, command
                     done.append(command)
-    assert len(done) == 11
+    assert len(done) == 13
     run = workplace / 'runs' / 'mine'
     assert (workplace / 'runs' / 'my_data' / 'check_data.html').exists()
     assert {'check_data.json', 'show_data.html'} <= {path.name for path in run.iterdir()}

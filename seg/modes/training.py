@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from absl import logging
@@ -15,6 +16,7 @@ from seg.modes.base import FRESH, ExperimentMode
 if TYPE_CHECKING:
     from seg.engine.jax.step_cost import StepCost
     from seg.experiment import Needs
+    from seg.run.length import Change
     from seg.structures import Input
 
 
@@ -24,6 +26,7 @@ class Training(ExperimentMode):
     flags = (FRESH,)
     trains = True
     needs_train_data = True
+    _change: Change | None = None  # Of the run's length, since its last start.
 
     @property
     def fresh(self) -> bool:
@@ -51,14 +54,20 @@ class Training(ExperimentMode):
 
     def prepare(self) -> None:
         from seg import checks
-        from seg.run import settings
+        from seg.run import length, settings
+        from seg.schedules.base import rate_at
 
         experiment, evaluated = self.experiment, self.evaluated()
         executor, task = experiment.executor, experiment.task
         continues = not self.fresh and executor.has_checkpoint()
         if continues:
-            executor.check_classes()
+            done = executor.check_classes()
             settings.check(self.folder)
+            self._change = length.change(
+                self.folder, done, experiment.run_config.train_steps, partial(rate_at, experiment.optimizer)
+            )
+            if self._change:
+                logging.info('%s', self._change.text())
         if evaluated is not None:
             checks.best_metric(experiment.run_config.best_metric, task.metrics(), task.evaluation_losses())
         self._inputs = self.inputs()
@@ -124,7 +133,7 @@ class Training(ExperimentMode):
     def _write_settings(self) -> None:
         """Writes the settings, and the facts about the training data for later modes."""
         from seg import engine
-        from seg.run import dataset_info, settings
+        from seg.run import dataset_info, length, settings
 
         experiment, run = self.experiment, self.experiment.run_config
         settings.write(
@@ -134,6 +143,7 @@ class Training(ExperimentMode):
             hardware=self.engine.describe(),
             batch_size=run.batch_size,
             train_steps=run.train_steps,
+            train_steps_changes=length.changes(self.folder, self._change),
             best_metric=run.best_metric,
             higher_is_better=experiment.executor.higher_is_better,
             command=self.call.command,

@@ -21,12 +21,14 @@ _FREE = (
     'RunConfig.keep_checkpoint_max',
     'RunConfig.eval_every',
     'RunConfig.best_metric',
+    'RunConfig.patience',
     'RunConfig.num_pictures',
     'experiment.eval_data',
     'init.',
     'overfit.',
     'metrics.',
 )
+_LENGTH = 'RunConfig.train_steps'  # May differ as well; `seg.run.length` tells and records what that changes.
 
 
 def check(folder: RunFolder) -> None:
@@ -41,7 +43,7 @@ def check(folder: RunFolder) -> None:
     if 'training' not in run or not folder.has_checkpoint():
         return
     training = {key: value for key, value in config.operative_values().items() if not _is_free(key)}
-    if changes := diff(run['training'], training):
+    if changes := diff(run['training'], training, lambda key: key == _LENGTH or config.declared_free(key)):
         raise UserError(
             f'{folder.path} holds a run with other settings, so it cannot continue with these:\n{changes}\n'
             'Use the settings of that run, another --model_dir, or --fresh to start over there.'
