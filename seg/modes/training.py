@@ -74,7 +74,7 @@ class Training(ExperimentMode):
         if evaluated is not None:
             task.self_test(evaluated)
         if not continues:  # A resumed run has the weights of its checkpoint.
-            experiment.init.apply(task.checkpoint_items)
+            experiment.init.apply(task.checkpoint_items, task.class_names)
         executor.build_trainer()
 
     @contextlib.contextmanager
@@ -110,6 +110,7 @@ class Training(ExperimentMode):
 
     def run(self) -> dict[str, Any] | None:
         from seg.executor.agreement import together
+        from seg.run import settings
         from seg.schedules.base import describe
 
         with self.ready():
@@ -123,6 +124,7 @@ class Training(ExperimentMode):
             batch_size, devices = experiment.run_config.batch_size, self.engine.num_devices
             logging.info('Batches of %d images = %d x %d device(s).', batch_size, batch_size // devices, devices)
             logging.info('Learning rate %s', describe(experiment.optimizer))
+            logging.info('Training %s.', settings.trainable(experiment.task.checkpoint_items.values()))
             results = self.execute()
         logging.info('Curves and images: tensorboard --logdir %s', self.folder.path)
         logging.info('On one page: seg_main --mode=report --model_dir=%s', self.folder.path)

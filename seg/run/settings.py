@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from seg import config
@@ -114,10 +114,17 @@ def _is_free(key: str) -> bool:
 
 def model_info(parts: Mapping[str, Any]) -> str:
     """Variables of each part with shapes, and the number of weights."""
-    lines, total = [], 0
+    lines = [trainable(parts.values())]
     for name, part in parts.items():
-        count = sum(math.prod(v.shape) for v in part.trainable_variables)
-        total += count
-        lines.append(f'{name}: {count:,} trainable weights')
+        lines.append(f'{name}: {trainable([part])}')
         lines += [f'  {v.path} {tuple(v.shape)}{"" if v.trainable else " (not trained)"}' for v in part.variables]
-    return '\n'.join([f'{total:,} trainable weights', *lines]) + '\n'
+    return '\n'.join(lines) + '\n'
+
+
+def trainable(parts: Iterable[Any]) -> str:
+    """What is trained: '7,512 trainable weights of 8,012, in 40 of 60 variables'. Others are frozen, or statistics."""
+    parts = list(parts)
+    every = [variable for part in parts for variable in part.variables]
+    trained = [variable for part in parts for variable in part.trainable_variables]
+    some, total = (sum(math.prod(variable.shape) for variable in each) for each in (trained, every))
+    return f'{some:,} trainable weights of {total:,}, in {len(trained)} of {len(every)} variables'
