@@ -136,6 +136,26 @@ class BackboneSpec:
         return {name: tensor(*features) for name, features in self.features.items()}
 
 
+class ClassRows(NamedTuple):
+    """Where a variable of a head has rows for each class. A head's `class_rows()` returns them by `variable.path`.
+
+    With them, weights of a model with other classes keep the rows of classes of the same names.
+
+    Attributes:
+      axis: the axis of the rows.
+      before: rows before those of the first class, such as one for the background.
+      each: rows of a class.
+    """
+
+    axis: int = -1
+    before: int = 0
+    each: int = 1
+
+    def of(self, classes: Sequence[int]) -> list[int]:
+        """The rows of these classes, after those that belong to none."""
+        return [*range(self.before), *(self.before + self.each * k + i for k in classes for i in range(self.each))]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Published:
     """Published weights of a backbone, which its builder attaches to the model as the attribute `published`.
@@ -149,6 +169,8 @@ class Published:
       convert: function from the file's tensors by name to arrays by `variable.path` of the backbone (or other part), in
         the layout of its variables; numpy only. It gets all tensors of the file and may ignore some. For a file of
         another architecture a backbone may raise `UserError`, and other parts return an empty dict.
+      class_names: function from the file's tensors to the names of the classes that the arrays have rows for; None if
+        they are unknown.
       package_file: path of the file in an importable package, such as `some_package/models/weights.pth`, or ''.
       url: address of the file, whose last component is the file's name, or ''.
       checksum: checksum of the file, or its first digits: 'sha256:…' or 'md5:…'.
@@ -157,6 +179,7 @@ class Published:
 
     title: str
     convert: Callable[[dict[str, Any]], dict[str, Any]]
+    class_names: Callable[[dict[str, Any]], Sequence[str] | None] = lambda tensors: None
     package_file: str = ''
     url: str = ''
     checksum: str = ''

@@ -270,7 +270,7 @@ def test_tables_of_data_sets_and_augments():
 
 
 def test_pages_about_a_run(workplace):
-    """Every seg_main command of both pages, one after the other, on a small folder and a small model."""
+    """Every seg_main command of these pages, one after the other, on a small folder and a small model."""
     random = np.random.default_rng(0)
     for folder in ('my_data/pictures', 'my_data/drawn', 'photos'):
         (workplace / folder).mkdir(parents=True)
@@ -284,7 +284,10 @@ def test_pages_about_a_run(workplace):
             Image.fromarray(image).resize((100 + 50 * i, 70)).save(workplace / 'photos' / f'{i}.png')
     (settings,) = [text for _, text in blocks('docs/own_folder.md', 'gin')]
     (workplace / 'my_run.gin').write_text(settings)
-    small = ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'CROP=(64, 64)', 'init.weights=None', 'overfit.train_steps=2']
+    (tuned,) = [text for _, text in blocks('docs/fine_tuning.md', 'gin')]
+    (workplace / 'my_tuned.gin').write_text(tuned)
+    random_weights = ['init.weights=None']  # But for fine-tuning, which starts from a run of before.
+    small = ['TRAIN_STEPS=2', 'BATCH_SIZE=2', 'CROP=(64, 64)', 'overfit.train_steps=2']
     small += [
         runs.BACKBONE,
         'overfit.num_images=4',
@@ -292,20 +295,24 @@ def test_pages_about_a_run(workplace):
         *runs.SMALL_PARTS[runs.SHAPES],
     ]
     done = []
-    for page in ('docs/check_data.md', 'docs/own_folder.md', 'docs/read_a_run.md'):
+    about_a_run = ('docs/check_data.md', 'docs/own_folder.md', 'docs/read_a_run.md')
+    for page in (*about_a_run, 'docs/fine_tuning.md', 'docs/class_imbalance.md', 'docs/small_memory.md'):
         for _, text in blocks(page, 'sh'):
             for command in text.splitlines():
                 words = shlex.split(command)
                 if words[0] == 'seg_main':
                     builds = any(word.startswith(('--gin_file', '--input=my_data')) for word in words)
-                    words += [f'--gin_param={param}' for param in small] if builds else []
+                    changed = small + (random_weights if '--gin_file=my_tuned.gin' not in words else [])
+                    words += [f'--gin_param={param}' for param in changed] if builds else []
                     assert seg_main.main(words) == 0, command
                     done.append(command)
-    assert len(done) == 11
+    assert len(done) == 19
     run = workplace / 'runs' / 'mine'
     assert (workplace / 'runs' / 'my_data' / 'check_data.html').exists()
     assert {'check_data.json', 'show_data.html'} <= {path.name for path in run.iterdir()}
     assert (run / 'overfit' / 'results.json').exists() and (run / 'results.json').exists()
+    assert 'backbone/stage[12]_*' in (run.parent / 'tuned' / 'run.json').read_text()
+    assert 'stage2_conv/kernel (3, 3, 8, 16) (not trained)' in (run.parent / 'tuned' / 'model_info.txt').read_text()
     assert '<html' in (run / 'report.html').read_text()
     assert len((workplace / 'segmented' / 'predictions.jsonl').read_text().splitlines()) == 8
 

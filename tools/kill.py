@@ -1,6 +1,6 @@
 """Kills and interrupts a training at chosen and random moments; resumed, it must end as an uninterrupted run does.
 
-    python tools/kill.py [--kills 20] [--signals 10] [--seed 0] [--keep DIR]
+    python tools/kill.py [--kills 20] [--early_stops 4] [--continued 4] [--signals 10] [--seed 0] [--keep DIR]
     python tools/kill.py --engine jax [--processes 2] [--records]
 
 The experiment is a small network on procedural scenes, bit-equal in every run: 60 steps, saves every 5, evaluations
@@ -9,6 +9,9 @@ or SIGINT once), and runs the same command again until the training is complete.
 of `best/`, metrics.jsonl, results.json and the evaluations' files must equal the base, except times, speed and memory.
 No temporary file may remain, and no checkpoint beyond `keep_checkpoint_max`. After SIGTERM and SIGINT the trained steps
 must be saved. The exit status is 1 if there are findings.
+
+Two more bases get SIGKILLs alone: a training that ends early by `RunConfig.patience`, and the finished base that
+continues with more steps, whose trials start from copies of it.
 
 With --records, the scenes are converted to records first, and the trainings read those.
 
@@ -43,6 +46,8 @@ from trainings import KEPT, SAVES, SCENES, STEPS, Launch, Run, conversion, of_re
 # Keys whose values differ between two equal runs.
 MEASURED = ('seconds', 'train_seconds', 'images_per_second', 'host_memory_mb', 'device_memory_mb')
 MEASURED += ('train_images_per_second', 'eval_images_per_second', 'data_wait', 'time', 'wall_time')
+PATIENT = ('TRAIN_STEPS=400', 'RunConfig.patience=2', 'RunConfig.eval_every=10')
+LONGER = 'TRAIN_STEPS=100'
 _ALONE = 60  # Seconds until all processes have ended that lost one.
 _GRACE = 30  # Seconds that a cluster leaves a process after SIGTERM.
 
@@ -117,6 +122,32 @@ def _kill_trials(seconds: float, chance: random.Random) -> Iterator[tuple[Aim, A
         )
 
 
+def _evaluated(step: int) -> Callable[[Run], bool]:
+    return lambda run: run.reached('eval') >= step
+
+
+def _later_kill_trials(first: int, last: int, seconds: float, chance: random.Random) -> Iterator[tuple[Aim, Aim]]:
+    """Endless aims of trials with two SIGKILLs between the steps `first` and `last`, the end."""
+
+    def step(part: int) -> int:  # Of the first or the second half.
+        half = (last - first) // 2
+        return first + SAVES * chance.randint(1, half // SAVES) + part * half - SAVES * part
+
+    while True:
+        yield (
+            Aim('start', lambda run: True, seconds),
+            Aim('last checkpoint, not evaluated', _evaluating(last), 0.1),
+        )
+        yield (
+            Aim('half-written checkpoint', _half_written(step(0) - SAVES)),
+            Aim('last evaluation, no results', _evaluated(last), 0.02),
+        )
+        yield (
+            Aim('training', _trained(step(0)), 0.2),
+            Aim('just after a save', _saved(step(1)), 0.02),
+        )
+
+
 def _signals(number: int) -> list[tuple[int, Aim]]:
     aims = [
         Aim('training', _trained(5), 0.1),
@@ -168,7 +199,7 @@ def _equal(one: Any, other: Any, within: float) -> bool:
 def differences(run: Run, base: Run, within: float) -> list[str]:
     """The differences of a finished run from the base; numbers may differ by `within`."""
     found = [] if run.status == 0 else [f'status {run.status}: {run.last_words()[:200]}']
-    last = f'ckpt-{STEPS:08d}.safetensors'
+    last = f'ckpt-{base.saved():08d}.safetensors'
     found += _different_tensors(base.folder / last, run.folder / last, within)
     if (best := run.names('best/*')) != base.names('best/*'):
         found.append(f'best/ holds {best}, not {base.names("best/*")}')
@@ -184,6 +215,9 @@ def differences(run: Run, base: Run, within: float) -> list[str]:
         path = run.folder / name
         if not path.exists() or not _equal(_json(path, run.folder), _json(base.folder / name, base.folder), within):
             found.append(f'{name} differs')
+    changes = [_json(each.folder / 'run.json', each.folder)['train_steps_changes'] for each in (base, run)]
+    if changes[0] != changes[1]:
+        found.append(f'run.json: train_steps_changes is {changes[1]}, not {changes[0]}')
     if left := run.names('**/*.tmp-*'):
         found.append(f'temporary files: {left}')
     if (count := len(run.names('ckpt-*'))) > KEPT:
@@ -197,6 +231,12 @@ def differences(run: Run, base: Run, within: float) -> list[str]:
 def _finish(run: Run) -> None:
     run.start()
     run.wait()
+
+
+def _copy(origin: Run, folder: pathlib.Path, launch: Launch, settings: Sequence[str]) -> Run:
+    """A training with other settings in a copy of the folder of a finished one."""
+    shutil.copytree(origin.folder, folder)
+    return training(folder, launch, settings)
 
 
 def _state(run: Run) -> str:
@@ -256,6 +296,8 @@ def _statuses(number: int, trained: int) -> tuple[int, ...]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--kills', type=int, default=20)
+    parser.add_argument('--early_stops', type=int, default=4, help='SIGKILLs of a training that ends early')
+    parser.add_argument('--continued', type=int, default=4, help='SIGKILLs of a training continued with more steps')
     parser.add_argument('--signals', type=int, default=10)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--keep', type=pathlib.Path, help='folder for the runs and their logs, which then stay')
@@ -289,14 +331,32 @@ def main() -> int:
             print(f'the base ended with {base.status}: {base.last_words()}')
             return 1
         print(f'base: {time.monotonic() - begin:.0f} s, first line after {first:.1f} s', flush=True)
+        campaigns = [('kill', args.kills, base, None, data, _kill_trials(first, chance))]
+        if args.early_stops:
+            early = training(scratch / 'early-base', launch, (*data, *PATIENT))
+            _finish(early)
+            if early.status or not _json(early.folder / 'results.json', early.folder)['early_stop']:
+                print(f'the base did not end early: {early.status}, {early.last_words()}')
+                return 1
+            aims = _later_kill_trials(0, early.saved(), first, chance)
+            campaigns.append(('early', args.early_stops, early, None, (*data, *PATIENT), aims))
+        if args.continued:
+            longer = _copy(base, scratch / 'continued-base', launch, (*data, LONGER))
+            _finish(longer)
+            aims = _later_kill_trials(STEPS, longer.saved(), first, chance)
+            campaigns.append(('continued', args.continued, longer, base, (*data, LONGER), aims))
         kills = wrong = starts = 0
-        for i, aims in enumerate(_kill_trials(first, chance), 1):
-            if kills >= args.kills:
-                break
-            run = training(scratch / f'kill-{i:02d}', launch, data)
-            met, notes, found = kill_trial(run, aims, chance)
-            kills, starts = kills + met, starts + run.starts
-            wrong += _report(run.folder.name, notes, found + differences(run, base, within))
+        for name, number, wanted, origin, settings, trials in campaigns:
+            met = 0
+            for i, aims in enumerate(trials, 1):
+                if met >= number:
+                    break
+                folder = scratch / f'{name}-{i:02d}'
+                run = _copy(origin, folder, launch, settings) if origin else training(folder, launch, settings)
+                more, notes, found = kill_trial(run, aims, chance)
+                met, starts = met + more, starts + run.starts
+                wrong += _report(run.folder.name, notes, found + differences(run, wanted, within))
+            kills += met
         for i, (number, aim) in enumerate(_signals(args.signals), 1):
             run = training(scratch / f'signal-{i:02d}', launch, data)
             note, found = signal_trial(run, number, aim, chance)

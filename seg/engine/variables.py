@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from seg.engine.frozen import freeze
 from seg.errors import UserError
 from seg.optimizers.decay import decays
 
@@ -24,13 +25,21 @@ class Variables:
         `<slot>/<part>/<variable path>`.
     """
 
-    def __init__(self, parts: Mapping[str, Any], optimizer: keras.optimizers.Optimizer):
-        """Builds the optimizer and names everything.
+    def __init__(
+        self, parts: Mapping[str, Any], optimizer: keras.optimizers.Optimizer, frozen: Sequence[str] | None = None
+    ):
+        """Freezes variables, builds the optimizer and names everything.
 
         Args:
           parts: the model's Keras layers by name.
           optimizer: an optimizer that is not built.
+          frozen: `OptimizerStep.frozen`.
+
+        Raises:
+          UserError: see `freeze`.
         """
+        if frozen:
+            freeze(parts, frozen)
         self._parts = tuple(parts)
         self._optimizer = optimizer
         self.model = {f'{part}/{v.path}': v for part, layer in parts.items() for v in layer.variables}

@@ -13,7 +13,7 @@ from seg.errors import UserError
 from seg.executor.checkpoints import Checkpoints
 from seg.executor.evaluator import Evaluation
 from seg.executor.run_config import RunConfig
-from seg.run import evaluated_images, results
+from seg.run import evaluated_images, evaluations, results
 from seg.run.evaluations import is_better
 from seg.run.events import Events
 from seg.run.folder import RunFolder, split_of
@@ -83,6 +83,17 @@ class EvaluationRecords:
         metric = self._config.best_metric
         value = (self._scores(step) or {}).get(metric)
         return {'step': step, metric: value, 'checkpoint': self._checkpoints.best_path()}
+
+    def early_stop(self) -> dict[str, Any] | None:
+        """Why the training ends early: `patience`, and `best_step` of the best evaluation. None if it continues."""
+        metric, patience = self._config.best_metric, self._config.patience
+        if patience is None:
+            return None
+        made = [evaluations.of_line(line) for line in self._log.read().by_step('eval')]
+        best = evaluations.best(made, metric, self._higher_is_better)
+        if best is None or sum(each.step > best.step for each in made) < patience:
+            return None
+        return {'patience': patience, 'best_step': best.step}
 
     def write_details(self, split: str, step: int | str, details: Mapping[str, Any]) -> None:
         """Writes the details of the metrics as `eval/<kind>-<split>-<step>.json`."""

@@ -111,13 +111,14 @@ class Executor:
         """
         step = self._train(source, eval_source, self._config.train_steps, stop)
         path = self._folder.results
-        if self._last is None and (kept := _kept_results(path)):
+        if self._last is None and (kept := _kept_results(path, step)):
             logging.info('These are the results of %s; --mode=eval evaluates under other settings.', path)
             return kept
         if self._last is None or self._last[0] != step:
             self._evaluate_now(eval_source, step)
         written = self._results(*self._last, eval_source.name, self._checkpoints.path(step), self.trainer.averages)
         written['best'] = self._records.best()
+        written['early_stop'] = self._records.early_stop() if step < self._config.train_steps else None
         if self.engine.chief:
             results.write(path, written)
         return written
@@ -198,6 +199,8 @@ class Executor:
             if done >= last:
                 logging.info('Training is complete: step %d of %d.', done, last)
                 return done
+            if eval_source and self._ends_early(done, last):
+                return done
             return self._loops(signals, source, eval_source, done, last, stop)
 
     def _loops(
@@ -226,7 +229,7 @@ class Executor:
             if due and not asked_to_stop(self.engine, signals):
                 with signals.at_once() if self._alone else contextlib.nullcontext():
                     evaluation = self._evaluate_now(eval_source, done)
-                if stop and self.engine.agree(stop(evaluation)):
+                if self._ends_early(done, last) or (stop and self.engine.agree(stop(evaluation))):
                     break
         if signals.asked and signals.saved < done:
             self._save(done)
@@ -235,6 +238,23 @@ class Executor:
         if signals.asked:
             signals.leave()
         return done
+
+    def _ends_early(self, done: int, last: int) -> bool:
+        """Whether the evaluations up to step `done` have used up `patience` before the last step; the log says so.
+
+        This follows from metrics.jsonl, so a resumed run decides alike.
+        """
+        if done == last or self._config.patience is None:
+            return False
+        with together(self.engine):
+            found = self._records.early_stop() if self.engine.chief else None
+        if found:
+            logging.info(
+                'Training ends early at step %d of %d: %s has had no better value since step %d (RunConfig.patience = '
+                '%d). The same command continues it with a larger patience, or with None.',
+                *(done, last, self._config.best_metric, found['best_step'], found['patience']),
+            )
+        return self.engine.agree(found is not None)
 
     def advance(self, loop: Callable[[int], LoopResult], done: int, steps: int, source: Input) -> int:
         """Runs one loop, checks it and records it. Returns the step reached."""
@@ -281,14 +301,17 @@ class Executor:
                 raise ValueError('This executor was made without an optimizer: it evaluates and predicts only.')
             self.trainer = self.engine.trainer(self._task, self._optimizer, self._settings)
 
-    def check_classes(self) -> None:
-        """Refuses to resume from a checkpoint with other classes. Nothing on disk changes.
+    def check_classes(self) -> int:
+        """Refuses to resume from a checkpoint with other classes. Returns its step. Nothing on disk changes.
 
         Raises:
           UserError: the message has both lists.
         """
-        if found := self._checkpoints.latest(set_aside=False):
-            self._refuse_other_classes(found)
+        found = self._checkpoints.latest(set_aside=False)
+        if found is None:
+            return 0
+        self._refuse_other_classes(found)
+        return found.step
 
     def _refuse_other_classes(self, found: Checkpoint) -> None:
         trained, names = found.metadata.get('class_names'), list(self._task.class_names)
@@ -388,10 +411,11 @@ def _weights(averages: bool) -> str:
     return 'ema' if averages else 'raw'
 
 
-def _kept_results(path: str) -> dict[str, Any] | None:
-    """Returns the content of results.json; None if it is missing or damaged: then the evaluation is repeated."""
+def _kept_results(path: str, step: int) -> dict[str, Any] | None:
+    """Returns the content of results.json; None if it is missing, damaged or of another step, and so to be written."""
     try:
-        return results.read(path, 'It is written again.')
+        kept = results.read(path, 'It is written again.')
     except UserError as error:
         logging.warning('%s', error)
         return None
+    return kept if kept and kept['step'] == step else None

@@ -24,6 +24,8 @@ class RunConfig:
       eval_every: an evaluation this often, and after the last step.
       best_metric: the evaluation metric whose best value picks `best/`: the highest one, or of a loss or an error the
         lowest.
+      patience: the training ends early after this many evaluations in a row without a better value of `best_metric`;
+        None to train all steps.
       num_pictures: images that are drawn for TensorBoard: the first training examples, and evaluation images of each
         kind (fixed, worst, best); 0 for no figures and no charts.
       seed: determines all random numbers.
@@ -38,6 +40,7 @@ class RunConfig:
     keep_checkpoint_max: int = 5
     eval_every: int = 1000
     best_metric: str = 'miou'
+    patience: int | None = None
     num_pictures: int = 4
     seed: int = 0
 
@@ -51,8 +54,9 @@ class RunConfig:
             'keep_checkpoint_max',
         ):
             check_whole(f'RunConfig.{name}', getattr(self, name))
-        if self.eval_batch_size is not None:
-            check_whole('RunConfig.eval_batch_size', self.eval_batch_size)
+        for name in ('eval_batch_size', 'patience'):
+            if getattr(self, name) is not None:
+                check_whole(f'RunConfig.{name}', getattr(self, name))
         for name in ('num_pictures', 'seed'):
             check_whole(f'RunConfig.{name}', getattr(self, name), 0, 2**31 - 1)
         for name in ('save_checkpoints_steps', 'eval_every'):

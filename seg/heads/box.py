@@ -20,7 +20,7 @@ from seg.ops import boxes as boxes_lib
 from seg.ops.gathering import batched_gather
 from seg.ops.roi_align import roi_align
 from seg.registry import heads
-from seg.structures import Published
+from seg.structures import ClassRows, Published
 
 
 @heads.register('box')
@@ -114,6 +114,7 @@ def box(
     layer.published = Published(
         title='the box head of a torchvision detector',
         convert=lambda tensors: torchvision_weights.box_head(tensors, num_classes, len(convs), len(fc), roi_size),
+        class_names=lambda tensors: torchvision_weights.class_names(tensors, num_classes),
     )
     return layer
 
@@ -169,6 +170,11 @@ class BoxHead(keras.layers.Layer):
             shape = dense.compute_output_shape(shape)
         self.classify.build(shape)
         self.shift.build(shape)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        rows = {variable.path: ClassRows(before=1) for variable in self.classify.variables}
+        boxes = () if self.class_agnostic else self.shift.variables
+        return rows | {variable.path: ClassRows(each=4) for variable in boxes}
 
     def crop(self, maps: Sequence[Any], strides: Sequence[int], boxes: Any) -> Any:
         """Pools the features of boxes [B, R, 4] from maps p2, p3, …: [B, R, roi_size, roi_size, C]."""

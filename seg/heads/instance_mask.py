@@ -14,7 +14,7 @@ from seg.layers.norm import NormFactory
 from seg.number_checks import check_counts, check_widths
 from seg.ops.roi_align import roi_align
 from seg.registry import heads
-from seg.structures import Published
+from seg.structures import ClassRows, Published
 
 
 @heads.register('mask')
@@ -56,16 +56,18 @@ def mask(
     check_widths('heads.mask', convs=convs)
     fan_out = keras.initializers.VarianceScaling(2.0, 'fan_out')
     layer = MaskHead(
-        1 if class_agnostic else num_classes,
+        num_classes,
         ConvStack(convs, norm if use_norm else None, kernel_initializer=fan_out, name='convs'),
         deconv=deconv,
         roi={'size': roi_size, 'sampling_ratio': sampling_ratio, 'aligned': aligned},
+        class_agnostic=class_agnostic,
     )
     layer.published = Published(
         title='the mask head of a torchvision detector',
         convert=lambda tensors: torchvision_weights.mask_head(
             tensors, 1 if class_agnostic else num_classes, len(convs)
         ),
+        class_names=lambda tensors: torchvision_weights.class_names(tensors, num_classes),
     )
     return layer
 
@@ -80,7 +82,7 @@ class MaskHead(keras.layers.Layer):
       size: cells per side of a mask.
     """
 
-    def __init__(self, channels: int, convs: ConvStack, *, deconv: int, roi: dict[str, Any]):
+    def __init__(self, num_classes: int, convs: ConvStack, *, deconv: int, roi: dict[str, Any], class_agnostic: bool):
         # Without autocast: bfloat16 would round boxes.
         super().__init__(name='mask_head', autocast=False)
         self.exact = keras.backend.result_type(self.compute_dtype, 'float32')
@@ -88,7 +90,8 @@ class MaskHead(keras.layers.Layer):
         self.roi = roi
         self.size = 2 * roi['size']
         self.deconv = Deconv(deconv, name='deconv')
-        self.classify = MaskLogits(channels, dtype=self.exact, name='mask_logits')
+        self.class_agnostic = class_agnostic
+        self.classify = MaskLogits(1 if class_agnostic else num_classes, dtype=self.exact, name='mask_logits')
 
     def build(self, map_shape: tuple) -> None:
         """Makes the variables for maps of this shape, [B, h, w, C]."""
@@ -96,6 +99,9 @@ class MaskHead(keras.layers.Layer):
         self.convs.build(shape)
         self.deconv.build(self.convs.compute_output_shape(shape))
         self.classify.build((None, None, None, self.deconv.filters))
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return {} if self.class_agnostic else {v.path: ClassRows(axis=0) for v in self.classify.variables}
 
     def crop(self, maps: Sequence[Any], strides: Sequence[int], boxes: Any) -> Any:
         """Pools the features of boxes [B, R, 4] from maps p2, p3, …: [B, R, roi_size, roi_size, C]."""

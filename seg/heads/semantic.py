@@ -11,6 +11,7 @@ from seg.layers.dropout import Dropout
 from seg.layers.norm import NormFactory
 from seg.number_checks import check_counts, check_number
 from seg.registry import heads
+from seg.structures import ClassRows
 
 
 @heads.register('semantic')
@@ -65,6 +66,9 @@ class SemanticHead(keras.layers.Layer):
     def build(self, x_shape: tuple) -> None:
         self.logits.build(x_shape)
 
+    def class_rows(self) -> dict[str, ClassRows]:
+        return {variable.path: ClassRows() for variable in self.logits.variables}
+
     def call(self, x: Any, seed: Any = None, training: bool = False) -> Any:
         """Maps [B, h, w, C] to logits [B, h, w, num_classes]; neither seed nor training matters."""
         return self.logits(x)
@@ -82,6 +86,9 @@ class FCNHead(keras.layers.Layer):
     def build(self, x_shape: tuple) -> None:
         self.conv.build(x_shape)
         self.classify.build(self.conv.compute_output_shape(x_shape))
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return self.classify.class_rows()
 
     def call(self, x: Any, seed: Any = None, training: bool = False) -> Any:
         """Maps [B, h, w, C] to logits [B, h, w, num_classes]; `seed` [B, 2] int32 is needed when training."""

@@ -7,16 +7,22 @@ import numpy as np
 from seg.known_classes import COCO_CLASSES
 from seg.layers import torch_tensors
 
+_NUMBERED = 91  # COCO numbers its 80 classes up to 90; torchvision's classifiers have a channel for each number.
+
 
 def channels(theirs: int, num_classes: int) -> list[int]:
-    """Returns the channels of a torchvision classifier for the background and our classes.
+    """Returns the channels of a torchvision classifier for the background and the classes.
 
-    These are all channels, unless it has one for each of COCO's numbers and our classes are COCO's.
+    If it has one for each of COCO's numbers, these are COCO's classes, unless ours fit all of its channels.
     """
-    if theirs == 91 and num_classes == len(COCO_CLASSES):
-        # COCO numbers its 80 classes up to 90; torchvision's classifiers have a channel for each number.
-        return [0, *COCO_CLASSES]
-    return list(range(theirs))
+    return [0, *COCO_CLASSES] if theirs == _NUMBERED != num_classes + 1 else list(range(theirs))
+
+
+def class_names(tensors: dict[str, np.ndarray], num_classes: int) -> list[str] | None:
+    """The names of the classes that `channels` chooses, None if unknown."""
+    bias = tensors.get('roi_heads.box_predictor.cls_score.bias')
+    is_coco = bias is not None and len(bias) == _NUMBERED != num_classes + 1
+    return list(COCO_CLASSES.values()) if is_coco else None
 
 
 def box_head(

@@ -261,7 +261,7 @@ class ExperimentMode(Mode):
         from seg.run import settings
 
         info = self.experiment.info
-        weights = settings.model_info(self.experiment.task.checkpoint_items).splitlines()[0]
+        weights = settings.trainable(self.experiment.task.checkpoint_items.values())
         return f'{info.name}, {info.num_classes} classes, {weights}'
 
     @contextlib.contextmanager

@@ -59,6 +59,7 @@ class Overfit(Training):
                 'iterations_per_loop': math.gcd(10, settings.eval_every),
                 'eval_every': settings.eval_every,
                 'save_checkpoints_steps': settings.train_steps,
+                'patience': None,
             },
         )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from absl import logging
+
 from seg.modes.base import FRESH, TOPOLOGY
 from seg.modes.training import Training
 
@@ -17,6 +19,10 @@ class Train(Training):
     name = 'train'
     aliases = ('training', 'fit')
     flags = (FRESH, TOPOLOGY)
+
+    def check_experiment(self) -> None:
+        if self.experiment.run_config.patience is not None:
+            logging.warning('RunConfig.patience has no effect: --mode=train evaluates nothing.')
 
     def inputs(self) -> tuple[Input, ...]:
         experiment = self.experiment

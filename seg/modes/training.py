@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from absl import logging
@@ -15,6 +16,7 @@ from seg.modes.base import FRESH, ExperimentMode
 if TYPE_CHECKING:
     from seg.engine.jax.step_cost import StepCost
     from seg.experiment import Needs
+    from seg.run.length import Change
     from seg.structures import Input
 
 
@@ -24,6 +26,7 @@ class Training(ExperimentMode):
     flags = (FRESH,)
     trains = True
     needs_train_data = True
+    _change: Change | None = None  # Of the run's length, since its last start.
 
     @property
     def fresh(self) -> bool:
@@ -51,21 +54,27 @@ class Training(ExperimentMode):
 
     def prepare(self) -> None:
         from seg import checks
-        from seg.run import settings
+        from seg.run import length, settings
+        from seg.schedules.base import rate_at
 
         experiment, evaluated = self.experiment, self.evaluated()
         executor, task = experiment.executor, experiment.task
         continues = not self.fresh and executor.has_checkpoint()
         if continues:
-            executor.check_classes()
+            done = executor.check_classes()
             settings.check(self.folder)
+            self._change = length.change(
+                self.folder, done, experiment.run_config.train_steps, partial(rate_at, experiment.optimizer)
+            )
+            if self._change:
+                logging.info('%s', self._change.text())
         if evaluated is not None:
             checks.best_metric(experiment.run_config.best_metric, task.metrics(), task.evaluation_losses())
         self._inputs = self.inputs()
         if evaluated is not None:
             task.self_test(evaluated)
         if not continues:  # A resumed run has the weights of its checkpoint.
-            experiment.init.apply(task.checkpoint_items)
+            experiment.init.apply(task.checkpoint_items, task.class_names)
         executor.build_trainer()
 
     @contextlib.contextmanager
@@ -101,6 +110,7 @@ class Training(ExperimentMode):
 
     def run(self) -> dict[str, Any] | None:
         from seg.executor.agreement import together
+        from seg.run import settings
         from seg.schedules.base import describe
 
         with self.ready():
@@ -114,6 +124,7 @@ class Training(ExperimentMode):
             batch_size, devices = experiment.run_config.batch_size, self.engine.num_devices
             logging.info('Batches of %d images = %d x %d device(s).', batch_size, batch_size // devices, devices)
             logging.info('Learning rate %s', describe(experiment.optimizer))
+            logging.info('Training %s.', settings.trainable(experiment.task.checkpoint_items.values()))
             results = self.execute()
         logging.info('Curves and images: tensorboard --logdir %s', self.folder.path)
         logging.info('On one page: seg_main --mode=report --model_dir=%s', self.folder.path)
@@ -124,7 +135,7 @@ class Training(ExperimentMode):
     def _write_settings(self) -> None:
         """Writes the settings, and the facts about the training data for later modes."""
         from seg import engine
-        from seg.run import dataset_info, settings
+        from seg.run import dataset_info, length, settings
 
         experiment, run = self.experiment, self.experiment.run_config
         settings.write(
@@ -134,6 +145,7 @@ class Training(ExperimentMode):
             hardware=self.engine.describe(),
             batch_size=run.batch_size,
             train_steps=run.train_steps,
+            train_steps_changes=length.changes(self.folder, self._change),
             best_metric=run.best_metric,
             higher_is_better=experiment.executor.higher_is_better,
             command=self.call.command,

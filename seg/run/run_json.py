@@ -1,7 +1,7 @@
 """`run.json`: the mode, the hardware, versions and settings of a run. A training writes it when it starts.
 
 `training` and `free` hold the settings as strings by name: those that must not change when the run is resumed, and
-those that may.
+those that may. `train_steps_changes` lists the changes of the run's length, see `seg/run/length.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from seg.run.values import mapping, string, strings, whole
 _REMEDY = 'Remove the file; the same training command writes it again when it starts.'
 _OWN = (
     *('mode', 'evaluates', 'global_batch', 'train_steps', 'best_metric', 'higher_is_better', 'command', 'versions'),
-    *('training', 'free'),
+    *('train_steps_changes', 'training', 'free'),
 )
 
 
@@ -31,6 +31,7 @@ def write(
     hardware: Mapping[str, Any],
     batch_size: int,
     train_steps: int,
+    train_steps_changes: Sequence[Mapping[str, Any]],
     best_metric: str,
     higher_is_better: bool,
     command: Sequence[str],
@@ -47,6 +48,7 @@ def write(
       hardware: the engine's description of itself.
       batch_size: global.
       train_steps: steps of the whole training.
+      train_steps_changes: changes of that number when the run was continued.
       best_metric: metric that selects the best checkpoint.
       higher_is_better: whether its highest value selects it, or the lowest.
       command: the command line that this process runs; empty for none.
@@ -62,6 +64,7 @@ def write(
             **hardware,
             'global_batch': batch_size,
             'train_steps': train_steps,
+            'train_steps_changes': list(train_steps_changes),
             'best_metric': best_metric,
             'higher_is_better': higher_is_better,
             'command': list(command),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from seg import config
@@ -21,6 +21,7 @@ _FREE = (
     'RunConfig.keep_checkpoint_max',
     'RunConfig.eval_every',
     'RunConfig.best_metric',
+    'RunConfig.patience',
     'RunConfig.num_pictures',
     'experiment.eval_data',
     'experiment.class_colors',
@@ -28,6 +29,7 @@ _FREE = (
     'overfit.',
     'metrics.',
 )
+_LENGTH = 'RunConfig.train_steps'  # May differ as well; `seg.run.length` tells and records what that changes.
 
 
 def check(folder: RunFolder) -> None:
@@ -42,7 +44,7 @@ def check(folder: RunFolder) -> None:
     if 'training' not in run or not folder.has_checkpoint():
         return
     training = {key: value for key, value in config.operative_values().items() if not _is_free(key)}
-    if changes := diff(run['training'], training):
+    if changes := diff(run['training'], training, lambda key: key == _LENGTH or config.declared_free(key)):
         raise UserError(
             f'{folder.path} holds a run with other settings, so it cannot continue with these:\n{changes}\n'
             'Use the settings of that run, another --model_dir, or --fresh to start over there.'
@@ -113,10 +115,17 @@ def _is_free(key: str) -> bool:
 
 def model_info(parts: Mapping[str, Any]) -> str:
     """Variables of each part with shapes, and the number of weights."""
-    lines, total = [], 0
+    lines = [trainable(parts.values())]
     for name, part in parts.items():
-        count = sum(math.prod(v.shape) for v in part.trainable_variables)
-        total += count
-        lines.append(f'{name}: {count:,} trainable weights')
+        lines.append(f'{name}: {trainable([part])}')
         lines += [f'  {v.path} {tuple(v.shape)}{"" if v.trainable else " (not trained)"}' for v in part.variables]
-    return '\n'.join([f'{total:,} trainable weights', *lines]) + '\n'
+    return '\n'.join(lines) + '\n'
+
+
+def trainable(parts: Iterable[Any]) -> str:
+    """What is trained: '7,512 trainable weights of 8,012, in 40 of 60 variables'. Others are frozen, or statistics."""
+    parts = list(parts)
+    every = [variable for part in parts for variable in part.variables]
+    trained = [variable for part in parts for variable in part.trainable_variables]
+    some, total = (sum(math.prod(variable.shape) for variable in each) for each in (trained, every))
+    return f'{some:,} trainable weights of {total:,}, in {len(trained)} of {len(every)} variables'

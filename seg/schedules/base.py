@@ -150,3 +150,9 @@ def describe(optimizer: keras.optimizers.Optimizer) -> str:
     """Describes the learning rate of an optimizer in a line; a schedule other than `Schedule` by its class name."""
     rate = optimizer._learning_rate  # The public property is the rate at the present step.
     return rate.describe() if isinstance(rate, Schedule) else type(rate).__name__
+
+
+def rate_at(optimizer: keras.optimizers.Optimizer, step: int) -> float:
+    """The learning rate of the step that follows `step` steps."""
+    rate = optimizer._learning_rate
+    return float(rate(step) if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else rate)

@@ -32,7 +32,9 @@ def readable(parts: Mapping[str, Any], backbone_alone: bool = False) -> list[str
     return [name for name in parts if name == 'backbone' or (name in others and not backbone_alone)]
 
 
-def arrays(parts: Mapping[str, Any], path: str | None = None) -> tuple[str, dict[str, dict[str, np.ndarray]]]:
+def arrays(
+    parts: Mapping[str, Any], path: str | None = None
+) -> tuple[str, dict[str, dict[str, np.ndarray]], list[str] | None]:
     """Reads published weights.
 
     Args:
@@ -41,8 +43,8 @@ def arrays(parts: Mapping[str, Any], path: str | None = None) -> tuple[str, dict
         in the installed packages and otherwise downloaded.
 
     Returns:
-      The source, for the report, and for each part arrays by `variable.path`. Parts without weights in the file are
-      omitted, except a backbone.
+      The source, for the report; for each part arrays by `variable.path` (parts without weights in the file are
+      omitted, except a backbone); and the names of the classes that they have rows for, None if unknown.
 
     Raises:
       DamagedFileError: if the file is not complete, or is not the published one.
@@ -66,13 +68,14 @@ def arrays(parts: Mapping[str, Any], path: str | None = None) -> tuple[str, dict
     tensors = next(read for ending, read in READERS.items() if path.endswith(ending))(path)
     try:
         found = {name: part.published.convert(tensors) for name, part in parts.items()}
+        names = next(filter(None, (part.published.class_names(tensors) for part in parts.values())), None)
     except (LookupError, ValueError) as error:  # A tensor with unexpected axes, or a missing bias.
         raise UserError(
             f'init.weights = {path!r}: its tensors have the names of this network, but not its layout: '
             f'{str(error) or type(error).__name__}. Use a file that the library itself wrote for it.'
         ) from error
     found = {name: each for name, each in found.items() if each or name == 'backbone'}
-    return f'{title}{path} ({len(tensors)} tensors)', found
+    return f'{title}{path} ({len(tensors)} tensors)', found, names
 
 
 def _find(published: Published) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from absl import logging
 
@@ -20,6 +21,9 @@ IMAGENET = 'imagenet'
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Init:
     """The initial weights of a new run. A resumed run takes its weights from its own checkpoint.
+
+    If the source is of other classes and tells their names, as checkpoints and files for COCO do, heads take over the
+    rows of classes of the same names.
 
     Attributes:
       weights: 'imagenet' for the published weights of the backbone, from an installed package or downloaded once; a
@@ -35,8 +39,12 @@ class Init:
     parts: Sequence[str] = ()
     min_fraction: float = 0.9
 
-    def apply(self, parts: Mapping[str, object]) -> str:
+    def apply(self, parts: Mapping[str, Any], class_names: Sequence[str] = ()) -> str:
         """Sets the variables of the model's parts. Returns the report that is also logged.
+
+        Args:
+          parts: Keras layers by name.
+          class_names: names of the model's classes; empty if there are none.
 
         Raises:
           UserError: if the file, a part or too many variables are missing.
@@ -52,7 +60,7 @@ class Init:
         foreign = weights == IMAGENET or weights.endswith(tuple(published.READERS))
         if not foreign:
             chosen = {name: parts[name] for name in self.parts or parts}
-            origin, source = _checkpoint(weights)
+            origin, source, theirs = _checkpoint(weights)
             advice = 'Name the parts that the checkpoint has in common with this model in init.parts'
         else:
             readable = published.readable(parts, weights == IMAGENET)
@@ -64,13 +72,17 @@ class Init:
                     'init.parts.'
                 )
             path = None if weights == IMAGENET else weights
-            origin, found = published.arrays({name: parts[name] for name in self.parts or readable}, path)
+            origin, found, theirs = published.arrays({name: parts[name] for name in self.parts or readable}, path)
             chosen = {name: parts[name] for name in found}
             source = {f'{part}/{name}': value for part, each in found.items() for name, value in each.items()}
             advice = 'Choose the backbone and the settings that the weights were made for'
+        classes = ''
+        if theirs and class_names and theirs != list(class_names):
+            classes = _take_rows(chosen, source, theirs, class_names)
         loaded, left = _assign(chosen, source)
         wanted = loaded + len(left)
         report = f'{origin}: loaded {loaded} of {wanted} variables' + _listed(f', re-initialised {len(left)}: ', left)
+        report += classes
         if foreign:  # Arrays without a variable: the weights belong to another network, or to another normalisation.
             names = {f'{part}/{variable.path}' for part, layer in chosen.items() for variable in layer.variables}
             more = [name for name in source if name not in names]
@@ -83,6 +95,29 @@ class Init:
             )
         logging.info('%s', report)
         return report
+
+
+def _take_rows(
+    parts: Mapping[str, Any], source: dict[str, np.ndarray], theirs: Sequence[str], ours: Sequence[str]
+) -> str:
+    """Replaces arrays that have rows for their classes by arrays with rows for ours, and reports on it.
+
+    Rows of classes of the same names, and those that belong to no class, are theirs; the model's others stay.
+    """
+    shared = [name for name in ours if name in theirs]
+    for part, layer in parts.items():
+        variables = {variable.path: variable for variable in layer.variables}
+        for path, rows in (layer.class_rows() if hasattr(layer, 'class_rows') else {}).items():
+            value, name = source.get(f'{part}/{path}'), f'{part}/{path}'
+            if value is None or value.ndim != len(variables[path].shape):
+                continue
+            new = keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variables[path])).copy()
+            old, view = (np.moveaxis(array, rows.axis, 0) for array in (value, new))
+            if old.shape == (rows.before + rows.each * len(theirs), *view.shape[1:]):
+                view[rows.of([*map(ours.index, shared)])] = old[rows.of([*map(theirs.index, shared)])]
+                source[name] = new
+    names = f' ({", ".join(shared[:4])}{", …" if len(shared) > 4 else ""})' if shared else ''
+    return f'; other classes: heads take over the rows of {len(shared)} of {len(ours)}{names}'
 
 
 def _assign(parts: Mapping[str, Any], source: Mapping[str, np.ndarray]) -> tuple[int, list[str]]:
@@ -111,18 +146,19 @@ def _listed(intro: str, items: Sequence[str]) -> str:
     return intro + '; '.join(items[:4]) + ('; …' if len(items) > 4 else '') if items else ''
 
 
-def _checkpoint(weights: str) -> tuple[str, dict[str, np.ndarray]]:
-    """Returns the checkpoint's path, and its arrays by part and path of the variable."""
+def _checkpoint(weights: str) -> tuple[str, dict[str, np.ndarray], list[str] | None]:
+    """Returns the checkpoint's path, its arrays by part and path of the variable, and the classes if it tells them."""
     if os.path.isdir(weights):
         folder = RunFolder(weights)
         steps = folder.checkpoint_steps()
         if not steps:
             raise UserError(f'init.weights = {weights!r}: the folder holds no ckpt-*.safetensors.')
         weights = folder.checkpoint(steps[-1])
-    tensors, _ = tensor_file.read(_existing(weights))
+    tensors, metadata = tensor_file.read(_existing(weights))
     source = {name.removeprefix('model/'): value for name, value in tensors.items() if name.startswith('model/')}
     source |= {name.removeprefix('ema/'): value for name, value in tensors.items() if name.startswith('ema/')}
-    return weights, source
+    names = metadata.get('class_names')
+    return weights, source, names if isinstance(names, list) else None
 
 
 def _existing(weights: str) -> str:

@@ -73,6 +73,17 @@ def test_without_any_framework(tmp_path, finished):
     assert json.loads(done.stdout)['metrics'] == finished[1]['metrics']
 
 
+def test_patience_ends_all_processes(tmp_path):
+    """They agree, and a second start ends at once."""
+
+    def work(engine, index):
+        return toy.run(str(tmp_path), engine, best_metric='rows', patience=1, train_steps=20)
+
+    for _ in range(2):
+        assert [results['step'] for results in on_two_processes(work)] == [8, 8]
+    assert [line['step'] for line in lines(tmp_path) if line['kind'] == 'eval'] == [4, 8]
+
+
 def test_a_run_resumes(tmp_path, finished):
     toy.run(str(tmp_path), toy.ToyEngine(), train_steps=4)
     toy.run(str(tmp_path), toy.ToyEngine())

@@ -15,7 +15,14 @@ def test_optimizer_step(settings):
         OptimizerStep(**settings)
 
 
-@pytest.mark.parametrize('rate', [-0.1, '0.1', float('nan')])
+@pytest.mark.parametrize('rate', [-0.1, '0.1', float('nan'), 0, 0.0])
 def test_rates_of_parts(rate):
+    """0 is refused: to freeze a part is a setting of its own."""
     with pytest.raises(UserError, match=r"OptimizerStep.part_rates\['backbone'\] = "):
         OptimizerStep(part_rates={'backbone': rate})
+
+
+@pytest.mark.parametrize('frozen', ['backbone', [1], [''], {'backbone': True}])
+def test_frozen(frozen):
+    with pytest.raises(UserError, match='OptimizerStep.frozen = '):
+        OptimizerStep(frozen=frozen)

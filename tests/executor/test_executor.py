@@ -233,6 +233,35 @@ def test_stop_ends_the_training(tmp_path):
     assert results['step'] == 4 and Checkpoints(RunFolder(str(tmp_path)), 5).steps() == [2, 4]
 
 
+PATIENT = dict(eval_every=2, patience=2)
+SCORES = [0.5, 0.7, 0.7, 0.6]  # Of steps 2, 4, 6 and 8: two evaluations after step 4 are not better.
+
+
+def test_patience_ends_the_training(tmp_path, caplog):
+    caplog.set_level('INFO')
+    results = run(tmp_path, scores=SCORES, **PATIENT)
+    assert results['step'] == 8 and results['early_stop'] == {'patience': 2, 'best_step': 4}
+    assert results['best']['step'] == 4 and steps(tmp_path, 'train') == [2, 4, 6, 8]
+    assert 'step 8 of 10' in caplog.text and 'RunConfig.patience = 2' in caplog.text and 'step 4 ' in caplog.text
+    before = (tmp_path / 'metrics.jsonl').read_bytes()
+    assert run(tmp_path, **PATIENT) == results, 'the same command trains no further'
+    assert before == (tmp_path / 'metrics.jsonl').read_bytes()
+
+
+def test_patience_without_a_stop(tmp_path):
+    results = run(tmp_path, scores=[0.5, 0.4, 0.6, 0.5, 0.4], **PATIENT)
+    assert results['step'] == 10 and results['early_stop'] is None, 'the last evaluation is at the end anyway'
+
+
+def test_continued_after_an_early_stop(tmp_path):
+    """As if there had been no stop."""
+    run(tmp_path / 'one', scores=SCORES, **PATIENT)
+    results = run(tmp_path / 'one', scores=[0.8], **PATIENT | {'patience': None})
+    assert results['step'] == 10 and results['early_stop'] is None and results['best']['step'] == 10
+    run(tmp_path / 'other', scores=[*SCORES, 0.8], eval_every=2)
+    assert_same_run(tmp_path / 'one', tmp_path / 'other', 10)
+
+
 def test_train_alone_evaluates_nothing(tmp_path):
     assert executor(tmp_path).train(sources()[0], max_steps=4) == 4
     assert steps(tmp_path, 'train') == [2, 4] and steps(tmp_path, 'eval') == []
@@ -281,6 +310,30 @@ def test_resumes_as_if_not_interrupted(finished, tmp_path, monkeypatch, kind, st
     assert results['metrics'] == finished[1]['metrics']
     assert results['best']['miou'] == finished[1]['best']['miou']
     assert set(os.listdir(tmp_path / 'best')) == set(os.listdir(finished[0] / 'best'))
+
+
+@pytest.mark.parametrize('step, before, left', [(6, True, SCORES[2:]), (8, True, SCORES[3:]), (8, False, SCORES[3:])])
+def test_patience_survives_a_kill(tmp_path, monkeypatch, step, before, left):
+    """In the middle of the wait, before the evaluation that ends it, and before results.json."""
+    expected = run(tmp_path / 'whole', scores=SCORES, **PATIENT)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 'eval', step, before)
+        with pytest.raises(Killed):
+            run(tmp_path / 'killed', scores=SCORES, **PATIENT)
+    results = run(tmp_path / 'killed', scores=left, **PATIENT)
+    assert_same_run(tmp_path / 'killed', tmp_path / 'whole', 8)
+    assert results['early_stop'] == expected['early_stop'] and results['best']['step'] == expected['best']['step'] == 4
+    assert steps(tmp_path / 'killed', 'eval') == [2, 4, 6, 8]
+
+
+def test_continued_with_more_steps(tmp_path, monkeypatch):
+    """A kill just before results.json leaves the file of the shorter run, which is not taken for the end's."""
+    assert run(tmp_path, train_steps=4)['step'] == 4
+    with monkeypatch.context() as patch:
+        kill_at(patch, 'eval', 10)
+        with pytest.raises(Killed):
+            run(tmp_path, train_steps=10)
+    assert run(tmp_path, train_steps=10)['step'] == 10 and steps(tmp_path, 'eval') == [4, 8, 10]
 
 
 def test_log_is_cut_at_the_restored_step(tmp_path):

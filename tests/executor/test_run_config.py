@@ -41,6 +41,7 @@ def test_short_trials_need_no_other_periods(train_steps):
         'save_checkpoints_steps',
         'keep_checkpoint_max',
         'eval_every',
+        'patience',
     ],
 )
 @pytest.mark.parametrize('value', [0, -1, 1.0, True, '8'])

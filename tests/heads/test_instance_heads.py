@@ -13,6 +13,8 @@ from seg.heads.rpn import rpn
 from seg.known_classes import COCO_CLASSES
 from seg.layers.norm import NormFactory
 from seg.ops import boxes as boxes_lib
+from seg.weights.warm_start import Init
+from tests.weights import torch_files
 
 NORM = NormFactory('frozen')
 C = 6
@@ -263,6 +265,24 @@ def test_classes_of_the_box_head(theirs, ours):
     np.testing.assert_allclose(logits[0], scores[:, [0, *ids]], atol=1e-4)
     codes = codes.reshape(5, theirs, 4)[:, ids][..., [1, 0, 3, 2]]
     np.testing.assert_allclose(deltas[0], codes, atol=1e-4)
+
+
+def test_rows_of_coco_classes(tmp_path):
+    """A file for COCO and a data set of two classes, one of which is COCO's: its rows and the background's are kept."""
+    state = box_state(91, 2) | {'backbone.body.x': np.zeros(1, 'float32')}
+    heads = {'box_head': box(num_classes=2, norm=NORM, fc=(8, 8), roi_size=2)}
+    heads['box_head'].build((1, 4, 4, C))
+    before = [v.numpy() for v in heads['box_head'].classify.variables]
+    torch_files.write_zip(str(tmp_path / 'coco.pth'), state)
+    report = Init(weights=str(tmp_path / 'coco.pth'), min_fraction=0.5).apply(heads, ['helmet', 'car'])
+    assert 'rows of 1 of 2 (car)' in report
+    kernel, bias = (v.numpy() for v in heads['box_head'].classify.variables)
+    theirs = {name: state[f'roi_heads.box_predictor.cls_score.{name}'] for name in ('weight', 'bias')}
+    np.testing.assert_array_equal(kernel[:, [0, 2]], theirs['weight'][[0, 3]].T)  # 3 is a car.
+    np.testing.assert_array_equal(kernel[:, 1], before[0][:, 1])
+    np.testing.assert_array_equal(bias, [theirs['bias'][0], before[1][1], theirs['bias'][3]])
+    codes = state['roi_heads.box_predictor.bbox_pred.bias'].reshape(91, 4)[3][[1, 0, 3, 2]]
+    np.testing.assert_array_equal(heads['box_head'].shift.bias.numpy()[4:], codes)
 
 
 def test_coco_ids():

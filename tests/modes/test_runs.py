@@ -137,6 +137,29 @@ def test_other_settings_are_refused(trained):
     assert contents(model_dir) == before
 
 
+def test_another_length(trained, tmp_path, caplog):
+    """The one training setting that may change: told, recorded, and kept over a later start."""
+    caplog.set_level('INFO')
+    model_dir = tmp_path / 'run'
+    shutil.copytree(trained[0], model_dir)
+    before = contents(model_dir)
+    text = message(model_dir, [GIN_FILE], (*PARAMS, 'TRAIN_STEPS=3'))
+    assert 'RunConfig.train_steps = 3' in text and '4 steps' in text and contents(model_dir) == before
+    assert run(model_dir, [GIN_FILE], (*PARAMS, 'TRAIN_STEPS=6'))['step'] == 6
+    assert 'RunConfig.train_steps: 4 -> 6, from step 4 on' in caplog.text
+    run(model_dir, [GIN_FILE], (*PARAMS, 'TRAIN_STEPS=6'))
+    record = read_json(model_dir / 'run.json')
+    (change,) = record['train_steps_changes']
+    assert record['train_steps'] == 6 and record['training']['RunConfig.train_steps'] == '6'
+    assert (change['step'], change['before'], change['after']) == (4, 4, 6)
+    lines = [json.loads(line) for line in (model_dir / 'metrics.jsonl').read_text().splitlines()]
+    rates = {line['step']: line['learning_rate'] for line in lines if line['kind'] == 'train'}
+    assert change['last_rate'] == rates[4] and rates[6] < change['next_rate']
+    assert 'train_steps' not in message(
+        model_dir, [GIN_FILE], (*PARAMS, 'TRAIN_STEPS=8', 'OptimizerStep.clip_norm=2.0')
+    )
+
+
 def reversed_classes(monkeypatch):
     monkeypatch.setattr(shapes.outlines, 'NAMES', shapes.outlines.NAMES[::-1])
 

@@ -17,7 +17,7 @@ def tool(name, *args):
 
 @pytest.mark.slow
 def test_a_kill_and_a_sigterm_end_as_the_base_does():
-    done = tool('kill', '--kills', 1, '--signals', 1)
+    done = tool('kill', '--kills', 1, '--early_stops', 1, '--continued', 1, '--signals', 1)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     assert ' SIGKILLs, 1 SIGTERM' in done.stdout and ' 0 trials with findings' in done.stdout
 

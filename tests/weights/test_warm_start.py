@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from seg.errors import UserError
+from seg.structures import ClassRows
 from seg.weights import tensor_file
 from seg.weights.warm_start import Init
 
@@ -137,3 +138,62 @@ def test_damaged_file(tmp_path):
     path.write_bytes(b'nothing of the kind')
     with pytest.raises(UserError, match='ckpt-00000001.safetensors: not a readable'):
         Init(weights=str(path)).apply(model())
+
+
+class Head(keras.layers.Layer):
+    """Scores of a background and of classes, and four numbers for each class."""
+
+    def __init__(self, classes: int):
+        super().__init__(name='head')
+        self.score, self.shift = (
+            keras.layers.Dense(classes + 1, name='score'),
+            keras.layers.Dense(4 * classes, name='box'),
+        )
+        self.mask = self.add_weight(shape=(classes, 5), initializer='normal', name='mask')
+        for dense in (self.score, self.shift):
+            dense.build((None, 5))
+
+    def class_rows(self):
+        rows = {variable.path: ClassRows(before=1) for variable in self.score.variables}
+        rows |= {variable.path: ClassRows(each=4) for variable in self.shift.variables}
+        return rows | {self.mask.path: ClassRows(axis=0)}
+
+
+@pytest.mark.parametrize('ours', [['tree', 'car', 'road', 'dog'], ['car', 'road'], ['car', 'cat', 'tree']])
+def test_rows_of_classes_of_the_same_names(tmp_path, ours):
+    """With more classes, with fewer, and with as many in another order."""
+    theirs = ['cat', 'car', 'tree']
+    old, new = {'head': Head(3)}, {'head': Head(len(ours))}
+    random = np.random.default_rng(0)
+    kept = {name: random.normal(size=v.shape).astype(v.dtype) for name, v in values(old).items()}
+    path = str(tmp_path / 'ckpt-00000007.safetensors')
+    tensor_file.write(path, {f'model/{name}': value for name, value in kept.items()}, {'class_names': theirs})
+    before = values(new)
+    report = Init(weights=path).apply(new, ours)
+    shared = [name for name in ours if name in theirs]
+    assert 'loaded 5 of 5' in report and f'rows of {len(shared)} of {len(ours)} ({", ".join(shared)})' in report
+    after = values(new)
+    for name, part in (('score/kernel', 1), ('score/bias', 1), ('box/kernel', 4), ('box/bias', 4), ('mask', 1)):
+        (key,) = [key for key in after if key.endswith(name)]
+        axis = 0 if name == 'mask' else -1
+        first = 1 if 'score' in name else 0
+        rows = [np.moveaxis(each[key], axis, 0) for each in (kept, before, after)]
+        np.testing.assert_array_equal(rows[2][:first], rows[0][:first])
+        for k, own in enumerate(ours):
+            place = slice(first + part * k, first + part * (k + 1))
+            expected = rows[1][place]
+            if own in theirs:
+                j = theirs.index(own)
+                expected = rows[0][first + part * j : first + part * (j + 1)]
+            np.testing.assert_array_equal(rows[2][place], expected, f'{key}, {own}')
+
+
+def test_same_classes_need_no_rows(tmp_path):
+    """Nor do sources that do not tell their classes."""
+    path = str(tmp_path / 'ckpt-00000007.safetensors')
+    tensor_file.write(
+        path, {f'model/{k}': v for k, v in values({'head': Head(2)}).items()}, {'class_names': ['a', 'b']}
+    )
+    assert Init(weights=path).apply({'head': Head(2)}, ['a', 'b']) == f'{path}: loaded 5 of 5 variables'
+    checkpoint(path)
+    assert Init(weights=path).apply(model(), ['a', 'b', 'c']) == f'{path}: loaded 6 of 6 variables'

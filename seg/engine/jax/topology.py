@@ -98,7 +98,7 @@ class TopologyEngine(JaxEngine):
           settings: settings of the step.
           source: the training data, of which only the shapes of a batch are used.
         """
-        variables = Variables(task.checkpoint_items, optimizer)
+        variables = Variables(task.checkpoint_items, optimizer, settings.frozen)
         state = self._shapes(initial_values(variables, settings.ema_decay is not None), WHOLE)
         step = self.devices.compiled(TrainStep(task, optimizer, settings, variables), SPECS, donates=True)
         return self._cost('training', source, lambda batch: step.lower(state, batch), state)

@@ -28,7 +28,7 @@ class Trainer(base.Trainer):
         settings: OptimizerStep,
         devices: Devices,
     ):
-        variables = Variables(task.checkpoint_items, optimizer)
+        variables = Variables(task.checkpoint_items, optimizer, settings.frozen)
         self._step = TrainStep(task, optimizer, settings, variables)
         self.averages = settings.ema_decay is not None
         self._state = State(variables, devices, self.averages)

@@ -8,28 +8,35 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
+from seg.engine.optimizer_step import OptimizerStep
 from seg.engine.variables import Variables
 
 
 class State:
     """Everything that a checkpoint holds: model, optimizer (with the step) and moving averages."""
 
-    def __init__(self, parts: Mapping[str, object], optimizer, strategy: tf.distribute.Strategy, ema: bool):
+    def __init__(
+        self,
+        parts: Mapping[str, object],
+        optimizer,
+        strategy: tf.distribute.Strategy,
+        settings: OptimizerStep,
+    ):
         """Builds the optimizer.
 
         Args:
           parts: the model's Keras layers by name.
           optimizer: a Keras optimizer that is not built.
           strategy: the strategy in whose scope all of them were made.
-          ema: whether moving averages are kept.
+          settings: whether moving averages are kept, and what is frozen.
         """
         self._strategy = strategy
         self.optimizer = optimizer
         self.ema: dict[str, tf.Variable] = {}
         with strategy.scope():
-            self.variables = Variables(parts, optimizer)
+            self.variables = Variables(parts, optimizer, settings.frozen)
             self.model = {name: variable.value for name, variable in self.variables.model.items()}
-            for name in self.variables.averaged() if ema else ():
+            for name in self.variables.averaged() if settings.ema_decay is not None else ():
                 # No aggregation: every replica averages its own copy, and all copies are equal.
                 self.ema[name] = tf.Variable(self.model[name].read_value(), trainable=False, name=f'ema/{name}')
         self._swap = tf.function(self._swap_step, autograph=False)

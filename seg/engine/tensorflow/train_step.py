@@ -50,7 +50,7 @@ class TrainStep:
         self._task = task
         self._settings = settings
         self._strategy = strategy
-        self.state = State(task.checkpoint_items, optimizer, strategy, settings.ema_decay is not None)
+        self.state = State(task.checkpoint_items, optimizer, strategy, settings)
         variables = self.state.variables
         self._trained = list(variables.trained.values())
         self._rates = [(variables.trained[name], rate) for name, rate in variables.rates(settings.part_rates).items()]
