@@ -46,7 +46,7 @@ LAYERS = {
     "executor": BASE + ["run", "engine", "metrics", "weights"],
     "prediction": BASE + ["run", "drawing", "masks", "datasets", "engine", "executor"],
     "tasks": BASE + ["registry", "drawing", "masks", "inputs", "prediction"] + PARTS,
-    "export": BASE + ["run", "masks", "metrics", "inputs", "datasets", "engine", "executor", "prediction", "tasks"],
+    "export": BASE + ["run", "masks", "metrics", "inputs", "datasets", "engine", "executor", "prediction", "heads", "models", "tasks"],
     "report": ["errors", "files", "structures", "run", "drawing", "datasets"],
     "serving": BASE + ["drawing", "masks", "engine", "executor", "prediction", "export", "report"],
     "inspection": BASE + ["run", "checks", "drawing", "masks", "datasets", "executor", "report"],
