@@ -47,7 +47,7 @@ LAYERS = {
     "report": ["errors", "files", "structures", "run", "drawing", "datasets"],
     "prediction": BASE + ["run", "drawing", "masks", "datasets", "engine", "executor", "report"],
     "tasks": BASE + ["registry", "drawing", "masks", "inputs", "prediction"] + PARTS,
-    "export": BASE + ["run", "masks", "metrics", "inputs", "datasets", "engine", "executor", "prediction", "tasks"],
+    "export": BASE + ["run", "masks", "metrics", "inputs", "datasets", "engine", "executor", "prediction", "heads", "models", "tasks"],
     "serving": BASE + ["drawing", "masks", "engine", "executor", "prediction", "export", "report"],
     "inspection": BASE + ["run", "checks", "drawing", "masks", "datasets", "executor", "report"],
 }

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -175,6 +176,31 @@ def alone(path: str) -> Iterator[BinaryIO]:
                 return
 
 
+def replace_folder(new: str, path: str) -> None:
+    """Moves a folder to a path of the same disk, where another one may be.
+
+    A kill leaves the old folder or the new one there, or the old one beside it, as `<path>.replaced`.
+
+    Raises:
+      OSError: from the system.
+    """
+    replaced = f'{path}.replaced'
+    if os.path.lexists(path):
+        _remove(replaced)
+        os.rename(path, replaced)
+    os.rename(new, path)
+    _remove(replaced)
+
+
+def _remove(path: str) -> None:
+    """Removes a file, a link or a folder, if it is there."""
+    with contextlib.suppress(OSError):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.remove(path)
+
+
 def write_text(path: str, text: str) -> None:
     """Writes a text file atomically; raises as `replacing` does.
 
@@ -189,17 +215,20 @@ def write_json(path: str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + '\n')
 
 
-def sweep(folder: str) -> None:
-    """Removes temporary files that killed processes of this machine left in a folder.
+def sweep(folder: str, name: str = '') -> None:
+    """Removes temporary files and folders that killed processes of this machine left in a folder.
 
     Do not call it while this process writes there: in a container the killed process often had the same number.
+
+    Args:
+      folder: where they are.
+      name: of the file or folder that they were to become; empty for any.
     """
     with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            process = name.rpartition('.tmp-')[2]
-            if '.tmp-' in name and is_left_over(process):
-                with contextlib.suppress(OSError):
-                    os.remove(os.path.join(folder, name))
+        for left in os.listdir(folder):
+            made_for, temporary, process = left.rpartition('.tmp-')
+            if temporary and name in ('', made_for) and is_left_over(process):
+                _remove(os.path.join(folder, left))
 
 
 def is_left_over(process: str) -> bool:

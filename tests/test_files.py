@@ -85,10 +85,38 @@ def test_a_folder_in_place_of_the_file(tmp_path):
         files.write_text(str(tmp_path / 'x'), 'text')
 
 
+def test_a_folder_replaces_another(tmp_path, monkeypatch):
+    """Also after a kill between the two renames, which leaves the old one beside its place."""
+    old, path = tmp_path / 'old', tmp_path / 'there'
+    for content in ('first', 'second'):
+        old.mkdir()
+        (old / content).touch()
+        files.replace_folder(str(old), str(path))
+        assert os.listdir(tmp_path) == ['there'] and os.listdir(path) == [content]
+    old.mkdir()
+    rename = os.rename
+    monkeypatch.setattr(
+        os, 'rename', lambda source, target: rename(source, target) if source == str(path) else killed()
+    )
+    with pytest.raises(KeyboardInterrupt):
+        files.replace_folder(str(old), str(path))
+    monkeypatch.undo()
+    assert os.listdir(tmp_path / 'there.replaced') == ['second']
+    files.replace_folder(str(old), str(path))
+    assert os.listdir(tmp_path) == ['there'] and not os.listdir(path)
+
+
+def killed():
+    raise KeyboardInterrupt
+
+
 def test_only_what_dead_processes_left_is_swept(tmp_path):
     names = ['a.json.tmp-999999999', f'b.json.tmp-{os.getpid()}', f'a.json.tmp-{os.getppid()}', 'a.tmp-notes', 'a.json']
     for name in names:
         (tmp_path / name).write_text('x')
+    (tmp_path / 'b.tmp-999999999' / 'within').mkdir(parents=True)
+    files.sweep(str(tmp_path), 'a.json')
+    assert sorted(os.listdir(tmp_path)) == sorted([*names[1:], 'b.tmp-999999999'])
     files.sweep(str(tmp_path))
     assert sorted(os.listdir(tmp_path)) == sorted(names[2:])
     files.sweep(str(tmp_path / 'nowhere'))

@@ -28,7 +28,8 @@ TENSORFLOW = (
     'seg/ops/cpu_kernels.py',
     'seg/prediction/data_set.py',
     'seg/export/formats.py',
-    'seg/export/picture.py',
+    'seg/export/heads.py',
+    'seg/export/image_bytes.py',
     'seg/export/tracing.py',
     'seg/export/warmup.py',
 )

@@ -138,7 +138,7 @@ def read(
     names = _names(part, class_names, facts, found['classes' if by_class else 'label'], root)
     origin = f'{part}.class_names' if class_names is not None else root
     mapping = class_maps.class_map(part, names, classes, merge, void)
-    index, objects = tfds_index.make(part, split, builder, found, facts.image_ids == 'int')
+    index, records = tfds_index.make(part, split, builder, found, facts.image_ids == 'int')
     name, ignore, colors = builder.info.name, facts.ignore_label, facts.colors or ()
     if len(colors) != len(names):
         colors = instance_palette(len(names)) if by_class else class_palette(names)
@@ -148,7 +148,7 @@ def read(
         if unread := [key for key, each in (('values', values), ('ignore_values', ignore_values)) if each is not None]:
             raise UserError(f'{part}.{unread[0]}: the set has instances and no label maps. Leave it out.')
         whole = instances.source(
-            *(index, objects, dict(enumerate(names)), origin, True),
+            *(index, records, dict(enumerate(names)), origin, True),
             original_ids=None if original == tuple(range(len(names))) else original,
             name=name,
             ignore=ignore,

@@ -86,14 +86,14 @@ def tfrecord(
             f'{_PART}: {paths[0]} has label maps, and the task learns from instances. Use records of instances, or a '
             'task for label maps.'
         )
-    index, objects = tfrecord_index.make(_PART, split, root, paths, labels, mask_threshold)
+    index, records = tfrecord_index.make(_PART, split, root, paths, labels, mask_threshold)
     names, origin = _names(root, class_names)
     if not labels:
         if ignore_values is not None:
             raise UserError(f'{_PART}.ignore_values = {ignore_values!r}: instances have no label values. Leave it out.')
-        known = instances.known_classes(index, objects, names, origin, values)
+        known = instances.known_classes(index, records, names, origin, values)
         original = None if list(known) == list(range(len(known))) else tuple(known)
-        source = instances.source(index, objects, known, origin, exact=False, original_ids=original)
+        source = instances.source(index, records, known, origin, exact=False, original_ids=original)
         wanted = class_maps.class_map(_PART, source.class_names, classes, merge, void)
         return build(source, None, wanted, target, verify, orientation)
     pixels = Labels(index)

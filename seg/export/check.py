@@ -8,9 +8,6 @@ runs in a process of its own, so that a crash of its runtime gives a message.
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-import seg
 from seg.engine.base import Predictor
 from seg.errors import UserError
+from seg.export import apart
 from seg.export.comparison import Comparison
 from seg.export.run_file import Case, Found, median_seconds, read_found, save_cases
 from seg.metrics.base import RowMetric, SumMetric, higher_is_better
@@ -94,8 +91,9 @@ class Check:
 
         Returns:
           `images` (number), `compared` (number of pixels, or of detections on both sides), `differing` (fraction of
-          these), `largest` (largest difference by output), `finite`, `score` (its name), `score_before` and
-          `score_after` (None if undefined), and of one image `milliseconds_before` and `milliseconds_after`.
+          these), `agreeing` (fraction that has the same class, and of detections a box with an IoU of at least 0.5),
+          `largest` (largest difference by output), `finite`, `score` (its name), `score_before` and `score_after` (None
+          if undefined), and of one image `milliseconds_before` and `milliseconds_after`.
 
         Raises:
           UserError: if the file cannot run.
@@ -108,7 +106,8 @@ class Check:
         return {
             'images': len(self._examples),
             'compared': comparison.total,
-            'differing': comparison.share,
+            'differing': comparison.differing / max(comparison.total, 1),
+            'agreeing': comparison.agreeing / max(comparison.total, 1),
             'largest': comparison.largest,
             'finite': comparison.finite,
             'score': self._metric,
@@ -178,9 +177,9 @@ class Check:
             predictions['classes'] = ops.cast(predictions['classes'], 'int32')
             for metric in metrics:
                 if isinstance(metric, SumMetric):
-                    metric.add(_on_host(metric.update(example.batch, predictions)))
+                    metric.add(on_host(metric.update(example.batch, predictions)))
                 elif isinstance(metric, RowMetric):
-                    metric.add(_on_host(metric.rows(example.batch, predictions)), [example.truth])
+                    metric.add(on_host(metric.rows(example.batch, predictions)), [example.truth])
         try:
             score = next(m.result().get(self._metric) for m in metrics if self._metric in m.names())
         except UserError:  # A metric refuses images without annotations.
@@ -200,32 +199,25 @@ def _cases(found: Sequence[Example]) -> list[Case]:
     return [*cases, (np.zeros_like(images[:1]), whole[None]), (noise[None], part[None]), (images[three], sizes[three])]
 
 
-def _on_host(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in values.items()}
+def on_host(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The sums or rows of a metric as arrays."""
+    return {name: ops.convert_to_numpy(value) for name, value in values.items()}
 
 
 def run_apart(path: str, cases: Sequence[Case]) -> Found:
     """Runs a file in a process of its own.
 
+    The arrays are exchanged beside the file, because `--probabilities` of large images do not fit into every `/tmp`.
+
     Raises:
       UserError: if the process fails or crashes.
     """
-    with tempfile.TemporaryDirectory(prefix='seg-export-') as folder:
+    path = os.path.abspath(path)
+    with tempfile.TemporaryDirectory(prefix='check-', dir=os.path.dirname(path)) as folder:
         source, target = os.path.join(folder, 'cases.npz'), os.path.join(folder, 'found.npz')
         save_cases(source, cases)
-        place = os.path.dirname(os.path.dirname(os.path.abspath(seg.__file__)))
-        paths = [place, *filter(None, [os.environ.get('PYTHONPATH')])]
-        done = subprocess.run(
-            [sys.executable, '-m', 'seg.export.run_file', os.path.abspath(path), source, target],
-            env=os.environ | {'PYTHONPATH': os.pathsep.join(paths)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode < 0:
-            name = signal.Signals(-done.returncode).name
-            raise UserError(f'its runtime crashed ({name}). Try another --quantize, or another format.')
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or [f'exit status {done.returncode}']
-            raise UserError(f'its runtime failed: {lines[-1]}')
+        try:
+            apart.run('seg.export.run_file', path, source, target)
+        except UserError as error:
+            raise UserError(f'{error}. Try another --quantize, or another format.') from None
         return read_found(target, len(cases))

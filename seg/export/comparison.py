@@ -18,6 +18,7 @@ class Comparison:
 
     Attributes:
       differing: pixels with another class, or detections without an equal one on the other side.
+      agreeing: pixels with the same class, or detections with one of their class on the other side that overlaps.
       total: pixels, or detections of both sides.
       largest: largest difference of each output: 'confidence' and, if the file has them, 'probabilities' of the pixels'
         classes; or 'boxes' in pixels, 'scores' and 'masks' of detections that overlap.
@@ -26,14 +27,9 @@ class Comparison:
 
     def __init__(self, kind: str):
         self._compare = _semantic if kind == 'semantic' else _instance
-        self.differing = self.total = 0
+        self.differing = self.agreeing = self.total = 0
         self.largest: dict[str, float] = {}
         self.finite = True
-
-    @property
-    def share(self) -> float:
-        """Fraction of the pixels or detections that differ."""
-        return self.differing / max(self.total, 1)
 
     def add(self, before: Outputs, after: Outputs, size: Sequence[int]) -> None:
         """Adds an image.
@@ -44,14 +40,15 @@ class Comparison:
           size: (height, width) of the image within the canvas.
         """
         self.finite &= all(np.isfinite(value).all() for value in after.values())
-        differing, total, differences = self._compare(before, after, size)
+        differing, agreeing, total, differences = self._compare(before, after, size)
         self.differing += differing
+        self.agreeing += agreeing
         self.total += total
         for name, value in differences.items():
             self.largest[name] = max(self.largest.get(name, 0.0), float(value))
 
 
-def _semantic(before: Outputs, after: Outputs, size: Sequence[int]) -> tuple[int, int, dict[str, float]]:
+def _semantic(before: Outputs, after: Outputs, size: Sequence[int]) -> tuple[int, int, int, dict[str, float]]:
     place = slice(0, size[0]), slice(0, size[1])
     classes, confidence = before['classes'][place].astype(np.int64), before['confidence'][place].astype(np.float64)
     differing = classes != after['classes'][place]
@@ -60,15 +57,16 @@ def _semantic(before: Outputs, after: Outputs, size: Sequence[int]) -> tuple[int
         probabilities = after['probabilities'][place]
         differing |= classes != probabilities.argmax(-1)
         largest['probabilities'] = np.abs(confidence - probabilities.max(-1)).max()
-    return int(differing.sum()), differing.size, largest
+    return int(differing.sum()), int((~differing).sum()), differing.size, largest
 
 
-def _instance(before: Outputs, after: Outputs, size: Sequence[int]) -> tuple[int, int, dict[str, float]]:
+def _instance(before: Outputs, after: Outputs, size: Sequence[int]) -> tuple[int, int, int, dict[str, float]]:
     first, second = _rows(before), _rows(after)
     boxes = before['boxes'][first].astype(np.float64), after['boxes'][second].astype(np.float64)
     overlap = _iou(boxes[0][:, None], boxes[1][None])
     overlap[before['classes'][first][:, None] != after['classes'][second][None]] = -1
-    same, largest = 0, {'boxes': 0.0, 'scores': 0.0, 'masks': 0.0}
+    pairs = same = 0
+    largest = {'boxes': 0.0, 'scores': 0.0, 'masks': 0.0}
     while overlap.size and overlap.max() >= _PAIR_BOX:
         i, j = np.unravel_index(overlap.argmax(), overlap.shape)
         masks = before['masks'][first[i]].astype(np.float64), after['masks'][second[j]].astype(np.float64)
@@ -80,9 +78,10 @@ def _instance(before: Outputs, after: Outputs, size: Sequence[int]) -> tuple[int
         largest = {name: max(value, differences[name]) for name, value in largest.items()}
         alike = overlap[i, j] > SAME_BOX and _mask_iou(*masks) > SAME_MASK
         same += bool(alike and differences['scores'] <= SAME_SCORE)
+        pairs += 1
         overlap[i], overlap[:, j] = -1, -1
     total = len(first) + len(second)
-    return total - 2 * same, total, largest
+    return total - 2 * same, 2 * pairs, total, largest
 
 
 def _rows(outputs: Outputs) -> np.ndarray:

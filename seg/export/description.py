@@ -41,6 +41,8 @@ class Description:
       check: figures of the check by name; empty before it ran.
       inputs: dtype, shape and meaning of each input, by name.
       outputs: dtype, shape and meaning of each output, by name.
+      heads: of an export with `--raw_heads`, `networks`, the inputs and outputs of each, and `settings` of
+        `seg.export.postprocess`; otherwise empty.
     """
 
     task: str
@@ -61,6 +63,7 @@ class Description:
     check: dict[str, Any] = dataclasses.field(default_factory=dict)
     inputs: dict[str, str] = dataclasses.field(default_factory=dict)
     outputs: dict[str, str] = dataclasses.field(default_factory=dict)
+    heads: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def text(self) -> str:
         """The JSON that a file holds."""
@@ -88,7 +91,7 @@ class Description:
     @classmethod
     def of(cls, values: Mapping[str, Any], place: str) -> Description:
         """The description that a JSON object holds; errors as for `read`."""
-        defaults = {'forced': False, 'check': {}, 'inputs': {}, 'outputs': {}}
+        defaults = {'forced': False, 'check': {}, 'inputs': {}, 'outputs': {}, 'heads': {}}
         values = {
             field.name: values.get(field.name, defaults.get(field.name, _ABSENT)) for field in dataclasses.fields(cls)
         }
@@ -149,5 +152,5 @@ def _tests(values: Mapping[str, Any]) -> dict[str, tuple[str, bool]]:
         'step': ('a whole number', whole(values['step']) and values['step'] >= 0),
         **{key: ('a string', isinstance(values[key], str)) for key in ('data', 'seg')},
         **{key: ('true or false', isinstance(values[key], bool)) for key in ('fills_canvas', 'forced')},
-        **{key: ('an object', isinstance(values[key], dict)) for key in ('check', 'inputs', 'outputs')},
+        **{key: ('an object', isinstance(values[key], dict)) for key in ('check', 'inputs', 'outputs', 'heads')},
     }

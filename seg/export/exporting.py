@@ -17,13 +17,13 @@ from absl import logging
 import seg
 from seg import files
 from seg.errors import UserError, reason
-from seg.export import check, network, picture
+from seg.export import check, columns, formats, heads, image_bytes, network
 from seg.export.description import Description
-from seg.export.formats import FORMATS, Images, size
+from seg.export.formats import Format, Images
 from seg.export.model_file import PATTERN
-from seg.export.tracing import Traced
+from seg.export.tracing import Traced, images_on
+from seg.prediction import canvas as canvases
 from seg.prediction import data_set
-from seg.prediction.canvas import OneCanvas
 from seg.prediction.reading import ImageError
 from seg.tasks.instance import Instance
 from seg.tasks.semantic import Semantic
@@ -46,6 +46,7 @@ class Request:
       tolerance: see `check.Check.fault`.
       force: whether files that fail the check are written nevertheless.
       images: number of images of the evaluation data that the check runs.
+      raw_heads: whether numpy does the post-processing, see `heads`.
     """
 
     formats: Sequence[str]
@@ -57,6 +58,10 @@ class Request:
     tolerance: float | None
     force: bool
     images: int
+    raw_heads: bool
+
+    def format(self, name: str) -> Format:
+        return (heads.FORMATS if self.raw_heads else formats.FORMATS)[name]
 
 
 def kind_of(task) -> str:
@@ -74,14 +79,17 @@ def kind_of(task) -> str:
     )
 
 
-def check_request(request: Request, kind: str, stride: int) -> None:
-    """Refuses settings that no format has.
+def check_request(request: Request, task) -> None:
+    """Refuses settings that no format or task has.
 
     Raises:
       UserError: with the flag, its value and what is possible.
     """
+    kind, stride = kind_of(task), task.data_limits().stride
+    if request.raw_heads:
+        heads.check_model(task)
     for name in request.formats:
-        offered = FORMATS[name].quantize[kind]
+        offered = request.format(name).quantize[kind]
         if request.quantize not in offered:
             raise UserError(
                 f'--quantize={request.quantize}: --format={name} offers {", ".join(offered)} for a model of '
@@ -96,7 +104,7 @@ def check_request(request: Request, kind: str, stride: int) -> None:
             f'--output={request.output}: TensorFlow takes {" ".join(PATTERN)} in a path for a pattern. Give another '
             'folder.'
         )
-    taken = [FORMATS[name].entry for name in request.formats]
+    taken = [request.format(name).entry for name in request.formats]
     there = [entry for entry in taken if os.path.lexists(os.path.join(request.output, entry))]
     if there and not os.path.exists(os.path.join(request.output, INDEX)):
         raise UserError(
@@ -133,14 +141,11 @@ def export(experiment, request: Request, checkpoint: str, weights: str) -> dict[
     with _scratch(request.output) as scratch, files.writing(request.output):
         made = os.path.join(scratch, 'made')
         os.makedirs(made)
-        variables = [variable for part in task.checkpoint_items.values() for variable in part.variables]
-        function = network.network(task, kind, canvas, request.probabilities)
-        whole = network.network(task, kind, canvas, probabilities=True)
-        traced = Traced(function, variables, canvas, scratch, picture.picture(whole, kind, canvas, fills))
+        traced = _traced(task, request, fills, scratch)
         described: dict[str, Description] = {}
         faults: dict[str, str] = {}
         for name in request.formats:
-            chosen = FORMATS[name]
+            chosen = request.format(name)
             batch = request.batch or (1 if chosen.fixed_batch else None)
             description = Description(
                 task=kind,
@@ -159,11 +164,13 @@ def export(experiment, request: Request, checkpoint: str, weights: str) -> dict[
                 seg=seg.__version__,
                 inputs=network.INPUTS,
                 outputs=network.meanings(traced.outputs(batch), kind),
+                heads=traced.describe(batch) if request.raw_heads else {},
             )
             path = os.path.join(made, chosen.path)
             logging.info('%s: converting.', name)
-            _make(name, traced, path, batch, request.quantize, images)
-            chosen.describe(path, description)
+            with _converting(name, request.quantize):
+                chosen.write(traced, path, batch, request.quantize, images)
+                chosen.describe(path, description)
             logging.info('%s: running it on %d images.', name, request.images)
             try:
                 figures = checking.figures(path)
@@ -171,11 +178,12 @@ def export(experiment, request: Request, checkpoint: str, weights: str) -> dict[
                 raise UserError(
                     f'--format={name}, --quantize={request.quantize}: {error} Nothing was written.'
                 ) from None
-            figures['bytes'] = size(path)
+            figures['bytes'] = formats.size(path)
             if fault := checking.fault(figures, request.quantize, request.tolerance):
                 faults[name] = fault
             description = dataclasses.replace(description, check=figures, forced=fault is not None)
-            chosen.describe(path, description)
+            with _converting(name, request.quantize):
+                chosen.describe(path, description)
             described[chosen.path] = description
         logging.info('\n%s', table(described))
         written = not faults or request.force
@@ -189,11 +197,25 @@ def export(experiment, request: Request, checkpoint: str, weights: str) -> dict[
     }
 
 
-def _make(name: str, traced: Traced, path: str, batch: int | None, quantize: str, images: Images) -> None:
-    """Runs the converter of a format; its errors become messages."""
+def _traced(task, request: Request, fills: bool, scratch: str) -> Traced | heads.Heads:
+    """What the formats write."""
+    canvas = request.canvas
+    if request.raw_heads:
+        return heads.Heads(task.model, canvas, scratch)
+    kind = kind_of(task)
+    variables = [variable for part in task.checkpoint_items.values() for variable in part.variables]
+    function = network.network(task, kind, canvas, request.probabilities)
+    whole = network.network(task, kind, canvas, probabilities=True)
+    of_bytes = image_bytes.of_bytes(whole, kind, canvas, fills)
+    return Traced(function, variables, images_on(canvas), scratch, of_bytes)
+
+
+@contextlib.contextmanager
+def _converting(name: str, quantize: str) -> Iterator[None]:
+    """Hides the logs of a format's converter; its errors become messages."""
     try:
         with _quiet():
-            FORMATS[name].write(traced, path, batch, quantize, images)
+            yield
     except (UserError, OSError):
         raise
     except Exception as error:
@@ -233,11 +255,9 @@ def calibration(dataset, canvas: tuple[int, int], fills: bool) -> Images:
     found = []
     for source in data_set.images(dataset, positions):
         with contextlib.suppress(ImageError):
-            pixels = OneCanvas(source.load(), canvas, (), fills=fills).window(0)
-            height, width = pixels.shape[:2]
-            image = np.zeros((1, *canvas, 3), np.uint8)
-            image[0, :height, :width] = pixels
-            found.append((image, np.int32([[height, width]])))
+            pixels = canvases.OneCanvas(source.load(), canvas, (), fills=fills).window(0)
+            placed = canvases.batch([pixels], 1, canvas, 'uint8')
+            found.append((placed['image'], placed['size']))
     if not found:
         raise UserError(f'--quantize=int8: no image of {dataset.info.name} can be read, and the ranges come from them.')
     return found
@@ -245,7 +265,7 @@ def calibration(dataset, canvas: tuple[int, int], fills: bool) -> Images:
 
 def table(described: Mapping[str, Description]) -> str:
     """The figures of the check, a line for each file."""
-    lines = [('file', 'quantize', 'differing', 'largest differences', 'score', 'MB', 'ms per image')]
+    lines = [('file', 'quantize', 'differing', 'agreeing', 'largest differences', 'score', 'MB', 'ms per image')]
     for path, description in described.items():
         figures = description.check
         before, after = (
@@ -256,16 +276,14 @@ def table(described: Mapping[str, Description]) -> str:
                 path,
                 description.quantize,
                 f'{figures["differing"]:.4%}',
+                f'{figures["agreeing"]:.4%}',
                 ', '.join(f'{name} {value:.2g}' for name, value in figures['largest'].items()),
                 f'{figures["score"]} {before} -> {after}',
                 f'{figures["bytes"] / 1e6:.2f}',
                 f'{figures["milliseconds_before"]:.1f} -> {figures["milliseconds_after"]:.1f}',
             )
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return '\n'.join(
-        '  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return columns.aligned(lines)
 
 
 @contextlib.contextmanager
@@ -280,10 +298,8 @@ def _scratch(output: str) -> Iterator[str]:
     beside, within = os.path.abspath(output), os.path.join(os.path.abspath(output), 'export')
     with files.writing(output):
         os.makedirs(os.path.dirname(beside), exist_ok=True)
-        for parent, name in map(os.path.split, (beside, within)):
-            for other in os.listdir(parent) if os.path.isdir(parent) else ():
-                if other.startswith(f'{name}.tmp-') and files.is_left_over(other.rpartition('-')[2]):
-                    shutil.rmtree(os.path.join(parent, other), ignore_errors=True)
+        for place in (beside, within):
+            files.sweep(*os.path.split(place))
         folder = f'{within if os.path.isdir(output) else beside}.tmp-{os.getpid()}'
         os.makedirs(folder)
     try:
@@ -299,12 +315,9 @@ def _install(made: str, output: str, described: Mapping[str, Description]) -> No
     values = {path: dataclasses.asdict(description) for path, description in described.items()}
     # One process at a time. The index is there before any file, so that the command can be repeated after a kill.
     with files.alone(index):
-        for path in described:
-            entry = FORMATS[described[path].format].entry
-            target = os.path.join(output, entry)
-            if os.path.lexists(target) and not os.path.isfile(target):  # A folder cannot be replaced in one step.
-                os.rename(target, f'{made}-replaced-{entry}')
-            os.replace(os.path.join(made, entry), target)
+        for entry in map(formats.entry, described):
+            source, target = os.path.join(made, entry), os.path.join(output, entry)
+            (files.replace_folder if os.path.isdir(source) else os.replace)(source, target)
         kept = {path: value for path, value in _known(index).items() if os.path.exists(os.path.join(output, path))}
         files.write_json(index, {'files': kept | values})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
-import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,16 +47,24 @@ class Format(NamedTuple):
     @property
     def entry(self) -> str:
         """The file or folder that the format writes into the output folder."""
-        return self.path.partition('/')[0]
+        return entry(self.path)
 
-    def check_installed(self, name: str) -> None:
+    def check_installed(self, flag: str) -> None:
         """Refuses a format whose packages are missing.
+
+        Args:
+          flag: how it was asked for.
 
         Raises:
           UserError: with the packages, and the command that installs them.
         """
         if missing := [package for package in self.packages if importlib.util.find_spec(package) is None]:
-            raise UserError(f"--format={name} needs {', '.join(missing)}: pip install -e '.[export]' installs it.")
+            raise UserError(f"{flag} needs {', '.join(missing)}: pip install -e '.[export]' installs it.")
+
+
+def entry(path: str) -> str:
+    """The first part of a path."""
+    return path.partition('/')[0]
 
 
 def size(path: str) -> int:
@@ -76,10 +84,9 @@ def _write_saved_model(traced: Traced, path: str, batch: int | None, quantize: s
     from seg.export import warmup
 
     folder = os.path.join(path, '1')
-    traced.save(folder, batch, with_picture=True)
-    blank = np.zeros((batch or 1, *traced.canvas, 3), np.uint8)
-    sizes = np.tile(np.int32(traced.canvas), (batch or 1, 1))
-    warmup.write(folder, [('serving_default', {'images': blank, 'sizes': sizes})])
+    traced.save(folder, batch, with_bytes=True)
+    blank = {spec.name: np.zeros((batch or 1, *spec.shape[1:]), spec.dtype.as_numpy_dtype) for spec in traced.specs}
+    warmup.write(folder, [('serving_default', blank)])
 
 
 def _describe_saved_model(path: str, description: Description) -> None:
@@ -168,7 +175,9 @@ def _describe_tflite(path: str, description: Description) -> None:
         file.write(content)
     with zipfile.ZipFile(path, 'a') as archive:
         archive.writestr(MEMBER, description.text())
-        archive.writestr('labels.txt', ''.join(f'{name}\n' for name in description.class_names))
+        # A name of several lines would shift those after it.
+        lines = (' '.join(name.splitlines()) for name in description.class_names)
+        archive.writestr('labels.txt', ''.join(f'{line}\n' for line in lines))
 
 
 # ---- OpenVINO --------------------------------------------------------------------------------------------------------
@@ -177,7 +186,7 @@ def _describe_tflite(path: str, description: Description) -> None:
 def _write_openvino(traced: Traced, path: str, batch: int | None, quantize: str, images: Images) -> None:
     import openvino
 
-    os.makedirs(os.path.dirname(path))
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     model = openvino.convert_model(traced.saved_model(batch))
     openvino.save_model(model, path, compress_to_fp16=quantize == 'float16')
 
@@ -189,12 +198,11 @@ def _describe_openvino(path: str, description: Description) -> None:
     model.set_rt_info(description.text(), ONNX_KEY)
     # The weights are read from the file that is being replaced, so write beside it.
     folder = os.path.dirname(path)
-    other = f'{folder}-described'
-    os.makedirs(other)
-    openvino.save_model(model, os.path.join(other, os.path.basename(path)), compress_to_fp16=False)
-    del model
-    shutil.rmtree(folder)
-    os.rename(other, folder)
+    with tempfile.TemporaryDirectory(dir=folder) as other:
+        openvino.save_model(model, os.path.join(other, os.path.basename(path)), compress_to_fp16=False)
+        del model
+        for name in os.listdir(other):
+            os.replace(os.path.join(other, name), os.path.join(folder, name))
 
 
 _EACH = ('none', 'float16', 'dynamic', 'int8')

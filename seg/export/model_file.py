@@ -11,27 +11,30 @@ import os
 import threading
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 
 import numpy as np
 
 from seg import files
 from seg.errors import UserError, reason
+from seg.export import postprocess
 from seg.export.description import Description
 
 # Where the description is within a file.
 ONNX_KEY = 'seg'  # Among the custom metadata of an ONNX file, and the runtime information of OpenVINO's.
-MEMBER = 'seg.json'  # In the ZIP archive at the end of a TFLite file, and in assets.extra of a SavedModel.
+MEMBER = 'seg.json'  # In the ZIP archive of a TFLite file, in assets.extra of a SavedModel, and beside raw heads.
 PATTERN = '*?['  # Characters with which TensorFlow finds no SavedModel.
-EXPECTED = 'model.onnx, model.tflite, saved_model or openvino/model.xml of --mode=export'
+SUFFIXES = {'saved_model': '', 'onnx': '.onnx', 'tflite': '.tflite', 'openvino': '.xml'}
+EXPECTED = 'model.onnx, model.tflite, saved_model, openvino/model.xml or a folder with raw heads of --mode=export'
 
 
 def open_model(path: str) -> ModelFile:
     """Opens an exported file.
 
     Args:
-      path: `model.onnx`, `model.tflite`, the folder `saved_model`, or `openvino/model.xml`, under any name.
+      path: `model.onnx`, `model.tflite`, the folder `saved_model`, `openvino/model.xml`, or a folder of `--raw_heads`;
+        under any name.
 
     Raises:
       UserError: if there is no such file, it is damaged or was not written by `--mode=export`, or the package that runs
@@ -40,6 +43,15 @@ def open_model(path: str) -> ModelFile:
     path = os.path.expanduser(path)
     if not os.path.exists(path):
         raise UserError(f'{path!r} does not exist; expected {EXPECTED}.')
+    if os.path.isfile(os.path.join(path, MEMBER)):
+        return _Heads(path)
+    file = _opened(path)
+    if file.description.heads:
+        raise UserError(f'{path!r} is one of several networks: give the folder, {os.path.dirname(path)!r}.')
+    return file
+
+
+def _opened(path: str) -> ModelFile:
     if os.path.isdir(path):
         return _SavedModel(path)
     if kind := files.irregular(path):
@@ -91,15 +103,15 @@ class ModelFile(ABC):
                 pixels = np.concatenate([pixels, np.zeros((missing, *expected[1:]), np.uint8)])
                 size = np.concatenate([size, np.ones((missing, 2), np.int32)])
             with _opening(self.path, 'run'):
-                found = self._run(pixels, size)
+                found = self.call({'images': pixels, 'sizes': size})
             parts.append({name: value[: batch - missing] for name, value in found.items()})
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     @abstractmethod
-    def _run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs one batch."""
+    def call(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs one batch, by the names of inputs and outputs."""
 
 
 class _Onnx(ModelFile):
@@ -112,8 +124,8 @@ class _Onnx(ModelFile):
         self.description = _described(path, content)
         self._names = [output.name for output in self._session.get_outputs()]
 
-    def _run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
-        values = self._session.run(self._names, {'images': images, 'sizes': sizes})
+    def call(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        values = self._session.run(self._names, dict(inputs))
         return dict(zip(self._names, values, strict=True))
 
 
@@ -130,9 +142,9 @@ class _TFLite(ModelFile):
             interpreter.allocate_tensors()
             self._signature = interpreter.get_signature_runner('serving_default')
 
-    def _run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+    def call(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with self._lock:  # An interpreter has one set of buffers.
-            return {name: np.array(value) for name, value in self._signature(images=images, sizes=sizes).items()}
+            return {name: np.array(value) for name, value in self._signature(**inputs).items()}
 
 
 class _SavedModel(ModelFile):
@@ -155,8 +167,8 @@ class _SavedModel(ModelFile):
             self._signature = self._model.signatures['serving_default']
         self._tensor = tf.constant
 
-    def _run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
-        found = self._signature(images=self._tensor(images), sizes=self._tensor(sizes))
+    def call(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = self._signature(**{name: self._tensor(value) for name, value in inputs.items()})
         return {name: value.numpy() for name, value in found.items()}
 
 
@@ -173,11 +185,30 @@ class _OpenVINO(ModelFile):
             self._compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
         self._names = [output.get_any_name() for output in self._compiled.outputs]
 
-    def _run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+    def call(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if not hasattr(self._local, 'request'):  # A request has one set of buffers.
             self._local.request = self._compiled.create_infer_request()
-        found = self._local.request.infer({'images': images, 'sizes': sizes})
+        found = self._local.request.infer(dict(inputs))
         return {name: np.array(found[i]) for i, name in enumerate(self._names)}
+
+
+class _Heads(ModelFile):
+    """The three networks of `--raw_heads`, with their post-processing in numpy."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.description = _described(path, files.read_bytes(os.path.join(path, MEMBER)))
+        suffix = SUFFIXES[self.description.format]
+        self._networks = {}
+        for name in postprocess.NETWORKS:
+            part = os.path.join(path, name + suffix)
+            if not os.path.exists(part):
+                raise UserError(f'{part!r} does not exist, and {path!r} needs it: export the run again.')
+            self._networks[name] = _opened(part)
+
+    def call(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        run = lambda name, values: self._networks[name].call(values)  # noqa: E731
+        return postprocess.detect(run, **inputs, settings=self.description.heads['settings'])
 
 
 def newest_version(path: str) -> str:

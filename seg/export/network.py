@@ -41,15 +41,19 @@ def network(task, kind: str, canvas: tuple[int, int], probabilities: bool) -> Ca
     """
 
     def predict(images: Any, sizes: Any) -> dict[str, Any]:
-        size = ops.clip(sizes, 1, ops.convert_to_tensor(canvas, 'int32'))
-        rows, columns = (ops.arange(side, dtype='int32') < size[:, axis, None] for axis, side in enumerate(canvas))
-        inside = ops.logical_and(rows[:, :, None], columns[:, None, :])[..., None]
-        image = ops.cast(images, 'float32')
-        image = ops.where(inside, image, ops.convert_to_tensor(PAD_PIXEL, dtype='float32'))
-        found = task.predict({'image': image, 'size': size})
+        found = task.predict(padded(images, sizes, canvas))
         return _semantic(found, probabilities) if kind == 'semantic' else _instance(found)
 
     return predict
+
+
+def padded(images: Any, sizes: Any, canvas: tuple[int, int]) -> dict[str, Any]:
+    """The model's batch, `image` float32 and `size`, from `INPUTS`; fills the canvas outside of the images."""
+    size = ops.clip(sizes, 1, ops.convert_to_tensor(canvas, 'int32'))
+    rows, columns = (ops.arange(side, dtype='int32') < size[:, axis, None] for axis, side in enumerate(canvas))
+    inside = ops.logical_and(rows[:, :, None], columns[:, None, :])[..., None]
+    image = ops.where(inside, ops.cast(images, 'float32'), ops.convert_to_tensor(PAD_PIXEL, dtype='float32'))
+    return {'image': image, 'size': size}
 
 
 def _semantic(found: Mapping[str, Any], probabilities: bool) -> dict[str, Any]:
@@ -79,4 +83,4 @@ def meanings(outputs: Mapping[str, Any], kind: str) -> dict[str, str]:
             names['k'] = outputs['probabilities'].shape[-1]
         return {name: _SEMANTIC[name].format(**names) for name in outputs}
     d, m = outputs['masks'].shape[1:3]
-    return {name: _INSTANCE[name].format(d=d, m=m) for name in outputs}
+    return {name: _INSTANCE[name].format(d=d, m=m) for name in _INSTANCE}

@@ -28,7 +28,7 @@ class Found(NamedTuple):
 
     Attributes:
       outputs: the outputs of each case by name.
-      seconds: median duration of one call for the first image.
+      seconds: median duration of one call with the first image, in each place of a batch, per image.
     """
 
     outputs: list[dict[str, np.ndarray]]
@@ -43,7 +43,9 @@ def run(path: str, cases: Sequence[Case]) -> Found:
     """
     file = open_model(path)
     outputs = [file.run(*case) for case in cases]
-    return Found(outputs, median_seconds(lambda: file.run(*cases[0])))
+    batch = file.description.batch or 1
+    repeated = [np.repeat(array[:1], batch, axis=0) for array in cases[0]]
+    return Found(outputs, median_seconds(lambda: file.run(*repeated)) / batch)
 
 
 def median_seconds(call) -> float:

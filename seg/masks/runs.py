@@ -2,7 +2,7 @@
 
 The runs of a mask are an ascending list of positions, start, stop, start, stop, …: the mask is set from each start
 up to its stop. Position p = column * height + row, as in COCO. So the pixel at p is set where the number of entries
-
+<= p is odd. They are the cumulative sums of COCO's run lengths, without the size of the image where the last run is
 not set: the list has an even length, and is empty for an empty mask.
 
 This module has the host's functions, in numpy; `seg.masks.ragged` has those for TensorFlow's graphs.

@@ -221,15 +221,14 @@ class MaskRCNN(keras.Model):
           Otherwise `boxes` [B, D, 4], `scores` [B, D], `classes` int32 [B, D] (-1 in empty rows) and `masks`
           [B, D, m, m], probabilities over each box; by decreasing score.
         """
-        image, size = batch['image'], batch['size']
-        features = self.backbone(image, training=training)
-        pyramid = self.decoder(features, size=size, seed=batch.get('seed'), training=training)
-        anchors = self.rpn.anchors(tuple(image.shape[1:3]), [self.strides[name] for name in pyramid])
-        logits, deltas = self.rpn(list(pyramid.values()), training=training)
+        size = batch['size']
+        maps, anchors, logits, deltas = self.score_anchors(batch, training)
         proposals = self.rpn.propose(anchors, logits, deltas, size, training)
-        maps = [pyramid[name] for name in ROI_LEVELS]
         if not training:
-            return self._detect(maps, proposals.boxes, proposals.valid, size)
+            boxes, probabilities, deltas = self.classify(maps, proposals.boxes, size)
+            last = self.box_heads[-1]
+            found = last.detector.detect(boxes, proposals.valid, probabilities, deltas, last.code_weights, size)
+            return {**found, 'masks': self.segment(maps, found['boxes'], found['classes'])}
         truth = _truth(batch, self.exact)
         outputs = {
             'rpn': {
@@ -242,6 +241,53 @@ class MaskRCNN(keras.Model):
         outputs['boxes'] = self._train_boxes(maps, rois, truth, size)
         outputs['masks'] = self._train_masks(maps, rois, truth, batch['masks'])
         return outputs
+
+    def score_anchors(self, batch: dict[str, Any], training: bool = False) -> tuple[list, list, list, list]:
+        """The first stage, before boxes are selected; arguments as for `call`.
+
+        Returns:
+          The maps that the features of boxes are pooled from, `ROI_LEVELS`, [B, h, w, C] each; and for each map of the
+          pyramid the anchors [h * w * a, 4], their logits [B, h * w * a] and their deltas [B, h * w * a, 4].
+        """
+        image = batch['image']
+        features = self.backbone(image, training=training)
+        pyramid = self.decoder(features, size=batch['size'], seed=batch.get('seed'), training=training)
+        anchors = self.rpn.anchors(tuple(image.shape[1:3]), [self.strides[name] for name in pyramid])
+        logits, deltas = self.rpn(list(pyramid.values()), training=training)
+        return [pyramid[name] for name in ROI_LEVELS], anchors, logits, deltas
+
+    def classify(self, maps: Sequence[Any], boxes: Any, size: Any) -> tuple[Any, Any, Any]:
+        """The box heads in evaluation, before detections are selected.
+
+        Args:
+          maps: from `score_anchors`.
+          boxes: [B, R, 4], regions.
+          size: int32 [B, 2], height and width of each image.
+
+        Returns:
+          The regions that the last head starts from [B, R, 4]; probabilities [B, R, K + 1], background first, the mean
+          over the heads; and the last head's deltas [B, R, C, 4], C = K or 1.
+        """
+        probabilities, deltas = [], None
+        for i, head in enumerate(self.box_heads):
+            if i > 0:
+                boxes = self.box_heads[i - 1].refine(boxes, deltas, size)
+            logits, deltas = head(head.crop(maps, self._roi_strides, boxes), training=False)
+            probabilities.append(ops.softmax(logits, axis=-1))
+        return boxes, sum(probabilities) / len(probabilities), deltas
+
+    def segment(self, maps: Sequence[Any], boxes: Any, classes: Any) -> Any:
+        """Masks of detections, [B, D, m, m], probabilities over each box; 0 in empty rows.
+
+        Args:
+          maps: from `score_anchors`.
+          boxes: [B, D, 4].
+          classes: int32 [B, D], -1 in empty rows.
+        """
+        crops = self.mask_head.crop(maps, self._roi_strides, boxes)
+        masks = ops.sigmoid(self.mask_head(crops, classes, training=False))
+        there = ops.cast(classes >= 0, masks.dtype)
+        return masks * there[..., None, None]
 
     def _train_boxes(self, maps: Sequence[Any], rois: Rois, truth: Truth, size: Any) -> list[dict[str, Any]]:
         """Returns the outputs and targets of each box head; the regions move from head to head."""
@@ -268,21 +314,6 @@ class MaskRCNN(keras.Model):
         targets = crop_masks(masks, truth.boxes, rois.index, rois.boxes, head.size)
         logits = head(head.crop(maps, self._roi_strides, rois.boxes), rois.classes - 1, training=True)
         return {'logits': logits[..., None], 'targets': ops.stop_gradient(targets), 'classes': rois.classes}
-
-    def _detect(self, maps: Sequence[Any], boxes: Any, valid: Any, size: Any) -> dict[str, Any]:
-        probabilities, deltas = [], None
-        for i, head in enumerate(self.box_heads):
-            if i > 0:
-                boxes = self.box_heads[i - 1].refine(boxes, deltas, size)
-            logits, deltas = head(head.crop(maps, self._roi_strides, boxes), training=False)
-            probabilities.append(ops.softmax(logits, axis=-1))
-        probabilities = sum(probabilities) / len(probabilities)
-        last = self.box_heads[-1]
-        found = last.detector.detect(boxes, valid, probabilities, deltas, last.code_weights, size)
-        crops = self.mask_head.crop(maps, self._roi_strides, found['boxes'])
-        masks = ops.sigmoid(self.mask_head(crops, found['classes'], training=False))
-        there = ops.cast(found['classes'] >= 0, masks.dtype)
-        return {**found, 'masks': masks * there[..., None, None]}
 
     @property
     def _roi_strides(self) -> list[int]:

@@ -109,15 +109,15 @@ def _number(name: str, value: Any) -> int:
 
 def _table(models: list[dict[str, Any]]) -> str:
     """The figures, a line for each model and batch."""
+    from seg.export.columns import aligned
+
     rows = [('batch', *(name.replace('_', ' ') for name in _COLUMNS), 'model')]
     for model in models:
         figures = [f'{model[name]:.1f}' for name in _COLUMNS] if 'error' not in model else ['-'] * len(_COLUMNS)
         quantize = model.get('quantize', 'none')
         form = model.get('format', '?') + (f', {quantize}' if quantize != 'none' else '')
         rows.append((str(model['batch']), *figures, f'{model["model"]} ({form})'))
-    widths = [max(map(len, column)) for column in zip(*(row[:-1] for row in rows), strict=True)]
-    lines = ['  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=False)) for row in rows]
-    return '\n'.join(f'{line}  {row[-1]}' for line, row in zip(lines, rows, strict=True))
+    return aligned(rows, right=range(len(_COLUMNS) + 1))
 
 
 MODE = BenchmarkModel

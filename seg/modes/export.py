@@ -12,6 +12,7 @@ from seg.errors import UserError, shown
 from seg.modes.base import CHECKPOINT, Call, ExperimentMode, Flag
 
 if TYPE_CHECKING:
+    from seg.engine.base import Engine
     from seg.experiment import Needs
     from seg.export.exporting import Request
 
@@ -51,6 +52,12 @@ class Export(ExperimentMode):
             'Also returns the probabilities of all classes. Images larger than the canvas then get finer borders.',
         ),
         Flag(
+            'raw_heads',
+            flags.DEFINE_bool,
+            False,
+            'Mask R-CNN: writes three networks, and the selection and suppression of boxes as a file for numpy.',
+        ),
+        Flag(
             'tolerance',
             flags.DEFINE_float,
             None,
@@ -71,21 +78,7 @@ class Export(ExperimentMode):
         self._formats, self._canvas = _formats(call.flags['format']), _canvas(call.flags['canvas'])
         _check(call.flags)
         super().__init__(call)
-        self._use_one_device_in_float32()
-
-    def _use_one_device_in_float32(self) -> None:
-        """Exported files compute in float32, whatever the run was trained in, and TensorFlow traces them."""
-        import keras
-
-        from seg.engine import precision
-
-        if keras.backend.backend() != 'tensorflow':
-            raise UserError('--mode=export: give --engine=tensorflow; it reads the checkpoints of all engines.')
-        if self.engine.num_devices != 1:
-            raise UserError(f'--mode=export runs on one device, not on {self.engine.num_devices}: give --strategy=one.')
-        if self.engine.precision != 'float32':
-            precision.set_precision('float32')
-            self.engine = dataclasses.replace(self.engine, precision='float32')
+        self.engine = one_device_in_float32(self.engine, f'--mode={self.name}')
 
     def needs(self) -> Needs:
         return dataclasses.replace(super().needs(), train_data=self.call.flags['quantize'] == 'int8')
@@ -93,8 +86,7 @@ class Export(ExperimentMode):
     def check_experiment(self) -> None:
         from seg.export import exporting
 
-        task = self.experiment.task
-        exporting.check_request(self._request(), exporting.kind_of(task), task.data_limits().stride)
+        exporting.check_request(self._request(), self.experiment.task)
 
     def check_weights(self) -> None:
         self.experiment.executor.load_model(self.call.flags['checkpoint'], self.call.flags['weights'])
@@ -116,7 +108,10 @@ class Export(ExperimentMode):
             formats=self._formats,
             output=os.path.expanduser(given['output'] or self.folder.export),
             canvas=self._canvas or tuple(experiment.task.canvas(experiment.info.max_size)),
-            **{key: given[key] for key in ('quantize', 'batch', 'probabilities', 'tolerance', 'force', 'images')},
+            **{
+                key: given[key]
+                for key in ('quantize', 'batch', 'probabilities', 'tolerance', 'force', 'images', 'raw_heads')
+            },
         )
 
     @classmethod
@@ -127,6 +122,26 @@ class Export(ExperimentMode):
         return f'The check failed, so nothing was written. {faults}; or --tolerance, or --force.'
 
 
+def one_device_in_float32(engine: Engine, flag: str) -> Engine:
+    """The engine that exports: files compute in float32, whatever the run was trained in, and TensorFlow traces them.
+
+    Raises:
+      UserError: with the flag, if the engine has another framework or several devices.
+    """
+    import keras
+
+    from seg.engine import precision
+
+    if keras.backend.backend() != 'tensorflow':
+        raise UserError(f'{flag}: give --engine=tensorflow; it reads the checkpoints of all engines.')
+    if engine.num_devices != 1:
+        raise UserError(f'{flag} runs on one device, not on {engine.num_devices}: give --strategy=one.')
+    if engine.precision == 'float32':
+        return engine
+    precision.set_precision('float32')
+    return dataclasses.replace(engine, precision='float32')
+
+
 def _formats(given: Any) -> tuple[str, ...]:
     """The formats of `--format`, each once.
 
@@ -135,7 +150,7 @@ def _formats(given: Any) -> tuple[str, ...]:
     """
     from seg.export.description import FORMATS
 
-    names = tuple(dict.fromkeys(given.split(',') if isinstance(given, str) else given))
+    names = tuple(dict.fromkeys(name.strip() for name in (given.split(',') if isinstance(given, str) else given)))
     expected = f'expected one or more of {", ".join(FORMATS)}, separated by commas'
     if not names:
         raise UserError(f'--mode=export: no --format; {expected}.')
@@ -145,7 +160,7 @@ def _formats(given: Any) -> tuple[str, ...]:
     from seg.export import formats
 
     for name in names:
-        formats.FORMATS[name].check_installed(name)
+        formats.FORMATS[name].check_installed(f'--format={name}')
     return names
 
 

@@ -10,6 +10,7 @@ from absl import flags, logging
 
 from seg.errors import UserError
 from seg.modes.base import CHECKPOINT, Call, Flag
+from seg.modes.export import one_device_in_float32
 from seg.modes.predicting import MODEL, Predicting
 from seg.prediction.settings import PredictSettings
 
@@ -29,6 +30,13 @@ class Predict(Predicting):
     flags = (
         MODEL,
         CHECKPOINT,
+        Flag(
+            'runtime',
+            flags.DEFINE_string,
+            None,
+            'onnx, openvino, tflite or saved_model: predicts a run in this runtime. The first call exports the run '
+            'and checks the file on the evaluation data. Default: its own framework.',
+        ),
         Flag(
             'input',
             flags.DEFINE_multi_string,
@@ -59,7 +67,12 @@ class Predict(Predicting):
         """
         from seg.prediction.sources import from_files
 
+        self._runtime = call.flags['runtime']
+        if self._runtime is not None:
+            _check_runtime(self._runtime, call.flags['model'])
         super().__init__(call)
+        if self._runtime is not None:
+            self.engine = one_device_in_float32(self.engine, f'--runtime={self._runtime}')
         inputs, self._output = call.flags['input'], call.flags['output']
         self._images = None  # None stands for the images of the evaluation data.
         if self._output is not None:
@@ -74,7 +87,7 @@ class Predict(Predicting):
             )
 
     def needs(self) -> Needs:
-        return dataclasses.replace(super().needs(), eval_data=self._images is None)
+        return dataclasses.replace(super().needs(), eval_data=self._images is None or self._runtime is not None)
 
     def prepare(self) -> None:
         self._writer()  # Refuses settings that do not fit the model, and writes nothing yet.
@@ -89,6 +102,11 @@ class Predict(Predicting):
     def _predict(self) -> dict[str, Any]:
         from seg.prediction import data_set, pipeline
 
+        if self._runtime is not None:
+            from seg.export import runtimes
+
+            folder = os.path.join(self.folder.export, 'predict')
+            self.file = runtimes.opened(self.experiment, self._runtime, self.call.flags['checkpoint'], folder)
         images, model, outputs = self._images, self.model(), self._writer()
         size = model.canvas
         if images is None:
@@ -120,6 +138,21 @@ class Predict(Predicting):
         from seg.prediction import pipeline
 
         return pipeline.summary(results) if results and results['failed'] else None
+
+
+def _check_runtime(runtime: str, model: str | None) -> None:
+    """Refuses a value of `--runtime` before anything is built.
+
+    Raises:
+      UserError: with the flag and its value.
+    """
+    from seg.export.formats import FORMATS
+
+    if runtime not in FORMATS:
+        raise UserError(f'--runtime={runtime}: expected one of {", ".join(FORMATS)}.')
+    if model is not None:
+        raise UserError(f'--runtime={runtime} is for a run, and --model={model} has its own. Leave one of them out.')
+    FORMATS[runtime].check_installed(f'--runtime={runtime}')
 
 
 MODE = Predict

@@ -100,7 +100,7 @@ def batch(windows: Sequence[np.ndarray | None], batch_size: int, canvas: Size, d
       windows: at most `batch_size` windows, uint8 [h, w, 3]; None for one that is no longer needed.
       batch_size: number of canvases; those without a window have one valid pixel.
       canvas: (height, width).
-      dtype: floating-point type of the pixels.
+      dtype: type of the pixels; a whole one rounds `PAD_PIXEL` down.
 
     Returns:
       `image` [B, H, W, 3], padded with `PAD_PIXEL`, and `size` int32 [B, 2], height and width of each window.

@@ -10,6 +10,8 @@ from keras import ops
 
 from seg.engine.base import EvaluatedBatch
 from seg.errors import UserError
+from seg.export.check import on_host
+from seg.prediction import canvas as canvases
 from seg.structures import Input
 
 if TYPE_CHECKING:
@@ -50,8 +52,8 @@ class FileEvaluation:
                 found = {name: ops.convert_to_tensor(value) for name, value in self._predictions(batch, source).items()}
                 tensors = {name: ops.convert_to_tensor(value) for name, value in batch.items()}
                 yield EvaluatedBatch(
-                    sums=[_to_host(metric.update(tensors, found)) for metric in summing],
-                    rows=[_to_host(metric.rows(tensors, found)) for metric in by_row],
+                    sums=[on_host(metric.update(tensors, found)) for metric in summing],
+                    rows=[on_host(metric.rows(tensors, found)) for metric in by_row],
                     losses={},
                     index=batch['index'],
                     weight=batch['weight'],
@@ -70,13 +72,9 @@ class FileEvaluation:
                 f'--model={self._file.path} has a canvas of {canvas[0]} x {canvas[1]} pixels, and the images of '
                 f'{source.name} need {height} x {width}. Export it with --canvas={height},{width}.'
             )
-        images = np.zeros((len(image), *canvas, 3), np.uint8)
-        images[:, :height, :width] = np.rint(np.clip(image, 0, 255))
+        windows = list(np.rint(np.clip(image, 0, 255)))
+        images = canvases.batch(windows, len(windows), canvas, 'uint8')['image']
         found = self._file.run(images, batch['size'])
         if self._file.description.task == 'semantic':
             found = {name: value[:, :height, :width] for name, value in found.items()}
         return found | {'classes': found['classes'].astype(np.int32)}
-
-
-def _to_host(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: ops.convert_to_numpy(value) for name, value in values.items()}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +19,10 @@ from typing import Any
 import numpy as np
 import psutil
 
+from seg.errors import UserError
+from seg.export import apart
+
 _WARM_UP = 3  # Calls before the measured ones: graphs are traced, kernels chosen, and memory is taken.
-_PATIENCE = 3600.0  # Seconds for a process that measures a file.
 
 
 def measured(call: Callable[[], Any], batch: int, rounds: int) -> dict[str, float]:
@@ -67,25 +68,17 @@ def of_file(path: str, batch: int, rounds: int) -> dict[str, Any]:
       `format` and `batch`, and the figures of `measured`; or `error`, the reason why there are none. A file with a
       fixed batch is measured with its own.
     """
-    command = [sys.executable, '-m', __name__, path, str(batch), str(rounds)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
-    except subprocess.TimeoutExpired:
-        return {'batch': batch, 'error': f'no result within {_PATIENCE:g} s'}
-    with contextlib.suppress(ValueError, IndexError):
-        return json.loads(done.stdout.splitlines()[-1])
-    reason = (done.stderr.strip().splitlines() or ['no message'])[-1]
-    return {'batch': batch, 'error': f'its process ended with status {done.returncode}: {reason}'}
+        printed = apart.run('seg.serving.latency', path, str(batch), str(rounds))
+    except UserError as error:
+        return {'batch': batch, 'error': str(error)}
+    return json.loads(printed.splitlines()[-1])
 
 
 def _of_file(path: str, batch: int, rounds: int) -> dict[str, Any]:
-    from seg.errors import UserError
     from seg.export.model_file import open_model
 
-    try:
-        file = open_model(path)
-    except UserError as error:
-        return {'batch': batch, 'error': str(error)}
+    file = open_model(path)
     about = file.description
     batch = about.batch or batch
     pixels, sizes = images(batch, about.canvas), np.tile(np.int32(about.canvas), (batch, 1))
@@ -107,4 +100,7 @@ def _peak() -> int:
 
 
 if __name__ == '__main__':
-    print(json.dumps(_of_file(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    try:
+        print(json.dumps(_of_file(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    except UserError as error:
+        sys.exit(str(error))

@@ -238,6 +238,7 @@ async def listen(
         handler_cancellation=True,
         access_log=None,
         logger=silent,
+        keepalive_timeout=timeout,  # Also until the first byte of a connection.
         shutdown_timeout=timeout + _GRACE,
     )
     await runner.setup()

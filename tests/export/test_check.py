@@ -2,6 +2,7 @@
 
 import os
 import stat
+import types
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from seg import modes
 from seg.errors import UserError
-from seg.export import check, network
+from seg.export import apart, check, model_file, network, run_file
 from seg.export.run_file import Found, read_found, save_cases
 from seg.layers.pixel_norm import PixelNorm
 from seg.models import deeplab_v3plus
@@ -162,7 +163,7 @@ def program(tmp_path, monkeypatch, text):
     path = tmp_path / 'python'
     path.write_text(f'#!/bin/sh\n{text}\n')
     os.chmod(path, stat.S_IRWXU)
-    monkeypatch.setattr(check.sys, 'executable', str(path))
+    monkeypatch.setattr(apart.sys, 'executable', str(path))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,35 @@ def test_a_runtime_that_fails(text, said, tmp_path, monkeypatch):
     program(tmp_path, monkeypatch, text)
     case = np.zeros((1, 8, 8, 3), np.uint8), np.int32([[8, 8]])
     with pytest.raises(UserError, match=said):
-        check.run_apart('model.tflite', [case])
+        check.run_apart(str(tmp_path / 'model.tflite'), [case])
+    assert os.listdir(tmp_path) == ['python']
+
+
+def test_a_runtime_that_does_not_end(tmp_path, monkeypatch):
+    program(tmp_path, monkeypatch, 'exec sleep 60')
+    monkeypatch.setattr(apart, '_PATIENCE', 0.1)
+    with pytest.raises(UserError, match=r'0\.1 s'):
+        apart.run('seg.export.run_file')
+
+
+class Fixed(model_file.ModelFile):
+    """A file of four images a call, each of which takes the time of its own."""
+
+    description = types.SimpleNamespace(canvas=(8, 8), batch=4)
+    path = 'fixed'
+
+    def call(self, inputs):
+        assert inputs['images'].shape == (4, 8, 8, 3)
+        self.whole = inputs['images'].any(axis=(1, 2, 3)).all()
+        return {'classes': np.zeros((4, 8, 8), np.uint8)}
+
+
+def test_the_time_of_a_batch_is_that_of_all_its_images(monkeypatch):
+    file = Fixed()
+    monkeypatch.setattr(run_file, 'open_model', lambda path: file)
+    monkeypatch.setattr(run_file, 'median_seconds', lambda call: (call(), 2.0)[1])
+    found = run_file.run('fixed', [(np.ones((1, 8, 8, 3), np.uint8), np.int32([[8, 8]]))])
+    assert found.seconds == 0.5 and file.whole and found.outputs[0]['classes'].shape == (1, 8, 8)
 
 
 def test_files_of_the_process(tmp_path):

@@ -14,7 +14,7 @@ def test_pixels_outside_do_not_count():
     found = Comparison('semantic')
     found.add(maps([[0, 1], [1, 1]]), maps([[0, 2], [2, 2]], 0.8), (1, 2))
     found.add(maps([[0, 1], [1, 1]]), maps([[0, 1], [1, 1]]), (2, 2))
-    assert (found.differing, found.total) == (1, 6) and found.share == pytest.approx(1 / 6)
+    assert (found.differing, found.agreeing, found.total) == (1, 5, 6)
     assert found.largest == {'confidence': pytest.approx(0.1)} and found.finite
 
 
@@ -39,22 +39,22 @@ ONE, OTHER = (0, 0, 10, 0.9, 1), (20, 20, 10, 0.8, 0)
 
 
 @pytest.mark.parametrize(
-    ('after', 'differing'),
+    ('after', 'differing', 'agreeing'),
     [
-        ([ONE, OTHER], 0),
-        ([OTHER, ONE], 0),  # The order does not count.
-        ([ONE], 1),
-        ([ONE, OTHER, (40, 40, 5, 0.1, 0)], 1),
-        ([ONE, (20, 20, 10, 0.8, 1)], 2),  # Another class.
-        ([ONE, (20, 20, 10, 0.81, 0)], 2),  # Another score.
-        ([ONE, (20, 20.2, 10, 0.8, 0)], 2),  # An IoU of 0.96.
-        ([], 2),
+        ([ONE, OTHER], 0, 4),
+        ([OTHER, ONE], 0, 4),  # The order does not count.
+        ([ONE], 1, 2),
+        ([ONE, OTHER, (40, 40, 5, 0.1, 0)], 1, 4),
+        ([ONE, (20, 20, 10, 0.8, 1)], 2, 2),  # Another class.
+        ([ONE, (20, 20, 10, 0.81, 0)], 2, 4),  # Another score.
+        ([ONE, (20, 20.2, 10, 0.8, 0)], 2, 4),  # An IoU of 0.96.
+        ([], 2, 0),
     ],
 )
-def test_detections(after, differing):
+def test_detections(after, differing, agreeing):
     found = Comparison('instance')
     found.add(detections(ONE, OTHER), detections(*after), (64, 64))
-    assert found.differing == differing and found.total == 2 + len(after)
+    assert (found.differing, found.agreeing, found.total) == (differing, agreeing, 2 + len(after))
 
 
 @pytest.mark.parametrize(('count', 'differing'), [(0, 2), (1, 1), (2, 0), (3, 1)])
@@ -87,4 +87,4 @@ def test_a_number_that_is_none():
 def test_an_empty_image():
     found = Comparison('instance')
     found.add(detections(), detections(), (8, 8))
-    assert found.share == 0
+    assert (found.differing, found.agreeing, found.total) == (0, 0, 0)

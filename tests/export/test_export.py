@@ -14,7 +14,7 @@ from PIL import Image
 
 from seg import files, modes
 from seg.errors import UserError
-from seg.export import check, exporting, network, run_file
+from seg.export import check, exporting, formats, network, run_file
 from seg.export.description import Description
 from seg.export.model_file import open_model
 from seg.prediction.canvas import upscaled
@@ -74,7 +74,7 @@ def test_run(exported):
 
 
 @pytest.mark.parametrize('size', [(40, 50), (64, 64), (100, 81)])
-def test_picture(exported, size):
+def test_image_bytes(exported, size):
     """The signature `image_bytes` gives the class map of an image at its own size."""
     signature = tf.saved_model.load(os.path.join(exported[1], 'saved_model', '1')).signatures['image_bytes']
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3)).astype(np.uint8)
@@ -174,7 +174,9 @@ def test_a_file_that_computes_something_else(run, tmp_path, force, monkeypatch):
 
     monkeypatch.setattr(network, 'network', swapped)
     output = tmp_path / 'out'
-    results = modes.run(mode='export', format='saved_model', images=1, output=str(output), force=force, **run)
+    results = modes.run(
+        mode='export', format='saved_model, saved_model', images=1, output=str(output), force=force, **run
+    )
     fault = results['faults']['saved_model']
     assert 'pixels differ' in fault and results['written'] == force == output.exists()
     assert os.listdir(tmp_path) == (['out'] if force else [])
@@ -185,10 +187,25 @@ def test_a_file_that_computes_something_else(run, tmp_path, force, monkeypatch):
         assert fault in failure and '--force' in failure
 
 
+def test_a_description_that_cannot_be_stored(run, tmp_path, monkeypatch):
+    def describe(path, description):
+        raise ValueError('no such property')
+
+    monkeypatch.setitem(
+        formats.FORMATS,
+        'saved_model',
+        formats.FORMATS['saved_model']._replace(write=lambda *_: None, describe=describe),
+    )
+    with pytest.raises(UserError, match=r'--format=saved_model.*no such property'):
+        modes.run(mode='export', format='saved_model', images=1, output=str(tmp_path / 'out'), **run)
+    assert not os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize(
     ('flags', 'said'),
     [
         ({}, ['--format', 'saved_model, onnx, tflite, openvino']),
+        ({'format': ['saved_model'], 'raw_heads': True}, ['--raw_heads', 'mask_rcnn', '--probabilities']),
         ({'format': ['onxx']}, ['--format=onxx', 'onnx']),
         ({'format': ['saved_model'], 'quantize': 'int4'}, ['--quantize', 'int4', 'int8']),
         ({'format': ['saved_model'], 'quantize': 'int8'}, ['--quantize=int8', '--format=saved_model', 'none']),
@@ -223,7 +240,7 @@ def test_an_output_that_is_no_folder(run, tmp_path):
 
 
 def test_missing_package(run, monkeypatch):
-    monkeypatch.setitem(exporting.FORMATS, 'onnx', exporting.FORMATS['onnx']._replace(packages=('not_there',)))
+    monkeypatch.setitem(formats.FORMATS, 'onnx', formats.FORMATS['onnx']._replace(packages=('not_there',)))
     with pytest.raises(UserError, match=r"--format=onnx needs not_there: pip install -e '\.\[export\]'"):
         modes.validate(mode='export', format=['onnx'], **run)
 
@@ -231,6 +248,7 @@ def test_missing_package(run, monkeypatch):
 def test_table():
     figures = {
         'differing': 0.00021,
+        'agreeing': 0.99876,
         'largest': {'boxes': 0.25, 'scores': 1e-4},
         'score': 'mask_ap',
         'score_before': 0.5,
@@ -244,7 +262,7 @@ def test_table():
     values |= {'data': 'd', 'weights': 'raw', 'step': 1, 'seg': '0', 'check': figures}
     head, line = exporting.table({'model.tflite': Description(**values)}).splitlines()
     assert head.split()[:3] == ['file', 'quantize', 'differing']
-    for text in ('0.0210%', 'boxes 0.25', 'mask_ap 0.5000 -> 0.4990', '1.23', '12.0 -> 3.0'):
+    for text in ('0.0210%', '99.8760%', 'boxes 0.25', 'mask_ap 0.5000 -> 0.4990', '1.23', '12.0 -> 3.0'):
         assert text in line
 
 

@@ -11,7 +11,7 @@ from seg import modes
 from seg.export import formats, network
 from seg.export.description import Description
 from seg.export.model_file import open_model
-from seg.export.tracing import Traced
+from seg.export.tracing import Traced, images_on
 from tests.executor import runs
 from tests.export import trained
 
@@ -33,7 +33,9 @@ class Network:
         experiment.executor.load_model('latest')
         task, self.kind, self.names = experiment.task, kind, experiment.info.class_names
         variables = [variable for part in task.checkpoint_items.values() for variable in part.variables]
-        self.traced = Traced(network.network(task, kind, CANVAS, False), variables, CANVAS, str(folder / 'scratch'))
+        self.traced = Traced(
+            network.network(task, kind, CANVAS, False), variables, images_on(CANVAS), str(folder / 'scratch')
+        )
         load = lambda i: experiment.eval_data.load(tf.constant(i, tf.int64))['image']  # noqa: E731
         images = np.stack([load(0), np.zeros((*CANVAS, 3)), load(1)])
         self.cases = images.astype(np.uint8), np.int32([CANVAS, CANVAS, (40, 64)])

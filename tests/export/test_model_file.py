@@ -135,7 +135,7 @@ def test_the_newest_version(tmp_path):
 class Broken(model_file.ModelFile):
     path, description = 'model.tflite', Description(**VALUES)
 
-    def _run(self, images, sizes):
+    def call(self, inputs):
         raise RuntimeError('shapes are not broadcastable')
 
 
@@ -150,10 +150,10 @@ class Doubled(model_file.ModelFile):
     path, description = 'doubled', Description(**VALUES)
     calls = 0
 
-    def _run(self, images, sizes):
-        assert images.shape == (2, 8, 16, 3)
+    def call(self, inputs):
+        assert inputs['images'].shape == (2, 8, 16, 3)
         self.calls += 1
-        return {'sums': sizes.sum(axis=1)}
+        return {'sums': inputs['sizes'].sum(axis=1)}
 
 
 @pytest.mark.parametrize(('count', 'calls'), [(1, 1), (2, 1), (5, 3)])
@@ -169,11 +169,12 @@ def test_the_description_at_the_end_of_a_tflite_file(tmp_path):
     path = tmp_path / 'model.tflite'
     path.write_bytes(b'model')
     for step in (1, 2):
-        formats._describe_tflite(str(path), dataclasses.replace(Description(**VALUES), step=step))
+        lines = VALUES | {'class_names': ('sky\nabove', 'Straße')}
+        formats._describe_tflite(str(path), dataclasses.replace(Description(**lines), step=step))
         assert path.read_bytes().startswith(b'modelPK')
         with zipfile.ZipFile(path) as archive:
             assert sorted(archive.namelist()) == ['labels.txt', 'seg.json']
-            assert archive.read('labels.txt').decode() == 'sky\nStraße\n'
+            assert archive.read('labels.txt').decode() == 'sky above\nStraße\n'
             assert Description.read(archive.read('seg.json'), 'file').step == step
 
 

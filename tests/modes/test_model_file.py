@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from seg import modes
 from seg.engine import set_up
 from seg.errors import UserError
-from seg.export import model_file
+from seg.export import check, exporting, model_file, run_file
 from seg.export.description import Description
 from tests.executor import runs
 
@@ -111,6 +112,41 @@ def test_a_file_without_probabilities(trained, monkeypatch, tmp_path):
     for more in ({'probabilities': True}, {'gin_params': ["predict.large_pictures='tile'"]}):
         with pytest.raises(UserError, match='probabilit'):
             run(**call, **more)
+
+
+def test_a_run_in_another_runtime(trained, tmp_path, monkeypatch):
+    """It is exported once for a checkpoint; the predictions are those of the run's own framework."""
+    monkeypatch.setattr(check, 'run_apart', run_file.run)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (150, 90, 3), np.uint8)).save(tmp_path / 'a.png')
+    call = {'model_dir': str(trained), 'mode': 'predict', 'input': [str(tmp_path / 'a.png')]}
+    run(output=str(tmp_path / 'own'), **call)
+    kept = trained / 'export' / 'predict' / 'saved_model'
+    for _ in range(2):
+        results = run(runtime='saved_model', output=str(tmp_path / 'other'), **call)
+        assert results['checkpoint'] == str(kept) and results['segmented'] == 1
+        maps = [np.asarray(Image.open(tmp_path / name / 'a.png')) for name in ('own', 'other')]
+        assert np.mean(maps[0] == maps[1]) > 0.999
+        monkeypatch.setattr(exporting, 'export', None)
+    (checkpoint,) = trained.glob('ckpt-*.safetensors')
+    os.utime(checkpoint)  # As of a run that was started over.
+    with pytest.raises(TypeError):
+        run(runtime='saved_model', **call)
+    monkeypatch.setattr(exporting, 'export', lambda *_: {'written': False, 'faults': {'saved_model': 'pixels differ'}})
+    with pytest.raises(UserError, match='--runtime=saved_model: pixels differ'):
+        run(runtime='saved_model', **call)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'named'),
+    [
+        ({'runtime': 'torch'}, ['--runtime=torch', 'openvino']),
+        ({'runtime': 'saved_model', 'model': 'a.onnx'}, ['--runtime=saved_model', '--model=a.onnx']),
+    ],
+)
+def test_runtimes_that_cannot_be(trained, settings, named):
+    with pytest.raises(UserError) as caught:
+        run(mode='predict', model_dir=str(trained), **settings)
+    assert all(text in str(caught.value) for text in named)
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,12 @@ def test_slow_upload():
             assert client.recv(1000).startswith(b'HTTP/1.1 408 ')
 
 
+def test_a_connection_without_a_request_is_closed():
+    with servers.serving(timeout=0.2) as server:
+        with socket.create_connection(('127.0.0.1', server.port), timeout=20) as client:
+            assert client.recv(1000) == b''
+
+
 @pytest.mark.parametrize(
     ('query', 'named'),
     [('?format=bmp', 'format'), ('?masks=svg', 'masks'), ('?min_score=2', 'min_score'), ('?min_score=x', 'min_score'),

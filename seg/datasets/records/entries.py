@@ -16,7 +16,7 @@ from seg.datasets.image_files import PNG_COLOR_TYPES, ImageHeader
 from seg.errors import reason
 
 
-class Objects(NamedTuple):
+class RecordInstances(NamedTuple):
     """The instances of a record.
 
     Attributes:
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
       image: header of the image.
       size: (height, width) of the image as the record states it; or of the image as stored, if the record has none.
       label: header of the label map; None for instances.
-      objects: the instances; None for label maps.
+      instances: the instances; None for label maps.
     """
 
     number: int
@@ -57,7 +57,7 @@ class Entry(NamedTuple):
     image: ImageHeader
     size: tuple[int, int]
     label: ImageHeader | None
-    objects: Objects | None
+    instances: RecordInstances | None
 
 
 class Unusable(ValueError):

@@ -14,7 +14,7 @@ from seg.datasets import checking, findings, remembered
 from seg.datasets.findings import WARN, Finding
 from seg.datasets.image_files import ImageHeader
 from seg.datasets.label_maps.values import Fault
-from seg.datasets.records.entries import Entry, Objects
+from seg.datasets.records.entries import Entry, RecordInstances
 from seg.datasets.records.places import Places
 from seg.errors import UserError, shown
 
@@ -108,7 +108,9 @@ class Index:
         return result
 
 
-def make(origin: Origin, order: Callable[[list[list[Any]]], list[tuple[int, Any]]]) -> tuple[Index, list[Objects]]:
+def make(
+    origin: Origin, order: Callable[[list[list[Any]]], list[tuple[int, Any]]]
+) -> tuple[Index, list[RecordInstances]]:
     """Reads all records that are not cached by an earlier start.
 
     Args:
@@ -146,7 +148,7 @@ def make(origin: Origin, order: Callable[[list[list[Any]]], list[tuple[int, Any]
         sizes=np.array([entry.size for entry in entries], np.int32),
         remarks=[*_unusable(where, faults, len(ordered)), *remarks],
         unsound=frozenset(number for number, each in enumerate(found) if not is_sound(number, each)),
-    ), [entry.objects for entry in entries if entry.objects is not None]
+    ), [entry.instances for entry in entries if entry.instances is not None]
 
 
 def file_by_file(found: list[list[Any]]) -> list[tuple[int, Any]]:

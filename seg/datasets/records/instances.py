@@ -15,7 +15,7 @@ from seg.datasets.instances import collected, flat
 from seg.datasets.instances.data_set import Source
 from seg.datasets.instances.flat import Instances
 from seg.datasets.label_maps import class_names as names_files
-from seg.datasets.records.entries import Objects
+from seg.datasets.records.entries import RecordInstances
 from seg.datasets.records.index import Index
 from seg.datasets.records.record_data import RecordImages
 from seg.errors import UserError, shown
@@ -24,31 +24,31 @@ from seg.masks import runs
 
 
 def source(
-    index: Index, objects: Sequence[Objects], known: Mapping[int, str], origin: str, exact: bool, **more: Any
+    index: Index, records: Sequence[RecordInstances], known: Mapping[int, str], origin: str, exact: bool, **more: Any
 ) -> Source:
     """The instances of all records.
 
     Args:
       index: the records.
-      objects: the instances of each.
+      records: the instances of each.
       known: the name of each class, by its value in the records.
       origin: where the names come from, for messages.
       exact: whether boxes and areas are taken as they are; otherwise they are checked as those of COCO's files.
       **more: other fields of `Source`.
     """
     remarks, position = list(index.remarks), {value: place for place, value in enumerate(known)}
-    labels = [label for each in objects for label in each.labels]
+    labels = [label for each in records for label in each.labels]
     if not known.keys() >= set(labels):
-        remarks.append(_unknown(index, objects, labels, known, origin))
-    image_of = np.repeat(np.arange(len(objects)), [len(each.labels) for each in objects])
+        remarks.append(_unknown(index, records, labels, known, origin))
+    image_of = np.repeat(np.arange(len(records)), [len(each.labels) for each in records])
     classes = np.array([position.get(label, 0) for label in labels], np.int32)
-    is_crowd = np.array([crowd for each in objects for crowd in each.crowds], bool)
+    is_crowd = np.array([crowd for each in records for crowd in each.crowds], bool)
     if exact:
-        instances = _as_they_are(objects, image_of, classes, is_crowd, index.sizes)
+        instances = _as_they_are(records, image_of, classes, is_crowd, index.sizes)
     else:
         instances = collected.collect(
             where=index.origin.where,
-            chunks=_chunks(index, objects, image_of),
+            chunks=_chunks(index, records, image_of),
             image_of=image_of,
             classes=classes,
             is_crowd=is_crowd,
@@ -74,10 +74,14 @@ def source(
 
 
 def _as_they_are(
-    objects: Sequence[Objects], image_of: np.ndarray, classes: np.ndarray, is_crowd: np.ndarray, sizes: np.ndarray
+    records: Sequence[RecordInstances],
+    image_of: np.ndarray,
+    classes: np.ndarray,
+    is_crowd: np.ndarray,
+    sizes: np.ndarray,
 ) -> Instances:
     """All instances; those without boxes or areas have the ones of their masks."""
-    strings = [mask.encode() for each in objects for mask in each.masks]
+    strings = [mask.encode() for each in records for mask in each.masks]
     parts = []
     for piece in collected.in_pieces(len(strings)):
         size = sizes[image_of[piece]].astype(np.int64)
@@ -85,12 +89,12 @@ def _as_they_are(
         parts.append((found.ends, np.diff(found.splits), *runs.boxes_and_areas(found, size[:, 0])))
     none = (np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros([0, 4], np.float32), np.zeros(0, np.int64))
     ends, lengths, boxes, area = (np.concatenate(part) for part in zip(none, *parts, strict=True))
-    if given := [box for each in objects for box in each.boxes]:
+    if given := [box for each in records for box in each.boxes]:
         boxes = np.array(given, np.float32)
-    if given := [number for each in objects for number in each.areas]:
+    if given := [number for each in records for number in each.areas]:
         area = np.array(given, np.float32)
     return Instances(
-        splits=flat.splits_of(np.bincount(image_of, minlength=len(objects))),
+        splits=flat.splits_of(np.bincount(image_of, minlength=len(records))),
         boxes=boxes,
         classes=classes,
         is_crowd=is_crowd,
@@ -104,14 +108,14 @@ def _as_they_are(
 
 
 def _chunks(
-    index: Index, objects: Sequence[Objects], image_of: np.ndarray
+    index: Index, records: Sequence[RecordInstances], image_of: np.ndarray
 ) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:
     """Numbers of instances, and the instances in the form of COCO's files."""
-    first = np.searchsorted(image_of, np.arange(len(objects)))
+    first = np.searchsorted(image_of, np.arange(len(records)))
     for numbers in collected.in_pieces(len(image_of)):
         shapes = []
         for number, image in zip(numbers.tolist(), image_of[numbers].tolist(), strict=True):
-            each, place = objects[image], number - int(first[image])
+            each, place = records[image], number - int(first[image])
             y0, x0, y1, x1 = each.boxes[place]
             shapes.append(
                 {
@@ -127,13 +131,17 @@ def _chunks(
 
 
 def known_classes(
-    index: Index, objects: Sequence[Objects], names: Sequence[str] | None, origin: str, values: Sequence[int] | None
+    index: Index,
+    records: Sequence[RecordInstances],
+    names: Sequence[str] | None,
+    origin: str,
+    values: Sequence[int] | None,
 ) -> dict[int, str]:
     """The name of each class by its value: from the settings, from the records, from COCO, or its number.
 
     Args:
       index: the records.
-      objects: the instances of each.
+      records: the instances of each.
       names: names of the classes; None if they are not set.
       origin: where they come from, for messages.
       values: the setting of this name.
@@ -146,13 +154,13 @@ def known_classes(
     if values is not None:
         values = names_files.check_values(part, values, names, highest=2**31 - 1)
         return dict(zip(values, names or [f'class {value}' for value in values], strict=True))
-    return _from_records(index, objects) if names is None else dict(enumerate(names, start=1))
+    return _from_records(index, records) if names is None else dict(enumerate(names, start=1))
 
 
-def _from_records(index: Index, objects: Sequence[Objects]) -> dict[int, str]:
-    part, occurring = index.origin.part, {label for each in objects for label in each.labels}
+def _from_records(index: Index, records: Sequence[RecordInstances]) -> dict[int, str]:
+    part, occurring = index.origin.part, {label for each in records for label in each.labels}
     written: dict[int, str] = {}
-    for number, each in enumerate(objects):
+    for number, each in enumerate(records):
         for label, name in zip(each.labels, each.names, strict=False):
             if written.setdefault(label, name) != name:
                 raise UserError(
@@ -175,11 +183,11 @@ def _from_records(index: Index, objects: Sequence[Objects]) -> dict[int, str]:
 
 
 def _unknown(
-    index: Index, objects: Sequence[Objects], labels: Sequence[int], known: Mapping[int, str], origin: str
+    index: Index, records: Sequence[RecordInstances], labels: Sequence[int], known: Mapping[int, str], origin: str
 ) -> Finding:
     """The finding that classes have no name."""
     unknown = sorted(collections.Counter(label for label in labels if label not in known).items())
-    images = [name for name, each in zip(index.names, objects, strict=True) if not known.keys() >= set(each.labels)]
+    images = [name for name, each in zip(index.names, records, strict=True) if not known.keys() >= set(each.labels)]
     there = ', '.join(f'{label} ({count} instances)' for label, count in unknown[: checking.SHOWN])
     return Finding(
         kind='unknown_values',

@@ -279,7 +279,7 @@ def _as_array_records(part: str, builder: Any) -> str:
     temporary = f'{place}.tmp-{os.getpid()}'
     with files.writing(place):
         os.makedirs(os.path.dirname(place), exist_ok=True)
-        _sweep(place)
+        files.sweep(*os.path.split(place))
         os.makedirs(temporary)
     try:
         with files.writing(place):
@@ -294,13 +294,6 @@ def _as_array_records(part: str, builder: Any) -> str:
 def _cache() -> str:
     cache = os.environ.get('XDG_CACHE_HOME', '')
     return os.path.join(cache if os.path.isabs(cache) else os.path.expanduser('~/.cache'), 'seg', 'records')
-
-
-def _sweep(place: str) -> None:
-    """Removes what killed processes left of earlier copies."""
-    for left in pathlib.Path(place).parent.glob(f'{os.path.basename(place)}.tmp-*'):
-        if files.is_left_over(left.name.rpartition('-')[2]):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _copy(part: str, builder: Any, facts: Sequence[pathlib.Path], folder: str) -> None:

@@ -14,7 +14,7 @@ from seg.datasets.label_maps.values import Fault
 from seg.datasets.records import array_files, entries, fields, tfds_folder
 from seg.datasets.records import index as indices
 from seg.datasets.records.array_files import ArrayFiles, Part
-from seg.datasets.records.entries import Entry, Objects, Unusable
+from seg.datasets.records.entries import Entry, RecordInstances, Unusable
 from seg.datasets.records.fields import Field
 from seg.datasets.records.index import Index, Origin
 from seg.masks import runs
@@ -22,7 +22,7 @@ from seg.masks import runs
 
 def make(
     part: str, split: str, builder: Any, found: Mapping[str, Field], whole_ids: bool
-) -> tuple[Index, list[Objects]]:
+) -> tuple[Index, list[RecordInstances]]:
     """The index, and the instances of each record.
 
     Args:
@@ -96,11 +96,11 @@ def read(
         image = entries.image_header(features, found['image'].key)
         label = entries.label_header(features, found['label'].key) if 'label' in found else None
         size = image.height, image.width
-        objects = _objects(features, found, size) if 'masks' in found else None
+        instances = _instances(features, found, size) if 'masks' in found else None
     except Unusable as error:
         return Fault(error.kind, f'{place}: {error}. {f"{error.remedy}." if error.remedy else remedy}')
     identity = _id(features, found['image_id'], whole_ids) if 'image_id' in found else ''
-    return Entry(number, 0, name, identity, image, size, label, objects)
+    return Entry(number, 0, name, identity, image, size, label, instances)
 
 
 def _name(features: Mapping, field: Field) -> str:
@@ -116,7 +116,7 @@ def _id(features: Mapping, field: Field, whole: bool) -> int | str:
     return int(identity) if whole and re.fullmatch('-?[0-9]{1,18}', identity) else identity
 
 
-def _objects(features: Mapping, found: Mapping[str, Field], size: tuple[int, int]) -> Objects:
+def _instances(features: Mapping, found: Mapping[str, Field], size: tuple[int, int]) -> RecordInstances:
     stored = {
         name: entries.values(features, field.key, _LISTS[field.form])
         for name, field in found.items()
@@ -134,7 +134,7 @@ def _objects(features: Mapping, found: Mapping[str, Field], size: tuple[int, int
     if 'boxes' in found and found['boxes'].form == fields.NORMALISED:
         boxes *= np.array([*size, *size], np.float32)
     key = found['masks'].key
-    return Objects(
+    return RecordInstances(
         labels=labels,
         names=[],
         crowds=list(map(bool, stored['is_crowd'])) if 'is_crowd' in found else [False] * len(labels),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from seg.datasets.image_files import ImageHeader
 from seg.datasets.label_maps.values import Fault
 from seg.datasets.records import entries
-from seg.datasets.records.entries import Entry, Objects, Unusable
+from seg.datasets.records.entries import Entry, RecordInstances, Unusable
 from seg.errors import UserError, shown
 
 IMAGE, LABEL, LABEL_FORMAT = 'image/encoded', 'image/segmentation/class/encoded', 'image/segmentation/class/format'
@@ -66,12 +66,12 @@ def read(record: bytes, number: int, offset: int, place: str, labels: bool, thre
         stated = tuple((entries.values(features, key, 'int64_list') or [-1])[0] for key in (_HEIGHT, _WIDTH))
         size = stated if min(stated) > 0 and max(stated) < 1 << 31 else (image.height, image.width)
         label = _label(features) if labels else None
-        objects = None if labels else _objects(features, size, threshold)
+        instances = None if labels else _instances(features, size, threshold)
     except Unusable as error:
         return Fault(error.kind, f'{place}: {error}. {error.remedy or "Make the records again"}.')
     name = _inside(named) or _inside(identity)
     identity = int(identity) if entries.is_whole(identity) else identity
-    return Entry(number, offset, name, identity, image, size, label, objects)
+    return Entry(number, offset, name, identity, image, size, label, instances)
 
 
 def _inside(name: str) -> str:
@@ -95,7 +95,7 @@ def _label(features: Mapping) -> ImageHeader:
     return entries.label_header(features, LABEL)
 
 
-def _objects(features: Mapping, size: tuple[int, int], threshold: int) -> Objects:
+def _instances(features: Mapping, size: tuple[int, int], threshold: int) -> RecordInstances:
     labels = entries.values(features, _CLASS, 'int64_list')
     sides = [entries.values(features, key, 'float_list') for key in _SIDES]
     masks, names = (entries.values(features, key, 'bytes_list') for key in (_MASK, _TEXT))
@@ -109,7 +109,7 @@ def _objects(features: Mapping, size: tuple[int, int], threshold: int) -> Object
     needed = dict(zip(_SIDES, sides, strict=True)) | {_MASK: masks}
     optional = {key: values for key, values in ((_CROWD, crowds), (_AREA, areas)) if values}
     entries.check_lengths(_CLASS, len(labels), {key: len(values) for key, values in (needed | optional).items()})
-    return Objects(
+    return RecordInstances(
         labels=labels,
         names=[name.decode('utf-8', 'replace') for name in names] if len(names) == len(labels) else [],
         crowds=[bool(crowd) for crowd in crowds] or [False] * len(labels),

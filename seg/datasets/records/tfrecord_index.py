@@ -11,7 +11,7 @@ from seg.datasets.findings import WARN, Finding
 from seg.datasets.label_maps.values import Fault
 from seg.datasets.records import index as indices
 from seg.datasets.records import tfrecord_entries, tfrecord_files
-from seg.datasets.records.entries import Entry, Objects
+from seg.datasets.records.entries import Entry, RecordInstances
 from seg.datasets.records.index import Index, Origin
 from seg.datasets.records.tfrecord_files import RecordFiles
 from seg.errors import UserError
@@ -40,7 +40,7 @@ def has_label_maps(part: str, paths: Sequence[str]) -> bool:
 
 def make(
     part: str, split: str, root: str, paths: Sequence[str], labels: bool, threshold: int
-) -> tuple[Index, list[Objects]]:
+) -> tuple[Index, list[RecordInstances]]:
     """The index, and the instances of each record.
 
     Args:
@@ -66,9 +66,9 @@ def make(
         files=functools.partial(RecordFiles, paths),
         drop='leave its file out',
     )
-    made, objects = indices.make(origin, indices.file_by_file)
+    made, instances = indices.make(origin, indices.file_by_file)
     made.remarks.extend(_lacking(origin.where, paths))
-    return made, objects
+    return made, instances
 
 
 def _read_all(path: str, labels: bool, threshold: int) -> list[Entry | Fault]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seg.export import picture
+from seg.export import image_bytes
 from seg.masks import paste
 
 SIZE = (23, 31)
@@ -23,7 +23,7 @@ def test_pasted(box):
     top, left, patch = paste.paste(mask, box, *SIZE)
     expected = np.zeros(SIZE, np.uint8)
     expected[top : top + patch.shape[0], left : left + patch.shape[1]] = patch
-    found = picture._pasted(tf.constant(mask), tf.constant(box, tf.float64), tf.constant(SIZE))
+    found = image_bytes._pasted(tf.constant(mask), tf.constant(box, tf.float64), tf.constant(SIZE))
     np.testing.assert_array_equal(found, expected)
 
 
@@ -40,7 +40,7 @@ def test_detections_of_a_larger_image():
         return outputs | {'num_detections': tf.constant([2])}
 
     content = tf.io.encode_png(np.zeros((22, 32, 3), np.uint8))
-    got = picture.picture(network, 'instance', (16, 16), fills=False)(content)
+    got = image_bytes.of_bytes(network, 'instance', (16, 16), fills=False)(content)
     expected = paste.detections(found, (11, 16), (22, 32))
     np.testing.assert_allclose(got['boxes'], expected.boxes)
     np.testing.assert_array_equal(got['classes'], expected.classes)

@@ -14,21 +14,9 @@ import tensorflow as tf
 from seg.ops.sizes import fitted_size
 
 INPUT = tf.TensorSpec((), tf.string, 'image_bytes')
-MEANING = 'string: the content of a JPEG, PNG, GIF, BMP or WebP file'
-SEMANTIC = {
-    'classes': "[H, W]: class of each pixel, at the image's own size",
-    'confidence': 'float32 [H, W]: probability of that class',
-}
-INSTANCE = {
-    'boxes': 'float32 [D, 4]: y0, x0, y1, x1 in pixels of the image',
-    'scores': 'float32 [D]: by decreasing score',
-    'classes': 'int32 [D]',
-    'masks': 'uint8 [D, H, W]: 1 for the pixels of the instance',
-    'num_detections': 'int32',
-}
 
 
-def picture(
+def of_bytes(
     network: Callable[[Any, Any], dict[str, Any]], kind: str, canvas: tuple[int, int], fills: bool
 ) -> Callable[[Any], dict[str, Any]]:
     """Returns the function of an image file's bytes.
@@ -38,6 +26,11 @@ def picture(
       kind: 'semantic' or 'instance'.
       canvas: (height, width) of the network's images.
       fills: whether an image smaller than the canvas is scaled up.
+
+    Returns:
+      Function of the content of a JPEG, PNG, GIF, BMP or WebP file [H, W]. Of a semantic network it returns `classes`
+      and `confidence`, [H, W]; of another one `boxes` [D, 4] in pixels of the image, `scores` [D] by decreasing score,
+      `classes` int32 [D], `masks` uint8 [D, H, W], 1 for the pixels of the instance, and `num_detections`, D.
     """
 
     def predict(image_bytes: Any) -> dict[str, Any]:
