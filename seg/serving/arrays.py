@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ _BATCH = 4  # Images of a batch, if there are several.
 _NAMED = 4  # Classes in the representation of a result.
 
 
-class Result:
+class Result(ABC):
     """The prediction for one image; a notebook shows its overlay.
 
     Attributes:
@@ -37,9 +38,9 @@ class Result:
     image: np.ndarray
     class_names: tuple[str, ...]
 
+    @abstractmethod
     def overlay(self) -> np.ndarray:
         """Draws the prediction over the image; uint8 [H, W, 3]."""
-        raise NotImplementedError
 
     def _shown(self, parts: Iterable[str]) -> str:
         height, width = self.image.shape[:2]
