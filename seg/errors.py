@@ -34,6 +34,10 @@ class UserError(Exception):
             message = f'{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}'
         super().__init__(message)
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show instead of a traceback."""
+        return [f'{type(self).__name__}: {self}']
+
 
 class UnsavedError(UserError):
     """Results were computed and cannot be written. `seg_main` prints them.

@@ -38,6 +38,7 @@ class Needs:
       described: whether data sets without files will do (`seg.datasets.described`).
       inspected: whether the data sets are built to be checked: they are not verified, and one that cannot be read is
         None, with its error in `Experiment.unreadable`. If none can be read, nothing else is built.
+      task: whether the task is built, with all that belongs to it; otherwise the data sets are read, and nothing else.
       select: function from the training data to the part in use, such as the first images; None for all.
       run_changes: values of `RunConfig` that the mode sets.
     """
@@ -48,6 +49,7 @@ class Needs:
     fresh: bool = False
     described: bool = False
     inspected: bool = False
+    task: bool = True
     select: Callable[[Dataset], Dataset] | None = None
     run_changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -107,6 +109,8 @@ class Experiment:
         if needs.inspected and self.train_data is None and self.eval_data is None:
             return
         self.info = self._read_info(class_colors)
+        if not needs.task:
+            return
         with engine.scope():
             self.task = self._task_factory.make(
                 Task,

@@ -92,9 +92,32 @@ def check_seg_main(words):
 @pytest.mark.parametrize('page', PAGES)
 def test_links_lead_somewhere(page):
     text = re.sub(r'^```.*?^```$', '', PAGES[page], flags=re.MULTILINE | re.DOTALL)
-    for target in re.findall(r'\]\(([^)#\s]+)', text):
+    for target in re.findall(r'\]\(([^)\s]+)', text):
         if '://' not in target:
-            assert (ROOT / page).parent.joinpath(target).exists(), f'{page}: {target}'
+            file, _, heading = target.partition('#')
+            there = (ROOT / page).parent.joinpath(file) if file else ROOT / page
+            assert there.exists(), f'{page}: {target}'
+            if heading:
+                assert heading in anchors(there.read_text(encoding='utf-8')), f'{page}: {target}'
+
+
+def anchors(text):
+    """The names under which a page's headings can be linked."""
+    headings = re.findall(r'^#+ (.*)', re.sub(r'^```.*?^```$', '', text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def test_the_start_page_lists_every_page():
+    """In a line each, and README leads to it."""
+    listed = re.findall(r'^- \[[^\]]+\]\((\w+\.md)\)', PAGES['docs/README.md'], re.MULTILINE)
+    there = {pathlib.Path(page).name for page in PAGES if page.startswith('docs/')} - {'README.md'}
+    assert sorted(listed) == sorted(there)
+    assert '](docs/README.md)' in PAGES['README.md']
+
+
+def test_the_picture_is_small():
+    path = ROOT / 'docs' / 'example.jpg'
+    assert path.stat().st_size < 250_000 and Image.open(path).width < 1100
 
 
 @pytest.mark.parametrize('page', PAGES)
@@ -315,6 +338,12 @@ def test_pages_about_a_run(workplace):
     assert 'stage2_conv/kernel (3, 3, 8, 16) (not trained)' in (run.parent / 'tuned' / 'model_info.txt').read_text()
     assert '<html' in (run / 'report.html').read_text()
     assert len((workplace / 'segmented' / 'predictions.jsonl').read_text().splitlines()) == 8
+    (loads,), (trains,) = blocks('README.md', 'python'), blocks('docs/python.md', 'python norun')
+    names = {}
+    exec(loads[1], names)
+    assert names['overlay'].shape == (*names['found'].classes.shape, 3)
+    assert len(trains[1].splitlines()) < 10 and 'gin_params=[' in trains[1]
+    exec(trains[1].replace('gin_params=[', f'gin_params=[*{small}, ').replace('runs/mine', 'runs/again'), names)
 
 
 def test_page_about_instances(workplace):

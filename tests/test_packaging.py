@@ -112,6 +112,17 @@ def test_what_is_declared_is_locked(setup_cfg):
         )
 
 
+def test_pythons_are_the_same_everywhere(setup_cfg):
+    """Those that pip admits, that the locks are checked for, that CI tries, and that README names."""
+    names = ['3.11', '3.12', '3.13']
+    assert setup_cfg['options']['python_requires'] == '>=3.11,<3.14'
+    assert re.findall(r'Python :: (\S+)', setup_cfg['metadata']['classifiers']) == names
+    for script in ('.ci/run', 'tools/locks.sh'):
+        assert f'in {" ".join(names)};' in (ROOT / script).read_text(encoding='utf-8')
+    for page in (ROOT / 'README.md', LICENCES):
+        assert re.search(r'Python 3\.11, 3\.12 (?:and|or) 3\.13', page.read_text(encoding='utf-8'))
+
+
 @pytest.mark.parametrize('lock', [LOCK, FORMATS_LOCK, EXPORT_LOCK, SERVE_LOCK], ids=lambda lock: lock.name)
 def test_lock_is_hashed_and_names_no_host(lock):
     text = lock.read_text(encoding='utf-8')
@@ -226,6 +237,6 @@ def test_gin_files_are_found_when_installed(source, tmp_path, how, expected):
 
 
 def test_ci_script_is_a_program():
-    script = ROOT / '.ci' / 'run'
-    assert os.access(script, os.X_OK)
-    subprocess.run(['bash', '-n', script], check=True)
+    assert os.access(ROOT / '.ci' / 'run', os.X_OK)
+    for script in ('.ci/run', 'tools/locks.sh'):
+        subprocess.run(['bash', '-n', ROOT / script], check=True)

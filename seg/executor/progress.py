@@ -1,4 +1,4 @@
-"""Progress: a line that is updated in place on a terminal, and plain lines at intervals in a log."""
+"""Progress: a line that is updated in place on a terminal and in a notebook, and plain lines at intervals in a log."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import time
 
 from absl import logging
 
+from seg.executor import notebook
+
 
 class Progress:
-    """Shows the progress of some work. A terminal's line is rewritten; a log gets a line every `quiet` seconds."""
+    """Shows the progress of some work.
+
+    The line of a terminal or a notebook is rewritten; a log gets a line every `quiet` seconds.
+    """
 
     def __init__(self, what: str, total: int | None, unit: str, done: int = 0, quiet: float = 30.0):
         """Starts the clock.
@@ -24,8 +29,8 @@ class Progress:
         self._what, self._total, self._unit = what, total, unit
         self._first = done
         self._start = self._last = time.perf_counter()
-        self._terminal = sys.stderr.isatty()
-        self._quiet = 0.1 if self._terminal else quiet
+        self._line = sys.stderr if sys.stderr.isatty() else notebook.stream()  # None for a log.
+        self._quiet = 0.1 if self._line else quiet
         self._width = 0
 
     def update(self, done: int, detail: str = '', force: bool = False) -> None:
@@ -38,17 +43,17 @@ class Progress:
         text = f'{self._what}: {done}{total} {self._unit}' + (f', {detail}' if detail else '')
         if self._total and done > self._first:
             text += f', {_clock((now - self._start) / (done - self._first) * (self._total - done))} left'
-        if self._terminal:
-            sys.stderr.write('\r' + text.ljust(self._width))
-            sys.stderr.flush()
+        if self._line:
+            self._line.write('\r' + text.ljust(self._width))
+            self._line.flush()
             self._width = len(text)
         else:
             logging.info('%s', text)
 
     def close(self) -> None:
-        """Ends the line on a terminal."""
-        if self._terminal and self._width:
-            sys.stderr.write('\n')
+        """Ends the line on a terminal or in a notebook."""
+        if self._line and self._width:
+            self._line.write('\n')
             self._width = 0
 
 

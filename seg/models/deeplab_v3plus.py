@@ -9,6 +9,7 @@ import keras
 
 from seg.errors import UserError
 from seg.layers.norm import NormFactory
+from seg.models.base import SegmentationModel
 from seg.ops.resize import upsample_bilinear
 from seg.ops.valid_cells import images_on_canvas
 from seg.registry import backbones, decoders, heads, models
@@ -71,7 +72,7 @@ def deeplab_v3plus(
     return DeepLabV3Plus(net, neck, main, aux, spec, num_classes)
 
 
-class DeepLabV3Plus(keras.Model):
+class DeepLabV3Plus(SegmentationModel):
     """From a batch of images to logits at their resolution.
 
     Attributes:

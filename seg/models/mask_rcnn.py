@@ -14,6 +14,7 @@ from seg.heads.instance_mask import MaskHead
 from seg.heads.roi_sampler import Rois, Truth
 from seg.heads.rpn import RPN
 from seg.layers.norm import NormFactory
+from seg.models.base import SegmentationModel
 from seg.ops import boxes as boxes_lib
 from seg.ops.masks import crop_masks
 from seg.registry import backbones, decoders, heads, models
@@ -131,7 +132,7 @@ def expect_type(layer: Any, kind: type, slot: str) -> Any:
     return layer
 
 
-class MaskRCNN(keras.Model):
+class MaskRCNN(SegmentationModel):
     """From a batch of images to detections, or, in training, to the inputs of its losses.
 
     With several box heads it is Cascade R-CNN: each head starts from the boxes that the previous one has moved. The

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from seg.errors import UserError
+from seg.executor import notebook
 from seg.modes.base import Call, ExperimentMode, Flag, Mode
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ def run(
     command: Sequence[str] = (),
     **flags: Any,
 ) -> dict[str, Any] | None:
-    """Does the same as the command line, for notebooks and scripts.
+    """Does the same as the command line, for notebooks and scripts. A notebook shows the log and the progress.
+
+    A training that is complete, asked for again with the same settings, returns its results at once.
 
     Args:
       gin_files: gin files, later ones override earlier ones. May be empty for a mode that trains nothing, which then
@@ -105,7 +108,8 @@ def run(
     Raises:
       UserError: for every mistake in the settings or the data; the message says what to do.
     """
-    return _call(mode, model_dir, gin_files, gin_params, plugin_specs, engine, flags, command=command).run()
+    with notebook.messages():
+        return _call(mode, model_dir, gin_files, gin_params, plugin_specs, engine, flags, command=command).run()
 
 
 def validate(

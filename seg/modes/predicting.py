@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
 
-from seg.errors import UserError
+from seg.errors import UserError, shown
 from seg.modes.base import CHECKPOINT, Call, ExperimentMode, Flag
+from seg.run.folder import RunFolder
 
 if TYPE_CHECKING:
+    from seg.engine.base import Engine
     from seg.experiment import Experiment
     from seg.prediction.settings import PredictSettings
+    from seg.serving.arrays import ImagePredictor
     from seg.serving.model import Model
 
 MODEL = Flag(
@@ -100,3 +104,52 @@ def predict_settings() -> PredictSettings:
     from seg import config
 
     return config.injected('predict')()
+
+
+class _Loading(Predicting):
+    """What `seg.load` does: builds a model, without data, and predicts nothing yet."""
+
+    name = 'predict'  # Its settings.
+    flags = (MODEL, CHECKPOINT)
+
+    def read_settings(self) -> PredictSettings:
+        return predict_settings()
+
+    def execute(self) -> ImagePredictor:
+        from seg.serving.arrays import ImagePredictor
+
+        network = None if self.alone else getattr(self.experiment.task, 'model', None)
+        return ImagePredictor(self.model(), self.settings, network)
+
+
+def load(
+    path: str | os.PathLike,
+    checkpoint: str,
+    gin_params: Sequence[str],
+    plugin_specs: Sequence[str],
+    engine: Engine | None,
+) -> ImagePredictor:
+    """Loads a model for prediction from Python; see `seg.load`."""
+    from seg.export import model_file
+
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f'seg.load: path is {shown(path)}; expected the model_dir of a training, or an exported file.')
+    path = os.path.expanduser(os.fspath(path))
+    is_run = os.path.exists(RunFolder(path).config)
+    if not is_run and not os.path.isfile(path):
+        try:
+            model_file.newest_version(path)
+        except UserError:
+            raise UserError(
+                f'seg.load: no run was trained in {path!r} (it has no config.gin), and it is no exported file; '
+                f'expected the model_dir of a training, or {model_file.EXPECTED}.'
+            ) from None
+    flags = {MODEL.name: None if is_run else path, CHECKPOINT.name: checkpoint}
+    call = Call(
+        model_dir=path if is_run else None,
+        flags=flags,
+        gin_params=gin_params,
+        plugin_specs=plugin_specs,
+        engine=engine,
+    )
+    return _Loading(call).run()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
+from seg.errors import UserError
 from seg.modes.base import FRESH, ExperimentMode
 
 if TYPE_CHECKING:
@@ -113,6 +114,9 @@ class Training(ExperimentMode):
         from seg.run import settings
         from seg.schedules.base import describe
 
+        if (results := self._finished()) is not None:
+            logging.info('Complete: step %d. Nothing to do; scores: %s', results['step'], self.folder.results)
+            return results
         with self.ready():
             experiment = self.experiment
             # Only after the new settings are checked, and the initial weights are found.
@@ -131,6 +135,33 @@ class Training(ExperimentMode):
         if results is not None:
             logging.info('Scores: %s', self.folder.results)
         return results
+
+    def _finished(self) -> dict[str, Any] | None:
+        """The results of the run in the directory, if it is complete and had these settings and classes.
+
+        Reads the data sets and builds nothing. None if there is anything else to find out or to do.
+        """
+        from seg import config
+        from seg.run import dataset_info, results, run_json
+
+        folder = self.folder
+        if self.fresh or self.engine.process.count > 1:
+            return None
+        try:
+            with open(folder.config, encoding='utf-8') as file:
+                same = file.read() == config.snapshot()
+            about, found = run_json.read(folder), results.read(folder.results, '')
+            before = dataset_info.read(folder)
+        except (OSError, UnicodeDecodeError, UserError):
+            return None
+        steps = about.get('train_steps')
+        if not same or found is None or about.get('mode') != self.name:
+            return None
+        if found['step'] != steps or folder.checkpoint_steps()[-1:] != [steps]:
+            return None
+        needs = dataclasses.replace(self.needs(), task=False)
+        data = config.injected('experiment')(model_dir=folder.path, engine=self.engine, needs=needs)
+        return found if data.info.class_names == before.class_names else None
 
     def _write_settings(self) -> None:
         """Writes the settings, and the facts about the training data for later modes."""

@@ -58,10 +58,27 @@ def read_image(file: str | BinaryIO) -> np.ndarray:
       ImageError: if the file cannot be read, is damaged or truncated, or has too many pixels.
     """
     with _reasons(), pillow_files.opened(file) as image:
-        image.load()
-        with contextlib.suppress(Exception):  # Damaged EXIF data is ignored.
-            ImageOps.exif_transpose(image, in_place=True)
-        return pillow_files.rgb(image)
+        return _upright(image)
+
+
+def from_pillow(image: Image.Image) -> np.ndarray:
+    """Returns an image of Pillow as `read_image` reads files; the image stays as it is.
+
+    Raises:
+      ImageError: as for `read_image`.
+    """
+    with _reasons():
+        copied = image.copy()
+        copied.format = image.format  # It decides what values of 32 bits mean.
+        return _upright(copied)
+
+
+def _upright(image: Image.Image) -> np.ndarray:
+    """Turns an image by its EXIF orientation, in place, and returns its pixels."""
+    image.load()
+    with contextlib.suppress(Exception):  # Damaged EXIF data is ignored.
+        ImageOps.exif_transpose(image, in_place=True)
+    return pillow_files.rgb(image)
 
 
 @contextlib.contextmanager

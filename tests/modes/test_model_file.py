@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import seg
 from seg import modes
 from seg.engine import set_up
 from seg.errors import UserError
@@ -90,6 +91,57 @@ def test_predictions_are_those_of_the_checkpoint(trained, exported, tmp_path):
     )
     assert set(of_run) == set(of_file)
     assert all(of_run[name] == of_file[name] for name in of_run if not name.endswith('.npz'))
+
+
+def test_loaded_models_predict_what_the_mode_writes(trained, exported, tmp_path):
+    """`seg.load` of the run, and of the file, in one process and by turns."""
+    paths = [tmp_path / f'{i}.png' for i in range(3)]
+    for i, path in enumerate(paths):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (40 + 30 * i, 50, 3), np.uint8)).save(path)
+    run(model_dir=str(trained), mode='predict', input=list(map(str, paths)), output=str(tmp_path / 'out'))
+    pathlib.Path(exported.path).parent.mkdir(exist_ok=True)
+    pathlib.Path(exported.path).touch()
+    of_run, of_file = (seg.load(path, engine=engine()) for path in (trained, exported.path))
+    for model in (of_run, of_file, of_run):
+        for path, found in zip(paths, model(paths), strict=True):
+            written = np.asarray(Image.open(tmp_path / 'out' / path.name))
+            np.testing.assert_array_equal(found.classes, written)
+            np.testing.assert_array_equal(model(path).classes, written)
+    lines = [json.loads(line) for line in (tmp_path / 'out' / 'predictions.jsonl').read_text().splitlines()]
+    assert lines[1]['mean_confidence'] == pytest.approx(float(of_run(paths[1]).confidence.mean()), abs=1e-5)
+    assert of_run.class_names == of_file.class_names and len(of_run.class_names) == 8
+    assert of_run.path.endswith('ckpt-00000004.safetensors') and of_file.path == exported.path
+
+
+def test_the_keras_model_of_a_run(trained, tmp_path):
+    """Called as Keras' users do; `save` says what to do instead."""
+    model = seg.load(trained, engine=engine())
+    network, images = model.model, np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
+    expected = np.stack([found.classes for found in model(list(images))])
+    calls = (network(images), network({'image': images}), network.predict(images, batch_size=2, verbose=0))
+    for outputs in calls:
+        agreeing = np.argmax(outputs['logits'], -1) == expected
+        assert agreeing.mean() > 0.999  # Constants or variables: the last bits differ.
+    network.save_weights(tmp_path / 'a.weights.h5')
+    network.load_weights(tmp_path / 'a.weights.h5')
+    network.summary(print_fn=lambda *_, **__: None)
+    for call in (lambda: network.save(tmp_path / 'a.keras'), network.to_json):
+        with pytest.raises(UserError, match=r'seg\.load.*save_weights.*--mode=export'):
+            call()
+    with pytest.raises(UserError, match='--mode=export'):
+        network.export(tmp_path / 'a')
+    assert {path.name for path in tmp_path.iterdir()} == {'a.weights.h5'}
+    with pytest.raises(UserError, match=r'\[64, 64, 3\]'):
+        network(images[0])
+
+
+@pytest.mark.parametrize('path', ['missing', '.', 'a.txt', 3])
+def test_what_cannot_be_loaded(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a.txt').touch()
+    with pytest.raises(UserError, match=f'{path}.*expected') as caught:
+        seg.load(path, engine=engine())
+    assert 'model.onnx' in str(caught.value) or path == 3
 
 
 def test_settings_without_a_gin_file(exported, tmp_path):

@@ -129,6 +129,14 @@ def test_the_same_command_again_trains_no_further(trained):
     assert (model_dir / 'metrics.jsonl').read_text() == log
 
 
+def test_a_complete_run_again_builds_nothing(trained, monkeypatch):
+    model_dir, results = trained
+    monkeypatch.setattr(Executor, '__init__', None)
+    assert run(model_dir, [GIN_FILE], PARAMS) == results
+    with pytest.raises(TypeError):  # With any other setting, also one that may change, everything is looked at.
+        run(model_dir, [GIN_FILE], (*PARAMS, 'RunConfig.keep_checkpoint_max=3'))
+
+
 def test_other_settings_are_refused(trained):
     model_dir, _ = trained
     before = contents(model_dir)
