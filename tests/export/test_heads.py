@@ -92,7 +92,7 @@ def description(small, **more):
 
 
 @pytest.mark.parametrize(
-    'name', ['saved_model', 'onnx', *(pytest.param(name, marks=pytest.mark.slow) for name in ('tflite', 'openvino'))]
+    'name', ['onnx', *(pytest.param(name, marks=pytest.mark.slow) for name in ('tflite', 'saved_model', 'openvino'))]
 )
 def test_formats(small, name, tmp_path, monkeypatch):
     """One interface opens all; a single network is refused."""
