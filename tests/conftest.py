@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import importlib.util
 import os
 import sys
 import tempfile
@@ -15,6 +16,11 @@ os.environ.setdefault('MALLOC_ARENA_MAX', '2')
 # Nothing is remembered from one run of the tests to the next, nor left in the user's own cache.
 _CACHE = tempfile.TemporaryDirectory(prefix='seg-tests-cache-')
 os.environ['XDG_CACHE_HOME'] = _CACHE.name
+# Where TensorFlow's modules were installed without bytecode and Python may not write it, each process would compile
+# them anew, which is half of its start. The processes of one run of the tests share it instead.
+_TENSORFLOW = importlib.util.find_spec('tensorflow')
+if os.environ.get('PYTHONDONTWRITEBYTECODE') and not os.path.exists(_TENSORFLOW.cached):
+    os.environ |= {'PYTHONDONTWRITEBYTECODE': '', 'PYTHONPYCACHEPREFIX': os.path.join(_CACHE.name, 'bytecode')}
 
 import psutil  # noqa: E402
 import pytest  # noqa: E402
@@ -49,6 +55,13 @@ def pytest_xdist_auto_num_workers(config) -> int:
 def pytest_collection_modifyitems(items) -> None:
     place = {file: number for number, file in enumerate(_LONG)}
     items.sort(key=lambda item: place.get(item.nodeid.partition('::')[0], len(_LONG)))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _imported_modules_stay():
+    """The collector need not look at what is imported by now, which takes longer than a short test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -148,11 +148,12 @@ def text(gin_file: pathlib.Path, data: pathlib.Path) -> str:
     """
     asks = 'data_dir = %DATA_DIR' in _with_includes(gin_file)
     set_precision('float32')
-    with contextlib.chdir(data.parent), _initialisers() as initialisers:
+    with contextlib.chdir(data.parent), zero_weights() as initialisers:
         params = [f'DATA_DIR={data.name!r}'] if asks else []
         one = engine.set_up('one', 'float32', 'off')
         made = modes.build([str(gin_file)], model_dir='run', gin_params=params, engine=one)
-        made.executor.build_trainer()  # Tells the optimizer which variables do not decay.
+        if made.optimizer.weight_decay:
+            made.executor.build_trainer()  # Tells the optimizer which variables do not decay.
     used, bound = config.operative_values(), config.bound_values()
     idle = {key: value for key, value in bound.items() if key not in used}
     step = config.injected('OptimizerStep')()
@@ -180,7 +181,7 @@ def _with_includes(path: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def _initialisers() -> Iterator[dict[int, tuple[Any, Any]]]:
+def zero_weights() -> Iterator[dict[int, tuple[Any, Any]]]:
     """Context in which weights are zeros, which saves time; yields layers and initialisers by the variables' ids."""
     found, original = {}, keras.layers.Layer.add_weight
     signature = inspect.signature(original)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -112,12 +113,9 @@ class Shapes(Dataset):
             max_size=size,
             colors=instance_palette(len(names)) if without_background else class_palette(names),
         )
-        self._split, self._target, self._size = split, target, size
-        self._counts, self._min_object_size, self._noise = objects, min_object_size, noise
+        self._split, self._target, self._scenes = split, target, _Scenes(size, objects, min_object_size, noise)
         # The two splits draw from different random keys, for any seed.
         self._key = (_SPLITS.index(split) << 32) + (seed % 2**32 if split == 'train' else 0)
-        self._atlas = outlines.atlas()
-        self._spread = [_spline_weights(side, _NOISE_CELLS) for side in size]
 
     def image_name(self, index: int) -> str:
         """Name of a scene, such as `val-00017`."""
@@ -150,15 +148,44 @@ class Shapes(Dataset):
     def _instances(self, owner, classes):
         """The visible instances, from the instance that is visible at each pixel (0 is background)."""
         numbers, masks = ragged.from_labels(owner)
-        return instances(masks, tf.gather(classes, numbers - 1), self._size[0])
+        return instances(masks, tf.gather(classes, numbers - 1), self._scenes.size[0])
 
     def _draw(self, index):
-        """Returns image uint8 [H, W, 3], label int32 [H, W], owner int32 [H, W] (0 = background), classes int32 [N]."""
-        height, width = self._size
-        layers = self._counts[1] + 1  # The background, then the instances from back to front.
-        seeds = [
-            tf.stack([tf.constant(self._key + (part << 40), tf.int64), tf.cast(index, tf.int64)]) for part in (0, 1, 2)
-        ]
+        """As `_Scenes.draw`. A single scene is drawn faster than a graph is made."""
+        draw = self._scenes.draw if tf.executing_eagerly() else _graph(self._scenes)
+        return draw(tf.constant(self._key, tf.int64), tf.cast(index, tf.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scenes:
+    """Draws scenes with these settings, which are those of `shapes`."""
+
+    size: tuple[int, int]
+    objects: tuple[int, int]
+    min_object_size: float
+    noise: float
+
+    @functools.cached_property
+    def _atlas(self):
+        return outlines.atlas()
+
+    @functools.cached_property
+    def _spread(self):
+        return [_spline_weights(side, _NOISE_CELLS) for side in self.size]
+
+    def draw(self, key, index):
+        """Draws a scene.
+
+        Args:
+          key: int64 scalar, by seed and split.
+          index: int64 scalar.
+
+        Returns:
+          image uint8 [H, W, 3], label int32 [H, W], owner int32 [H, W] (0 = background), classes int32 [N].
+        """
+        height, width = self.size
+        layers = self.objects[1] + 1  # The background, then the instances from back to front.
+        seeds = [tf.stack([key + (part << 40), index]) for part in (0, 1, 2)]
         draw = functools.partial(tf.random.stateless_uniform, alg='philox')
         # One row of numbers in [0, 1) per layer; `take` returns the next column.
         columns = iter(tf.unstack(draw([layers, _DRAWS], seeds[0]), axis=1))
@@ -166,7 +193,7 @@ class Shapes(Dataset):
 
         classes, distance = self._place(take)
         coverage = tf.clip_by_value(0.5 - distance, 0.0, 1.0)
-        shadow = tf.clip_by_value(1.0 - distance / (0.04 * min(self._size)), 0.0, 1.0)
+        shadow = tf.clip_by_value(1.0 - distance / (0.04 * min(self.size)), 0.0, 1.0)
         label, owner = tf.zeros([height, width], tf.int32), tf.zeros([height, width], tf.int32)
         depth = tf.zeros([height, width])  # Distance in pixels from the outline of the visible instance, inwards.
         clear = tf.ones([height, width])  # Transmittance of the layers so far, from front to back.
@@ -190,21 +217,21 @@ class Shapes(Dataset):
         down = (down - 0.5) * 0.5 * tf.linspace(-1.0, 1.0, height)[:, None]
         across = (across - 0.5) * 0.5 * tf.linspace(-1.0, 1.0, width)[None, :]
         image = image * (0.75 + 0.4 * light + down + across + _relief(depth, take()[0]))[..., None]
-        image = image + draw([height, width, 3], seeds[2], -self._noise, self._noise)
+        image = image + draw([height, width, 3], seeds[2], -self.noise, self.noise)
         return tf.saturate_cast(tf.round(image), tf.uint8), label, owner, classes
 
     def _place(self, take):
         """Returns classes int32 [N] and every pixel's distance to each outline in pixels, < 0 inside, [N, H, W]."""
-        height, width = self._size
-        least, most = self._counts
+        height, width = self.size
+        least, most = self.objects
         count = least + tf.cast(take()[0] * (most - least + 1), tf.int32)
         classes = tf.cast(take()[1:] * len(outlines.NAMES), tf.int32)
 
-        largest, common = _LARGEST * min(self._size), max(_COMMON * min(self._size), self._min_object_size)
+        largest, common = _LARGEST * min(self.size), max(_COMMON * min(self.size), self.min_object_size)
         chosen, within = take()[1:], take()[1:]
         extent = tf.where(
             chosen < _SMALL_FRACTION,
-            self._min_object_size + within * (common - self._min_object_size),
+            self.min_object_size + within * (common - self.min_object_size),
             common + within * (largest - common),
         )
         # Large instances are mostly behind small ones, so that few instances are hidden completely.
@@ -242,8 +269,8 @@ class Shapes(Dataset):
 
     def _pattern(self, take, grid):
         """Returns a pattern in [-1, 1] for every layer, [layers, H, W]."""
-        height, width = self._size
-        scale = min(self._size) / 128
+        height, width = self.size
+        scale = min(self.size) / 128
         kind = tf.cast(take() * _TEXTURES, tf.int32)
         stripes, checkers, gradient = kind == 0, kind == 1, kind == 2
         period = tf.where(gradient, 60.0 + 120.0 * take(), tf.where(stripes, 6.0, 12.0) * (1.0 + take())) * scale
@@ -268,6 +295,12 @@ class Shapes(Dataset):
         swing = 5.0 + 20.0 * take()[:, None]
         tint = tf.stack([take(), take(), take()], axis=1) - 0.5
         return middle, swing * (0.6 + tint)
+
+
+@functools.lru_cache(maxsize=16)
+def _graph(scenes: _Scenes):
+    """Its `draw` as a graph: to trace it takes longer than to draw many scenes, so a process does it once."""
+    return tf.function(scenes.draw, input_signature=[tf.TensorSpec([], tf.int64)] * 2, autograph=False)
 
 
 def _relief(depth, draw):

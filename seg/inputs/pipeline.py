@@ -6,6 +6,7 @@ save, and a restart continues with the next image.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -100,7 +101,7 @@ def _input(
     def key_of(position: tf.Tensor) -> tf.Tensor:
         return tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], tf.int32), position)
 
-    # A function of its own: it is traced once, whereas each evaluation makes its pipeline anew.
+    # A function of its own: it is traced once, whereas each place to begin at has its own pipeline.
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2)
     def prepared(position: tf.Tensor, example_index: tf.Tensor) -> Example:
         key = key_of(position)
@@ -124,7 +125,8 @@ def _input(
         element = found.concatenate(tf.data.Dataset.from_tensors(stand_in)).take(1)
         return element.map(lambda e: e | {'index': tf.cast(example_index, tf.int32)})
 
-    def make(start: int = 0, share: Share = WHOLE, pieces: int = 1) -> tf.data.Dataset:
+    @functools.lru_cache(maxsize=2)  # A training begins with one for its figures, and evaluates many times.
+    def cut(start: int, share: Share, pieces: int) -> tf.data.Dataset:
         if not 0 <= share.index < share.count or batch_size % (share.count * pieces):
             raise ValueError(f'a batch of {batch_size} rows cannot be divided for {share} into {pieces} piece(s) each.')
         rows = batch_size // share.count  # Rows of the share in one global batch.
@@ -143,6 +145,9 @@ def _input(
             deterministic=True,
         )
         return data.batch(rows // pieces, drop_remainder=True).prefetch(2 * pieces).with_options(untuned())
+
+    def make(start: int = 0, share: Share = WHOLE, pieces: int = 1) -> tf.data.Dataset:
+        return cut(start, share, pieces)
 
     def why_unreadable(place: int) -> str:
         position = tf.constant(place, tf.int64)
@@ -168,11 +173,12 @@ def _input(
 
 
 def untuned() -> tf.data.Options:
-    """Options without the tuner, for data sets that fix all parallelism.
+    """Options without the tuner and without rewriting the pipeline, for data sets that fix all parallelism.
 
-    Its thread sleeps for up to a minute, and deleting an iterator waits for it: at the end of a process, or in
-    Python's garbage collection.
+    The tuner's thread sleeps for up to a minute, and deleting an iterator waits for it: at the end of a process, or in
+    Python's garbage collection. A rewritten pipeline takes longer to start, and reads no faster.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
     return options

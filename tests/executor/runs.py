@@ -25,6 +25,7 @@ SMALL = (
     'RunConfig.iterations_per_loop=2',
     'RunConfig.eval_every=4',
     'RunConfig.save_checkpoints_steps=4',
+    'RunConfig.num_pictures=0',  # To draw images and charts takes as long as the steps.
 )
 SMALL_PARTS = {
     SHAPES: (

@@ -59,11 +59,12 @@ class State:
 
     def update_ema(self, decay: float, step: tf.Tensor) -> None:
         """Updates the averages. Runs on each replica, on its own copies."""
+        shares: dict[tf.DType, tf.Tensor] = {}
         for name, average in self.ema.items():
-            variable = self.model[name]
-            count = tf.cast(step, average.dtype)
-            rate = tf.minimum(tf.constant(decay, average.dtype), (1 + count) / (10 + count))
-            average.assign_sub((1 - rate) * (average - variable))
+            if average.dtype not in shares:
+                count = tf.cast(step, average.dtype)
+                shares[average.dtype] = 1 - tf.minimum(tf.constant(decay, average.dtype), (1 + count) / (10 + count))
+            average.assign_sub(shares[average.dtype] * (average - self.model[name]))
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

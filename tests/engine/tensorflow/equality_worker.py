@@ -3,6 +3,7 @@
 A process of its own: TensorFlow's collective operations admit one number of devices per process.
 """
 
+import gc
 import os
 import sys
 
@@ -41,16 +42,41 @@ CASES = {  # name: gin file, settings, steps, precision
 SETTINGS = OptimizerStep(l2=1e-4, ema_decay=0.9, part_rates={'backbone': 0.5})
 # Four devices repeat three of the cases.
 CASES_OF = {1: tuple(CASES), 2: tuple(CASES), 4: ('sync', 'float32', 'instances')}
+BATCHES: dict[tuple[str, str], dict[str, np.ndarray]] = {}  # By gin file and precision; filled by `one_case`.
 
 
 def one_case(model_dir, replicas, gin_file, settings, steps, precision):
     """Takes steps on one ragged batch. Returns the loop's result, all variables before and after, task and batch."""
     made = runs.build(model_dir, *PLAIN, *settings, replicas=replicas, precision=precision, gin_files=(gin_file,))
-    batch = runs.ragged_batch(made.task, made.train_data, precision)
+    if (kind := (gin_file, precision)) not in BATCHES:  # To make one takes as long as to trace a step.
+        BATCHES[kind] = runs.ragged_batch(made.task, made.train_data, precision)
+    batch = BATCHES[kind]
     trainer = made.executor.engine.trainer(made.task, made.optimizer, SETTINGS)
     before = trainer.to_host()
     result = trainer.loop(runs.fixed_input([batch] * steps), 0)(steps)
     return result, before, trainer.to_host(), made.task, batch
+
+
+def plain_gradients(task, before, batch):
+    """The gradients, by variable, of the mean over the labelled pixels of the whole batch, written plainly."""
+    layers = task.checkpoint_items.items()
+    for name, layer in layers:
+        for variable in layer.variables:
+            variable.assign(before[f'model/{name}/{variable.path}'])
+    batch = {key: tf.constant(value) for key, value in batch.items()}
+    trained = {f'model/{name}/{v.path}': v.value for name, layer in layers for v in layer.trainable_variables}
+    with tf.GradientTape() as tape:
+        outputs = task.model({key: batch[key] for key in ('image', 'size', 'seed')}, training=True)
+        counted = tf.cast((batch['label'] != 255) & (batch['weight'] > 0)[:, None, None], tf.float64)
+        label = tf.where(batch['label'] == 255, 0, batch['label'])
+        loss = 0.0
+        for key, scale in (('logits', 1.0), ('aux_logits', 0.4)):
+            cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(label, outputs[key])
+            loss += scale * tf.reduce_sum(cross_entropy * counted) / tf.reduce_sum(counted)
+        for name, variable in trained.items():
+            if name.endswith('kernel'):
+                loss += 1e-4 / 2 * tf.reduce_sum(variable**2)
+    return {name: tf.convert_to_tensor(value).numpy() for name, value in tape.gradient(loss, trained).items()}
 
 
 def main(replicas: int, model_dir: str, path: str) -> None:
@@ -59,7 +85,8 @@ def main(replicas: int, model_dir: str, path: str) -> None:
     tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True})
     numbers = {}
     for name in CASES_OF[replicas]:
-        result, before, after, _, _ = one_case(model_dir, replicas, *CASES[name])
+        gc.collect()  # Models and graphs are cycles: those of all cases together would take 2 GB.
+        result, before, after, task, batch = one_case(model_dir, replicas, *CASES[name])
         numbers |= {
             f'{name}/result/{key}': value
             for key, value in result._asdict().items()
@@ -67,12 +94,17 @@ def main(replicas: int, model_dir: str, path: str) -> None:
         }
         numbers |= {f'{name}/before/{key}': value for key, value in before.items()}
         numbers |= {f'{name}/after/{key}': value for key, value in after.items()}
+        if (replicas, name) == (1, 'sync'):
+            numbers |= {f'gradient/{key}': value for key, value in plain_gradients(task, before, batch).items()}
     for labels, gin_file in (('', runs.SHAPES), ('instances/', runs.INSTANCES)):
         made = runs.build(model_dir, replicas=replicas, precision='float64', gin_files=(gin_file,))
-        source = made.task.evaluation_input(made.eval_data, 4)
-        evaluation = Evaluator(made.task, made.executor.engine).evaluate(source, 2)
+        evaluator = Evaluator(made.task, made.executor.engine)
+        evaluation = evaluator.evaluate(made.task.evaluation_input(made.eval_data, 4), 2)
         numbers |= {f'{labels}metrics/{key}': np.float64(value) for key, value in evaluation.metrics.items()}
         numbers |= {f'{labels}figures/{tag}': pixels for tag, pixels, _ in evaluation.figures}
+        if replicas == 1 and not labels:
+            alone = evaluator.evaluate(made.task.evaluation_input(made.eval_data, 1))
+            numbers |= {f'alone/{key}': np.float64(value) for key, value in alone.metrics.items()}
     # A `RowMetric`: 6 images in batches of 4, one of which could not be read.
     task = scenes.Finder(CocoAP(num_classes=4, class_names=('a', 'b', 'c', 'd')))
     source = scenes.source(*scenes.make(0, images=6), 4, unread=(1,))
