@@ -101,17 +101,10 @@ def load_file(path: str, place: str, beside: str | None = None) -> str:
     '~' is the home directory. If a snapshot names a file that has moved, a loaded plugin with the same file name
     replaces it.
     """
-    folders = [pathlib.Path.cwd(), *([pathlib.Path(beside).parent] if beside else []), CHECKOUT]
-    candidates = [folder / os.path.expanduser(path) for folder in folders]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if found is None:
-        moved = [loaded for loaded in _files if os.path.basename(loaded) == os.path.basename(path)]
-        if moved:
-            return _record(f'include {moved[-1]!r}')
-        for candidate in candidates:
-            if kind := files.irregular(str(candidate)):
-                raise UserError(f'{place}: {str(candidate)!r} is {kind}, expected a plugin file.')
-        raise UserError(_no_file(path, place))
+    moved = [loaded for loaded in _files if os.path.basename(loaded) == os.path.basename(path)]
+    if moved and not any(candidate.is_file() for candidate in _candidates(path, beside)):
+        return _record(f'include {moved[-1]!r}')
+    found = find_file(path, place, beside)
     real = os.path.realpath(found)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -127,6 +120,27 @@ def load_file(path: str, place: str, beside: str | None = None) -> str:
             raise UserError(f'{place}: the plugin {shown_path(real)} failed on import.\n{_describe(error)}') from error
     _files[real] = None
     return _record(f'include {real!r}')
+
+
+def find_file(path: str, place: str, beside: str | None = None) -> pathlib.Path:
+    """Finds a plugin file; arguments as for `load_file`.
+
+    Raises:
+      UserError: if there is none.
+    """
+    candidates = _candidates(path, beside)
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    for candidate in candidates:
+        if kind := files.irregular(str(candidate)):
+            raise UserError(f'{place}: {str(candidate)!r} is {kind}, expected a plugin file.')
+    raise UserError(_no_file(path, place))
+
+
+def _candidates(path: str, beside: str | None) -> list[pathlib.Path]:
+    folders = [pathlib.Path.cwd(), *([pathlib.Path(beside).parent] if beside else []), CHECKOUT]
+    return [folder / os.path.expanduser(path) for folder in folders]
 
 
 def _record(line: str) -> str:

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from logging import Formatter
+from typing import TYPE_CHECKING
 
 from absl import flags, logging
 
@@ -24,6 +25,9 @@ from seg.errors import UnsavedError, UserError, shown_path
 from seg.executor import stopping
 from seg.modes.base import SETTINGS, ExperimentMode, Flag, Mode
 from seg.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from seg.engine.base import Engine
 
 # Errors of the system, not of seg: a full or read-only disk, missing rights, too many open files.
 _NOT_OURS = {
@@ -173,20 +177,10 @@ def _run(argv: Sequence[str], values: flags.FlagValues, mode: type[Mode]) -> int
         **{flag.name: values[flag.name].value for flag in mode.flags},
     }
     if issubclass(mode, ExperimentMode):
-        if not values.topology:
-            engines.join(values.coordinator, values.num_processes, values.process_id, values.engine)
-        with _quiet_start():
-            engines.start(values.engine, values.topology)
-        engine = engines.set_up(
-            values.strategy,
-            values.precision,
-            values.jit,
-            values.deterministic,
-            engine=values.engine,
-            topology=values.topology,
-        )
+        wanted = 'jax' if values.coordinator and values.engine == 'auto' else values.engine
+        engine = engines.choose(values.strategy, values.precision, values.jit, wanted, values.topology)
         settings |= {'gin_files': values.gin_file, 'gin_params': values.gin_param}
-        settings |= {'plugin_specs': values.plugins, 'engine': engine}
+        settings |= {'plugin_specs': values.plugins, 'engine': lambda: _start(values, engine)}
         if values.validate:
             print(modes.validate(**settings))
             return 0
@@ -195,6 +189,23 @@ def _run(argv: Sequence[str], values: flags.FlagValues, mode: type[Mode]) -> int
         print(mode.printed(results))
     failure = mode.failure(results)
     return _error(failure, 1) if failure else 0
+
+
+def _start(values: flags.FlagValues, engine: str) -> Engine:
+    """Makes the engine of a mode, which takes seconds; `engine` is its name."""
+    logging.info('--mode=%s: starting the engine %s.', values.mode, engine)
+    if not values.topology:
+        engines.join(values.coordinator, values.num_processes, values.process_id, values.engine)
+    with _quiet_start():
+        engines.start(values.engine, values.topology)
+    return engines.set_up(
+        values.strategy,
+        values.precision,
+        values.jit,
+        values.deterministic,
+        engine=values.engine,
+        topology=values.topology,
+    )
 
 
 def _with_bare_list(argv: Sequence[str]) -> list[str]:

@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from seg import modes, seg_main
-from seg.errors import UnsavedError
+from seg import config, engine, modes, registry, seg_main
+from seg.errors import UnsavedError, UserError
 from seg.executor.progress import Progress
 from tests.executor import runs
 from tests.report import made
@@ -185,6 +185,33 @@ def test_mistake(call, broken_files, name):
     assert all(part in message for part in expected), message
     assert len(message) < 2000
     assert os.path.exists('damaged/dataset_info.json')
+
+
+# Those that need neither a framework nor the registered parts.
+EARLY = (
+    'unknown flag', 'unknown mode', 'strategy', 'precision', 'jit', 'no gin file', 'gin file not found', 'gin syntax',
+    'missing quotes', 'plugin not found', 'eval of nothing', 'eval without a training',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('name', EARLY)
+def test_a_mistake_that_needs_no_framework_is_told_before_one_is_loaded(call, broken_files, monkeypatch, name):
+    def start(*args, **kwargs):
+        raise AssertionError('the engine was started')
+
+    monkeypatch.setattr(engine, 'start', start)
+    args, expected = MISTAKES[name]
+    message = refused(call(*args))
+    assert all(part in message for part in expected), message
+
+
+def test_words_before_parts_are_loaded(monkeypatch):
+    """They may be strings or references."""
+    monkeypatch.setattr(registry, 'ENTRIES', {})
+    for value, reference in (('resnet50', '@backbones.resnet50'), ('losses.dice', '@losses.dice')):
+        with pytest.raises(UserError) as error:
+            config.check_syntax([], [f'NAME={value}'])
+        assert f"NAME='{value}'" in str(error.value) and reference in str(error.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
