@@ -177,21 +177,42 @@ def _apply(statement: Any, source: Source, stack: tuple[str, ...]) -> None:
         _parse_file(statement.filename, place.text, stack)
 
 
-def _follow(statement: Any, source: Source, stack: tuple[str, ...]) -> None:
-    """Parses the gin file that an `include` names, and ignores all other statements."""
+def macros_of(gin_files: Iterable[str], gin_params: Iterable[str] = ()) -> dict[str, tuple[str, str]]:
+    """Returns (literal, place) of each macro of gin files and bindings by its name, those of the first file first.
+
+    Raises:
+      UserError: as `check_syntax`, whose conditions hold.
+    """
+    found: dict[str, tuple[str, str]] = {}
+
+    def add(statement: Any, source: Source, stack: tuple[str, ...]) -> None:
+        if isinstance(statement, config_parser.BindingStatement) and not statement.arg_name:
+            name = f'{statement.scope}/{statement.selector}' if statement.scope else statement.selector
+            found[name] = _literal(statement.value), source.place(statement.location.line_num).text
+        _follow(statement, source, stack, add)
+
+    for name in gin_files:
+        _parse_file(name, '--gin_file', (), add)
+    for param in gin_params:
+        _parse(Source(f'--gin_param="{param}"', param, command_line=True), (), add)
+    return found
+
+
+def _follow(statement: Any, source: Source, stack: tuple[str, ...], apply: _Apply | None = None) -> None:
+    """Parses the gin file that an `include` names, with `apply` or itself, and ignores all other statements."""
     if isinstance(statement, config_parser.IncludeStatement) and not statement.filename.endswith('.py'):
         place = source.place(statement.location.line_num)
-        _parse_file(statement.filename, place.text, stack, _follow)
+        _parse_file(statement.filename, place.text, stack, apply or _follow)
 
 
 class _AnyName(config_parser.ParserDelegate):
-    """Accepts every reference and macro."""
+    """Accepts every reference and macro; their values are their spellings."""
 
     def configurable_reference(self, scoped_selector, evaluate):
-        return None
+        return _Verbatim(f'@{scoped_selector}{"()" if evaluate else ""}')
 
     def macro(self, macro_name):
-        return None
+        return _Verbatim(f'%{macro_name}')
 
 
 class _Delegate(gin.config.ParserDelegate):
@@ -417,6 +438,15 @@ def _values(config: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, st
         for key, parameters in config.items()
         if key[1] not in _INTERNAL
         for parameter, value in parameters.items()
+    }
+
+
+def macros() -> dict[str, Any]:
+    """Returns the values of all macros by name; a reference is its spelling."""
+    return {
+        name: _spelled(values['value'], resolve=True)
+        for (name, selector), values in gin.config._CONFIG.items()
+        if selector == _MACRO
     }
 
 

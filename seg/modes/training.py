@@ -101,24 +101,26 @@ class Training(ExperimentMode):
 
     def run(self) -> dict[str, Any] | None:
         from seg.executor.agreement import together
+        from seg.run import train_log
         from seg.schedules.base import describe
 
-        with self.ready():
+        with train_log.recording() as log, self.ready():
             experiment = self.experiment
             # Only after the new settings are checked, and the initial weights are found.
             with together(self.engine):
                 if self.engine.chief:
                     if self.fresh:
                         self.folder.clear()
+                    log.open(self.folder.log, self.call.command)
                     self._write_settings()
             batch_size, devices = experiment.run_config.batch_size, self.engine.num_devices
             logging.info('Batches of %d images = %d x %d device(s).', batch_size, batch_size // devices, devices)
             logging.info('Learning rate %s', describe(experiment.optimizer))
             results = self.execute()
-        logging.info('Curves and images: tensorboard --logdir %s', self.folder.path)
-        logging.info('On one page: seg_main --mode=report --model_dir=%s', self.folder.path)
-        if results is not None:
-            logging.info('Scores: %s', self.folder.results)
+            logging.info('Curves and images: tensorboard --logdir %s', self.folder.path)
+            logging.info('On one page: seg_main --mode=report --model_dir=%s', self.folder.path)
+            if results is not None:
+                logging.info('Scores: %s', self.folder.results)
         return results
 
     def _write_settings(self) -> None:
