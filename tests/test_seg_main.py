@@ -256,6 +256,29 @@ def test_list_a_kind_and_a_glob(call):
         assert status == 0 and {'resnet18', 'resnet50', 'resnet101'} <= set(out.split())
 
 
+def test_list_the_settings_of_runs(call):
+    status, out, _ = call('--list', 'settings')
+    assert status == 0 and out.startswith('settings\n')
+    lines = {line.split(' = ')[0].strip(): line.split(' = ')[1] for line in out.splitlines() if ' = ' in line}
+    assert {name.partition('.')[0] for name in lines} >= {'RunConfig', 'OptimizerStep', 'init', 'predict', 'overfit'}
+    assert re.fullmatch(r'\.\.\.  \(required\) +optimizer steps .*', lines['RunConfig.train_steps'])
+    assert re.fullmatch(r'{} +\w.*', lines['OptimizerStep.part_rates'])
+    assert all(re.search(r'  +\S.*[a-z]', text) for name, text in lines.items()), 'a line on each'
+    assert call('--list', 'RunConfig')[1].count('RunConfig.') == len([n for n in lines if n.startswith('RunConfig.')])
+
+
+def test_list_the_macros_of_a_gin_file(call, monkeypatch):
+    """Without a framework, and without values for those that have to be set."""
+    monkeypatch.setattr(engine, 'start', lambda *args: 1 / 0)
+    status, out, _ = call('--list', 'macros', CAMVID, '--gin_param=CROP=(120, 160)')
+    lines = out.splitlines()
+    assert status == 0 and lines[0] == 'macros'
+    assert any(re.fullmatch(r'  DATA_DIR = %gin.REQUIRED +\S*gin/deeplab_camvid.gin:\d+', line) for line in lines)
+    assert any(re.fullmatch(r'  BACKBONE = @backbones.efficientnet_lite0 +\S+:\d+', line) for line in lines)
+    assert [line for line in lines if 'CROP' in line] == [line for line in lines if '(120, 160)' in line]
+    assert '--gin_file' in refused(call('--list', 'macros'))
+
+
 def test_list_with_another_flag_after_it(call):
     status, out, _ = call('--list', f'--plugins={ROOT}/experiments/tiny_backbone/plugin.py')
     assert status == 0 and re.search(r'^  tiny +', out, re.MULTILINE) and '\nlosses\n' in out
@@ -387,6 +410,21 @@ def test_progress_in_a_log(monkeypatch, caplog):
         progress.update(11, 'loss 0.9')
     (line,) = [record.getMessage() for record in caplog.records]
     assert re.fullmatch(r'step: 10/20 ?, loss 1\.0, 0:00 left', line) and '\r' not in line
+
+
+def test_time_left_without_the_compilation(monkeypatch, caplog):
+    """A minute before the first update, then a step a second; after a quarter of an hour the speed of then counts."""
+    now = [0.0]
+    monkeypatch.setattr('seg.executor.progress.time.perf_counter', lambda: now[0])
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: False, raising=False)
+    with caplog.at_level('INFO', logger='absl'):
+        progress = Progress('training', 10_000, 'steps', quiet=0.0)
+        for now[0], step in ((60.0, 1), (70.0, 11)):
+            progress.update(step)
+        for now[0], step in ((5000.0, 500), (6000.0, 1000), (6500.0, 1250)):
+            progress.update(step)
+    left = [record.getMessage().partition('steps')[2] for record in caplog.records]
+    assert left[:2] == ['', ', 2:46:29 left'] and left[-1] == ', 4:51:40 left'
 
 
 # In processes of their own: what TensorFlow says when it starts.

@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from seg.engine.base import Engine
 from seg.errors import UserError, as_user_error, shown
@@ -48,6 +49,7 @@ class Evaluator:
         self._summing = [metric for metric in self._metrics if isinstance(metric, SumMetric)]
         self._by_row = [metric for metric in self._metrics if isinstance(metric, RowMetric)]
         self._batches = engine.evaluator(task, self._summing, self._by_row)
+        self._new = True  # Whether nothing is compiled yet.
 
     def evaluate(self, source: Input, num_pictures: int = 0) -> Evaluation:
         """Computes all metrics and the losses over the whole input.
@@ -68,6 +70,9 @@ class Evaluator:
         missing: list[int] = []  # Positions in the stream.
         examples = counted = 0
         start = first_done = time.perf_counter()
+        if self._new:
+            logging.info('Compiling the evaluation step.')
+            self._new = False
         progress = Progress(f'evaluating {source.name}', source.num_examples, 'images')
         for number, batch in enumerate(self._batches(source, num_pictures > 0)):
             for metric, sums in zip(self._summing, batch.sums, strict=True):
