@@ -487,9 +487,15 @@ def test_a_run_on_a_terminal(tmp_path):
     assert process.wait() == 0, lines
     assert json.loads(out)['step'] == 3
     living = [line for line in lines if line.startswith('training: ')]
-    assert living, lines
-    pattern = re.compile(r'training: \d/3 steps, loss \d+\.\d+, \d+\.\d images/s, \d+:\d\d left *')
-    assert all(pattern.fullmatch(line) for line in living), living  # No log line runs into it.
+    assert len(living) > 1, lines
+    loss = r'training: \d/3 steps, loss \d+\.\d+'
+    assert re.fullmatch(f'{loss} *', living[0]), living  # The first step has no speed, because it is compiled.
+    pattern = re.compile(rf'{loss}, \d+\.\d images/s, \d+:\d\d left *')
+    assert all(pattern.fullmatch(line) for line in living[1:]), living  # No log line runs into it.
+    log = (tmp_path / 'run' / 'train.log').read_text()
+    assert log.startswith('$ seg_main --gin_file=experiments/tiny_backbone/run.gin') and log.endswith(out.decode())
+    shown_in_log = [line for line in lines if LOG_LINE.match(line)]
+    assert all(line in log for line in shown_in_log) and any('Building the model' in line for line in shown_in_log)
     note = 'Bindings without effect in this run:'
     others = [line for line in lines if not LOG_LINE.match(line) and not line.startswith(('training: ', 'evaluating '))]
     assert any(note in line for line in lines)

@@ -9,7 +9,6 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 
 from seg.engine.base import Engine
 from seg.errors import UserError, as_user_error, shown
@@ -70,10 +69,10 @@ class Evaluator:
         missing: list[int] = []  # Positions in the stream.
         examples = counted = 0
         start = first_done = time.perf_counter()
-        if self._new:
-            logging.info('Compiling the evaluation step.')
-            self._new = False
         progress = Progress(f'evaluating {source.name}', source.num_examples, 'images')
+        if self._new:
+            progress.update(0, 'compiling', force=True)
+            self._new = False
         for number, batch in enumerate(self._batches(source, num_pictures > 0)):
             for metric, sums in zip(self._summing, batch.sums, strict=True):
                 with _calling(metric, 'add'):

@@ -43,7 +43,8 @@ class Progress:
     def update(self, done: int, detail: str = '', force: bool = False) -> None:
         """Shows the count and `detail`, unless the last update was a moment ago. `force` always shows it."""
         now = time.perf_counter()
-        self._marks.append((now, done))
+        if done:
+            self._marks.append((now, done))
         while len(self._marks) > 2 and now - self._marks[1][0] > _WINDOW:
             self._marks.popleft()
         logs, shows = now - self._logged >= self._quiet, self._terminal and now - self._shown >= 0.1
@@ -51,7 +52,7 @@ class Progress:
             return
         total = f'/{self._total}' if self._total else ''
         text = f'{self._what}: {done}{total} {self._unit}' + (f', {detail}' if detail else '')
-        begin, before = self._marks[0]
+        begin, before = self._marks[0] if self._marks else (now, done)
         if self._total and done > before:
             text += f', {_clock((now - begin) / (done - before) * (self._total - done))} left'
         if self._terminal:

@@ -95,7 +95,7 @@ class Overfit(Training):
         logging.info(
             'overfit: %s is %.3f, the target %g%s.',
             *(name, evaluation.metrics[name], settings.target),
-            ': reached' if reached else f'; at most {settings.train_steps - step} more steps',
+            ', reached' if reached else f'; at most {settings.train_steps - step} more steps',
         )
         if not reached and step == settings.eval_every:
             self._suggest(settings.train_steps - step, experiment.executor.training.speed(step))
