@@ -32,6 +32,7 @@ _MACRO = 'gin.macro'
 _INTERNAL = (_MACRO, 'gin.constant', 'gin.singleton')
 
 Binding = tuple[str, str, str]  # (scope, full selector, parameter)
+_Apply = Callable[[Any, Source, tuple[str, ...]], None]  # Treats one statement of a text, within its including files.
 
 
 class _Problem(Exception):
@@ -112,19 +113,33 @@ def parse(
         raise UserError(f'A gin finalize hook refused the configuration: {error}') from error
 
 
-def _parse_file(name: str, place: str, stack: tuple[str, ...]) -> None:
+def check_syntax(gin_files: Iterable[str] = (), gin_params: Iterable[str] = ()) -> None:
+    """Refuses missing files, and text that is not gin's, before any part is loaded. Binds nothing.
+
+    Raises:
+      UserError: for the first mistake.
+    """
+    for name in gin_files:
+        _parse_file(name, '--gin_file', (), _follow)
+    for param in gin_params:
+        _parse(Source(f'--gin_param="{param}"', param, command_line=True), (), _follow)
+
+
+def _parse_file(name: str, place: str, stack: tuple[str, ...], apply: _Apply | None = None) -> None:
     path = find_file(name, place, stack[-1] if stack else None)
     real = os.path.realpath(path)
     if real in stack:
         raise UserError(f'{place}: {name!r} includes itself: {" -> ".join([*stack, real])}')
-    _parse(Source(shown_path(path), read_text(path, place), command_line=False), (*stack, real))
+    _parse(Source(shown_path(path), read_text(path, place), command_line=False), (*stack, real), apply)
 
 
-def _parse(source: Source, stack: tuple[str, ...]) -> None:
+def _parse(source: Source, stack: tuple[str, ...], apply: _Apply | None = None) -> None:
+    """Parses a text and passes each statement to `apply`; by default it is checked and bound."""
+    delegate = _AnyName() if apply else _Delegate()
     try:
-        for statement in config_parser.ConfigParser(io.StringIO(source.text), _Delegate()):
+        for statement in config_parser.ConfigParser(io.StringIO(source.text), delegate):
             try:
-                _apply(statement, source, stack)
+                (apply or _apply)(statement, source, stack)
             except _Problem as problem:
                 raise source.error(statement.location.line_num, str(problem)) from None
     except _Problem as problem:  # Raised by the delegate within a value; gin adds the line as a note.
@@ -160,6 +175,44 @@ def _apply(statement: Any, source: Source, stack: tuple[str, ...]) -> None:
         plugins.load_file(statement.filename, place.text, stack[-1] if stack else None)
     else:
         _parse_file(statement.filename, place.text, stack)
+
+
+def macros_of(gin_files: Iterable[str], gin_params: Iterable[str] = ()) -> dict[str, tuple[str, str]]:
+    """Returns (literal, place) of each macro of gin files and bindings by its name, those of the first file first.
+
+    Raises:
+      UserError: as `check_syntax`, whose conditions hold.
+    """
+    found: dict[str, tuple[str, str]] = {}
+
+    def add(statement: Any, source: Source, stack: tuple[str, ...]) -> None:
+        if isinstance(statement, config_parser.BindingStatement) and not statement.arg_name:
+            name = f'{statement.scope}/{statement.selector}' if statement.scope else statement.selector
+            found[name] = _literal(statement.value), source.place(statement.location.line_num).text
+        _follow(statement, source, stack, add)
+
+    for name in gin_files:
+        _parse_file(name, '--gin_file', (), add)
+    for param in gin_params:
+        _parse(Source(f'--gin_param="{param}"', param, command_line=True), (), add)
+    return found
+
+
+def _follow(statement: Any, source: Source, stack: tuple[str, ...], apply: _Apply | None = None) -> None:
+    """Parses the gin file that an `include` names, with `apply` or itself, and ignores all other statements."""
+    if isinstance(statement, config_parser.IncludeStatement) and not statement.filename.endswith('.py'):
+        place = source.place(statement.location.line_num)
+        _parse_file(statement.filename, place.text, stack, apply or _follow)
+
+
+class _AnyName(config_parser.ParserDelegate):
+    """Accepts every reference and macro; their values are their spellings."""
+
+    def configurable_reference(self, scoped_selector, evaluate):
+        return _Verbatim(f'@{scoped_selector}{"()" if evaluate else ""}')
+
+    def macro(self, macro_name):
+        return _Verbatim(f'%{macro_name}')
 
 
 class _Delegate(gin.config.ParserDelegate):
@@ -385,6 +438,15 @@ def _values(config: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, st
         for key, parameters in config.items()
         if key[1] not in _INTERNAL
         for parameter, value in parameters.items()
+    }
+
+
+def macros() -> dict[str, Any]:
+    """Returns the values of all macros by name; a reference is its spelling."""
+    return {
+        name: _spelled(values['value'], resolve=True)
+        for (name, selector), values in gin.config._CONFIG.items()
+        if selector == _MACRO
     }
 
 

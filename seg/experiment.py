@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from absl import logging
 
 from seg import checks, config, registry
 from seg.datasets import contract, findings, overlap
@@ -111,6 +112,7 @@ class Experiment:
         self.info = self._read_info(class_colors)
         if not needs.task:
             return
+        logging.info('Building the model.')
         with engine.scope():
             self.task = self._task_factory.make(
                 Task,
@@ -178,6 +180,7 @@ class Experiment:
 
     def _make(self, factory: registry.Factory) -> Dataset:
         """Makes a data set. Published files are fetched only if a description will not do."""
+        logging.info('Reading %s: %s.', factory.slot, factory.entry.reference)
         dataset = factory(seed=self.run_config.seed, target=self.target)
         if isinstance(dataset, Described) and dataset.fetch and not self._needs.described:
             return dataset.fetch()

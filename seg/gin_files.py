@@ -116,6 +116,9 @@ def syntax_hint(source: Source, line: int, message: str) -> str:
     if re.fullmatch(r'[-+*/\d\s.e_()]+', value):
         return f'{value!r} is not a single number; gin has no arithmetic, so write the result.'
     if value[0] not in '\'"([{@%-' and not value[0].isdigit():
-        return f'strings need quotes: {quoted}'
+        # Before any part is loaded, a word may be the name of one.
+        reference = value if value.partition('.')[0] in registry.KINDS else f'backbones.{value}'
+        other = '' if parts or not re.fullmatch(r'[\w.]+', value) else f'; a reference starts with @: @{reference}'
+        return f'strings need quotes: {quoted}{other}'
     message = 'this is not a value.' if 'malformed node' in message else message
     return f'{message} Values are Python literals, @references and %MACROS.'

@@ -6,6 +6,7 @@ again when the snapshot `config.gin` is parsed.
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import hashlib
 import importlib
@@ -15,6 +16,7 @@ import inspect
 import os
 import pathlib
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Iterable
@@ -101,17 +103,10 @@ def load_file(path: str, place: str, beside: str | None = None) -> str:
     '~' is the home directory. If a snapshot names a file that has moved, a loaded plugin with the same file name
     replaces it.
     """
-    folders = [pathlib.Path.cwd(), *([pathlib.Path(beside).parent] if beside else []), CHECKOUT]
-    candidates = [folder / os.path.expanduser(path) for folder in folders]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if found is None:
-        moved = [loaded for loaded in _files if os.path.basename(loaded) == os.path.basename(path)]
-        if moved:
-            return _record(f'include {moved[-1]!r}')
-        for candidate in candidates:
-            if kind := files.irregular(str(candidate)):
-                raise UserError(f'{place}: {str(candidate)!r} is {kind}, expected a plugin file.')
-        raise UserError(_no_file(path, place))
+    moved = [loaded for loaded in _files if os.path.basename(loaded) == os.path.basename(path)]
+    if moved and not any(candidate.is_file() for candidate in _candidates(path, beside)):
+        return _record(f'include {moved[-1]!r}')
+    found = find_file(path, place, beside)
     real = os.path.realpath(found)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -127,6 +122,27 @@ def load_file(path: str, place: str, beside: str | None = None) -> str:
             raise UserError(f'{place}: the plugin {shown_path(real)} failed on import.\n{_describe(error)}') from error
     _files[real] = None
     return _record(f'include {real!r}')
+
+
+def find_file(path: str, place: str, beside: str | None = None) -> pathlib.Path:
+    """Finds a plugin file; arguments as for `load_file`.
+
+    Raises:
+      UserError: if there is none.
+    """
+    candidates = _candidates(path, beside)
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    for candidate in candidates:
+        if kind := files.irregular(str(candidate)):
+            raise UserError(f'{place}: {str(candidate)!r} is {kind}, expected a plugin file.')
+    raise UserError(_no_file(path, place))
+
+
+def _candidates(path: str, beside: str | None) -> list[pathlib.Path]:
+    folders = [pathlib.Path.cwd(), *([pathlib.Path(beside).parent] if beside else []), CHECKOUT]
+    return [folder / os.path.expanduser(path) for folder in folders]
 
 
 def _record(line: str) -> str:
@@ -189,10 +205,10 @@ def _no_file(path: str, place: str) -> str:
 
 
 def list_text(pattern: str = '') -> str:
-    """Returns the text of `--list`: a line per part, by kind.
+    """Returns the text of `--list`: a line per part, by kind, then the settings of runs.
 
     Args:
-      pattern: '' for everything, a kind, or a glob against `name` or `kind.name`.
+      pattern: '' for everything, a kind, `settings`, or a glob against `name` or `kind.name`.
 
     Raises:
       UserError: if nothing matches.
@@ -207,9 +223,37 @@ def list_text(pattern: str = '') -> str:
         if chosen:
             width = max(len(entry.name) for entry in chosen)
             sections.append('\n'.join([kind, *(f'  {entry.name:<{width}}  {entry.summary}' for entry in chosen)]))
+    plain = [entry for entry in registry.ENTRIES.values() if not entry.kind]
+    plain = [e for e in plain if pattern in ('', 'settings') or fnmatch.fnmatch(e.name, pattern)]
+    if plain:
+        sections.append('\n'.join(['settings', *map(_settings, sorted(plain, key=lambda entry: entry.name))]))
     if pattern and not sections and pattern not in registry.KINDS:
         raise UserError(f'--list={pattern}: nothing matches; {registry.unknown(pattern.strip("*?"))}')
     return '\n\n'.join(sections) or f'No {pattern or "parts"} are registered. {registry.LOAD_MORE}'
+
+
+def _settings(entry: registry.Entry) -> str:
+    """Lines of a plain configurable such as `RunConfig`: what it is, and each setting with default and meaning."""
+    meanings = _meanings(inspect.getdoc(entry.builder) or '')
+    if inspect.isclass(entry.builder):
+        meanings |= _meanings(inspect.getdoc(entry.builder.__init__) or '')
+    lines = [(f'{entry.name}.{name} = {_default(entry, name)}', meanings.get(name, '')) for name in entry.settable]
+    width = max((len(line) for line, _ in lines), default=0)
+    return '\n'.join([f'  {entry.summary}', *(f'    {line:<{width}}  {meaning}'.rstrip() for line, meaning in lines)])
+
+
+def _meanings(doc: str) -> dict[str, str]:
+    """The first sentence on each attribute or argument that a docstring describes, by its name."""
+    found: dict[str, str] = {}
+    name = ''
+    for line in doc.partition('Attributes:' if 'Attributes:' in doc else 'Args:')[2].splitlines():
+        if match := re.match(r'  (\w+): (.*)', line):
+            name, found[match[1]] = match[1], match[2]
+        elif line.startswith('    ') and name:
+            found[name] += f' {line.strip()}'
+        elif line.strip():
+            break
+    return {name: re.split(r'(?<=[.;]) ', text)[0].rstrip('.;') for name, text in found.items()}
 
 
 def describe_text(reference: str) -> str:
@@ -240,6 +284,10 @@ def describe_text(reference: str) -> str:
 
 def _default(entry: registry.Entry, name: str) -> str:
     default = entry.signature.parameters[name].default
+    if dataclasses.is_dataclass(entry.builder):
+        fields = {field.name: field for field in dataclasses.fields(entry.builder)}
+        if name in fields and fields[name].default_factory is not dataclasses.MISSING:
+            default = fields[name].default_factory()
     if default is inspect.Parameter.empty or default is entries.REQUIRED:
         return '...  (required)'
     return registry.entry_of(default).reference if registry.entry_of(default) else repr(default)

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from logging import Formatter
+from typing import TYPE_CHECKING
 
 from absl import flags, logging
 
@@ -23,7 +24,11 @@ from seg import modes
 from seg.errors import UnsavedError, UserError, shown_path
 from seg.executor import stopping
 from seg.modes.base import SETTINGS, ExperimentMode, Flag, Mode
+from seg.run import train_log
 from seg.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from seg.engine.base import Engine
 
 # Errors of the system, not of seg: a full or read-only disk, missing rights, too many open files.
 _NOT_OURS = {
@@ -50,7 +55,13 @@ _EVERY_MODE = (
     ),
 )
 _NO_MODE = (
-    Flag('list', flags.DEFINE_string, None, 'Lists the registered parts; a kind or a glob selects some.'),
+    Flag(
+        'list',
+        flags.DEFINE_string,
+        None,
+        'Lists the registered parts and the settings of runs, and with --gin_file its macros; a kind, settings, macros '
+        'or a glob selects some.',
+    ),
     Flag('describe', flags.DEFINE_string, None, 'Describes a part and its parameters, such as @backbones.resnet50.'),
     Flag('version', flags.DEFINE_bool, False, 'Versions, devices and memory.'),
     Flag('help', functools.partial(flags.DEFINE_bool, short_name='h'), False, 'This text.'),
@@ -81,6 +92,11 @@ def main(argv: Sequence[str]) -> int:
       or if some images could not be predicted; 130 after Ctrl-C. After SIGTERM 0 for a training, which continues when
       it is started again, and 143 for other modes.
     """
+    with train_log.recording():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str]) -> int:
     values = parser()
     try:
         rest = values(_with_bare_list(argv))
@@ -103,7 +119,7 @@ def main(argv: Sequence[str]) -> int:
     except flags.Error as error:
         return _error(f'{error}\nseg_main --help lists the flags.')
     except UnsavedError as error:
-        print(json.dumps(error.results, indent=2))
+        _print(json.dumps(error.results, indent=2))
         return _error(str(error))
     except UserError as error:
         return _error(str(error), error.status)
@@ -153,6 +169,10 @@ def run() -> None:
 
 def _inform(values: flags.FlagValues) -> int:
     """Prints the output of `--version`, `--list` and `--describe`."""
+    macros = _macros(values) if values.list in ('', 'macros') else ''
+    if values.list == 'macros':
+        print(macros)
+        return 0
     with _quiet_start():
         from seg import plugins
 
@@ -162,8 +182,27 @@ def _inform(values: flags.FlagValues) -> int:
             print(f'{key}: {", ".join(value) if isinstance(value, list) else value}')
         return 0
     modes.load_parts(values.plugins)
-    print(plugins.describe_text(values.describe) if values.describe else plugins.list_text(values.list))
+    text = plugins.describe_text(values.describe) if values.describe else plugins.list_text(values.list)
+    print(f'{text}\n\n{macros}' if macros else text)
     return 0
+
+
+def _macros(values: flags.FlagValues) -> str:
+    """The macros of the gin files with values and places, for `--list`; empty without gin files.
+
+    Raises:
+      UserError: for a mistake in a gin file, or if `--list=macros` has none.
+    """
+    if not values.gin_file:
+        if values.list == 'macros':
+            raise UserError('--list=macros: give the --gin_file whose macros are listed.')
+        return ''
+    from seg import config
+
+    found = config.macros_of(values.gin_file, values.gin_param)
+    lines = [(f'{name} = {literal}', place) for name, (literal, place) in found.items()]
+    width = max((len(line) for line, _ in lines), default=0)
+    return '\n'.join(['macros', *(f'  {line:<{width}}  {place}' for line, place in lines)])
 
 
 def _run(argv: Sequence[str], values: flags.FlagValues, mode: type[Mode]) -> int:
@@ -173,28 +212,35 @@ def _run(argv: Sequence[str], values: flags.FlagValues, mode: type[Mode]) -> int
         **{flag.name: values[flag.name].value for flag in mode.flags},
     }
     if issubclass(mode, ExperimentMode):
-        if not values.topology:
-            engines.join(values.coordinator, values.num_processes, values.process_id, values.engine)
-        with _quiet_start():
-            engines.start(values.engine, values.topology)
-        engine = engines.set_up(
-            values.strategy,
-            values.precision,
-            values.jit,
-            values.deterministic,
-            engine=values.engine,
-            topology=values.topology,
-        )
+        wanted = 'jax' if values.coordinator and values.engine == 'auto' else values.engine
+        engine = engines.choose(values.strategy, values.precision, values.jit, wanted, values.topology)
         settings |= {'gin_files': values.gin_file, 'gin_params': values.gin_param}
-        settings |= {'plugin_specs': values.plugins, 'engine': engine}
+        settings |= {'plugin_specs': values.plugins, 'engine': lambda: _start(values, engine)}
         if values.validate:
             print(modes.validate(**settings))
             return 0
     results = modes.run(**settings, command=['seg_main', *argv[1:]])
     if results is not None:
-        print(mode.printed(results))
+        _print(mode.printed(results))
     failure = mode.failure(results)
     return _error(failure, 1) if failure else 0
+
+
+def _start(values: flags.FlagValues, engine: str) -> Engine:
+    """Makes the engine of a mode, which takes seconds; `engine` is its name."""
+    logging.info('--mode=%s: starting the engine %s.', values.mode, engine)
+    if not values.topology:
+        engines.join(values.coordinator, values.num_processes, values.process_id, values.engine)
+    with _quiet_start():
+        engines.start(values.engine, values.topology)
+    return engines.set_up(
+        values.strategy,
+        values.precision,
+        values.jit,
+        values.deterministic,
+        engine=values.engine,
+        topology=values.topology,
+    )
 
 
 def _with_bare_list(argv: Sequence[str]) -> list[str]:
@@ -205,7 +251,14 @@ def _with_bare_list(argv: Sequence[str]) -> list[str]:
     ]
 
 
+def _print(text: str) -> None:
+    """Prints results."""
+    train_log.add(text)
+    print(text)
+
+
 def _error(message: str, status: int = 2) -> int:
+    train_log.add(f'seg_main: {message}')
     print(f'seg_main: {message}', file=sys.stderr)
     return status
 

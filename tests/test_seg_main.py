@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from seg import modes, seg_main
-from seg.errors import UnsavedError
+from seg import config, engine, modes, registry, seg_main
+from seg.errors import UnsavedError, UserError
 from seg.executor.progress import Progress
 from tests.executor import runs
 from tests.report import made
@@ -187,6 +187,33 @@ def test_mistake(call, broken_files, name):
     assert os.path.exists('damaged/dataset_info.json')
 
 
+# Those that need neither a framework nor the registered parts.
+EARLY = (
+    'unknown flag', 'unknown mode', 'strategy', 'precision', 'jit', 'no gin file', 'gin file not found', 'gin syntax',
+    'missing quotes', 'plugin not found', 'eval of nothing', 'eval without a training',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('name', EARLY)
+def test_a_mistake_that_needs_no_framework_is_told_before_one_is_loaded(call, broken_files, monkeypatch, name):
+    def start(*args, **kwargs):
+        raise AssertionError('the engine was started')
+
+    monkeypatch.setattr(engine, 'start', start)
+    args, expected = MISTAKES[name]
+    message = refused(call(*args))
+    assert all(part in message for part in expected), message
+
+
+def test_words_before_parts_are_loaded(monkeypatch):
+    """They may be strings or references."""
+    monkeypatch.setattr(registry, 'ENTRIES', {})
+    for value, reference in (('resnet50', '@backbones.resnet50'), ('losses.dice', '@losses.dice')):
+        with pytest.raises(UserError) as error:
+            config.check_syntax([], [f'NAME={value}'])
+        assert f"NAME='{value}'" in str(error.value) and reference in str(error.value)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
 def test_model_dir_without_permission(call, tmp_path):
     (tmp_path / 'locked').mkdir(mode=0o500)
@@ -227,6 +254,29 @@ def test_list_a_kind_and_a_glob(call):
     for pattern in ('*resnet*', 'backbones.resnet*'):
         status, out, _ = call('--list', pattern)
         assert status == 0 and {'resnet18', 'resnet50', 'resnet101'} <= set(out.split())
+
+
+def test_list_the_settings_of_runs(call):
+    status, out, _ = call('--list', 'settings')
+    assert status == 0 and out.startswith('settings\n')
+    lines = {line.split(' = ')[0].strip(): line.split(' = ')[1] for line in out.splitlines() if ' = ' in line}
+    assert {name.partition('.')[0] for name in lines} >= {'RunConfig', 'OptimizerStep', 'init', 'predict', 'overfit'}
+    assert re.fullmatch(r'\.\.\.  \(required\) +optimizer steps .*', lines['RunConfig.train_steps'])
+    assert re.fullmatch(r'{} +\w.*', lines['OptimizerStep.part_rates'])
+    assert all(re.search(r'  +\S.*[a-z]', text) for name, text in lines.items()), 'a line on each'
+    assert call('--list', 'RunConfig')[1].count('RunConfig.') == len([n for n in lines if n.startswith('RunConfig.')])
+
+
+def test_list_the_macros_of_a_gin_file(call, monkeypatch):
+    """Without a framework, and without values for those that have to be set."""
+    monkeypatch.setattr(engine, 'start', lambda *args: 1 / 0)
+    status, out, _ = call('--list', 'macros', CAMVID, '--gin_param=CROP=(120, 160)')
+    lines = out.splitlines()
+    assert status == 0 and lines[0] == 'macros'
+    assert any(re.fullmatch(r'  DATA_DIR = %gin.REQUIRED +\S*gin/deeplab_camvid.gin:\d+', line) for line in lines)
+    assert any(re.fullmatch(r'  BACKBONE = @backbones.efficientnet_lite0 +\S+:\d+', line) for line in lines)
+    assert [line for line in lines if 'CROP' in line] == [line for line in lines if '(120, 160)' in line]
+    assert '--gin_file' in refused(call('--list', 'macros'))
 
 
 def test_list_with_another_flag_after_it(call):
@@ -362,6 +412,21 @@ def test_progress_in_a_log(monkeypatch, caplog):
     assert re.fullmatch(r'step: 10/20 ?, loss 1\.0, 0:00 left', line) and '\r' not in line
 
 
+def test_time_left_without_the_compilation(monkeypatch, caplog):
+    """A minute before the first update, then a step a second; after a quarter of an hour the speed of then counts."""
+    now = [0.0]
+    monkeypatch.setattr('seg.executor.progress.time.perf_counter', lambda: now[0])
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: False, raising=False)
+    with caplog.at_level('INFO', logger='absl'):
+        progress = Progress('training', 10_000, 'steps', quiet=0.0)
+        for now[0], step in ((60.0, 1), (70.0, 11)):
+            progress.update(step)
+        for now[0], step in ((5000.0, 500), (6000.0, 1000), (6500.0, 1250)):
+            progress.update(step)
+    left = [record.getMessage().partition('steps')[2] for record in caplog.records]
+    assert left[:2] == ['', ', 2:46:29 left'] and left[-1] == ', 4:51:40 left'
+
+
 # In processes of their own: what TensorFlow says when it starts.
 
 
@@ -422,9 +487,15 @@ def test_a_run_on_a_terminal(tmp_path):
     assert process.wait() == 0, lines
     assert json.loads(out)['step'] == 3
     living = [line for line in lines if line.startswith('training: ')]
-    assert living, lines
-    pattern = re.compile(r'training: \d/3 steps, loss \d+\.\d+, \d+\.\d images/s, \d+:\d\d left *')
-    assert all(pattern.fullmatch(line) for line in living), living  # No log line runs into it.
+    assert len(living) > 1, lines
+    loss = r'training: \d/3 steps, loss \d+\.\d+'
+    assert re.fullmatch(f'{loss} *', living[0]), living  # The first step has no speed, because it is compiled.
+    pattern = re.compile(rf'{loss}, \d+\.\d images/s, \d+:\d\d left *')
+    assert all(pattern.fullmatch(line) for line in living[1:]), living  # No log line runs into it.
+    log = (tmp_path / 'run' / 'train.log').read_text()
+    assert log.startswith('$ seg_main --gin_file=experiments/tiny_backbone/run.gin') and log.endswith(out.decode())
+    shown_in_log = [line for line in lines if LOG_LINE.match(line)]
+    assert all(line in log for line in shown_in_log) and any('Building the model' in line for line in shown_in_log)
     note = 'Bindings without effect in this run:'
     others = [line for line in lines if not LOG_LINE.match(line) and not line.startswith(('training: ', 'evaluating '))]
     assert any(note in line for line in lines)

@@ -48,7 +48,21 @@ def set_up(
     Raises:
       UserError: for an unknown value, more devices than there are, or an engine that this process cannot have.
     """
+    choose(strategy, precision, jit, engine, topology)
     module = _module(engine, topology)
+    if topology:
+        return importlib.import_module(f'{__name__}.jax.topology').set_up(topology, strategy, precision, jit)
+    return module.set_up(strategy, precision, jit, deterministic)
+
+
+def choose(
+    strategy: str = 'auto', precision: str = 'auto', jit: str = 'auto', engine: str = 'auto', topology: str = ''
+) -> str:
+    """Checks the arguments of `set_up` as far as no framework is needed. Returns the name of the engine.
+
+    Raises:
+      UserError: for an unknown value, or an engine that this process cannot have.
+    """
     name, _, count = strategy.partition(':')
     if name not in ('auto', 'one', 'mirrored') or (
         count and (name != 'mirrored' or not count.isdigit() or count == '0')
@@ -57,9 +71,7 @@ def set_up(
     for flag, value, known in (('precision', precision, PRECISIONS), ('jit', jit, ('auto', 'on', 'off'))):
         if value not in known:
             raise UserError(f'--{flag}={value}: expected {", ".join(known[:-1])} or {known[-1]}.')
-    if topology:
-        return importlib.import_module(f'{__name__}.jax.topology').set_up(topology, strategy, precision, jit)
-    return module.set_up(strategy, precision, jit, deterministic)
+    return _name(engine, topology)
 
 
 def join(

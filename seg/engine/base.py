@@ -47,6 +47,12 @@ class LoopResult(NamedTuple):
     wait: np.ndarray
 
 
+def joined(results: Sequence[LoopResult]) -> LoopResult:
+    """The results of loops that follow each other as those of one loop."""
+    names = [name for name in LoopResult._fields if name not in ('terms', 'counted')]
+    return results[0]._replace(**{name: np.concatenate([getattr(each, name) for each in results]) for name in names})
+
+
 class EvaluatedBatch(NamedTuple):
     """One batch of an evaluation, on the host except what `example` fetches; equal in every process.
 

@@ -53,6 +53,7 @@ class Evaluator:
         self._summing = [metric for metric in self._metrics if isinstance(metric, SumMetric)]
         self._by_row = [metric for metric in self._metrics if isinstance(metric, RowMetric)]
         self._batches = engine.evaluator(task, self._summing, self._by_row)
+        self._new = True  # Whether nothing is compiled yet.
 
     def evaluate(self, source: Input, num_pictures: int = 0) -> Evaluation:
         """Computes all metrics and the losses over the whole input.
@@ -76,6 +77,9 @@ class Evaluator:
         drawing = 0.0  # Seconds; without the first batch, which is not timed.
         start = first_done = time.perf_counter()
         progress = Progress(f'evaluating {source.name}', source.num_examples, 'images')
+        if self._new:
+            progress.update(0, 'compiling', force=True)
+            self._new = False
         for number, batch in enumerate(self._batches(source, num_pictures > 0)):
             for metric, sums in zip(self._summing, batch.sums, strict=True):
                 with _calling(metric, 'add'):

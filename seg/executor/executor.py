@@ -16,7 +16,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ import numpy as np
 from absl import logging
 
 from seg import files
-from seg.engine.base import Engine, LoopResult, Predictor, Trainer
+from seg.engine.base import Engine, Predictor, Trainer
 from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UnsavedError, UserError, shown
 from seg.executor import finite, first_examples, stopping
@@ -33,6 +32,7 @@ from seg.executor.checkpoints import Checkpoint, Checkpoints
 from seg.executor.evaluation_records import EvaluationRecords
 from seg.executor.evaluator import Evaluation, Evaluator
 from seg.executor.run_config import RunConfig
+from seg.executor.timed_loop import TimedLoop
 from seg.executor.training_records import TrainingRecords
 from seg.metrics.base import higher_is_better
 from seg.run import results
@@ -214,7 +214,8 @@ class Executor:
     ) -> int:
         """Trains from step `done` to step `last`. Returns the step reached."""
         config = self._config
-        loop = self.trainer.loop(source, done, signals.save_first)
+        first, run = done + 1, self.trainer.loop(source, done, signals.save_first)
+        loop = TimedLoop(run, lambda seconds: self.training.start(first, seconds))
         with together(self.engine):
             self.training.open(done, last, self._config_text())
             if not done and self.engine.chief:
@@ -256,14 +257,12 @@ class Executor:
             )
         return self.engine.agree(found is not None)
 
-    def advance(self, loop: Callable[[int], LoopResult], done: int, steps: int, source: Input) -> int:
+    def advance(self, loop: TimedLoop, done: int, steps: int, source: Input) -> int:
         """Runs one loop, checks it and records it. Returns the step reached."""
-        start = time.perf_counter()
-        result = loop(steps)
-        seconds = time.perf_counter() - start
+        result, timed, seconds = loop(steps)
         with together(self.engine):
             finite.check(result, done, source, self._checkpoints)
-            self.training.add(result, done + steps, seconds, source)
+            self.training.add(result, done + steps, timed, seconds, source)
         return done + steps
 
     def prepare(self) -> int:

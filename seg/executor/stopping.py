@@ -15,6 +15,8 @@ from collections.abc import Iterator
 
 from absl import logging
 
+from seg.run import train_log
+
 _GRACE = 1.0  # Seconds for the main thread to clean up after the second Ctrl-C.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -155,5 +157,6 @@ def listening(command: bool = False, trains: bool = True) -> Iterator[Stopping]:
 
 
 def _say(text: str) -> None:
+    train_log.add(f'seg_main: {text.strip()}')
     with contextlib.suppress(OSError):
         os.write(2, f'{os.linesep if sys.stderr.isatty() else ""}seg_main: {text.strip()}\n'.encode())

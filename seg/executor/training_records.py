@@ -20,15 +20,20 @@ from seg.structures import ImageSummary, Input
 
 
 class TrainingRecords:
-    """Records of one run. The chief writes; every process counts the time, and reports unreadable images."""
+    """Records of one run. The chief writes; every process counts the time, and reports unreadable images.
+
+    Attributes:
+      step: the last step that was added.
+    """
 
     def __init__(self, config: RunConfig, task, engine: Engine, folder: RunFolder, log: MetricsLog):
         self._config, self._task, self._engine, self._folder, self._log = config, task, engine, folder, log
         self._events: Events | None = None
         self._progress: Progress | None = None
+        self.step = 0
         self._seconds = 0.0
-        self._timed = [0, 0.0]  # Images and seconds, without the first loop of each process, which includes tracing.
-        self._first_loop = True
+        self._timed = [0, 0.0]  # Images and seconds, without the first step of each process, which is compiled.
+        self._shown = False  # Whether progress has been shown.
 
     def open(self, step: int, last: int, text: str) -> None:
         """Begins the records of the steps after `step`.
@@ -38,7 +43,7 @@ class TrainingRecords:
           last: last step of the training.
           text: Markdown of the settings, for TensorBoard; empty for none.
         """
-        self._progress = Progress('training', last, 'steps', step)
+        self._progress = Progress('training', last, 'steps')
         if not self._engine.chief:
             return
         self._events = Events(self._folder.train, step)
@@ -51,33 +56,40 @@ class TrainingRecords:
         self._events.figures(0, figures)
         self._events.flush()
 
-    def add(self, result: LoopResult, step: int, seconds: float, source: Input) -> None:
+    def start(self, step: int, seconds: float) -> None:
+        """Counts the time of the first step of this process, which ended with this step and includes compilation."""
+        logging.info('The first step took %.0f s with its compilation.', seconds)
+        self._seconds += seconds
+        self._progress.begin(step)
+
+    def add(self, result: LoopResult, step: int, steps: int, seconds: float, source: Input) -> None:
         """Writes the means of one loop, and reports unreadable images.
 
         Args:
           result: results of the loop.
           step: last step of the loop.
-          seconds: duration of the loop.
+          steps: steps of the loop without the first step of the process; 0 if that was its only one.
+          seconds: their duration.
           source: the training data.
 
         Raises:
           UserError: if no image could be read, an augmentation failed, or a file cannot be written.
         """
-        images = len(result.losses) * source.batch_size
-        if not self._first_loop:
-            self._timed = [self._timed[0] + images, self._timed[1] + seconds]
-        self._first_loop = False
+        self.step = step
+        images = steps * source.batch_size
+        self._timed = [self._timed[0] + images, self._timed[1] + seconds]
         self._seconds += seconds
         losses = result.losses.mean(0)
         counts = result.counts.sum(0) / max(np.count_nonzero(result.weight), 1)
+        measures = not self._engine.deterministic
         values = {
             'loss': float(losses.sum()),
             **{f'loss/{name}': float(value) for name, value in zip(result.terms, losses, strict=True)},
             **{f'counts/{name}': float(value) for name, value in zip(result.counted, counts, strict=True)},
             'learning_rate': float(result.learning_rate[-1]),
             'gradient_norm': float(result.gradient_norm.mean()),
-            'images_per_second': images / seconds,
-            **({} if self._engine.deterministic else {'data_wait': float(min(result.wait.sum() / seconds, 1.0))}),
+            **({'images_per_second': images / seconds} if steps else {}),
+            **({'data_wait': float(min(result.wait[-steps:].sum() / seconds, 1.0))} if steps and measures else {}),
             'host_memory_mb': psutil.Process().memory_info().rss / 2**20,
         }
         if self._events:
@@ -88,7 +100,9 @@ class TrainingRecords:
         unreadable.report(source, (step - len(result.losses)) * source.batch_size, places, result.index.ravel())
         if advice := self._task.advice(dict(zip(result.counted, counts, strict=True))):
             logging.warning('Steps up to %d: %s', step, advice)
-        self._progress.update(step, f'loss {values["loss"]:.4f}, {values["images_per_second"]:.1f} images/s')
+        speed = f', {values["images_per_second"]:.1f} images/s' if steps else ''
+        self._progress.update(step, f'loss {values["loss"]:.4f}{speed}', force=not self._shown)
+        self._shown = True
 
     def close(self) -> None:
         self._progress.close()
@@ -109,11 +123,13 @@ class TrainingRecords:
             logging.warning('%s lacks the times of its training: they are counted from here on.', path)
 
     def speed(self, step: int) -> dict[str, float | None]:
-        """`train_seconds` and `train_images_per_second` of all steps up to `step`; None without a known training."""
-        images, seconds = self._timed
-        if not seconds:  # There was only one loop, which includes tracing.
-            images, seconds = step * self._config.batch_size, self._seconds
-        return {
-            'train_seconds': round(self._seconds, 3) if self._seconds else None,
-            'train_images_per_second': round(images / seconds, 3) if seconds else None,
-        }
+        """`train_seconds` of all steps up to `step`, `train_images_per_second`, and `compile_seconds`.
+
+        The rest of `train_seconds`, times the speed, are all images. None without a known training, or without another
+        step than the first one.
+        """
+        (images, seconds), total = self._timed, self._seconds
+        speed = images / seconds if seconds else None
+        compiling = max(total - step * self._config.batch_size / speed, 0.0) if speed else None
+        values = {'train_seconds': total or None, 'compile_seconds': compiling, 'train_images_per_second': speed}
+        return {name: None if value is None else round(value, 3) for name, value in values.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from seg.errors import UserError
@@ -202,26 +202,29 @@ def _call(
     gin_files: Sequence[str],
     gin_params: Sequence[str],
     plugin_specs: Sequence[str],
-    engine: Engine | None,
+    engine: Engine | Callable[[], Engine] | None,
     flags: Mapping[str, Any],
     validate: bool = False,
     command: Sequence[str] = (),
 ) -> Any:
-    """Checks the flags and returns an instance of the mode."""
+    """Checks the flags and returns an instance of the mode; `engine` may be a function that makes it."""
+    from seg.engine import set_up
+
     chosen = find(mode)
     known = {flag.name for other in table().values() for flag in other.flags}
     if strange := sorted(set(flags) - known):
         raise TypeError(f'seg.modes: unknown argument {strange[0]!r}; flags of modes are {", ".join(sorted(known))}.')
     given = {'gin_file': gin_files, 'gin_param': gin_params, 'plugins': plugin_specs, 'validate': validate, **flags}
     check_flags(chosen, given)
+    make = engine if callable(engine) else lambda: engine or set_up(topology=flags.get('topology') or '')
     return chosen(
         Call(
             model_dir=model_dir,
             flags={flag.name: flags.get(flag.name, flag.default) for flag in chosen.flags},
+            engine=make,
             gin_files=gin_files,
             gin_params=gin_params,
             plugin_specs=plugin_specs,
-            engine=engine,
             command=command,
         )
     )

@@ -123,19 +123,19 @@ class Call:
     Attributes:
       model_dir: the run's directory; None for the mode's default.
       flags: values of the mode's own flags by name, defaults included.
+      engine: makes the engine; called when everything is checked that needs no framework.
       gin_files: gin files, later ones override earlier ones.
       gin_params: single bindings.
       plugin_specs: modules or files with parts of the user.
-      engine: from `seg.engine.set_up`; None for `auto` in everything.
       command: the command line; empty if there is none.
     """
 
     model_dir: str | None
     flags: Mapping[str, Any]
+    engine: Callable[[], Engine]
     gin_files: Sequence[str] = ()
     gin_params: Sequence[str] = ()
     plugin_specs: Sequence[str] = ()
-    engine: Engine | None = None
     command: Sequence[str] = ()
 
 
@@ -195,7 +195,8 @@ class Mode(ABC):
 class ExperimentMode(Mode):
     """A mode that builds an experiment from gin settings, then runs it.
 
-    In this order: `load_settings`, `build`, `prepare`; then `execute`, or for `--validate` `check_weights`.
+    In this order: `check_files`, `open_files`, `load_settings`, `build`, `prepare`; then `execute`, or for `--validate`
+    `check_weights`. The engine is made after `check_files`, so that a mistake there is told at once.
 
     Attributes:
       needs_train_data: whether the training data are read. Otherwise the classes are those of the run in model_dir.
@@ -224,10 +225,10 @@ class ExperimentMode(Mode):
         Raises:
           UserError: for the first mistake found.
         """
-        from seg.engine import set_up
-
         super().__init__(call)
-        self.engine = call.engine or set_up(topology=self.topology)
+        self.check_files()
+        self.engine = call.engine()
+        self.open_files()
         self.folder = RunFolder(self.load_settings())
         self.settings: Any = None
 
@@ -290,25 +291,47 @@ class ExperimentMode(Mode):
         directory = super().directory(gin_files, model_dir)
         return os.path.join(directory, cls.subfolder) if cls.subfolder else directory
 
+    def check_files(self) -> None:
+        """Refuses files that are missing, and gin files with mistakes of syntax. Loads no framework and no plugin.
+
+        Raises:
+          UserError: for the first mistake.
+        """
+        from seg import config, plugins
+
+        for spec in self.call.plugin_specs:
+            if spec.endswith('.py'):
+                plugins.find_file(spec, '--plugins')
+        config.check_syntax(self.gin_files(), self.call.gin_params)
+
+    def gin_files(self) -> Sequence[str]:
+        """The gin files of the call; without any the settings that the run in `model_dir` was trained with.
+
+        Raises:
+          UserError: if there is neither.
+        """
+        call = self.call
+        if call.gin_files:
+            return call.gin_files
+        need = 'No settings: give --gin_file=…, such as --gin_file=gin/deeplab_shapes.gin.'
+        if self.trains:
+            raise UserError(f'{need} seg_main --help lists modes and flags.')
+        if call.model_dir is None:
+            raise UserError(f'{need} Or give the --model_dir of a training: --mode={self.name} reads its settings.')
+        snapshot = RunFolder(os.path.expanduser(call.model_dir)).config
+        if not os.path.exists(snapshot):
+            raise UserError(f'--model_dir={call.model_dir}: no run was trained there: {snapshot} is missing. {need}')
+        return [snapshot]
+
+    def open_files(self) -> None:
+        """Opens files besides the settings that the mode needs, once there is an engine."""
+
     def load_settings(self) -> str:
         """Loads all plugins, parses the settings and locks them. Returns the run's directory."""
         from seg import config, modes
 
-        call = self.call
+        call, gin_files = self.call, self.gin_files()
         modes.load_parts(call.plugin_specs)
-        gin_files = call.gin_files
-        if not gin_files:
-            need = 'No settings: give --gin_file=…, such as --gin_file=gin/deeplab_shapes.gin.'
-            if self.trains:
-                raise UserError(need)
-            if call.model_dir is None:
-                raise UserError(f'{need} Or give the --model_dir of a training: --mode={self.name} reads its settings.')
-            snapshot = RunFolder(os.path.expanduser(call.model_dir)).config
-            if not os.path.exists(snapshot):
-                raise UserError(
-                    f'--model_dir={call.model_dir}: no run was trained there: {snapshot} is missing. {need}'
-                )
-            gin_files = [snapshot]
         config.parse(gin_files, call.gin_params, {'DATA_DIR': None} if self.topology else {})
         return self.directory(gin_files, call.model_dir)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
@@ -39,6 +40,9 @@ class CheckData(ExperimentMode):
     needs_train_data = True
     needs_eval_data = True
     _gin_file = ''  # That reads the folder `--input`.
+
+    def gin_files(self) -> Sequence[str]:
+        return () if self.call.flags['input'] else super().gin_files()
 
     def load_settings(self) -> str:
         folders = self.call.flags['input']

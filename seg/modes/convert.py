@@ -27,12 +27,12 @@ class Convert(ExperimentMode):
     needs_train_data = True
     needs_eval_data = True
 
-    def load_settings(self) -> str:
+    def check_files(self) -> None:
         output = self.call.flags['output']
         if not output:
             raise UserError('--mode=convert: no --output. Give the folder to write the records to.')
         self._output = os.path.expanduser(output)
-        return super().load_settings()
+        super().check_files()
 
     def prepare(self) -> None:
         from seg.datasets.records import conversion

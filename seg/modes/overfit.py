@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from absl import logging
 
 from seg.errors import UserError
 from seg.modes.training import Training
 
 if TYPE_CHECKING:
+    from seg.executor.evaluator import Evaluation
     from seg.experiment import Needs
     from seg.structures import Input
+
+
+_LONG = 5.0  # Minutes after which smaller images are suggested.
+_LEAST_SIDE = 64  # Pixels of the smallest crop to suggest.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,8 +79,43 @@ class Overfit(Training):
         return experiment.task.overfit_inputs(experiment.train_data, experiment.run_config.batch_size)
 
     def execute(self) -> dict[str, Any]:
-        return self.experiment.executor.train_and_evaluate(
-            *self._inputs, stop=lambda evaluation: self._reached(evaluation.metrics)
+        settings, experiment = self.settings, self.experiment
+        logging.info(
+            'The target is %s %s %g (overfit.target) on %d images, evaluated every %d steps, of at most %d.',
+            experiment.run_config.best_metric,
+            'of at least' if experiment.executor.higher_is_better else 'of at most',
+            *(settings.target, settings.num_images, settings.eval_every, settings.train_steps),
+        )
+        return experiment.executor.train_and_evaluate(*self._inputs, stop=self._stop)
+
+    def _stop(self, evaluation: Evaluation) -> bool:
+        """Says where the run stands; whether it has reached the target."""
+        settings, experiment = self.settings, self.experiment
+        name, step = experiment.run_config.best_metric, experiment.executor.training.step
+        reached = self._reached(evaluation.metrics)
+        logging.info(
+            'overfit: %s is %.3f, the target %g%s.',
+            *(name, evaluation.metrics[name], settings.target),
+            ', reached' if reached else f'; at most {settings.train_steps - step} more steps',
+        )
+        if not reached and step == settings.eval_every:
+            self._suggest(settings.train_steps - step, experiment.executor.training.speed(step))
+        return reached
+
+    def _suggest(self, steps: int, speed: Mapping[str, float | None]) -> None:
+        """Suggests smaller images if the rest of the run may take long."""
+        from seg import config
+
+        rate = speed['train_images_per_second']
+        minutes = steps * self.settings.num_images / rate / 60 if rate else 0.0
+        crop = config.macros().get('CROP')
+        if minutes < _LONG or not (isinstance(crop, tuple) and min(crop) >= 2 * _LEAST_SIDE):
+            return
+        logging.info(
+            'These may take %.0f minutes. A smaller crop suffices for this check: --gin_param="CROP=%s" takes about a '
+            'quarter of the time.',
+            minutes,
+            tuple(side // 2 for side in crop),
         )
 
     def run(self) -> dict[str, Any]:

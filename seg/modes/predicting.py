@@ -38,21 +38,27 @@ class Predicting(ExperimentMode):
       alone: whether there is nothing but that file.
     """
 
-    def __init__(self, call: Call):
-        """Opens the file, and loads the settings.
+    file = None
 
-        Raises:
-          UserError: for a file that cannot be opened, or a mistake in the settings.
-        """
-        path = call.flags['model']
-        self.file = None
-        self.alone = path is not None and not call.gin_files and call.model_dir is None
+    @property
+    def alone(self) -> bool:
+        call = self.call
+        return call.flags['model'] is not None and not call.gin_files and call.model_dir is None
+
+    def gin_files(self) -> Sequence[str]:
+        return () if self.alone else super().gin_files()
+
+    def open_files(self) -> None:
+        path = self.call.flags['model']
         if path is not None:
-            self.open(path, call.flags['checkpoint'])
-        super().__init__(call)
+            self.open(path, self.call.flags['checkpoint'])
 
     def open(self, path: str, checkpoint: str) -> None:
-        """Opens the file of `--model`, and refuses a `--checkpoint` beside it."""
+        """Opens the file of `--model`, and refuses a `--checkpoint` beside it.
+
+        Raises:
+          UserError: for a file that cannot be opened.
+        """
         from seg.export.model_file import open_model
 
         if checkpoint != CHECKPOINT.default:
@@ -130,6 +136,7 @@ def load(
     engine: Engine | None,
 ) -> ImagePredictor:
     """Loads a model for prediction from Python; see `seg.load`."""
+    from seg.engine import set_up
     from seg.export import model_file
 
     if not isinstance(path, str | os.PathLike):
@@ -150,6 +157,6 @@ def load(
         flags=flags,
         gin_params=gin_params,
         plugin_specs=plugin_specs,
-        engine=engine,
+        engine=lambda: engine or set_up(),
     )
     return _Loading(call).run()

@@ -111,29 +111,30 @@ class Training(ExperimentMode):
 
     def run(self) -> dict[str, Any] | None:
         from seg.executor.agreement import together
-        from seg.run import settings
+        from seg.run import settings, train_log
         from seg.schedules.base import describe
 
         if (results := self._finished()) is not None:
             logging.info('Complete: step %d. Nothing to do; scores: %s', results['step'], self.folder.results)
             return results
-        with self.ready():
+        with train_log.recording() as log, self.ready():
             experiment = self.experiment
             # Only after the new settings are checked, and the initial weights are found.
             with together(self.engine):
                 if self.engine.chief:
                     if self.fresh:
                         self.folder.clear()
+                    log.open(self.folder.log, self.call.command)
                     self._write_settings()
             batch_size, devices = experiment.run_config.batch_size, self.engine.num_devices
             logging.info('Batches of %d images = %d x %d device(s).', batch_size, batch_size // devices, devices)
             logging.info('Learning rate %s', describe(experiment.optimizer))
             logging.info('Training %s.', settings.trainable(experiment.task.checkpoint_items.values()))
             results = self.execute()
-        logging.info('Curves and images: tensorboard --logdir %s', self.folder.path)
-        logging.info('On one page: seg_main --mode=report --model_dir=%s', self.folder.path)
-        if results is not None:
-            logging.info('Scores: %s', self.folder.results)
+            logging.info('Curves and images: tensorboard --logdir %s', self.folder.path)
+            logging.info('On one page: seg_main --mode=report --model_dir=%s', self.folder.path)
+            if results is not None:
+                logging.info('Scores: %s', self.folder.results)
         return results
 
     def _finished(self) -> dict[str, Any] | None:

@@ -101,7 +101,7 @@ class RunFiles:
 
     @property
     def train_images_per_second(self) -> float | None:
-        """Images per second of training, without the first loop of each process, which includes tracing."""
+        """Images per second of training, without the first step of each process, which includes compilation."""
         known = number(self.results.get('train_images_per_second'))
         if known is not None and self.complete:
             return known

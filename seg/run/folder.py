@@ -28,6 +28,7 @@ class RunFolder:
       model_info: the variables with their shapes, as text.
       metrics: a line for each loop of training and each evaluation.
       results: the scores at the end.
+      log: what the terminal showed of the training.
       error_log: tracebacks of bugs.
       report: the page that `--mode=report` writes.
       data_check: what `--mode=check_data` found.
@@ -50,6 +51,7 @@ class RunFolder:
         self.model_info = self._path('model_info.txt')
         self.metrics = self._path('metrics.jsonl')
         self.results = self._path('results.json')
+        self.log = self._path('train.log')
         self.error_log = self._path('error.log')
         self.report = self._path('report.html')
         self.data_check = self._path('check_data.json')
@@ -145,8 +147,8 @@ class RunFolder:
         """Removes the files of a run, including temporary ones, and nothing else; the lock remains."""
         paths = {
             *(self.config, self.operative_config, self.run, self.dataset_info, self.model_info, self.metrics),
-            *(self.results, self.error_log, self.report, self.train, self.eval, self.best, self._predictions),
-            *(self.data_check, self.data_check_page, self.examples_page),
+            *(self.results, self.log, self.error_log, self.report, self.train, self.eval, self.best),
+            *(self._predictions, self.data_check, self.data_check_page, self.examples_page),
         }
         patterns = [glob.escape(path) for path in paths] + [os.path.join(glob.escape(self.path), 'ckpt-*')]
         removed = {path for pattern in patterns for end in ('', '.tmp-*') for path in glob.glob(pattern + end)}

@@ -1,10 +1,11 @@
 """The scores of a run: `results.json`, the files of `--mode=eval`, and `best/metrics.json`.
 
-All of them hold `step` and `metrics`. The first two also hold `examples`, `train_seconds`, `train_images_per_second`,
-`eval_images_per_second`, `weights` ('ema' or 'raw'), `checkpoint`, `config`, `split` and `details`, the paths of the
-evaluation's further files in the run's folder, by their kinds. `results.json` has `best` and `early_stop` (`patience`
-and `best_step` of a training that ended by `RunConfig.patience`, otherwise null), and a file of `--mode=eval` has
-`settings`, which lists those that differ from the training's.
+All of them hold `step` and `metrics`. The first two also hold `examples`, `train_seconds`, `compile_seconds` (the part
+of `train_seconds` in which no step ran), `train_images_per_second` (of the other part), `eval_images_per_second`,
+`weights` ('ema' or 'raw'), `checkpoint`, `config`, `split` and `details`, the paths of the evaluation's further files
+in the run's folder, by their kinds. `results.json` has `best` and `early_stop` (`patience` and `best_step` of a
+training that ended by `RunConfig.patience`, otherwise null), and a file of `--mode=eval` has `settings`, which lists
+those that differ from the training's.
 """
 
 from __future__ import annotations

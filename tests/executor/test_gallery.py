@@ -43,21 +43,32 @@ def test_fixed_worst_and_best(batch):
 
 
 def test_images_without_a_score_are_only_ever_fixed():
-    gallery = Gallery(2, 4)
+    gallery = Gallery(1, 4)
     fill(gallery, [np.nan, 0.5, np.nan, np.nan])
-    assert shown(gallery) == {'fixed/1': 0, 'fixed/2': 2, 'worst/1': 1, 'best/1': 1}
+    assert shown(gallery) == {'fixed/1': 0, 'worst/1': 1, 'best/1': 1}
 
 
 def test_fewer_images_than_places():
     gallery = Gallery(4, 2)
     fill(gallery, [0.2, 0.1])
-    assert shown(gallery) == {'fixed/1': 0, 'fixed/2': 1, 'worst/1': 1, 'worst/2': 0, 'best/1': 0, 'best/2': 1}
+    assert shown(gallery) == {'fixed/1': 0, 'fixed/2': 1}
+
+
+@pytest.mark.parametrize('batch', [1, 6])
+def test_each_image_of_a_small_evaluation_is_shown_once(batch):
+    gallery = Gallery(2, 6)
+    fill(gallery, [0.5, 0.9, 0.1, 0.7, 0.3, 0.2], batch)
+    expected = {'fixed/1': 0, 'fixed/2': 3, 'worst/1': 2, 'worst/2': 5, 'best/1': 1, 'best/2': 4}
+    assert shown(gallery) == expected
+    gallery = Gallery(2, 6)  # Two could not be read.
+    fill(gallery, [0.5, 0.9, np.nan, 0.7, 0.3, np.nan], batch)
+    assert shown(gallery) == {'fixed/1': 0, 'fixed/2': 3, 'worst/1': 4, 'worst/2': 1}
 
 
 def test_rounding_of_another_batch_size_is_no_difference():
-    one, other = Gallery(1, 2), Gallery(1, 2)
-    fill(one, [0.3, 0.3 - 1e-9])
-    fill(other, [0.3 - 1e-9, 0.3])
+    one, other = Gallery(1, 4), Gallery(1, 4)
+    fill(one, [0.3, 0.3 - 1e-9, 0.3, 0.3])
+    fill(other, [0.3 - 1e-9, 0.3, 0.3, 0.3])
     assert shown(one) == shown(other) == {'fixed/1': 0, 'worst/1': 0, 'best/1': 0}
 
 

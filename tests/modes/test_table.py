@@ -101,7 +101,7 @@ def test_a_mode_is_one_file(toy, capsys, caplog):
     assert status == 0, err
     results = json.loads(out)
     assert len(results['pixels']) == 8 and sum(results['pixels']) == 6 * 64 * 64 and results['trains'] is False
-    assert 'count' not in caplog.text
+    assert 'count.first' not in caplog.text and 'count/' not in caplog.text
     assert not pathlib.Path('runs').exists()
 
     # Another mode refuses the flag, and does without the settings.

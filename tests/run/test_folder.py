@@ -10,7 +10,7 @@ from seg.run.folder import RunFolder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILES = 'config.gin|operative_config.gin|run.json|dataset_info.json|model_info.txt|metrics.jsonl|results.json'
-FILES += '|error.log|report.html|.lock|metrics.json'
+FILES += '|train.log|error.log|report.html|.lock|metrics.json'
 FOLDERS = 'train|eval|best|predictions'
 
 

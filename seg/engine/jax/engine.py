@@ -36,11 +36,13 @@ def set_up(strategy: str, precision: str, jit: str, deterministic: bool) -> JaxE
         raise UserError(f'--jit={jit}: the engine jax compiles every step with XLA. Expected auto or on.')
     all_devices.keep_tensorflow_on_the_cpu()
     chosen = jax.devices() if strategy == 'auto' else _first_of_each_process()
+    native = all_devices.have_bfloat16(chosen)
     if precision == 'auto':
-        precision = 'bfloat16' if all_devices.have_bfloat16(chosen) else 'float32'
+        precision = 'bfloat16' if native else 'float32'
     precisions.set_precision(precision)
     engine = JaxEngine(Devices(chosen, deterministic), precision)
     logging.info('%d device(s) of kind %s, %s, JAX', engine.num_devices, engine.devices.platform.upper(), precision)
+    precisions.tell_cost(precision, native)
     if engine.process.count > 1:
         logging.info('Process %d of %d; process 0 writes.', *engine.process)
     return engine

@@ -27,10 +27,9 @@ def set_up(strategy: str, precision: str, jit: str, deterministic: bool) -> Tens
     """See `seg.engine.set_up`."""
     gpus = tf.config.list_physical_devices('GPU')
     name, _, count = strategy.partition(':')
+    native = devices.gpus_have_bfloat16(gpus) if gpus else precisions.cpu_has_bfloat16()
     if precision == 'auto':
-        precision = (
-            'bfloat16' if (devices.gpus_have_bfloat16(gpus) if gpus else precisions.cpu_has_bfloat16()) else 'float32'
-        )
+        precision = 'bfloat16' if native else 'float32'
     precisions.set_precision(precision)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -48,6 +47,7 @@ def set_up(strategy: str, precision: str, jit: str, deterministic: bool) -> Tens
         precision,
         'on' if engine.jit_compile else 'off',
     )
+    precisions.tell_cost(precision, native)
     if not gpus and not devices.has_onednn() and 'TF_ENABLE_ONEDNN_OPTS' not in os.environ:
         logging.warning(
             'oneDNN is off, because TensorFlow was imported before seg: steps take about twice the time. '
