@@ -347,7 +347,7 @@ def test_predict_the_evaluation_data(trained):
     assert results['pictures'] == results['segmented'] == 3 and results['output'] == str(folder)
     names = [f'val-0000{i}' for i in range(3)]
     expected = {name + ending for name in names for ending in ('.png', '.overlay.jpg')}
-    expected |= {'predictions.jsonl', 'legend.jpg'}
+    expected |= {'predictions.jsonl', 'legend.jpg', 'index.html'}
     assert {path.name for path in folder.iterdir()} == expected
     lines = [json.loads(line) for line in (folder / 'predictions.jsonl').read_text().splitlines()]
     assert [(line['file'], line['output'], line['scale']) for line in lines] == [(name, name, 1.0) for name in names]
