@@ -343,7 +343,8 @@ def test_pages_about_a_run(workplace):
     exec(loads[1], names)
     assert names['overlay'].shape == (*names['found'].classes.shape, 3)
     assert len(trains[1].splitlines()) < 10 and 'gin_params=[' in trains[1]
-    exec(trains[1].replace('gin_params=[', f'gin_params=[*{small}, ').replace('runs/mine', 'runs/again'), names)
+    code = trains[1].replace('gin_params=[', f'gin_params=[*{small + random_weights}, ')
+    exec(code.replace('runs/mine', 'runs/again'), names)
 
 
 def test_page_about_instances(workplace):
