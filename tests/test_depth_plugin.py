@@ -89,7 +89,7 @@ def test_resumes_and_overfits(trained, caplog):
     model_dir, _ = trained
     with caplog.at_level(logging.INFO):
         act(modes.run, model_dir, ('TRAIN_STEPS=12',))
-    assert 'Training is complete: step 12 of 12' in caplog.text
+    assert 'Complete: step 12.' in caplog.text
     overfit = ('overfit.num_images=2', 'overfit.train_steps=4', 'overfit.eval_every=2', 'overfit.target=50.0')
     assert act(modes.run, model_dir, overfit, mode='overfit')['step'] == 2
 

@@ -50,7 +50,8 @@ class Progress:
             self._marks.append((now, done))
         while len(self._marks) > 2 and now - self._marks[1][0] > _WINDOW:
             self._marks.popleft()
-        logs, shows = now - self._logged >= self._quiet, self._line is not None and now - self._shown >= 0.1
+        logs = now - self._logged >= self._quiet
+        shows = self._line is not None and (now - self._shown >= 0.1 or done == self._total)
         if not (force or logs or shows):
             return
         total = f'/{self._total}' if self._total else ''

@@ -33,7 +33,7 @@ PARAMS = (
 )
 FILES = {
     'config.gin', 'operative_config.gin', 'run.json', 'dataset_info.json', 'model_info.txt', 'best', 'train', 'eval',
-    'metrics.jsonl', 'results.json', 'ckpt-00000002.safetensors', 'ckpt-00000004.safetensors',
+    'metrics.jsonl', 'results.json', 'train.log', 'ckpt-00000002.safetensors', 'ckpt-00000004.safetensors',
 }  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def read_json(path):
 def trained(tmp_path_factory):
     """A short training: its directory and its results."""
     model_dir = tmp_path_factory.mktemp('trained') / 'run'
-    results = run(model_dir, [GIN_FILE], PARAMS)
+    results = run(model_dir, [GIN_FILE], [*PARAMS, 'RunConfig.num_pictures=4'])
     return model_dir, results
 
 
@@ -354,7 +354,7 @@ def test_predict_the_evaluation_data(trained):
     for name in names:
         image = Image.open(folder / f'{name}.png')
         assert image.mode == 'P' and image.size == (72, 40) and np.asarray(image).max() < 8
-        assert image.getpalette()[:6] == [0, 0, 0, 128, 0, 0]
+        assert image.getpalette()[:6] == [16, 32, 48, *distinct_palette(1)[0]]
         assert Image.open(folder / f'{name}.overlay.jpg').size == (72, 40)
 
 

@@ -69,7 +69,7 @@ def test_numbers_give_the_same_file(tool, tmp_path):
     ('fault', 'what'),
     [
         ('raise KeyError("x")', 'KeyError'),
-        ('b"1" * (300 << 20)', 'MB of memory'),
+        ('b"1" * (100 << 20)', 'MB of memory'),
         ('b"1" * (5 << 30)', 'MemoryError'),
         ('sum(range(10**8))', 'CPU time'),
         ('os.kill(os.getpid(), 11)', 'the process died, status -11'),
@@ -85,7 +85,7 @@ def test_findings(tool, tmp_path, monkeypatch, fault, what):
         f'def read(path):\n    if open(path, "rb").read(1)[0] % 2:\n        {fault}\n'
         'def change(draw, content): return bytes([draw.randrange(2)])\n'
         'def make(name, folder): return f.Format([f.Seed("a.bin", b"\\0", (change,))], read, (ValueError,))\n'
-        'fuzz._CPU, fuzz._MEMORY, fuzz.make = 0.5, 200 << 20, make\nf.FORMATS["odd"] = make\nsys.exit(fuzz.main())\n'
+        'fuzz._CPU, fuzz._MEMORY, fuzz.make = 0.5, 50 << 20, make\nf.FORMATS["odd"] = make\nsys.exit(fuzz.main())\n'
     )
     monkeypatch.setattr(campaign, '__file__', str(worker))
     monkeypatch.setattr(campaign, '_CPU', 1.0)
