@@ -55,12 +55,13 @@ class Evaluator:
         self._batches = engine.evaluator(task, self._summing, self._by_row)
         self._new = True  # Whether nothing is compiled yet.
 
-    def evaluate(self, source: Input, num_pictures: int = 0) -> Evaluation:
+    def evaluate(self, source: Input, num_pictures: int = 0, last: bool = True) -> Evaluation:
         """Computes all metrics and the losses over the whole input.
 
         Args:
           source: evaluation data.
           num_pictures: number of images of each kind (fixed, worst, best) to draw; 0 for no figures and no charts.
+          last: whether this is the run's last evaluation, of which more images have a picture in the report.
 
         Raises:
           UserError: if no image could be read, or the data set's labels are invalid.
@@ -70,7 +71,7 @@ class Evaluator:
                 metric.reset()
         losses: dict[str, LossTerm] = {}
         gallery = Gallery(num_pictures, source.num_examples)
-        table = ImageTable(source.num_examples, source.image_name)
+        table = ImageTable(source.num_examples, source.image_name, last)
         stream: list[int] = []  # Indices of all images, in the order of the input; -1 for padding.
         missing: list[int] = []  # Positions in the stream.
         examples = counted = 0

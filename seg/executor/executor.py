@@ -342,7 +342,8 @@ class Executor:
     def _evaluate_now(self, source: Input, step: int) -> Evaluation:
         """Evaluates the weights in memory and records the result; `step` is their step."""
         with self.trainer.averaged():
-            evaluation = self._evaluator.evaluate(source, self._config.num_pictures)
+            last = step >= self._config.train_steps
+            evaluation = self._evaluator.evaluate(source, self._config.num_pictures, last)
         logging.info('step %d: %s', step, self._task.summary(evaluation.metrics))
         with together(self.engine):
             if self.engine.chief:

@@ -13,7 +13,7 @@ from PIL import Image
 from seg.run.evaluated_images import EvaluatedImage
 from seg.structures import Panels
 
-_MOST = 500  # Images with a picture, spread evenly over the evaluation.
+_MOST, _FEW = 500, 50  # Images with a picture, spread evenly: of the last evaluation, and of those before it.
 _BUDGET = 6e6  # Bytes of all small pictures, about; …
 _BYTES_PER_PIXEL = 0.2  # … of a JPEG of photographs and label maps.
 _SMALLEST, _LARGEST = 96, 480  # Pixels of the longer side of a small picture's panels.
@@ -26,11 +26,12 @@ class ImageTable:
     Args:
       num_examples: number of images of the whole evaluation.
       image_name: function from the index of an image to its name.
+      last: whether the evaluation is the run's last one. To draw many pictures may take longer than an evaluation.
     """
 
-    def __init__(self, num_examples: int, image_name: Callable[[int], str]):
-        self._num_examples, self._image_name = num_examples, image_name
-        pixels = _BUDGET / max(min(num_examples, _MOST), 1) / _BYTES_PER_PIXEL / 4  # Of one of about four panels.
+    def __init__(self, num_examples: int, image_name: Callable[[int], str], last: bool = True):
+        self._num_examples, self._image_name, self._most = num_examples, image_name, _MOST if last else _FEW
+        pixels = _BUDGET / max(min(num_examples, self._most), 1) / _BYTES_PER_PIXEL / 4  # Of one of about four panels.
         self._side = int(np.clip(math.sqrt(pixels), _SMALLEST, _LARGEST))
         self._scores: dict[int, float | None] = {}
         self._pictures: dict[int, dict[str, Any]] = {}
@@ -38,8 +39,8 @@ class ImageTable:
     def add(self, index: int, score: float) -> bool:
         """Adds an image, and says whether a picture of it is wanted; a score of NaN is none."""
         self._scores[index] = None if math.isnan(score) else float(score)
-        step = max(self._num_examples, 1)
-        return self._num_examples <= _MOST or index * _MOST // step != (index - 1) * _MOST // step
+        step, most = max(self._num_examples, 1), self._most
+        return self._num_examples <= most or index * most // step != (index - 1) * most // step
 
     def picture(self, index: int, figure: Any) -> None:
         """Keeps a small picture of an image, if its figure has panels."""

@@ -45,7 +45,8 @@ def test_scores_and_strips():
 
 
 def test_pictures_of_many_images_are_spread_and_small():
-    table = ImageTable(5000, str)
+    before, table = ImageTable(5000, str, last=False), ImageTable(5000, str)
+    assert sum(before.add(index, 0.5) for index in range(5000)) == 50
     wanted = [index for index in range(5000) if table.add(index, 0.5)]
     assert len(wanted) == 500 and set(np.diff(wanted)) == {10}
     table.picture(0, Figure(480, 960))
