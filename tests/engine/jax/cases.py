@@ -37,7 +37,8 @@ DEEPLAB, RCNN, CASCADE = (
     (runs.INSTANCES, (*BACKBONE, *runs.CASCADE), 'models.cascade_rcnn'),
 )
 _PARTS = {'clip_norm': 1.0, 'ema_decay': 0.9, 'part_rates': {'backbone': 0.5}}
-_STEPS = {'sgd': (SGD, OptimizerStep(l2=1e-3, **_PARTS)), 'adamw': (ADAMW, OptimizerStep(**_PARTS))}
+_FROZEN = ('backbone/stage2_*',)
+_STEPS = {'sgd': (SGD, OptimizerStep(l2=1e-3, frozen=_FROZEN, **_PARTS)), 'adamw': (ADAMW, OptimizerStep(**_PARTS))}
 _MODELS = {'deeplab': DEEPLAB, 'rcnn': RCNN, 'cascade': CASCADE}
 # Names such as `deeplab_sync_sgd`: model, normalisation, optimizer.
 CASES = tuple(f'{m}_{n}_{o}' for m in _MODELS for n in ('sync', 'frozen', 'group') for o in _STEPS)

@@ -3,6 +3,7 @@
 A process of its own: TensorFlow's collective operations admit one number of devices per process.
 """
 
+import dataclasses
 import gc
 import os
 import sys
@@ -40,18 +41,21 @@ CASES = {  # name: gin file, settings, steps, precision
     'cascade': (runs.INSTANCES, (*runs.CASCADE, 'models.cascade_rcnn.norm="sync"'), 1, 'float64'),
 }
 SETTINGS = OptimizerStep(l2=1e-4, ema_decay=0.9, part_rates={'backbone': 0.5})
+FROZEN = {'cascade': ('backbone/stage2_*',)}
 # Four devices repeat three of the cases.
 CASES_OF = {1: tuple(CASES), 2: tuple(CASES), 4: ('sync', 'float32', 'instances')}
 BATCHES: dict[tuple[str, str], dict[str, np.ndarray]] = {}  # By gin file and precision; filled by `one_case`.
 
 
-def one_case(model_dir, replicas, gin_file, settings, steps, precision):
+def one_case(model_dir, replicas, name):
     """Takes steps on one ragged batch. Returns the loop's result, all variables before and after, task and batch."""
+    gin_file, settings, steps, precision = CASES[name]
     made = runs.build(model_dir, *PLAIN, *settings, replicas=replicas, precision=precision, gin_files=(gin_file,))
     if (kind := (gin_file, precision)) not in BATCHES:  # To make one takes as long as to trace a step.
         BATCHES[kind] = runs.ragged_batch(made.task, made.train_data, precision)
     batch = BATCHES[kind]
-    trainer = made.executor.engine.trainer(made.task, made.optimizer, SETTINGS)
+    step = dataclasses.replace(SETTINGS, frozen=FROZEN.get(name))
+    trainer = made.executor.engine.trainer(made.task, made.optimizer, step)
     before = trainer.to_host()
     result = trainer.loop(runs.fixed_input([batch] * steps), 0)(steps)
     return result, before, trainer.to_host(), made.task, batch
@@ -86,7 +90,7 @@ def main(replicas: int, model_dir: str, path: str) -> None:
     numbers = {}
     for name in CASES_OF[replicas]:
         gc.collect()  # Models and graphs are cycles: those of all cases together would take 2 GB.
-        result, before, after, task, batch = one_case(model_dir, replicas, *CASES[name])
+        result, before, after, task, batch = one_case(model_dir, replicas, name)
         numbers |= {
             f'{name}/result/{key}': value
             for key, value in result._asdict().items()

@@ -53,6 +53,15 @@ def test_step_in_float64(numbers, replicas, case):
         np.testing.assert_allclose(other[name], value, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
+def test_frozen_layers_stay(numbers):
+    """Weights and statistics; those of other layers do not."""
+    before, after = part(numbers[2], 'cascade/before/model/'), part(numbers[2], 'cascade/after/model/')
+    stay = {name for name, value in before.items() if np.array_equal(value, after[name])}
+    frozen = {name for name in before if name.startswith('backbone/stage2_')}
+    statistics = {name for name in before if name.startswith('backbone/') and 'moving' in name}
+    assert frozen <= stay and statistics & frozen and statistics - frozen and not stay & (statistics - frozen)
+
+
 @pytest.mark.parametrize('replicas', [2, 4])
 def test_losses_in_float32_over_several_steps(numbers, replicas):
     one = numbers[1]['float32/result/losses']
