@@ -41,7 +41,7 @@ _LONG = (
     'tests/test_golden_losses.py',
     'tests/test_docs.py',
 )
-_WORKER_BYTES = 4.2 * 2**30  # What a process takes in the end that runs its share of the tests.
+_WORKER_BYTES = 4.8 * 2**30  # What a process takes in the end that runs its share of the tests.
 
 
 def pytest_xdist_auto_num_workers(config) -> int:
