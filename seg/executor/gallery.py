@@ -61,22 +61,26 @@ class Gallery:
         """Keeps the figure of a chosen image; its `draw()` returns pixels, uint8 [H, W, 3]."""
         self._kept[int(index)] = figure
 
+    def _ranked(self) -> dict[str, list[int]]:
+        """The indices of the chosen images of each kind, in order."""
+        kinds = {kind: [index for _, index in ranked] for kind, ranked in self._kinds.items()}
+        if self._small:  # Without the images that could not be read, there may be too few for both.
+            kinds['best'] = [index for index in kinds['best'] if index not in kinds['worst']]
+        return kinds
+
     def chosen(self) -> dict[int, tuple[list[str], Any]]:
         """The chosen images by index: why each was chosen (`fixed 1`, `worst 2`, …), and its figure."""
         found: dict[int, tuple[list[str], Any]] = {}
-        for kind, ranked in self._kinds.items():
-            for number, (_, index) in enumerate(ranked, 1):
+        for kind, ranked in self._ranked().items():
+            for number, index in enumerate(ranked, 1):
                 found.setdefault(index, ([], self._kept[index]))[0].append(f'{kind} {number}')
         return found
 
     def figures(self) -> list[ImageSummary]:
         """Draws each image once: `fixed/1`, …, `worst/1` (the very worst), …, `best/1`, …"""
         drawn = {index: figure.draw() for index, figure in self._kept.items()}
-        kinds = {kind: [index for _, index in ranked] for kind, ranked in self._kinds.items()}
-        if self._small:  # Without the images that could not be read, there may be too few for both.
-            kinds['best'] = [index for index in kinds['best'] if index not in kinds['worst']]
         return [
             ImageSummary(f'{kind}/{number}', drawn[index], photo=True)
-            for kind, chosen in kinds.items()
-            for number, index in enumerate(chosen, 1)
+            for kind, ranked in self._ranked().items()
+            for number, index in enumerate(ranked, 1)
         ]
