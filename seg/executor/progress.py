@@ -11,6 +11,7 @@ from absl import logging
 from seg.executor import notebook
 from seg.run import train_log
 
+_APART = 1.0  # Seconds between two counts that are kept, which may be of a hundred images a second.
 _WINDOW = 900.0  # Seconds whose speed gives the time left: long enough for steps and evaluations.
 
 
@@ -46,7 +47,7 @@ class Progress:
     def update(self, done: int, detail: str = '', force: bool = False) -> None:
         """Shows the count and `detail`, unless the last update was a moment ago. `force` always shows it."""
         now = time.perf_counter()
-        if done:
+        if done and (not self._marks or now - self._marks[-1][0] >= _APART):
             self._marks.append((now, done))
         while len(self._marks) > 2 and now - self._marks[1][0] > _WINDOW:
             self._marks.popleft()
