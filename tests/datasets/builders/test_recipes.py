@@ -1,11 +1,12 @@
 """The recipes for VOC and COCO without DATA_DIR."""
 
 import json
+import types
 
 import pytest
 
 from seg import modes, seg_main
-from seg.datasets.builders import coco2017, voc2012
+from seg.datasets.builders import coco2017, prepare, voc2012
 from seg.engine import set_up
 from tests import http_files
 from tests.datasets.builders import made
@@ -23,9 +24,10 @@ SMALL = (
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """The folder of prepared sets; the addresses of the files refuse connections."""
+    """The folder of prepared sets, on a disk with room; the addresses of the files refuse connections."""
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'sets'))
     monkeypatch.setenv('no_proxy', '127.0.0.1')
+    monkeypatch.setattr(prepare.shutil, 'disk_usage', lambda _: types.SimpleNamespace(free=10**12))
     url = http_files.closed_url()
     for module, key in ((voc2012, 'VOC'), (coco2017, 'ANNOTATIONS'), (coco2017, 'TRAIN'), (coco2017, 'VAL')):
         monkeypatch.setattr(module, key, getattr(module, key)._replace(url=f'{url}/{key}'))
