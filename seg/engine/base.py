@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UserError, shown
 from seg.structures import Input, LossTerm, Share
+
+if TYPE_CHECKING:
+    from seg.engine.machine import Memory
 
 HostBatch = Mapping[str, np.ndarray]
 
@@ -111,10 +114,11 @@ class Trainer(Protocol):
 
     averages: bool  # Whether moving averages are kept.
 
-    def loop(self, source: Input, start: int, traced: Callable[[], None]) -> Callable[[int], LoopResult]:
+    def loop(self, source: Input, start: int, traced: Callable[[int], None]) -> Callable[[int], LoopResult]:
         """Returns a function that runs n steps on the device and waits for them, with input from step `start` on.
 
-        `traced` is called within the first call, when tracing is done and steps are about to run.
+        `traced` is called within the first call, when tracing is done and steps are about to run, with the bytes that
+        the training will take on the devices of this process, about, besides those in use.
         """
         ...
 
@@ -169,6 +173,10 @@ class Engine(Protocol):
         All call it at the same places, so that they stop at the same step. It is a barrier: work of one process before
         the call is complete for the others after it.
         """
+        ...
+
+    def memory(self) -> Memory:
+        """The memory of the devices of this process."""
         ...
 
     def scope(self) -> AbstractContextManager[Any]:

@@ -5,11 +5,40 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 import psutil
 
 from seg import __version__
+
+# The limits of a container, version 2 and 1.
+_LIMITS = ('/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes')
+
+
+class Memory(NamedTuple):
+    """Bytes of memory.
+
+    Attributes:
+      used: by this process.
+      limit: at most for this process; None if unknown.
+    """
+
+    used: int
+    limit: int | None
+
+
+def memory() -> Memory:
+    """The memory of this process: what it uses and what is free, within the limit of a container."""
+    used = psutil.Process().memory_info().rss
+    limits = [used + psutil.virtual_memory().available]
+    for path in _LIMITS:
+        try:
+            with open(path, encoding='ascii') as file:
+                limits.append(int(file.read()))
+        except (OSError, ValueError):  # 'max' for no limit.
+            continue
+    return Memory(used, min(limits))
 
 
 def describe(framework: Mapping[str, str], devices: Sequence[str]) -> dict[str, object]:

@@ -26,7 +26,7 @@ from seg import files
 from seg.engine.base import Engine, Predictor, Trainer
 from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UnsavedError, UserError, shown
-from seg.executor import finite, first_examples, stopping
+from seg.executor import finite, first_examples, memory, stopping
 from seg.executor.agreement import asked_to_stop, together
 from seg.executor.checkpoints import Checkpoint, Checkpoints
 from seg.executor.evaluation_records import EvaluationRecords
@@ -214,7 +214,12 @@ class Executor:
     ) -> int:
         """Trains from step `done` to step `last`. Returns the step reached."""
         config = self._config
-        first, run = done + 1, self.trainer.loop(source, done, signals.save_first)
+
+        def traced(needed: int) -> None:
+            memory.tell(needed, self.engine.memory(), config.batch_size)
+            signals.save_first()
+
+        first, run = done + 1, self.trainer.loop(source, done, traced)
         loop = TimedLoop(run, lambda seconds: self.training.start(first, seconds))
         with together(self.engine):
             self.training.open(done, last, self._config_text())

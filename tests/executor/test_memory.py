@@ -1,37 +1,36 @@
-"""The memory of a long run: images of past evaluations are let go."""
+"""What the log says of the memory of a training."""
 
-import json
+import logging
 
-import numpy as np
 import pytest
 
-from seg.engine import precision
-from tests.executor import linear
+from seg.engine import machine
+from seg.executor import memory
 
-EVALUATIONS = 40
+GIB = 2**30
 
 
-@pytest.mark.slow
-def test_forty_evaluations_with_images(tmp_path, monkeypatch):
-    """Each draws 12 images of 0.75 MB; kept, they would be 315 MB from the 5th evaluation to the 40th."""
-    pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
-    monkeypatch.setattr(linear.Drawing, 'draw', lambda self: pixels + np.uint8(self._row))
-    precision.set_precision('float64')
-    try:
-        made = linear.executor(
-            tmp_path,
-            train_steps=2 * EVALUATIONS,
-            eval_every=2,
-            save_checkpoints_steps=2,
-            keep_checkpoint_max=2,
-            num_pictures=4,
-        )
-        made.train_and_evaluate(
-            linear.training_input(linear.Table()), linear.evaluation_input(linear.Table(24, split='val'))
-        )
-    finally:
-        precision.set_precision('float32')
-    lines = map(json.loads, (tmp_path / 'metrics.jsonl').read_text().splitlines())
-    used = [line['host_memory_mb'] for line in lines if line['kind'] == 'train']  # Each before its evaluation.
-    print(f'host memory before the 5th, 10th, 20th, 40th evaluation: {[round(used[i]) for i in (4, 9, 19, 39)]} MB')
-    assert used[39] - used[4] < 30
+@pytest.mark.parametrize(('needed', 'batch_size', 'advice'), [(2, 16, ''), (14, 16, '8 may'), (14, 1, '1 does')])
+def test_a_warning_names_the_setting_to_lower(caplog, needed, batch_size, advice):
+    with caplog.at_level('INFO', logger='absl'):
+        memory.tell(needed * GIB, machine.Memory(GIB, 8 * GIB), batch_size)
+    said, *warnings = caplog.records
+    assert f'about {needed + 1}.0 of 8.0 GiB' in said.getMessage()
+    assert [record.levelno for record in warnings] == ([logging.WARNING] if advice else [])
+    assert all(advice in record.getMessage() and 'CROP' in record.getMessage() for record in warnings)
+
+
+def test_no_limit_no_warning(caplog):
+    with caplog.at_level('INFO', logger='absl'):
+        memory.tell(99 * GIB, machine.Memory(0, None), 1)
+    (record,) = caplog.records
+    assert '99.0 GiB' in record.getMessage()
+
+
+def test_the_limit_of_a_container(monkeypatch, tmp_path):
+    (tmp_path / 'max').write_text('max\n')
+    (tmp_path / 'bytes').write_text('1048576\n')
+    monkeypatch.setattr(machine, '_LIMITS', [str(tmp_path / name) for name in ('max', 'bytes', 'missing')])
+    assert machine.memory().limit == 2**20
+    monkeypatch.setattr(machine, '_LIMITS', [str(tmp_path / 'max')])
+    assert machine.memory().limit > machine.memory().used > 2**20

@@ -13,6 +13,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from seg.engine import machine
 from seg.engine.jax.processes import reporting_loss
 from seg.errors import UserError
 from seg.ops import replicas
@@ -141,6 +142,20 @@ class Devices:
         everywhere = jax.shard_map(one, mesh=self.mesh, in_specs=(WHOLE, ROWS), out_specs=out_specs, check_vma=False)
         options = {'xla_gpu_deterministic_ops': True} if self.deterministic and self.platform == 'gpu' else None
         return jax.jit(everywhere, donate_argnums=0 if donates else (), compiler_options=options)
+
+    def needed(self, program: jax.stages.Compiled) -> int:
+        """Bytes that a compiled program takes on the devices of this process, besides its arguments."""
+        found = program.memory_analysis()
+        own = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+        return own * len(self._local)
+
+    def memory(self) -> machine.Memory:
+        """The memory of the devices of this process."""
+        if self.platform == 'cpu':
+            return machine.memory()
+        stats = [device.memory_stats() or {} for device in self._local]
+        limit = sum(each.get('bytes_limit', 0) for each in stats)
+        return machine.Memory(sum(each.get('bytes_in_use', 0) for each in stats), limit or None)
 
 
 def _sum(tensors: Any) -> Any:

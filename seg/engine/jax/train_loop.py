@@ -27,7 +27,7 @@ class TrainLoop:
         state: State,
         devices: Devices,
         batches: Iterator[HostBatch],
-        traced: Callable[[], None],
+        traced: Callable[[int], None],
     ):
         """Prepares the program.
 
@@ -36,7 +36,7 @@ class TrainLoop:
           state: state of the training.
           devices: the devices.
           batches: this process's rows of each step's batch.
-          traced: is called within the first loop, between the compilation and the first step.
+          traced: is called within the first loop, between the compilation and the first step, with the bytes of a step.
         """
         self._state, self._devices, self._traced = state, devices, traced
         self._program = devices.compiled(step, SPECS, donates=True)
@@ -57,7 +57,7 @@ class TrainLoop:
                     batch = self._devices.divided(batch)
                     if self._run is None:
                         self._run = self._program.lower(state, batch).compile()
-                        self._traced()
+                        self._traced(self._devices.needed(self._run))
                     if i >= _IN_FLIGHT:
                         ends[i - _IN_FLIGHT].result()
                     state, result = self._run(state, batch)

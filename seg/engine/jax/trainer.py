@@ -35,7 +35,7 @@ class Trainer(base.Trainer):
         self._devices = devices
 
     def loop(
-        self, source: Input, start: int, traced: Callable[[], None] = lambda: None
+        self, source: Input, start: int, traced: Callable[[int], None] = lambda needed: None
     ) -> Callable[[int], base.LoopResult]:
         batches = source.make(start, self._devices.share).as_numpy_iterator()
         return TrainLoop(self._step, self._state, self._devices, batches, traced)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from seg.engine import base
+from seg.engine import base, machine
 from seg.engine import precision as precisions
 from seg.engine.optimizer_step import OptimizerStep
 from seg.engine.tensorflow import devices, ordered_sums
@@ -84,6 +84,13 @@ class TensorFlowEngine(base.Engine):
 
     def agree(self, flag: bool) -> bool:
         return flag
+
+    def memory(self) -> machine.Memory:
+        devices = self.strategy.extended.worker_devices
+        if 'GPU' not in devices[0]:
+            return machine.memory()
+        used = [tf.config.experimental.get_memory_info(device)['current'] for device in devices]
+        return machine.Memory(sum(used), None)
 
     def scope(self) -> AbstractContextManager[Any]:
         return self.strategy.scope()

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from seg.engine.base import LoopResult
+from seg.engine.tensorflow import graph_memory
 from seg.engine.tensorflow.devices import batches
 from seg.engine.tensorflow.train_step import TrainStep
 from seg.structures import Input
@@ -34,7 +35,7 @@ class TrainLoop:
         step: TrainStep,
         source: Input,
         start: int,
-        traced: Callable[[], None],
+        traced: Callable[[int], None],
         *,
         strategy: tf.distribute.Strategy,
         jit_compile: bool,
@@ -46,7 +47,8 @@ class TrainLoop:
           step: one training step.
           source: training data.
           start: number of steps taken before.
-          traced: is called within the first loop, between the tracing and the first step.
+          traced: is called within the first loop, between the tracing and the first step, with the bytes of the
+            training.
           strategy: strategy of the devices.
           jit_compile: whether XLA compiles the step.
           clock: whether to measure the wait for data; op determinism allows no clock.
@@ -55,7 +57,15 @@ class TrainLoop:
         self._clock = tf.timestamp if clock else lambda: tf.constant(np.nan, tf.float64)
         self._traced = traced
         self._iterator = batches(source, strategy, start)
-        replica_step = tf.function(step, jit_compile=True, autograph=False) if jit_compile else step
+        self._weights = step.state.variables.trained.values()
+        self._graphs: dict[int, tf.Graph] = {}  # Of the replicas' steps: one, or with XLA one each.
+
+        def noted(batch):
+            result = step(batch)
+            self._graphs[id(result.totals.graph)] = result.totals.graph
+            return result
+
+        replica_step = tf.function(noted, jit_compile=True, autograph=False) if jit_compile else noted
         self._run = tf.function(lambda n: self._steps(replica_step, n), autograph=False)
 
     def __call__(self, num_steps: int) -> LoopResult:
@@ -85,7 +95,8 @@ class TrainLoop:
             return i + 1, {name: array.write(i, tf.cast(values[name], array.dtype)) for name, array in arrays.items()}
 
         _, arrays = tf.while_loop(lambda i, _: i < num_steps, body, (0, arrays), parallel_iterations=1)
-        self._traced()
+        self._traced(graph_memory.needed(self._graphs.values(), self._weights))
+        self._graphs.clear()
         values = {name: array.stack() for name, array in arrays.items()}
         for key in ('losses', 'counts'):
             columns = tf.unstack(values[key], len(names[key]), axis=1)

@@ -34,7 +34,7 @@ class Trainer(base.Trainer):
         self.averages = bool(self._state.ema)
 
     def loop(
-        self, source: Input, start: int, traced: Callable[[], None] = lambda: None
+        self, source: Input, start: int, traced: Callable[[int], None] = lambda needed: None
     ) -> Callable[[int], base.LoopResult]:
         return TrainLoop(
             self._step,
