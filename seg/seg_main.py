@@ -197,9 +197,10 @@ def _macros(values: flags.FlagValues) -> str:
         if values.list == 'macros':
             raise UserError('--list=macros: give the --gin_file whose macros are listed.')
         return ''
-    from seg import config
 
-    found = config.macros_of(values.gin_file, values.gin_param)
+    from seg import gin_statements
+
+    found = gin_statements.macros_of(values.gin_file, values.gin_param)
     lines = [(f'{name} = {literal}', place) for name, (literal, place) in found.items()]
     width = max((len(line) for line, _ in lines), default=0)
     return '\n'.join(['macros', *(f'  {line:<{width}}  {place}' for line, place in lines)])

@@ -34,7 +34,7 @@ TENSORFLOW = (
     'seg/export/warmup.py',
 )
 BACKENDS = ('tensorflow', 'jax', 'torch')
-GIN_USERS = {'config', 'registry'}
+GIN_USERS = {'config', 'gin_spelling', 'gin_statements', 'registry'}
 GONE = ('tf_keras', 'tensorflow.compat.v1', 'tensorflow.estimator', 'tensorflow_estimator', 'tensorflow.keras')
 
 
@@ -129,7 +129,7 @@ def library_faults(name, found, frameworks=()):
     faults = []
     for line, target in found:
         if within(target, ('gin',)) and name not in GIN_USERS:
-            faults.append((line, f'{target}: only seg/config.py and seg/registry import gin'))
+            faults.append((line, f'{target}: only seg/config.py, seg/gin_*.py and seg/registry import gin'))
         if within(target, BACKENDS) and not within(target, frameworks):
             message = 'use keras and keras.ops, which reach the backend through seg/ops/dispatch.py, or the engine'
             faults.append((line, f'{target}: {message}'))

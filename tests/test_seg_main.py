@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from seg import config, engine, modes, registry, seg_main
+from seg import engine, gin_statements, modes, registry, seg_main
 from seg.errors import UnsavedError, UserError
 from seg.executor.progress import Progress
 from tests.executor import runs
@@ -210,7 +210,7 @@ def test_words_before_parts_are_loaded(monkeypatch):
     monkeypatch.setattr(registry, 'ENTRIES', {})
     for value, reference in (('resnet50', '@backbones.resnet50'), ('losses.dice', '@losses.dice')):
         with pytest.raises(UserError) as error:
-            config.check_syntax([], [f'NAME={value}'])
+            gin_statements.check_syntax([], [f'NAME={value}'])
         assert f"NAME='{value}'" in str(error.value) and reference in str(error.value)
 
 

@@ -297,12 +297,12 @@ class ExperimentMode(Mode):
         Raises:
           UserError: for the first mistake.
         """
-        from seg import config, plugins
+        from seg import gin_statements, plugins
 
         for spec in self.call.plugin_specs:
             if spec.endswith('.py'):
                 plugins.find_file(spec, '--plugins')
-        config.check_syntax(self.gin_files(), self.call.gin_params)
+        gin_statements.check_syntax(self.gin_files(), self.call.gin_params)
 
     def gin_files(self) -> Sequence[str]:
         """The gin files of the call; without any the settings that the run in `model_dir` was trained with.
