@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from seg.errors import UserError, shown
 
@@ -267,6 +267,17 @@ class Panels(NamedTuple):
 
     caption: str
     pixels: Mapping[str, Any]
+
+
+@runtime_checkable
+class Figure(Protocol):
+    """An image of an evaluation with ground truth and prediction, kept until the evaluation ends."""
+
+    def draw(self) -> Any:
+        """Pixels, uint8 [H, W, 3]."""
+
+    def panels(self) -> Panels | None:
+        """The parts of the figure, for the report's table of images; None for a figure without parts."""
 
 
 class Share(NamedTuple):

@@ -18,7 +18,7 @@ from seg.executor.image_table import ImageTable
 from seg.executor.progress import Progress
 from seg.metrics.base import Metric, RowMetric, SumMetric
 from seg.run.evaluated_images import EvaluatedImage
-from seg.structures import ImageSummary, Input, LossTerm
+from seg.structures import Figure, ImageSummary, Input, LossTerm
 
 
 class Evaluation(NamedTuple):
@@ -103,7 +103,7 @@ class Evaluator:
                     if not table.add(index, float(score)) and n not in chosen:
                         continue
                     example, prediction = batch.example(counting[n])
-                    figure = self._task.figure(example, prediction, source.image_name(index), truth[n])
+                    figure = self._figure(example, prediction, source.image_name(index), truth[n])
                     table.picture(index, figure)
                     if n in chosen:
                         gallery.keep(index, figure)
@@ -139,12 +139,21 @@ class Evaluator:
             table.images(gallery.chosen()) if num_pictures else (),
         )
 
+    def _figure(self, *arguments: Any) -> Figure:
+        figure = self._task.figure(*arguments)
+        if not isinstance(figure, Figure):
+            raise UserError(
+                f'{_named(self._task)}.figure returned {shown(figure)}; expected an object with the methods draw() and '
+                'panels(), such as a seg.drawing.PlainFigure.'
+            )
+        return figure
+
     def _charts(self) -> list[ImageSummary]:
         return [chart for metric in self._metrics for chart in metric.charts()]
 
 
-def _named(metric: Metric) -> str:
-    return f'{type(metric).__module__}.{type(metric).__name__}'
+def _named(part: Any) -> str:
+    return f'{type(part).__module__}.{type(part).__name__}'
 
 
 def _calling(metric: Metric, method: str) -> contextlib.AbstractContextManager[None]:

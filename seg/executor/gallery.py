@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from seg.structures import ImageSummary
+from seg.structures import Figure, ImageSummary
 
 
 class Gallery:
@@ -31,7 +30,7 @@ class Gallery:
         self._sizes = {'fixed': size, 'worst': others - others // 2, 'best': others // 2}
         # For each kind (rank, index) in order, the first `size` of all images so far.
         self._kinds: dict[str, list[tuple[float, int]]] = {'fixed': [], 'worst': [], 'best': []}
-        self._kept: dict[int, Any] = {}
+        self._kept: dict[int, Figure] = {}
 
     def choose(self, indices: Sequence[int], scores: Sequence[float]) -> list[int]:
         """Adds images to the choice.
@@ -57,8 +56,8 @@ class Gallery:
         self._kept = {index: kept for index, kept in self._kept.items() if index in chosen}
         return [position for position, index in enumerate(indices) if int(index) in chosen]
 
-    def keep(self, index: int, figure: Any) -> None:
-        """Keeps the figure of a chosen image; its `draw()` returns pixels, uint8 [H, W, 3]."""
+    def keep(self, index: int, figure: Figure) -> None:
+        """Keeps the figure of a chosen image."""
         self._kept[int(index)] = figure
 
     def _ranked(self) -> dict[str, list[int]]:
@@ -68,9 +67,9 @@ class Gallery:
             kinds['best'] = [index for index in kinds['best'] if index not in kinds['worst']]
         return kinds
 
-    def chosen(self) -> dict[int, tuple[list[str], Any]]:
+    def chosen(self) -> dict[int, tuple[list[str], Figure]]:
         """The chosen images by index: why each was chosen (`fixed 1`, `worst 2`, …), and its figure."""
-        found: dict[int, tuple[list[str], Any]] = {}
+        found: dict[int, tuple[list[str], Figure]] = {}
         for kind, ranked in self._ranked().items():
             for number, index in enumerate(ranked, 1):
                 found.setdefault(index, ([], self._kept[index]))[0].append(f'{kind} {number}')

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from seg.run.evaluated_images import EvaluatedImage
-from seg.structures import Panels
+from seg.structures import Figure
 
 _MOST, _FEW = 500, 50  # Images with a picture, spread evenly: of the last evaluation, and of those before it.
 _BUDGET = 6e6  # Bytes of all small pictures, about; …
@@ -42,11 +42,11 @@ class ImageTable:
         step, most = max(self._num_examples, 1), self._most
         return self._num_examples <= most or index * most // step != (index - 1) * most // step
 
-    def picture(self, index: int, figure: Any) -> None:
+    def picture(self, index: int, figure: Figure) -> None:
         """Keeps a small picture of an image, if its figure has panels."""
         self._pictures[index] = _encoded(figure, self._side)
 
-    def images(self, chosen: Mapping[int, tuple[Sequence[str], Any]]) -> list[EvaluatedImage]:
+    def images(self, chosen: Mapping[int, tuple[Sequence[str], Figure]]) -> list[EvaluatedImage]:
         """All images in the order of the data set.
 
         Args:
@@ -65,8 +65,8 @@ class ImageTable:
         ]
 
 
-def _encoded(figure: Any, side: int) -> dict[str, Any]:
-    panels: Panels | None = figure.panels() if hasattr(figure, 'panels') else None
+def _encoded(figure: Figure, side: int) -> dict[str, Any]:
+    panels = figure.panels()
     if panels is None:
         return {}
     height, width = next(iter(panels.pixels.values())).shape[:2]

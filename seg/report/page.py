@@ -113,18 +113,18 @@ def render(run: RunFiles) -> str:
 
 
 def _legend(run: RunFiles, evaluations: list[Evaluation], images: ImageTable | None) -> list[tuple[str, str]]:
-    """The colours of the images' panels: (CSS colour, meaning)."""
+    """The colours of the images' panels: (meaning, CSS colour)."""
     instances = are_of_instances(evaluations)
     if images is None or not (instances or any('miou' in evaluation.metrics for evaluation in evaluations)):
         return []
     dark = (round(128 * DIMMED),) * 3
     errors = (
-        ((MISSED, 'errors: missed'), (WRONG, 'errors: false'))
+        (('errors: missed', MISSED), ('errors: false', WRONG))
         if instances
-        else ((IGNORED, 'ignored'), (dark, 'errors: right'), (WRONG, 'errors: wrong'))
+        else (('ignored', IGNORED), ('errors: right', dark), ('errors: wrong', WRONG))
     )
     colors = class_colors(run, run.class_names, instances)
-    return [*zip(colors, run.class_names, strict=True), *((css_color(color), name) for color, name in errors)]
+    return [*zip(run.class_names, colors, strict=True), *((name, css_color(color)) for name, color in errors)]
 
 
 def _ranked_by(evaluations: list[Evaluation]) -> str:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from seg.errors import UserError, shown
 from seg.metrics.base import Metric
-from seg.structures import Annotations, DataLimits, DatasetInfo, Input, LossTerm, Panels
+from seg.structures import Annotations, DataLimits, DatasetInfo, Figure, Input, LossTerm
 
 if TYPE_CHECKING:
     from seg.inputs.images import ImageInputs
@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from seg.prediction.settings import PredictSettings
 
 Batch = Mapping[str, Any]
-
-
-class Figure(Protocol):
-    """An image of an evaluation with ground truth and prediction, kept until the evaluation ends."""
-
-    def draw(self) -> np.ndarray:
-        """Pixels, uint8 [H, W, 3]."""
-
-    def panels(self) -> Panels | None:
-        """The parts of the figure, for the report's table of images; None for a figure without parts."""
 
 
 class Task:

@@ -86,6 +86,9 @@ class Drawing:
     def draw(self) -> np.ndarray:
         return np.zeros((2, 2, 3), np.uint8)
 
+    def panels(self) -> None:
+        return None
+
 
 class Line(Task):
     """A plane through points."""

@@ -97,6 +97,12 @@ def test_a_metric_that_fails_on_the_host_names_the_line(made, metric, method, fa
         assert f'tests/executor/test_evaluator.py:{line}: ' in text
 
 
+def test_a_figure_without_panels_names_the_task(made, monkeypatch):
+    monkeypatch.delattr(scenes.Drawn, 'panels')
+    with pytest.raises(UserError, match=r'scenes.Finder.figure .*Drawn.* panels'):
+        evaluate(Rows(), scenes.source(*made, 7), 1)
+
+
 @pytest.mark.parametrize('jit', [False, True])
 def test_scores_are_those_of_the_metric_alone(made, jit):
     """Boxes come back from a canvas of half the size."""

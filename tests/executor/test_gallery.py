@@ -13,6 +13,9 @@ class Page:
     def draw(self):
         return np.full((1, 1, 3), self._index, np.uint8)
 
+    def panels(self):
+        return None
+
 
 def fill(gallery, scores, batch=1):
     """Shows the gallery all images in batches. Returns how many it asked for."""

@@ -25,6 +25,9 @@ class Figure:
 class Bare:
     """A figure that has no parts, as one of a plugin."""
 
+    def panels(self):
+        return None
+
 
 def test_scores_and_strips():
     table = ImageTable(4, lambda i: f'image {i}')

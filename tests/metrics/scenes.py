@@ -198,6 +198,9 @@ class Drawn:
     def draw(self):
         return np.zeros((self.truth.height, self.truth.width, 3), np.uint8)
 
+    def panels(self):
+        return None
+
 
 def source(truth, values, batch_size: int, unread: Sequence[int] = ()) -> Input:
     """An input of these images, on canvases of half their size; the last batch is padded."""
