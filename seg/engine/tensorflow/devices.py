@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -100,3 +100,12 @@ def _logical_cpus(count: int) -> int:
             'process. Start a new process, or call seg.engine.set_up first.'
         )
     return count
+
+
+def graph(function: Callable[..., Any], jit_compile: bool = False) -> Callable[..., Any]:
+    """Returns a function as a graph, compiled by XLA with `jit_compile`.
+
+    TensorFlow counts tracings by the function's code, and so would warn of the fifth run in one process, a cell of a
+    notebook or a step of a sweep. A `partial` has a count of its own.
+    """
+    return tf.function(functools.partial(function), jit_compile=jit_compile or None, autograph=False)

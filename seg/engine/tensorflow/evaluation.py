@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from seg.engine.base import EvaluatedBatch
-from seg.engine.tensorflow.devices import batches
+from seg.engine.tensorflow.devices import batches, graph
 from seg.structures import Input, LossTerm
 
 
@@ -45,11 +45,8 @@ class Evaluation:
     ):
         self._task, self._summing, self._by_row = task, summing, by_row
         self._strategy = strategy
-        graph = functools.partial(tf.function, autograph=False)
-        replica = functools.partial(graph, jit_compile=jit_compile or None)
-        self._run = graph(
-            lambda batch, draws: self._on_replicas(replica(functools.partial(self._replica, draws=draws)), batch)
-        )
+        replica = lambda draws: graph(functools.partial(self._replica, draws=draws), jit_compile)  # noqa: E731
+        self._run = graph(lambda batch, draws: self._on_replicas(replica(draws), batch))
 
     def __call__(self, source: Input, draws: bool) -> Iterator[EvaluatedBatch]:
         for batch in batches(source, self._strategy):

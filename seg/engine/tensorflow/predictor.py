@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from seg.engine import base
+from seg.engine.tensorflow.devices import graph
 
 
 class Predictor(base.Predictor):
@@ -20,8 +21,8 @@ class Predictor(base.Predictor):
         self._strategy, self.replicas = strategy, strategy.num_replicas_in_sync
         on_cpu = all('CPU' in device for device in strategy.extended.worker_devices)
         predict = task.predict if jit_compile or not on_cpu else with_constants(task)
-        graph = tf.function(predict, jit_compile=jit_compile or None, autograph=False)
-        self._run = tf.function(lambda batch: self._strategy.run(graph, args=(batch,)), autograph=False)
+        replica = graph(predict, jit_compile)
+        self._run = graph(lambda batch: self._strategy.run(replica, args=(batch,)))
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> Predictions:
         if self.replicas == 1:

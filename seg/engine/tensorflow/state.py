@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from seg.engine.optimizer_step import OptimizerStep
+from seg.engine.tensorflow.devices import graph
 from seg.engine.variables import Variables
 
 
@@ -39,7 +40,7 @@ class State:
             for name in self.variables.averaged() if settings.ema_decay is not None else ():
                 # No aggregation: every replica averages its own copy, and all copies are equal.
                 self.ema[name] = tf.Variable(self.model[name].read_value(), trainable=False, name=f'ema/{name}')
-        self._swap = tf.function(self._swap_step, autograph=False)
+        self._swap = graph(self._swap_step)
 
     def all(self) -> dict[str, tf.Variable]:
         """Returns all variables by their names in checkpoints."""

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from seg.engine.base import LoopResult
 from seg.engine.tensorflow import graph_memory
-from seg.engine.tensorflow.devices import batches
+from seg.engine.tensorflow.devices import batches, graph
 from seg.engine.tensorflow.train_step import TrainStep
 from seg.structures import Input
 
@@ -65,8 +65,8 @@ class TrainLoop:
             self._graphs[id(result.totals.graph)] = result.totals.graph
             return result
 
-        replica_step = tf.function(noted, jit_compile=True, autograph=False) if jit_compile else noted
-        self._run = tf.function(lambda n: self._steps(replica_step, n), autograph=False)
+        replica_step = graph(noted, jit_compile=True) if jit_compile else noted
+        self._run = graph(lambda n: self._steps(replica_step, n))
 
     def __call__(self, num_steps: int) -> LoopResult:
         """Runs `num_steps` steps and waits for them."""
