@@ -1,6 +1,7 @@
 """Exports runs in every format and quantization, and prints the figures of the checks as a table for `docs/export.md`.
 
     python tools/export_matrix.py runs/deeplab_r50 runs/maskrcnn_r50 --quantize=none,float16,int8
+    python tools/export_matrix.py runs/memorised/overfit --flag=--canvas=256,256 --flag="--gin_param=EVAL_SPLIT='train'"
 
 Each cell is a call of `seg_main --mode=export` of its own, so that a crash of a converter is a cell, too. Finished
 cells are kept in matrix.json in the output folder, and the same command continues: remove the file to start over.
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument('--format', default=FORMATS, help='formats, separated by commas')
     parser.add_argument('--quantize', default='none', help='quantizations, separated by commas')
     parser.add_argument('--images', type=int, default=16, help='images of the check')
+    parser.add_argument('--flag', action='append', default=[], help='a further flag of the export; may be repeated')
     parser.add_argument('--output', default='runs/export_matrix', help='folder of the files and of matrix.json')
     chosen = parser.parse_args()
     os.makedirs(chosen.output, exist_ok=True)
@@ -35,7 +37,7 @@ def main() -> None:
     for run in chosen.runs:
         for name in chosen.format.split(','):
             for quantize in chosen.quantize.split(','):
-                key = f'{os.path.basename(os.path.normpath(run))} {name} {quantize}'
+                key = f'{named(run)} {name} {quantize}'
                 if key not in cells:
                     print(f'{key} …', file=sys.stderr, flush=True)
                     cells[key] = cell(run, name, quantize, chosen)
@@ -45,11 +47,17 @@ def main() -> None:
     print(table(cells))
 
 
+def named(run: str) -> str:
+    """The name of a run: its directory without `overfit`."""
+    return os.path.basename(os.path.normpath(run).removesuffix(f'{os.sep}overfit'))
+
+
 def cell(run: str, name: str, quantize: str, chosen: argparse.Namespace) -> dict:
     """The figures of one file, or `reason` if there is none."""
-    output = os.path.join(chosen.output, os.path.basename(os.path.normpath(run)), f'{name}-{quantize}')
+    output = os.path.join(chosen.output, named(run), f'{name}-{quantize}')
     command = [sys.executable, '-m', 'seg.seg_main', '--mode=export', f'--model_dir={run}', f'--output={output}']
     command += [f'--format={name}', f'--quantize={quantize}', f'--images={chosen.images}', '--strategy=one']
+    command += chosen.flag
     environment = os.environ | {'PYTHONPATH': os.pathsep.join([ROOT, os.environ.get('PYTHONPATH', '')])}
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     try:
