@@ -217,10 +217,13 @@ class Executor:
 
         def traced(needed: int) -> None:
             memory.tell(needed, self.engine.memory(), config.batch_size)
-            signals.save_first()
+            signals.begin_first_step()
 
-        first, run = done + 1, self.trainer.loop(source, done, traced)
-        loop = TimedLoop(run, lambda seconds: self.training.start(first, seconds))
+        def started(seconds: float) -> None:
+            signals.save_first()
+            self.training.start(first, seconds)
+
+        first, loop = done + 1, TimedLoop(self.trainer.loop(source, done, traced), started)
         with together(self.engine):
             self.training.open(done, last, self._config_text())
             if not done and self.engine.chief:

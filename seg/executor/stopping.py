@@ -1,7 +1,8 @@
 """SIGTERM and Ctrl-C: a training that is asked to stop saves its state, and says what is on disk.
 
 While steps run, the main thread is within TensorFlow, where Python calls no signal handler. The command line therefore
-has a thread that receives signals at once: it answers the first one, and ends the process at the second Ctrl-C.
+has a thread that receives signals at once: it answers the first one, and ends the process at the second Ctrl-C, or at
+the first signal as long as no step is finished.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Stopping:
       asked: the first signal, to this or another process of the run; None before.
       saves_first: whether there may be unsaved steps: a signal is then only noted. Otherwise it ends the process at
         once, by an exception in the main thread.
+      first_step: whether the first step runs, which may be long, and before which there is nothing to save.
       saved: the last step on disk; None while it is unknown.
     """
 
@@ -39,7 +41,7 @@ class Stopping:
           trains: whether it trains; then the message says what is saved, and SIGTERM ends it with status 0.
         """
         self.asked: int | None = None
-        self.saves_first = False
+        self.saves_first = self.first_step = False
         self.saved: int | None = None
         self._command, self._trains = command, trains
         self._ended = threading.Event()
@@ -50,7 +52,11 @@ class Stopping:
 
     def save_first(self) -> None:
         """States that from now on there may be unsaved steps."""
-        self.saves_first = True
+        self.saves_first, self.first_step = True, False
+
+    def begin_first_step(self) -> None:
+        """States that the first step runs."""
+        self.first_step = not self.saves_first
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -122,6 +128,9 @@ class Stopping:
             if number == signal.SIGINT and heard and not self._ended.wait(_GRACE):
                 _say(f'Interrupted again. {self.state()}')
                 os._exit(128 + signal.SIGINT)
+            if number in _SIGNALS and not heard and self.first_step:
+                _say(f'{"Interrupted" if number == signal.SIGINT else "Asked to terminate"}. {self.state()}')
+                os._exit(0 if number == signal.SIGTERM else 128 + number)
             if number in _SIGNALS and not heard and self.saves_first:
                 self._answer(number)
             heard.append(number)

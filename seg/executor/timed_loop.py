@@ -27,7 +27,7 @@ class TimedLoop:
         """Runs steps. Returns their result, and number and seconds of those that were not compiled first."""
         results = []
         if self._first:
-            logging.info('Compiling the first step, which takes about a minute.')
+            logging.info('Compiling the first step, which may take a minute.')
             begin = time.perf_counter()
             results.append(self._loop(1))
             self._started(time.perf_counter() - begin)
