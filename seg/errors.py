@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import inspect
 import os
 import re
@@ -69,6 +70,17 @@ def shown(value: Any, length: int = 60) -> str:
     if unicodedata.normalize('NFC', text) != text:  # A combining accent looks like an accented letter.
         text = ''.join(ascii(c)[1:-1] if unicodedata.combining(c) else c for c in text)
     return text if len(text) <= length else f'{text[: length - 1]}…'
+
+
+def did_you_mean(path: str) -> str:
+    """' Did you mean runs/instances?' for the most similar name beside a path that does not exist, or ''."""
+    whole = os.path.abspath(os.path.expanduser(path))
+    try:
+        names = os.listdir(os.path.dirname(whole))
+    except OSError:
+        return ''
+    near = difflib.get_close_matches(os.path.basename(whole), names, 1)
+    return ''.join(f' Did you mean {os.path.join(os.path.dirname(path.rstrip(os.sep)), name)}?' for name in near)
 
 
 def shown_path(path: str | os.PathLike) -> str:

@@ -83,6 +83,8 @@ MISTAKES = {
     'jit': ([SHAPES, '--jit=of'], ['--jit=of', 'auto, on or off']),
     'positional argument': (['gin/deeplab_shapes.gin'], ['gin/deeplab_shapes.gin', '--gin_param', '--help']),
     'no gin file': ([], ['--gin_file=gin/deeplab_shapes.gin']),
+    'no gin file, but a run': (['--model_dir=damaged'], ['--gin_file=…', 'damaged/config.gin']),
+    'misspelled run': (['--mode=predict', '--model_dir=damagd', '--input=.'], ['--model_dir=damagd', 'mean damaged?']),
     'gin file not found': (
         ['--gin_file=gin/deeplab_shape.gin'],
         ['--gin_file', 'gin/deeplab_shape.gin', 'Did you mean gin/deeplab_shapes.gin?'],

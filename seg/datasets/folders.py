@@ -21,7 +21,7 @@ from seg.datasets.label_maps import matching
 from seg.datasets.label_maps.decoding import IMAGE_ENDINGS, LABEL_ENDINGS
 from seg.datasets.label_maps.objects import InstanceMaps, one_class
 from seg.datasets.label_maps.semantic import Files, LabelMaps
-from seg.errors import UserError, shown
+from seg.errors import UserError, did_you_mean, shown
 from seg.registry import datasets
 from seg.structures import DatasetInfo
 
@@ -180,7 +180,7 @@ def _default_names(root: str) -> tuple[str | None, str | None]:
 
 def _check_folders(root: str, images: Any, labels: Any, instances: Any, target: str) -> None:
     if not os.path.isdir(root):
-        raise UserError(f'{_PART}.data_dir = {root!r}: there is no such folder.')
+        raise UserError(f'{_PART}.data_dir = {root!r}: there is no such folder.{did_you_mean(root)}')
     needed = {
         'images': images,
         ('labels' if target == 'label_map' else 'instances'): instances if target != 'label_map' else labels,

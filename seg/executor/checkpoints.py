@@ -125,6 +125,8 @@ class Checkpoints:
             if path is None:
                 raise UserError(f'{self._folder.best} holds no checkpoint: it is written by --mode=train_and_eval.')
             return self.read(path)
+        if not os.path.exists(which):
+            raise UserError(f'checkpoint = {which!r}: no such file. Expected latest, best, or the path of one.')
         return self.read(which)
 
     def read(self, path: str) -> Checkpoint:

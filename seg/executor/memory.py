@@ -24,7 +24,7 @@ def tell(needed: int, memory: Memory, batch_size: int) -> None:
     limit = '' if memory.limit is None else f' of {memory.limit / _GIB:.1f} GiB'
     logging.info('Memory: steps of %d image(s) take about %.1f%s.', batch_size, total / _GIB, limit or ' GiB')
     if memory.limit is not None and total > memory.limit:
-        fits = int(batch_size * (memory.limit - memory.used) / needed)
+        fits = int(0.9 * batch_size * (memory.limit - memory.used) / needed)  # It is an estimate.
         advice = f'{fits} may fit' if fits > 0 else '1 does not fit either'
         logging.warning(
             'The training may take more memory than there is; the system then kills this process. Lower '

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from absl import flags, logging
 
-from seg.errors import UserError
+from seg.errors import UserError, did_you_mean
 from seg.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -314,13 +314,19 @@ class ExperimentMode(Mode):
         if call.gin_files:
             return call.gin_files
         need = 'No settings: give --gin_file=…, such as --gin_file=gin/deeplab_shapes.gin.'
+        snapshot = RunFolder(os.path.expanduser(call.model_dir or '')).config
+        trained = call.model_dir is not None and os.path.exists(snapshot)
         if self.trains:
-            raise UserError(f'{need} seg_main --help lists modes and flags.')
+            own = f' Those of the run in --model_dir={call.model_dir} are in {snapshot}.' if trained else ''
+            raise UserError(f'{need}{own} seg_main --help lists modes and flags.')
         if call.model_dir is None:
             raise UserError(f'{need} Or give the --model_dir of a training: --mode={self.name} reads its settings.')
-        snapshot = RunFolder(os.path.expanduser(call.model_dir)).config
-        if not os.path.exists(snapshot):
-            raise UserError(f'--model_dir={call.model_dir}: no run was trained there: {snapshot} is missing. {need}')
+        if not trained:
+            hints = did_you_mean(call.model_dir)
+            raise UserError(
+                f'--model_dir={call.model_dir}: no run was trained there: {snapshot} is missing.{hints} Or give '
+                'settings: --gin_file=….'
+            )
         return [snapshot]
 
     def open_files(self) -> None:

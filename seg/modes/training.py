@@ -62,6 +62,7 @@ class Training(ExperimentMode):
         executor, task = experiment.executor, experiment.task
         continues = not self.fresh and executor.has_checkpoint()
         if continues:
+            settings.check_task(self.folder)
             done = executor.check_classes()
             settings.check(self.folder)
             self._change = length.change(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seg.errors import UserError
+from seg.errors import UserError, did_you_mean
 from seg.prediction import reading
 
 EXTENSIONS = ('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff')
@@ -88,7 +88,7 @@ class _Search:
             fixed = next(i for i, part in enumerate(parts) if _is_glob(part))
             self.place, self._found = os.sep.join(parts[:fixed]) or (os.sep if fixed else '.'), self._glob
         else:
-            raise UserError(f'--input={pattern}: no such file or folder.')
+            raise UserError(f'--input={pattern}: no such file or folder.{did_you_mean(pattern)}')
 
     def paths(self) -> list[str]:
         searched = self._found in (self._walk, self._glob)

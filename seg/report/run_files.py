@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from seg import files
-from seg.errors import UserError
+from seg.errors import UserError, did_you_mean
 from seg.run import dataset_info, evaluations, results
 from seg.run.folder import RunFolder
 from seg.run.lock import is_held
@@ -160,8 +160,8 @@ def read(model_dir: str) -> RunFiles:
     """
     if not os.path.isdir(model_dir):
         raise UserError(
-            f'--model_dir={model_dir}: there is no such folder. Give the directory of a run, such as '
-            'runs/deeplab_shapes.'
+            f'--model_dir={model_dir}: there is no such folder.{did_you_mean(model_dir)} Give the directory of a '
+            'run, such as runs/deeplab_shapes.'
         )
     folder, notes = RunFolder(model_dir), []
     log = _tried(folder, folder.metrics, MetricsLog(folder.metrics).read, Log([], 0), notes)

@@ -32,6 +32,21 @@ _FREE = (
 _LENGTH = 'RunConfig.train_steps'  # May differ as well; `seg.run.length` tells and records what that changes.
 
 
+def check_task(folder: RunFolder) -> None:
+    """Refuses to resume a run of another task.
+
+    Raises:
+      UserError: with both tasks; or if `run.json` is damaged.
+    """
+    before = run_json.read(folder).get('training', {}).get('experiment.task')
+    now = config.bound_values().get('experiment.task')
+    if before and now and before != now and folder.has_checkpoint():
+        raise UserError(
+            f'{folder.path} holds a run of {before}, so it cannot continue with {now}. Give another --model_dir, or '
+            '--fresh to start over there.'
+        )
+
+
 def check(folder: RunFolder) -> None:
     """Refuses to resume a run with other training settings.
 

@@ -164,6 +164,8 @@ def test_by_path(tmp_path):
     with pytest.raises(UserError, match='ckpt-00000004.safetensors'):
         checkpoints.find(checkpoints.path(4))
     assert os.path.exists(checkpoints.path(4))
+    with pytest.raises(UserError, match="'beste'.* best"):
+        checkpoints.find('beste')
 
 
 def test_file_that_is_no_checkpoint(tmp_path):

@@ -10,7 +10,7 @@ from seg.executor import memory
 GIB = 2**30
 
 
-@pytest.mark.parametrize(('needed', 'batch_size', 'advice'), [(2, 16, ''), (14, 16, '8 may'), (14, 1, '1 does')])
+@pytest.mark.parametrize(('needed', 'batch_size', 'advice'), [(2, 16, ''), (14, 16, '7 may'), (14, 1, '1 does')])
 def test_a_warning_names_the_setting_to_lower(caplog, needed, batch_size, advice):
     with caplog.at_level('INFO', logger='absl'):
         memory.tell(needed * GIB, machine.Memory(GIB, 8 * GIB), batch_size)

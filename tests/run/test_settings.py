@@ -46,3 +46,16 @@ def test_other_settings_are_refused_once_something_is_saved(tmp_path, settings):
     checkpoint(tmp_path)
     with pytest.raises(UserError, match='optimizers.sgd: no longer used'):
         run_settings.check(RunFolder(str(tmp_path)))
+
+
+def test_a_run_of_another_task(tmp_path):
+    modes.load_parts()
+    config.parse((), ['experiment.task=@tasks.instance'])
+    folder = RunFolder(str(tmp_path))
+    (tmp_path / 'run.json').write_text(json.dumps({'training': {'experiment.task': '@tasks.semantic'}, 'free': {}}))
+    run_settings.check_task(folder)
+    checkpoint(tmp_path)
+    with pytest.raises(UserError) as caught:
+        run_settings.check_task(folder)
+    text = str(caught.value)
+    assert str(tmp_path) in text and '@tasks.semantic' in text and '@tasks.instance' in text

@@ -15,7 +15,7 @@ from seg.datasets import checking, findings, layouts
 from seg.datasets.findings import FIX, WARN, Finding
 from seg.datasets.instances.coco_json import Contents
 from seg.datasets.instances.data_set import Source
-from seg.errors import UserError, shown
+from seg.errors import UserError, did_you_mean, shown
 
 _COCO, _ROBOFLOW = 'annotations/instances_{}.json', '{}/_annotations.coco.json'
 # Files that hold all images: of CVAT, Label Studio and Roboflow.
@@ -40,8 +40,8 @@ def find_annotations(root: str, split: str, annotations: str | None) -> tuple[st
             return path, False
     if not tf.io.gfile.isdir(root):
         raise UserError(
-            f'datasets.coco.data_dir = {root!r}: there is no such folder. Set it (in most gin files by the '
-            'macro DATA_DIR) to the folder that holds annotations and images.'
+            f'datasets.coco.data_dir = {root!r}: there is no such folder.{did_you_mean(root)} Set it (in most gin '
+            'files by the macro DATA_DIR) to the folder that holds annotations and images.'
         )
     found = [name for name in checking.listed(root) if name.endswith('.json')]
     for folder in checking.listed(root):
