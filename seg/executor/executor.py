@@ -123,7 +123,9 @@ class Executor:
             results.write(path, written)
         return written
 
-    def evaluate(self, source: Input, checkpoint: str = 'latest', settings: Sequence[str] = ()) -> dict[str, Any]:
+    def evaluate(
+        self, source: Input, checkpoint: str = 'latest', settings: Sequence[str] = (), weights: str = ''
+    ) -> dict[str, Any]:
         """Evaluates a checkpoint; writes `eval/<split>-<step>.json` and returns its content.
 
         The details of metrics go to `eval/<name>-<split>-<step>.json`; figures are drawn during training only.
@@ -133,11 +135,12 @@ class Executor:
           checkpoint: `latest`, `best` or a path.
           settings: settings that differ from the training's, one `key = value` each. The files contain them and have
             the names `…<split>-<step>-<mark>.json`, so that they do not replace the others.
+          weights: as for `load_model`.
 
         Raises:
           UnsavedError: with the results, if they cannot be written.
         """
-        found, ema = self.load_model(checkpoint)
+        found, ema = self.load_model(checkpoint, weights)
         self.training.read_times(found.metadata, found.path)
         return self._scored(source, self._evaluator.evaluate(source), found.step, found.path, ema, settings)
 

@@ -105,6 +105,7 @@ CHECKPOINT = Flag(
     'Which weights: latest, best, or the path of a checkpoint.',
     'Training continues from the latest checkpoint; to start a new run from other weights, bind init.weights.',
 )
+WEIGHTS = Flag('weights', flags.DEFINE_string, '', 'ema or raw. Default: ema if the checkpoint has moving averages.')
 TOPOLOGY = Flag(
     'topology',
     flags.DEFINE_string,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags, logging
 
 from seg.errors import UserError, shown
-from seg.modes.base import CHECKPOINT, Call, ExperimentMode, Flag
+from seg.modes.base import CHECKPOINT, WEIGHTS, Call, ExperimentMode, Flag
 
 if TYPE_CHECKING:
     from seg.engine.base import Engine
@@ -43,7 +43,7 @@ class Export(ExperimentMode):
             None,
             'Images of a call. Default: any number; tflite has a fixed one, by default 1.',
         ),
-        Flag('weights', flags.DEFINE_string, '', 'ema or raw. Default: ema if the checkpoint has moving averages.'),
+        WEIGHTS,
         Flag('quantize', flags.DEFINE_string, 'none', 'none (float32), float16, dynamic or int8.'),
         Flag(
             'probabilities',

@@ -92,12 +92,9 @@ class Overfit(Training):
         """Says where the run stands; whether it has reached the target."""
         settings, experiment = self.settings, self.experiment
         name, step = experiment.run_config.best_metric, experiment.executor.training.step
-        reached = self._reached(evaluation.metrics)
-        logging.info(
-            'overfit: %s is %.3f, the target %g%s.',
-            *(name, evaluation.metrics[name], settings.target),
-            ', reached' if reached else f'; at most {settings.train_steps - step} more steps',
-        )
+        reached, more = self._reached(evaluation.metrics), settings.train_steps - step
+        rest = ', reached' if reached else f'; at most {more} more steps' if more else ''
+        logging.info('overfit: %s is %.3f, the target %g%s.', name, evaluation.metrics[name], settings.target, rest)
         if not reached and step == settings.eval_every:
             self._suggest(settings.train_steps - step, experiment.executor.training.speed(step))
         return reached

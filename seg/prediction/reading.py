@@ -91,7 +91,7 @@ def _reasons() -> Iterator[None]:
     except pillow_files.Refused as refused:
         raise ImageError(str(refused)) from None
     except FileNotFoundError:
-        raise ImageError('the file does not exist (any more)') from None
+        raise ImageError('the file does not exist') from None
     except PermissionError:
         raise ImageError('no permission to read the file') from None
     except Image.UnidentifiedImageError:

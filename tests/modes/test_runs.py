@@ -323,6 +323,17 @@ def test_eval_with_other_settings_has_a_file_of_its_own(trained):
     assert mirrored['metrics'] != plain['metrics']
 
 
+def test_eval_of_the_weights_themselves(trained):
+    """Beside those of the averages, which are the run's."""
+    model_dir, _ = trained
+    averaged = run(model_dir, mode='eval')
+    raw = run(model_dir, mode='eval', weights='raw')
+    assert (averaged['weights'], raw['weights'], raw['settings']) == ('ema', 'raw', ['--weights = raw'])
+    assert raw['metrics'] != averaged['metrics'] and read_json(model_dir / 'eval' / 'val-4.json') == averaged
+    assert '--weights=rwa: expected ema or raw' in message(model_dir, mode='eval', weights='rwa')
+    assert '--model=a.onnx' in message(model_dir, mode='eval', weights='raw', model='a.onnx')
+
+
 def test_eval_of_the_best_checkpoint(trained):
     model_dir, results = trained
     evaluated = run(model_dir, mode='eval', checkpoint='best')
