@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import pprint
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -192,6 +193,22 @@ def _place(scope_name: str, selector: str, parameter: str) -> str:
     return _places.get((scope_name, selector, parameter), _IN_PYTHON).text
 
 
+def origin(message: str) -> str:
+    """Where the setting is bound that a message begins with, as in 'RunConfig.batch_size = 0: …'; '' if nowhere."""
+    match = re.match(r'([\w/]+(?:\.\w+)+) = ', message)
+    for scope_name, selector, parameter in _bindings() if match else ():
+        value = gin.config._CONFIG[scope_name, selector][parameter]
+        names = match[1] in (
+            gin_spelling.binding(scope_name, selector, parameter), f'{gin_spelling.key(selector)}.{parameter}'
+        )  # fmt: skip
+        if names and message[match.end() :].startswith(literal(value, resolve=True)):
+            found = f'It is bound at {_place(scope_name, selector, parameter)}'
+            macros_used = [name for name in map(name_of_macro, references(value)) if name]
+            places = [f'%{name}, set at {_place(name, MACRO, "value")}' for name in macros_used]
+            return f'{found}{" to " if places else ""}{"; ".join(places)}.'
+    return ''
+
+
 # Unused bindings.
 
 
@@ -242,10 +259,10 @@ def report_unused(idle: Iterable[str] = ()) -> str:
     mistakes = [f'  {item.place}: {item.key}: {item.reason}.' for item in found if item.error]
     if mistakes:
         raise UserError('Unused bindings (correct or remove them):\n' + '\n'.join(mistakes))
-    by_reason: dict[str, list[unused_bindings.Unused]] = {}
+    by_reason: dict[str, list[str]] = {}
     for item in found:
-        by_reason.setdefault(item.reason, []).append(item)
-    notes = [f'  {items[0].place}: {", ".join(i.key for i in items)}: {why}.' for why, items in by_reason.items()]
+        by_reason.setdefault(item.reason, []).append(f'{item.key} ({item.place})')
+    notes = [f'  {", ".join(items)}: {why}.' for why, items in by_reason.items()]
     return '\n'.join(['Bindings without effect in this run:', *notes]) if notes else ''
 
 

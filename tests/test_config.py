@@ -335,7 +335,7 @@ def test_bindings_of_replaced_parts_are_a_note():
         'CROP': (False, 'only augments.crop.size would read it'),
     }
     note = config.report_unused()
-    assert 'run.gin:14: backbones.mobile.alpha: backbones.mobile was not built.' in note
+    assert 'backbones.mobile.alpha (run.gin:14): backbones.mobile was not built.' in note
 
 
 def test_command_line_bindings_have_to_be_read():
@@ -487,3 +487,12 @@ def test_declared_free():
 def test_markdown():
     run()
     assert '    BACKBONE = @backbones.res' in config.markdown(config.snapshot())
+
+
+def test_the_origin_of_a_value(tmp_path):
+    (tmp_path / 'mine.gin').write_text('STEPS = 5\ntrial.steps = %STEPS\n')
+    config.parse([str(tmp_path / 'mine.gin')], ['STEPS=0', "eval/datasets.voc.split='vla'"])
+    place = config.origin('trial.steps = 0: expected a whole number')
+    assert 'mine.gin:2' in place and '%STEPS, set at --gin_param="STEPS=0"' in place
+    assert "split='vla'" in config.origin("datasets.voc.split = 'vla': expected train or val")
+    assert config.origin('trial.steps = 7: of another value') == config.origin('no setting') == ''

@@ -163,7 +163,10 @@ MISTAKES = {
         ['--fresh', '--mode=eval', 'remove the run'],
     ),
     'training from the best': ([SHAPES, '--checkpoint=best'], ['--checkpoint=best', 'init.weights']),
-    'batch size': ([SHAPES, '--gin_param=BATCH_SIZE=0'], ['RunConfig.batch_size = 0', 'at least 1']),
+    'batch size': (
+        [SHAPES, '--gin_param=BATCH_SIZE=0'],
+        ['RunConfig.batch_size = 0', 'at least 1', '%BATCH_SIZE, set at --gin_param="BATCH_SIZE=0"'],
+    ),
 }
 
 

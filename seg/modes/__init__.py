@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from seg.errors import UserError
@@ -108,7 +110,7 @@ def run(
     Raises:
       UserError: for every mistake in the settings or the data; the message says what to do.
     """
-    with notebook.messages():
+    with notebook.messages(), _with_origin():
         return _call(mode, model_dir, gin_files, gin_params, plugin_specs, engine, flags, command=command).run()
 
 
@@ -132,7 +134,22 @@ def validate(
     Raises:
       UserError: for every mistake in the settings or the data.
     """
-    return _call(mode, model_dir, gin_files, gin_params, plugin_specs, engine, flags, validate=True).validate()
+    with _with_origin():
+        return _call(mode, model_dir, gin_files, gin_params, plugin_specs, engine, flags, validate=True).validate()
+
+
+@contextlib.contextmanager
+def _with_origin() -> Iterator[None]:
+    """Context whose messages about the value of a setting say at their end where it is bound."""
+    try:
+        yield
+    except UserError as error:
+        if 'seg.config' in sys.modules:
+            from seg import config
+
+            place = config.origin(str(error))
+            error.args = (f'{error} {place}' if place else str(error), *error.args[1:])
+        raise
 
 
 def step_costs(
