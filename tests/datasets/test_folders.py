@@ -240,6 +240,26 @@ def test_colors_without_a_table(data):
     assert made(data, void=['void']).info.class_names == tuple(COLORS)
 
 
+def test_names_of_classes_beside_a_table_of_colours(data):
+    """Ids follow the names; the table is for labels that hold colours only."""
+    (data / 'colors.txt').write_text(
+        ''.join(f'{name} = #{r:02x}{g:02x}{b:02x}\n' for name, (r, g, b) in COLORS.items())
+    )
+    assert made(data, class_names=('a', 'b', 'c'), split='val').info.original_ids is None
+    write_labels(data, lambda stored: colored(np.minimum(stored, 2)), 'png')
+    order = [2, 0, 1]
+    dataset = made(data, class_names=[list(COLORS)[n] for n in order], split='val')
+    dataset.verify()
+    assert dataset.info.class_names == ('car', 'sky', 'road')
+    assert dataset.info.colors == tuple(list(COLORS.values())[n] for n in order)
+    for name, found in labels_of(dataset).items():
+        np.testing.assert_array_equal(np.array(order)[found], np.minimum(label(int(name[-1])), 2))
+    message = refused(data, class_names=('sky', 'road', 'truck'))
+    assert "'car', 'truck'" in message and 'datasets.folders.class_names' in message and 'colors.txt' in message
+    (data / 'class_names.txt').write_text('road\nsky\ncar\n')
+    assert made(data, split='val').info.class_names == ('road', 'sky', 'car')
+
+
 def test_three_channels_of_16_bits(data):
     stored = label(3).astype(int)
     numbers = np.where(stored == 255, 255, stored * 300)

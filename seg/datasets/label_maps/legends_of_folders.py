@@ -14,6 +14,7 @@ from seg.datasets.findings import Finding
 from seg.datasets.label_maps import class_names as names_files
 from seg.datasets.label_maps import color_table, decoding, stored_palette, values
 from seg.datasets.label_maps import legend as legends
+from seg.datasets.label_maps.color_table import ColorTable
 from seg.datasets.label_maps.legend import COLORED, IGNORE, Legend
 from seg.datasets.label_maps.semantic import Classes
 from seg.datasets.label_maps.values import Fault, Values
@@ -102,15 +103,13 @@ def make(
                 f'{part}.ignore_values = {shown(settings.ignore_values)}: labels are colours ({part}.colors). Expected '
                 f'the name of the colour in the table, and in {part}.void.'
             )
-        if names is not None and settings.origin == f'{part}.class_names':
-            raise UserError(
-                f'{part}.class_names = {shown(names)}: {part}.colors names the classes. Expected one of them.'
-            )
         if stored is not None:
             raise UserError(
                 f'{part}.values = {shown(stored)}: {part}.colors gives the colour of each class. Expected one of them.'
             )
         table = color_table.make(f'{part}.colors', settings.colors, settings.colors_file)
+        if names is not None:
+            table = _ordered(table, names, origin, settings.colors_file or f'{part}.colors')
         names, stored = table.names, tuple(65536 * r + 256 * g + b for r, g, b in table.colors)
         remedy = f'to {settings.colors_file or f"{part}.colors"}'
     elif stored is not None:
@@ -160,6 +159,23 @@ def make(
         colors=tuple(palette[n] for n in origins),
     )
     return Meaning(legend=legend, classes=classes, counted=counted, remarks=remarks, remedy=remedy, hint=hint)
+
+
+def hold_colors(part: str, root: str, labels: Sequence[str]) -> bool:
+    """Whether a label file holds colours that are not grey levels; decodes the files that have changed."""
+    return any(max(item.values, default=0) >= COLORED for item in _count(part, root, labels).values())
+
+
+def _ordered(table: ColorTable, names: Sequence[str], origin: str, place: str) -> ColorTable:
+    """The table in the order of names that are given as well."""
+    if differing := sorted({*names} ^ {*table.names}):
+        raise UserError(
+            f'{origin} and {place}, the table of the colours in the labels, name different classes: '
+            f'{checking.first_of(differing)} in one of them only. Expected the same names, in any order; or leave '
+            f'out {origin}: the table names the classes.'
+        )
+    color_of = dict(zip(table.names, table.colors, strict=True))
+    return ColorTable(tuple(names), tuple(color_of[name] for name in names))
 
 
 def _count(part: str, root: str, labels: Sequence[str]) -> dict[str, Values]:
