@@ -229,7 +229,10 @@ def test_colors(data, mode):
     assert pixels.sum() == 2 * (SIZE[0] - 1) * SIZE[1]
     dataset = made(data, colors={'sky': '#4682b4', 'rest': '#000000'}, split='val')
     message = refused(data, colors={'sky': '#4682b4', 'rest': '#000000'}, split='val')
-    assert '#804080' in message and 'datasets.folders.colors' in message and dataset.info.num_classes == 2
+    assert '#804080' in message and dataset.info.num_classes == 2
+    assert (
+        message.count('img_') == 2 and message.count('datasets.folders.colors') == 2
+    )  # Classes and remedy, once each.
 
 
 def test_colors_without_a_table(data):
@@ -336,6 +339,13 @@ def test_refused_labels(data):
     Image.fromarray(label(0)).save(stream, 'JPEG')
     (data / 'drawn/img_0.png').write_bytes(stream.getvalue())
     assert 'blurs' in refused(data, split='train+val')
+    for n in range(10):
+        (data / f'jpeg/img_{n}.jpg').parent.mkdir(exist_ok=True)
+        (data / f'jpeg/img_{n}.jpg').write_bytes(stream.getvalue())
+    message = refused(data, labels='jpeg')  # Without names and without a value.
+    assert (
+        'datasets.folders.labels' in message and '10 of 10' in message and 'img_4.jpg: the label is a JPEG' in message
+    )
     np.save(data / 'drawn/img_0.npy', np.zeros([3, *SIZE]))
     (data / 'drawn/img_0.png').unlink()
     assert 'img_0.npy' in refused(data, split='train+val') and '(3, 12, 18)' in refused(data, split='train+val')

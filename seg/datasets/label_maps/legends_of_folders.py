@@ -119,7 +119,7 @@ def make(
         names, origin = names or tuple(f'class {value}' for value in stored), f'{part}.values'
         remedy = f'to {part}.values and {part}.class_names'
     elif names is None or len(names) == 2:
-        counted = count() if count else _count(part, root, labels)
+        counted = count() if count else _count(part, root, labels, needed=names is None)
         occurring = sorted({value for item in counted.values() for value in item.values})
         binary = tuple(occurring) == _BINARY and settings.ignore_values is None
         if names is None:
@@ -178,22 +178,28 @@ def _ordered(table: ColorTable, names: Sequence[str], origin: str, place: str) -
     return ColorTable(tuple(names), tuple(color_of[name] for name in names))
 
 
-def _count(part: str, root: str, labels: Sequence[str]) -> dict[str, Values]:
-    """The values of all label files; files that cannot be read are omitted here, and reported with their split."""
+def _count(part: str, root: str, labels: Sequence[str], needed: bool = False) -> dict[str, Values]:
+    """The values of all label files; files that cannot be read are omitted here, and reported with their split.
+
+    Raises:
+      UserError: if values are needed, and no file can be read.
+    """
 
     def look(index):
         path = labels[index]
         try:
             header = decoding.read_header(path)
         except (ValueError, tf.errors.OpError) as error:
-            return Fault('unreadable_file', str(error))
-        if header.format in ('jpeg', 'webp'):
-            return Fault('wrong_format', path)
-        return values.count(path, decoding.label_kind(header), False, '')
+            return Fault('unreadable_file', f'{path}: not a readable label: {error}. Replace the file.')
+        fault = values.lossy(header.format, path)
+        return fault or values.count(path, decoding.label_kind(header), False, 'remove it')
 
     key = [part, root, 'values of all splits']
     found = remembered.each(key, [(path,) for path in labels], look, Values, f'{part}, {root}: values of labels')
-    return {path: item for path, item in zip(labels, found, strict=True) if isinstance(item, Values)}
+    good = {path: item for path, item in zip(labels, found, strict=True) if isinstance(item, Values)}
+    if needed and not good:
+        checking.raise_problems(f'{part}.labels, {root}', found, len(labels), 'files')
+    return good
 
 
 def _by_values(part: str, root: str, occurring: Sequence[int], binary: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
