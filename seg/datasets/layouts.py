@@ -25,16 +25,30 @@ _LABELS = ('.png', '.tif', '.tiff', '.bmp', '.npy')
 _MASK_WORDS = re.compile(r'mask|label|annot|seg|gt|truth|class|target', re.IGNORECASE)
 _TRAIN, _VAL = ('train', 'training', 'train2017'), ('val', 'valid', 'validation', 'val2017', 'test', 'testing')
 _OF_COCO = re.compile(r'annotations/instances_([^/]+)\.json|([^/]+)/_annotations\.coco\.json')
+_OF_INSTANCES = 'gin/maskrcnn_coco.gin'
+# What fits that recipe to small data and a machine without a GPU; docs/own_instances.md has the same lines.
+_SMALL = (
+    'BACKBONE = @backbones.efficientnet_lite0',
+    'CROP = (512, 512)',
+    'BATCH_SIZE = 8',
+    'TRAIN_STEPS = 3000',
+    'RunConfig.iterations_per_loop = 10',
+    'RunConfig.save_checkpoints_steps = 100',
+    'RunConfig.eval_every = 500',
+)
+_FOR_NUCLEI = (
+    '# For many small instances of one class include gin/maskrcnn_nuclei.gin, without the lines from BACKBONE on.'
+)
 # A suitable recipe for each reader; the first three recipes set the reader themselves.
 _RECIPES = {
     'folders': 'gin/deeplab_folder.gin',
     'voc_layout': 'gin/deeplab_camvid.gin',
-    'coco': 'gin/maskrcnn_nuclei.gin',
+    'coco': _OF_INSTANCES,
     'cityscapes': 'gin/deeplab_camvid.gin',
-    'labelme': 'gin/maskrcnn_nuclei.gin',
-    'yolo': 'gin/maskrcnn_nuclei.gin',
-    'tfrecord': 'gin/maskrcnn_nuclei.gin',
-    'tfds': 'gin/maskrcnn_nuclei.gin',
+    'labelme': _OF_INSTANCES,
+    'yolo': _OF_INSTANCES,
+    'tfrecord': _OF_INSTANCES,
+    'tfds': _OF_INSTANCES,
 }
 _OF_RECIPE = ('folders', 'voc_layout', 'coco')
 
@@ -85,11 +99,12 @@ class Layout(NamedTuple):
             ]
         for scope, values in (('', settings), ('train/', self.train), ('eval/', self.evaluation)):
             lines += [f'{scope}{part}.{name} = {value!r}' for name, value in values.items() if name != 'split']
-        return lines
+        return [*lines, *_SMALL] if self.recipe == _OF_INSTANCES else lines
 
     def text(self, data_dir: str) -> str:
         """A gin file of its own that reads the folder."""
-        return '\n'.join([f"include '{self.recipe}'", *self.bindings(data_dir)])
+        lines = [f"include '{self.recipe}'", *self.bindings(data_dir)]
+        return '\n'.join([*lines, _FOR_NUCLEI] if self.recipe == _OF_INSTANCES else lines)
 
 
 def guess(data_dir: str) -> tuple[Layout, str]:
