@@ -15,7 +15,7 @@ from PIL import Image
 
 from seg import config, gin_files, modes, plugins, registry, seg_main
 from seg.augments import base as augments_base
-from seg.datasets import contract
+from seg.datasets import contract, layouts
 from seg.errors import UserError
 from seg.layers.norm import NormFactory
 from seg.weights.warm_start import Init
@@ -361,6 +361,8 @@ def test_page_about_instances(workplace):
         if i < 8:
             Image.fromarray(image).resize((50 + 60 * i, 70)).save(workplace / 'photos' / f'{i}.png')
     (settings,) = [text for _, text in blocks('docs/own_instances.md', 'gin')]
+    guessed = layouts.guess('my_instances')[0].text('my_instances')
+    assert [line for line in settings.splitlines() if line] == guessed.splitlines()[:-1]  # The last one is a comment.
     (workplace / 'my_run.gin').write_text(settings)
     small = [runs.BACKBONE, *runs.SMALL_PARTS[runs.INSTANCES], 'init.weights=None', 'TRAIN_STEPS=2', 'BATCH_SIZE=2']
     small += ['CROP=(64, 64)', 'overfit.train_steps=2', 'overfit.num_images=4', 'overfit.target=0.0']

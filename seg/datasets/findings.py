@@ -58,7 +58,7 @@ class Finding:
 
 
 def unusable(
-    kind: str, where: str, faults: Sequence[tuple[str, str]], total: int, things: str = 'examples'
+    kind: str, where: str, faults: Sequence[tuple[str, str]], total: int, things: str = 'examples', remedy: str = ''
 ) -> list[Finding]:
     """The finding that some files or entries cannot be used; none if there are no faults.
 
@@ -68,6 +68,7 @@ def unusable(
       faults: for each offender the image's name (empty for none) and a sentence with place, value and remedy.
       total: number of all things.
       things: what they are.
+      remedy: what to do about all of them; empty if the sentences say so.
     """
     if not faults:
         return []
@@ -76,6 +77,7 @@ def unusable(
             kind=kind,
             severity=FIX,
             text=f'{where}: {len(faults)} of {total} {things} cannot be used:',
+            remedy=remedy,
             images=tuple(name for name, _ in faults if name),
             lines=tuple(line for _, line in faults[:SHOWN]),
             count=len(faults),

@@ -89,8 +89,9 @@ def folders(
       values: the label value of each class, such as (0, 255). None: 0, 1, 2, …; or 0 and 255 if there are two classes
         and no label holds anything else.
       colors: labels are colours: a dict from class names to '#rrggbb', or a table: lines `name = #rrggbb`, or CSV rows
-        name, r, g, b. It names the classes. None: the file `colors.txt` or `colors.csv` in `data_dir`, if there is no
-        `class_names.txt`. A colour to be ignored needs a name as well, which is listed in `void`.
+        name, r, g, b. It names the classes; if `class_names` is set as well, to the same names, it orders them. None:
+        the file `colors.txt` or `colors.csv` in `data_dir`; with names of classes only if labels hold colours. A colour
+        to be ignored needs a name as well, which is listed in `void`.
       target: supplied; 'label_map' or 'instances' (with `labels`, the first class is the background).
       verify: whether `verify()` decodes every file. Otherwise it reads headers only: sizes and file types.
       orientation: 'ignore', or 'apply': images are turned upright by their EXIF orientation; labels must fit them.
@@ -114,8 +115,8 @@ def folders(
     places = {'labels': labels, 'instances': instances if target == 'instances' else None}
     places = {setting: where for setting, where in places.items() if where is not None}
     found = _find(root, images, places, split, lists, fractions, groups, split_seed)
-    if class_names is None and colors is None and values is None:
-        class_names, colors = _default_names(root)
+    if colors is None and values is None:
+        class_names, colors = _default_names(root, class_names, found.all_labels)
     if isinstance(class_names, str):
         origin = os.path.join(root, os.path.expanduser(class_names))
         class_names = names_files.read(origin)
@@ -170,12 +171,18 @@ class _Found:
     remarks: list[Finding] = dataclasses.field(default_factory=list)
 
 
-def _default_names(root: str) -> tuple[str | None, str | None]:
-    """The settings `class_names` and `colors` if neither is set: a file in the folder."""
+def _default_names(root: str, class_names: Any, labels: Sequence[str]) -> tuple[Any, str | None]:
+    """The settings `class_names` and `colors` if the latter is not set: files in the folder.
+
+    With names, labels may be ids beside a table for drawing; so it is used only if labels hold colours.
+    """
     there = [name for name in ('class_names.txt', *_COLORS) if os.path.exists(os.path.join(root, name))]
-    if not there:
-        return None, None
-    return (None, there[0]) if there[0] in _COLORS else (there[0], None)
+    table = next((name for name in there if name in _COLORS), None)
+    if class_names is None and 'class_names.txt' in there:
+        class_names = 'class_names.txt'
+    if class_names is not None and table and not legends.hold_colors(_PART, root, labels):
+        table = None
+    return class_names, table
 
 
 def _check_folders(root: str, images: Any, labels: Any, instances: Any, target: str) -> None:

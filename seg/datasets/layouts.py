@@ -25,16 +25,30 @@ _LABELS = ('.png', '.tif', '.tiff', '.bmp', '.npy')
 _MASK_WORDS = re.compile(r'mask|label|annot|seg|gt|truth|class|target', re.IGNORECASE)
 _TRAIN, _VAL = ('train', 'training', 'train2017'), ('val', 'valid', 'validation', 'val2017', 'test', 'testing')
 _OF_COCO = re.compile(r'annotations/instances_([^/]+)\.json|([^/]+)/_annotations\.coco\.json')
+_OF_INSTANCES = 'gin/maskrcnn_coco.gin'
+# What fits that recipe to small data and a machine without a GPU; docs/own_instances.md has the same lines.
+_SMALL = (
+    'BACKBONE = @backbones.efficientnet_lite0',
+    'CROP = (512, 512)',
+    'BATCH_SIZE = 8',
+    'TRAIN_STEPS = 3000',
+    'RunConfig.iterations_per_loop = 10',
+    'RunConfig.save_checkpoints_steps = 100',
+    'RunConfig.eval_every = 500',
+)
+_FOR_NUCLEI = (
+    '# For many small instances of one class include gin/maskrcnn_nuclei.gin, without the lines from BACKBONE on.'
+)
 # A suitable recipe for each reader; the first three recipes set the reader themselves.
 _RECIPES = {
     'folders': 'gin/deeplab_folder.gin',
     'voc_layout': 'gin/deeplab_camvid.gin',
-    'coco': 'gin/maskrcnn_nuclei.gin',
+    'coco': _OF_INSTANCES,
     'cityscapes': 'gin/deeplab_camvid.gin',
-    'labelme': 'gin/maskrcnn_nuclei.gin',
-    'yolo': 'gin/maskrcnn_nuclei.gin',
-    'tfrecord': 'gin/maskrcnn_nuclei.gin',
-    'tfds': 'gin/maskrcnn_nuclei.gin',
+    'labelme': _OF_INSTANCES,
+    'yolo': _OF_INSTANCES,
+    'tfrecord': _OF_INSTANCES,
+    'tfds': _OF_INSTANCES,
 }
 _OF_RECIPE = ('folders', 'voc_layout', 'coco')
 
@@ -85,11 +99,12 @@ class Layout(NamedTuple):
             ]
         for scope, values in (('', settings), ('train/', self.train), ('eval/', self.evaluation)):
             lines += [f'{scope}{part}.{name} = {value!r}' for name, value in values.items() if name != 'split']
-        return lines
+        return [*lines, *_SMALL] if self.recipe == _OF_INSTANCES else lines
 
     def text(self, data_dir: str) -> str:
         """A gin file of its own that reads the folder."""
-        return '\n'.join([f"include '{self.recipe}'", *self.bindings(data_dir)])
+        lines = [f"include '{self.recipe}'", *self.bindings(data_dir)]
+        return '\n'.join([*lines, _FOR_NUCLEI] if self.recipe == _OF_INSTANCES else lines)
 
 
 def guess(data_dir: str) -> tuple[Layout, str]:
@@ -114,6 +129,11 @@ def guess(data_dir: str) -> tuple[Layout, str]:
         if found := look(root, files):
             layout, inside = found
             return layout, posixpath.join(root, inside) if inside else root
+    if pair := _best_pair(files, _IMAGES):
+        raise UserError(
+            f'--input={data_dir}: the folders {checking.first_of(sorted(pair[:2]))} have images of the same names. If '
+            'one of them has the label maps, save these as greyscale or palette PNG: JPEG blurs ids.'
+        )
     raise UserError(
         f'--input={data_dir}: its layout is not known. {checking.holds(root)}. Known are two folders of images and '
         'label maps, PASCAL VOC, COCO and the exports of its tools, LabelMe, YOLO, Cityscapes, TFRecord files '
@@ -133,7 +153,7 @@ def described(root: str, reader: str) -> str:
     if other := _of_other_tool(root, files):
         name, (what, remedy) = other
         return f'{os.path.join(root, name)} is {what}: {remedy}.'
-    for look in _LOOKS:
+    for look in (*_LOOKS, _folders):
         try:
             found = look(root, files)
         except UserError:
@@ -310,8 +330,8 @@ def _tfds(root: str, files: list[str]) -> tuple[Layout, str] | None:
 _LOOKS = (_tfds, _cityscapes, _voc, _yolo, _json, _tfrecord)
 
 
-def _folders(root: str, files: list[str]) -> tuple[Layout, str] | None:
-    """Two folders with files of the same names, one of which can hold label maps."""
+def _best_pair(files: list[str], of_labels: Collection[str]) -> tuple[str, str, Collection[str]] | None:
+    """The folders of images and of label maps, and all folders; label maps have the endings `of_labels`."""
     stems: dict[str, set[str]] = {}
     endings: dict[str, set[str]] = {}
     for name in files:
@@ -322,7 +342,7 @@ def _folders(root: str, files: list[str]) -> tuple[Layout, str] | None:
             endings.setdefault(folder, set()).add(ending.lower())
     best: tuple[tuple[int, int, int], str, str] | None = None
     for images, labels in _pairs_of_folders(sorted(stems)):
-        if not endings[labels] <= set(_LABELS) or not endings[images] <= set(_IMAGES):
+        if not endings[labels] <= set(of_labels) or not endings[images] <= set(_IMAGES):
             continue
         shared = _shared(stems[images], stems[labels])
         if not shared:
@@ -331,9 +351,15 @@ def _folders(root: str, files: list[str]) -> tuple[Layout, str] | None:
         rank = (words, '.jpg' in endings[images] or '.jpeg' in endings[images], shared)
         if best is None or rank > best[0]:
             best = rank, images, labels
-    if best is None:
+    return best and (best[1], best[2], stems)
+
+
+def _folders(root: str, files: list[str]) -> tuple[Layout, str] | None:
+    """Two folders with files of the same names, one of which can hold label maps."""
+    found = _best_pair(files, _LABELS)
+    if found is None:
         return None
-    _, images, labels = best
+    images, labels, stems = found
     if several := _in_each_folder(images, labels, stems):
         return _common(_OF_FOLDERS, 'folders', 'train', 'val', images=several[0], labels=several[1]), ''
     words = set((*_TRAIN, *_VAL))

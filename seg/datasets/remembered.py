@@ -55,7 +55,7 @@ def each(
             values[number] = before[1]
         else:
             missing.append(number)
-    if len(missing) < len(files):
+    if 0 < len(missing) < len(files):
         logging.info('%s: %d of %d have been checked already.', title, len(files) - len(missing), len(files))
     done = set(range(len(files))) - set(missing)
     try:

@@ -117,6 +117,15 @@ def test_missing_folder_and_splits(folder):
     refused("target 'depth'", folder, target='depth')
 
 
+def test_a_folder_of_label_maps(tmp_path):
+    for name in ('pictures/a.jpg', 'drawn/a.png'):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r'coco\.split = .*@datasets\.folders') as caught:
+        coco(data_dir=str(tmp_path))
+    assert 'one of them' not in str(caught.value)
+
+
 def test_files_that_are_not_coco(folder):
     whole = json.dumps(contents())
     refused(r'instances_train\.json is not a complete JSON file: the file is truncated', folder, whole[:-20])
@@ -204,7 +213,7 @@ def test_unknown_images_and_classes(folder):
     assert 'It lists 100, 101, 102.' in message and 'annotation 54' in message and '… and 2 more.' in message
     data = contents()
     data['annotations'][1]['category_id'] = 8
-    refused(r'annotation 5: category_id is 8; categories lists 7, 13, 90', folder, data)
+    refused(r'annotation 5: category_id is 8; categories lists 7, 13, 90.* remove', folder, data)
     del data['annotations'][1]['id'], data['annotations'][1]['image_id']
     refused(r'annotations\[1\]: image_id is None', folder, data)
 

@@ -229,7 +229,10 @@ def test_colors(data, mode):
     assert pixels.sum() == 2 * (SIZE[0] - 1) * SIZE[1]
     dataset = made(data, colors={'sky': '#4682b4', 'rest': '#000000'}, split='val')
     message = refused(data, colors={'sky': '#4682b4', 'rest': '#000000'}, split='val')
-    assert '#804080' in message and 'datasets.folders.colors' in message and dataset.info.num_classes == 2
+    assert '#804080' in message and dataset.info.num_classes == 2
+    assert (
+        message.count('img_') == 2 and message.count('datasets.folders.colors') == 2
+    )  # Classes and remedy, once each.
 
 
 def test_colors_without_a_table(data):
@@ -238,6 +241,26 @@ def test_colors_without_a_table(data):
     assert '#4682b4' in message and 'datasets.folders.colors' in message
     (data / 'colors.txt').write_text('sky = #4682B4\nroad = #804080\ncar = #00008e\nvoid = #000000\n')
     assert made(data, void=['void']).info.class_names == tuple(COLORS)
+
+
+def test_names_of_classes_beside_a_table_of_colours(data):
+    """Ids follow the names; the table is for labels that hold colours only."""
+    (data / 'colors.txt').write_text(
+        ''.join(f'{name} = #{r:02x}{g:02x}{b:02x}\n' for name, (r, g, b) in COLORS.items())
+    )
+    assert made(data, class_names=('a', 'b', 'c'), split='val').info.original_ids is None
+    write_labels(data, lambda stored: colored(np.minimum(stored, 2)), 'png')
+    order = [2, 0, 1]
+    dataset = made(data, class_names=[list(COLORS)[n] for n in order], split='val')
+    dataset.verify()
+    assert dataset.info.class_names == ('car', 'sky', 'road')
+    assert dataset.info.colors == tuple(list(COLORS.values())[n] for n in order)
+    for name, found in labels_of(dataset).items():
+        np.testing.assert_array_equal(np.array(order)[found], np.minimum(label(int(name[-1])), 2))
+    message = refused(data, class_names=('sky', 'road', 'truck'))
+    assert "'car', 'truck'" in message and 'datasets.folders.class_names' in message and 'colors.txt' in message
+    (data / 'class_names.txt').write_text('road\nsky\ncar\n')
+    assert made(data, split='val').info.class_names == ('road', 'sky', 'car')
 
 
 def test_three_channels_of_16_bits(data):
@@ -316,6 +339,13 @@ def test_refused_labels(data):
     Image.fromarray(label(0)).save(stream, 'JPEG')
     (data / 'drawn/img_0.png').write_bytes(stream.getvalue())
     assert 'blurs' in refused(data, split='train+val')
+    for n in range(10):
+        (data / f'jpeg/img_{n}.jpg').parent.mkdir(exist_ok=True)
+        (data / f'jpeg/img_{n}.jpg').write_bytes(stream.getvalue())
+    message = refused(data, labels='jpeg')  # Without names and without a value.
+    assert (
+        'datasets.folders.labels' in message and '10 of 10' in message and 'img_4.jpg: the label is a JPEG' in message
+    )
     np.save(data / 'drawn/img_0.npy', np.zeros([3, *SIZE]))
     (data / 'drawn/img_0.png').unlink()
     assert 'img_0.npy' in refused(data, split='train+val') and '(3, 12, 18)' in refused(data, split='train+val')

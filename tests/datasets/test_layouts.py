@@ -137,6 +137,11 @@ def test_folders_that_are_not_data_sets(tmp_path):
         assert named in str(caught.value) and f'--input={folder}' in str(caught.value)
 
 
+def test_label_maps_in_jpeg_files(tmp_path):
+    with pytest.raises(UserError, match=r"'drawn', 'pictures' .*PNG: JPEG blurs"):
+        layouts.guess(made(tmp_path, *numbered('pictures/{}.jpg', 'drawn/{}_mask.jpg')))
+
+
 @pytest.mark.parametrize('case', ['COCO', 'VOC', 'YOLO', 'folders of splits'])
 def test_the_lines_bind_the_reader(case, tmp_path):
     layout, inside = layouts.guess(made(tmp_path / "it's", *CASES[case][0]))

@@ -45,12 +45,15 @@ def checked(files, key=('reader', '/data'), fault=lambda n: None):
     return remembered.each(key, files, look, Seen, 'looking'), sorted(looked)
 
 
-def test_a_second_start_checks_only_what_has_changed(files):
+def test_a_second_start_checks_only_what_has_changed(files, caplog):
+    caplog.set_level('INFO')
     values, looked = checked(files)
     assert looked == [0, 1, 2, 3] and [value.letters for value in values] == [1, 5, 9, 13]
     assert checked(files) == (values, []) and type(checked(files)[0][2]) is Seen
+    assert not caplog.messages  # Nothing to wait for.
     write(files[2][1], 'longer than before')
     again, looked = checked(files)
+    assert caplog.messages == ['looking: 3 of 4 have been checked already.']
     assert looked == [2] and again[2].letters == 22 and again[3] == values[3]
     write(files[1][0], 'ab', ago=50)  # The same size at another time.
     assert checked(files)[1] == [1]

@@ -326,7 +326,7 @@ def test_layouts(tmp_path):
     assert layout.train == {'split': 'train'} and layout.evaluation == {'split': 'val'}
     assert tfrecord(data_dir=folder, **layout.evaluation).info.num_examples == 1
     layout, folder = layouts.guess(str(tmp_path / 'objects'))
-    assert layout.recipe == 'gin/maskrcnn_nuclei.gin' and layout.evaluation == {'split': 'val'}
+    assert layout.recipe == 'gin/maskrcnn_coco.gin' and layout.evaluation == {'split': 'val'}
     (tmp_path / 'labels/val-00000-of-00001').write_bytes(b'x')
     (tmp_path / 'labels/train-00000-of-00001').write_bytes(gzip.compress(b'x'))
     with pytest.raises(UserError, match='gzip'):

@@ -305,11 +305,11 @@ def test_remedies_for_labels_out_of_range(folder):
         save_label(
             folder / f'SegmentationClass/img{n}.png', np.random.default_rng(n).integers(1, 4, [30 + n, 40 + 2 * n])
         )
-    refused(r'img1\.png.*start at 1: subtract 1', data_dir=folder)
+    refused(r'(?s)img1\.png.*start at 1: subtract 1', data_dir=folder)
     (folder / 'class_names.txt').write_text('ground\ncell\n')
     for n in range(5):
         save_label(folder / f'SegmentationClass/img{n}.png', np.eye(30 + n, 40 + 2 * n) * 128)
-    refused(r"128 \(30 pixels\).*If 128 marks 'cell', write 1 instead", data_dir=folder)
+    refused(r"(?s)128 \(30 pixels\).*If 128 marks 'cell', write 1 instead", data_dir=folder)
     (folder / 'class_names.txt').unlink()
     refused(r'Classes are 0\.\.20 from PASCAL VOC, because there is no .*class_names\.txt', data_dir=folder)
 
@@ -319,7 +319,7 @@ def test_a_remedy_keeps_the_classes_apart(folder):
     (folder / 'class_names.txt').write_text('ground\ncell\n')
     for n in range(5):
         save_label(folder / f'SegmentationClass/img{n}.png', 1 + np.eye(30 + n, 40 + 2 * n))
-    assert 'write 1' not in refused(r'2 \(30 pixels\).*subtract 1', data_dir=folder)
+    assert 'write 1' not in refused(r'(?s)2 \(30 pixels\).*subtract 1', data_dir=folder)
     save_label(folder / 'SegmentationClass/img0.png', np.eye(30, 40))
     message = refused(r'2 \(31 pixels\)', data_dir=folder)
     assert 'write 1' not in message and 'subtract' not in message

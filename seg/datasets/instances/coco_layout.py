@@ -57,12 +57,19 @@ def find_annotations(root: str, split: str, annotations: str | None) -> tuple[st
     splits = [match[1] for name in found for pattern in patterns if (match := pattern.fullmatch(name))]
     if of_all and set(splits) <= {'default'}:
         return posixpath.join(root, of_all[0]), True
-    there = f'Splits there: {checking.first_of(splits)}.' if splits else layouts.described(root, 'coco')
-    if found and not splits:
-        there += f' JSON files: {checking.first_of(found)}.'
+    if splits:
+        there = f'Splits there: {checking.first_of(splits)}.'
+        remedy = 'Set datasets.coco.split to one of them, or datasets.coco.annotations to your JSON file.'
+    elif found:
+        there = f'{layouts.described(root, "coco")} JSON files: {checking.first_of(found)}.'
+        remedy = 'Set datasets.coco.annotations to your JSON file.'
+    else:
+        there = layouts.described(root, 'coco')
+        remedy = (
+            'If you have such files, set datasets.coco.data_dir (in most gin files the macro DATA_DIR) to their folder.'
+        )
     raise UserError(
-        f'datasets.coco.split = {split!r}: there is no {wanted[0]} and no {wanted[1]} in {root}. {there} Set '
-        'datasets.coco.split to one of them, or datasets.coco.annotations to your JSON file.'
+        f'datasets.coco.split = {split!r}: there is no {wanted[0]} and no {wanted[1]} in {root}. {there} {remedy}'
     )
 
 

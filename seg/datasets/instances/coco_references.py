@@ -102,9 +102,15 @@ def find(path: str, annotations: list, index_of: Mapping, class_of: Mapping, rem
         name = title(identity(annotation.get('id')), number)
         image, its_class, crowd = images.find(image_id), categories.find(category_id), _crowd(annotation)
         if image is None:
-            problems.append(f'{name}: image_id is {shown(image_id)}, which is not in images. It lists {listed[0]}.')
+            problems.append(
+                f'{name}: image_id is {shown(image_id)}, which is not in images. It lists {listed[0]}. Add the image, '
+                'or remove the annotation.'
+            )
         elif its_class is None:
-            problems.append(f'{name}: category_id is {shown(category_id)}; categories lists {listed[1]}.')
+            problems.append(
+                f'{name}: category_id is {shown(category_id)}; categories lists {listed[1]}. Add the category, or '
+                'remove the annotation.'
+            )
         elif crowd is None:
             problems.append(f'{name}: iscrowd is {shown(annotation["iscrowd"])}, expected 0 or 1.')
         else:

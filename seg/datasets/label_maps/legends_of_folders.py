@@ -14,6 +14,7 @@ from seg.datasets.findings import Finding
 from seg.datasets.label_maps import class_names as names_files
 from seg.datasets.label_maps import color_table, decoding, stored_palette, values
 from seg.datasets.label_maps import legend as legends
+from seg.datasets.label_maps.color_table import ColorTable
 from seg.datasets.label_maps.legend import COLORED, IGNORE, Legend
 from seg.datasets.label_maps.semantic import Classes
 from seg.datasets.label_maps.values import Fault, Values
@@ -102,15 +103,13 @@ def make(
                 f'{part}.ignore_values = {shown(settings.ignore_values)}: labels are colours ({part}.colors). Expected '
                 f'the name of the colour in the table, and in {part}.void.'
             )
-        if names is not None and settings.origin == f'{part}.class_names':
-            raise UserError(
-                f'{part}.class_names = {shown(names)}: {part}.colors names the classes. Expected one of them.'
-            )
         if stored is not None:
             raise UserError(
                 f'{part}.values = {shown(stored)}: {part}.colors gives the colour of each class. Expected one of them.'
             )
         table = color_table.make(f'{part}.colors', settings.colors, settings.colors_file)
+        if names is not None:
+            table = _ordered(table, names, origin, settings.colors_file or f'{part}.colors')
         names, stored = table.names, tuple(65536 * r + 256 * g + b for r, g, b in table.colors)
         remedy = f'to {settings.colors_file or f"{part}.colors"}'
     elif stored is not None:
@@ -120,7 +119,7 @@ def make(
         names, origin = names or tuple(f'class {value}' for value in stored), f'{part}.values'
         remedy = f'to {part}.values and {part}.class_names'
     elif names is None or len(names) == 2:
-        counted = count() if count else _count(part, root, labels)
+        counted = count() if count else _count(part, root, labels, needed=names is None)
         occurring = sorted({value for item in counted.values() for value in item.values})
         binary = tuple(occurring) == _BINARY and settings.ignore_values is None
         if names is None:
@@ -162,22 +161,45 @@ def make(
     return Meaning(legend=legend, classes=classes, counted=counted, remarks=remarks, remedy=remedy, hint=hint)
 
 
-def _count(part: str, root: str, labels: Sequence[str]) -> dict[str, Values]:
-    """The values of all label files; files that cannot be read are omitted here, and reported with their split."""
+def hold_colors(part: str, root: str, labels: Sequence[str]) -> bool:
+    """Whether a label file holds colours that are not grey levels; decodes the files that have changed."""
+    return any(max(item.values, default=0) >= COLORED for item in _count(part, root, labels).values())
+
+
+def _ordered(table: ColorTable, names: Sequence[str], origin: str, place: str) -> ColorTable:
+    """The table in the order of names that are given as well."""
+    if differing := sorted({*names} ^ {*table.names}):
+        raise UserError(
+            f'{origin} and {place}, the table of the colours in the labels, name different classes: '
+            f'{checking.first_of(differing)} in one of them only. Expected the same names, in any order; or leave '
+            f'out {origin}: the table names the classes.'
+        )
+    color_of = dict(zip(table.names, table.colors, strict=True))
+    return ColorTable(tuple(names), tuple(color_of[name] for name in names))
+
+
+def _count(part: str, root: str, labels: Sequence[str], needed: bool = False) -> dict[str, Values]:
+    """The values of all label files; files that cannot be read are omitted here, and reported with their split.
+
+    Raises:
+      UserError: if values are needed, and no file can be read.
+    """
 
     def look(index):
         path = labels[index]
         try:
             header = decoding.read_header(path)
         except (ValueError, tf.errors.OpError) as error:
-            return Fault('unreadable_file', str(error))
-        if header.format in ('jpeg', 'webp'):
-            return Fault('wrong_format', path)
-        return values.count(path, decoding.label_kind(header), False, '')
+            return Fault('unreadable_file', f'{path}: not a readable label: {error}. Replace the file.')
+        fault = values.lossy(header.format, path)
+        return fault or values.count(path, decoding.label_kind(header), False, 'remove it')
 
     key = [part, root, 'values of all splits']
     found = remembered.each(key, [(path,) for path in labels], look, Values, f'{part}, {root}: values of labels')
-    return {path: item for path, item in zip(labels, found, strict=True) if isinstance(item, Values)}
+    good = {path: item for path, item in zip(labels, found, strict=True) if isinstance(item, Values)}
+    if needed and not good:
+        checking.raise_problems(f'{part}.labels, {root}', found, len(labels), 'files')
+    return good
 
 
 def _by_values(part: str, root: str, occurring: Sequence[int], binary: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:

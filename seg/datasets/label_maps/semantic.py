@@ -218,8 +218,8 @@ class LabelMaps(Dataset):
     def _header_findings(self) -> list[Finding]:
         return self._gathered(self._headers)
 
-    def _gathered(self, items: Sequence[Any]) -> list[Finding]:
-        """The findings about the faults among the items, one for each kind."""
+    def _gathered(self, items: Sequence[Any], remedies: Mapping[str, str] | None = None) -> list[Finding]:
+        """The findings about the faults among the items, one for each kind; `remedies` are those of whole kinds."""
         faults: dict[str, list[tuple[str, str]]] = {}
         for name, item in zip(self._files.names, items, strict=True):
             if isinstance(item, Fault):
@@ -227,7 +227,9 @@ class LabelMaps(Dataset):
         return [
             found
             for kind, lines in faults.items()
-            for found in findings.unusable(kind, self._where, lines, len(self._files.names))
+            for found in findings.unusable(
+                kind, self._where, lines, len(self._files.names), remedy=(remedies or {}).get(kind, '')
+            )
         ]
 
     def _read_header(self, index: int) -> Header | Fault:
@@ -254,12 +256,8 @@ class LabelMaps(Dataset):
         return Header(image.height, image.width, image.orientation, native, kinds)
 
     def _check_kind(self, label: image_files.ImageHeader, path: str, kind: str) -> Fault | None:
-        if label.format in ('jpeg', 'webp', 'mpo'):
-            name = 'WebP' if label.format == 'webp' else 'JPEG'
-            return Fault(
-                'wrong_format',
-                f'{path}: the {kind} is a {name} file, which blurs ids. Save it as greyscale or palette PNG.',
-            )
+        if fault := values.lossy(label.format, path, kind):
+            return fault
         if label.format == 'png' and label.color_type not in (0, 3) and not self._files.any_format:
             return Fault(
                 'wrong_format',
@@ -315,18 +313,20 @@ class LabelMaps(Dataset):
 
     def _value_faults(self) -> list[Finding]:
         """Labels that are damaged or have unknown values."""
+        files, legend, remedies = self._files, self._legend, {}
         total = values.total_of(self._counts) if self._counts else None
-        files, legend = self._files, self._legend
+        if total and total.unknown:
+            text = values.remedy_of_unknown_values(total, legend, files.add_names, files.hint)
+            remedies['unknown_values'] = text
 
         def fault(path, item):
             if isinstance(item, Fault):
                 return item
             counts = values.counts_of(item, legend)
-            if not counts.unknown:
-                return None
-            return values.unknown_values(path, counts, total, legend, files.add_names, files.hint)
+            return values.unknown_values(path, counts, legend) if counts.unknown else None
 
-        return self._gathered([fault(path, item) for path, item in zip(files.labels, self._found, strict=True)])
+        items = [fault(path, item) for path, item in zip(files.labels, self._found, strict=True)]
+        return self._gathered(items, remedies)
 
     @functools.cached_property
     def _brightest(self) -> list[int | Fault]:
@@ -382,10 +382,7 @@ class LabelMaps(Dataset):
         known = [n for n, number in enumerate(legend.ids) if number != legend.ignore]
         labelled = max(int(total.names[known].sum()), 1)
         void = int(total.names.sum()) - int(total.names[known].sum())
-        fractions = [
-            f'{legend.shown_value(legend.values[n])} {legend.names[n]} {100 * total.names[n] / labelled:.2f} %'
-            for n in known
-        ]
+        fractions = [f'{legend.ids[n]} {legend.names[n]} {100 * total.names[n] / labelled:.2f} %' for n in known]
         logging.info(
             '%s: %d examples are sound. Labelled pixels by class: %s; %.2f %% of all pixels are ignored.',
             *(self._where, len(self._files.names), ', '.join(fractions)),

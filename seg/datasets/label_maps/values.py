@@ -48,6 +48,16 @@ class Counts(NamedTuple):
     unknown: collections.Counter[int]
 
 
+def lossy(form: str, path: str, kind: str = 'label') -> Fault | None:
+    """The fault of a label file in a format that changes values."""
+    if form not in ('jpeg', 'webp', 'mpo'):
+        return None
+    name = 'WebP' if form == 'webp' else 'JPEG'
+    return Fault(
+        'wrong_format', f'{path}: the {kind} is a {name} file, which blurs ids. Save it as greyscale or palette PNG.'
+    )
+
+
 def count(path: str, kind: int, by_color: bool, drop: str) -> Values | Fault:
     """Decodes a label file and counts its values, as in `load`: a file that passes here does not fail there."""
     try:
@@ -122,19 +132,22 @@ def class_histogram(
     return ClassHistogram(pixels.sum(axis=0), ((pixels > 0) * labelled[:, None]).sum(axis=0))
 
 
-def unknown_values(path: str, item: Counts, total: Counts, legend: Legend, place: str, hint: str) -> Fault:
-    """Describes a label file with values that have no meaning, with a remedy that depends on the other files.
+def unknown_values(path: str, item: Counts, legend: Legend) -> Fault:
+    """Describes a label file with values that have no meaning."""
+    found = [f'{legend.shown_value(value)} ({pixels} pixels)' for value, pixels in sorted(item.unknown.items())]
+    return Fault('unknown_values', f'{path}: label values out of range: {", ".join(found[: checking.SHOWN])}.')
+
+
+def remedy_of_unknown_values(total: Counts, legend: Legend, place: str, hint: str) -> str:
+    """The classes, and what to do about values that have no meaning.
 
     Args:
-      path: the file.
-      item: its pixels.
-      total: those of all files.
+      total: the pixels of all files.
       legend: the meaning of values.
-      place: where names can be added, for the remedy; empty if nowhere.
+      place: where names can be added; empty if nowhere.
       hint: a last sentence, about settings that give values a meaning.
     """
     number, unknown = len(legend.names), sorted(total.unknown)
-    found = [f'{legend.shown_value(value)} ({pixels} pixels)' for value, pixels in sorted(item.unknown.items())]
     remedy = f'Change the labels, or add names for the missing classes {place}'
     if not place:
         remedy = 'Change the labels'
@@ -150,11 +163,7 @@ def unknown_values(path: str, item: Counts, total: Counts, legend: Legend, place
         )
     elif number == 2 and len(unknown) == 1 and total.names[0] and not total.names[1]:
         remedy = f'If {unknown[0]} marks {shown(legend.names[1])}, write 1 instead'
-    return Fault(
-        'unknown_values',
-        f'{path}: label values out of range: {", ".join(found[: checking.SHOWN])}. Classes are '
-        f'{legend.shown_classes()}. {remedy}. {hint}'.strip(),
-    )
+    return f'Classes are {legend.shown_classes()}. {remedy}. {hint}'.strip()
 
 
 def remarks(

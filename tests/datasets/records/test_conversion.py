@@ -243,7 +243,7 @@ def test_a_converted_set_is_recognised(tmp_path):
     assert (layout.reader, layout.recipe) == ('tfds', 'gin/deeplab_camvid.gin')
     assert folder == str(tmp_path / 'labels/1.0.0') and layout.train == layout.evaluation == {'split': 'train'}
     assert 'datasets.tfds.name = %DATA_DIR' in layout.bindings(folder)
-    assert layouts.guess(str(tmp_path / 'objects'))[0].recipe == 'gin/maskrcnn_nuclei.gin'
+    assert layouts.guess(str(tmp_path / 'objects'))[0].recipe == 'gin/maskrcnn_coco.gin'
     assert '@datasets.tfds' in layouts.described(str(tmp_path / 'labels'), 'folders')
 
 
