@@ -95,6 +95,8 @@ def shown_path(path: str | os.PathLike) -> str:
 # TensorFlow reports an exception of a function that `tf.numpy_function` or `tf.py_function` calls as an error of its
 # own, with the exception and its traceback in the text.
 _IN_TEXT = re.compile(r'(?s)\b(\w+): ((?:(?!Traceback \().)*)\nTraceback \(most recent call last\):\n')
+# Keras adds the layer and its arguments to the text of an exception that a layer's `call` raises.
+_IN_LAYER = re.compile(r'(?s)Exception encountered when calling .*?\x1b\[1m(?:.*Error encountered:\n\n)?(.*?)\x1b\[0m')
 
 
 @contextlib.contextmanager
@@ -185,4 +187,6 @@ def reason(error: BaseException) -> str:
         return lines[-1].split('}} ')[-1].split(' [Op:')[0][:200]
     else:
         name, text = type(error).__name__, str(error)
+        if found := _IN_LAYER.match(str(error.args[0]) if error.args else ''):  # The text of a KeyError is a repr.
+            text = found[1]
     return f'{name}: {" ".join(text.split()):.200}'.rstrip(': .')

@@ -216,9 +216,8 @@ class Experiment:
 
     def _build_optimizer(self, optimizer: Any) -> keras.optimizers.Optimizer:
         run = self.run_config
-        return registry.optimizers.build(
-            optimizer, 'experiment.optimizer', total_steps=run.train_steps, batch_size=run.batch_size
-        )
+        factory = registry.optimizers.check(optimizer, 'experiment.optimizer')
+        return factory.make(keras.optimizers.Optimizer, total_steps=run.train_steps, batch_size=run.batch_size)
 
 
 config.configurable('experiment', supplied=('model_dir', 'engine', 'needs'))(Experiment)

@@ -312,12 +312,18 @@ def _report_bug(argv: Sequence[str], values: flags.FlagValues, error: Exception)
 
 
 def _place_in_plugin(error: Exception) -> str:
-    """The innermost line in a file of a plugin that an exception passed through; empty if there is none."""
+    """The innermost line in a plugin, or in its package, that an exception passed through; empty if there is none."""
     if 'seg.registry' not in sys.modules:  # No plugin is loaded without it.
         return ''
     from seg import registry
 
-    files = {entry.file for entry in registry.ENTRIES.values() if not entry.built_in}
+    entries = [entry for entry in registry.ENTRIES.values() if not entry.built_in]
+    packages = {entry.builder.__module__.partition('.')[0] for entry in entries}
+    files = {entry.file for entry in entries} | {
+        getattr(module, '__file__', None)
+        for name, module in list(sys.modules.items())
+        if name.partition('.')[0] in packages
+    }
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
     return f'{shown_path(frames[-1].filename)}:{frames[-1].lineno}' if frames else ''
 

@@ -1,6 +1,7 @@
 """The command line: one readable message for every mistake, help, lists, and only our lines on stderr."""
 
 import errno
+import importlib
 import json
 import os
 import pathlib
@@ -352,6 +353,21 @@ def test_an_exception_in_a_plugin_names_the_line(call, monkeypatch):
         status, _, err = call(SHAPES)
     line = fail.__code__.co_firstlineno + 1
     assert status == 1 and 'the wheel came off' in err and f'test_seg_main.py:{line}' in err and 'bug of seg' not in err
+
+
+def test_an_exception_in_another_file_of_a_plugin_is_no_bug_of_seg(call, tmp_path, monkeypatch):
+    lab = tmp_path / 'lab_with_a_helper'
+    lab.mkdir()
+    (lab / 'helper.py').write_text('def fail(*args, **kwargs):\n    return 1 / 0\n')
+    (lab / 'losses.py').write_text(
+        'from seg.registry import losses\n\n@losses.register("helped")\ndef helped():\n    """Helped."""\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with registry.temporary():
+        importlib.import_module('lab_with_a_helper.losses')
+        monkeypatch.setattr(modes, 'run', importlib.import_module('lab_with_a_helper.helper').fail)
+        status, _, err = call(SHAPES)
+    assert status == 1 and 'helper.py:2' in err and 'bug of seg' not in err
 
 
 def test_a_bug_without_a_run_shows_its_traceback(call, tmp_path, monkeypatch):

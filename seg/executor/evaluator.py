@@ -119,10 +119,10 @@ class Evaluator:
             with _calling(metric, 'result'):
                 result = metric.result()
             if not isinstance(result, Mapping) or not all(isinstance(value, Real) for value in result.values()):
-                raise UserError(f'{_named(metric)}: result() returned {shown(result)}; expected a dict of numbers.')
+                raise UserError(f'{_origin(metric)}: result() returned {shown(result)}; expected a dict of numbers.')
             if unlisted := sorted(set(result) - set(metric.names())):
                 raise UserError(
-                    f'{_named(metric)}: result() has {", ".join(unlisted)}, which names() does not list. Expected no '
+                    f'{_origin(metric)}: result() has {", ".join(unlisted)}, which names() does not list. Expected no '
                     'other names.'
                 )
             metrics |= result
@@ -158,7 +158,11 @@ def _named(part: Any) -> str:
 
 def _calling(metric: Metric, method: str) -> contextlib.AbstractContextManager[None]:
     """Context around a call of a metric on the host."""
-    return as_user_error(f'{_named(metric)}: {method}', metric)
+    return as_user_error(f'{_origin(metric)}: {method}', metric)
+
+
+def _origin(metric: Metric) -> str:
+    return metric.origin or _named(metric)
 
 
 def _added(sums: LossTerm | None, term: LossTerm) -> LossTerm:

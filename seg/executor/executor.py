@@ -16,7 +16,7 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -355,13 +355,20 @@ class Executor:
         with self.trainer.averaged():
             last = step >= self._config.train_steps
             evaluation = self._evaluator.evaluate(source, self._config.num_pictures, last)
-        logging.info('step %d: %s', step, self._task.summary(evaluation.metrics))
+        logging.info('step %d: %s', step, self._summary(evaluation.metrics))
         with together(self.engine):
             if self.engine.chief:
                 self._records.add(step, evaluation, source.name, _weights(self.trainer.averages))
         # Many megabytes, which are on disk now.
         self._last = step, evaluation._replace(figures=[], images=(), details=dict.fromkeys(evaluation.details))
         return self._last[1]
+
+    def _summary(self, metrics: Mapping[str, float]) -> str:
+        """The task's line for the log, which may omit a plugin's metric, and the metric that chooses `best/`."""
+        line, best = self._task.summary(metrics), self._config.best_metric
+        if best not in metrics or f', {best} ' in f', {line}':
+            return line
+        return ', '.join(filter(None, [f'{best} {metrics[best]:.4f}', line]))
 
     def load_model(self, which: str, weights: str = '') -> tuple[Checkpoint, bool]:
         """Sets the model's variables from a checkpoint.

@@ -16,7 +16,13 @@ from seg.structures import Annotations, ImageSummary
 
 
 class Metric:
-    """The methods on the host, common to both kinds. Subclass `SumMetric` or `RowMetric`."""
+    """The methods on the host, common to both kinds. Subclass `SumMetric` or `RowMetric`.
+
+    Attributes:
+      origin: the setting that holds it and its reference, for messages; empty if it was not built from one.
+    """
+
+    origin = ''
 
     @abstractmethod
     def reset(self) -> None:

@@ -11,9 +11,9 @@ from seg.heads.box import BoxHead
 from seg.heads.instance_mask import MaskHead
 from seg.heads.rpn import RPN
 from seg.layers.norm import NormFactory
-from seg.models.mask_rcnn import MaskRCNN, build_backbone_and_decoder, expect_type
+from seg.models.mask_rcnn import MaskRCNN, build_backbone_and_decoder
 from seg.number_checks import check_number
-from seg.registry import heads, models
+from seg.registry import decoders, heads, models
 
 
 @models.register('cascade_rcnn')
@@ -70,20 +70,22 @@ def cascade_rcnn(
     if not factories:
         raise UserError(f'{slot}.box_heads = {box_heads!r}: expected at least one reference, such as [@heads.box].')
     norm_factory = NormFactory(norm, momentum=norm_momentum, epsilon=norm_epsilon, slot=slot)
-    net, neck, spec = build_backbone_and_decoder(slot, backbone, decoder, norm_factory, frozen_stages)
+    decoder_factory = decoders.check(decoder, f'{slot}.decoder')
+    net, neck, spec = build_backbone_and_decoder(slot, backbone, decoder_factory, norm_factory, frozen_stages)
     supplied = {'num_classes': num_classes, 'norm': norm_factory}
     stages = []
     for factory in factories:
-        stages.append(expect_type(factory(**supplied), BoxHead, factory.slot))
+        stages.append(factory.make(BoxHead, **supplied))
         _check_stage(stages[-1], stages[0], factory.slot)
     _check_weights(stage_weights, len(stages), f'{slot}.stage_weights')
     return MaskRCNN(
         net,
         neck,
-        expect_type(heads.build(rpn, f'{slot}.rpn', **supplied), RPN, f'{slot}.rpn'),
+        heads.check(rpn, f'{slot}.rpn').make(RPN, **supplied),
         stages,
-        expect_type(heads.build(mask_head, f'{slot}.mask_head', **supplied), MaskHead, f'{slot}.mask_head'),
+        heads.check(mask_head, f'{slot}.mask_head').make(MaskHead, **supplied),
         spec,
+        decoder_factory,
         stage_weights=stage_weights,
         name='cascade_rcnn',
     )

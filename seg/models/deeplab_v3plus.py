@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -10,9 +10,10 @@ import keras
 from seg.errors import UserError
 from seg.layers.norm import NormFactory
 from seg.models.base import SegmentationModel
+from seg.models.parts import build_backbone, call_decoder, call_head
 from seg.ops.resize import upsample_bilinear
 from seg.ops.valid_cells import images_on_canvas
-from seg.registry import backbones, decoders, heads, models
+from seg.registry import Factory, backbones, decoders, heads, models
 from seg.structures import SYMBOLIC_SIDE, BackboneSpec
 
 
@@ -62,14 +63,16 @@ def deeplab_v3plus(
             raise UserError(
                 f'{slot}.multi_grid = {multi_grid!r}: {entry.reference} has no multi-grid; remove the setting.'
             )
-    net = backbones.build(backbone, f'{slot}.backbone', **settings)
-    spec = BackboneSpec.of(net, f'{slot}.backbone')
-    neck = decoders.build(decoder, f'{slot}.decoder', backbone=spec, output_stride=output_stride, norm=norm_factory)
-    main = heads.build(head, f'{slot}.head', num_classes=num_classes, norm=norm_factory)
-    aux = None
+    net, spec = build_backbone(backbone, f'{slot}.backbone', **settings)
+    factories = {'decoder': decoders.check(decoder, f'{slot}.decoder'), 'head': heads.check(head, f'{slot}.head')}
     if aux_head is not None:
-        aux = heads.build(aux_head, f'{slot}.aux_head', num_classes=num_classes, norm=norm_factory)
-    return DeepLabV3Plus(net, neck, main, aux, spec, num_classes)
+        factories['aux_head'] = heads.check(aux_head, f'{slot}.aux_head')
+    of_decoder, of_head = {'backbone': spec, 'output_stride': output_stride}, {'num_classes': num_classes}
+    made = {
+        name: factory.make(keras.layers.Layer, norm=norm_factory, **(of_decoder if name == 'decoder' else of_head))
+        for name, factory in factories.items()
+    }
+    return DeepLabV3Plus(net, **made, spec=spec, num_classes=num_classes, factories=factories)
 
 
 class DeepLabV3Plus(SegmentationModel):
@@ -85,9 +88,11 @@ class DeepLabV3Plus(SegmentationModel):
         backbone: keras.Model,
         decoder: keras.layers.Layer,
         head: keras.layers.Layer,
-        aux_head: keras.layers.Layer | None,
+        aux_head: keras.layers.Layer | None = None,
+        *,
         spec: BackboneSpec,
         num_classes: int,
+        factories: Mapping[str, Factory],
     ):
         # Without autocast: the backbone normalises pixels in full precision.
         super().__init__(name='deeplab_v3plus', autocast=False)
@@ -97,7 +102,7 @@ class DeepLabV3Plus(SegmentationModel):
         self.aux_head = aux_head
         self.aux_stride = spec['c4'].stride
         self.output_stride = spec['c5'].stride
-        self._logits_stride = self._build_parts(spec, num_classes)
+        self._logits_stride = self._build_parts(spec, num_classes, factories)
         self.built = True
 
     @property
@@ -132,19 +137,11 @@ class DeepLabV3Plus(SegmentationModel):
             outputs['aux_logits'] = upsample_bilinear(logits, resolution, self.aux_stride)
         return outputs
 
-    def _build_parts(self, spec: BackboneSpec, num_classes: int) -> int:
+    def _build_parts(self, spec: BackboneSpec, num_classes: int, factories: Mapping[str, Factory]) -> int:
         """Creates the variables of decoder and heads on symbolic maps; returns the stride of the decoder's map."""
         features = spec.symbolic(self.backbone.compute_dtype)
-        pair = keras.KerasTensor((2, 2), dtype='int32')
-        maps = self.decoder(features, size=pair, seed=pair, training=True)
-        logits = {'head': self.head(maps['features'], seed=pair, training=True)}
+        maps = call_decoder(factories['decoder'], self.decoder, features, ['features'])
+        call_head(factories['head'], self.head, maps['features'], num_classes)
         if self.aux_head is not None:
-            logits['aux_head'] = self.aux_head(features['c4'], seed=pair, training=True)
-        for slot, made in logits.items():
-            if made.shape[-1] != num_classes:
-                name, channels = getattr(self, slot).name, made.shape[-1]
-                raise UserError(
-                    f'models.deeplab_v3plus.{slot}: {name!r} returned logits of {channels} channels; expected '
-                    f'{num_classes}, one for each class.'
-                )
+            call_head(factories['aux_head'], self.aux_head, features['c4'], num_classes)
         return SYMBOLIC_SIDE // maps['features'].shape[1]

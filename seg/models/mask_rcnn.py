@@ -15,9 +15,10 @@ from seg.heads.roi_sampler import Rois, Truth
 from seg.heads.rpn import RPN
 from seg.layers.norm import NormFactory
 from seg.models.base import SegmentationModel
+from seg.models.parts import build_backbone, call_decoder
 from seg.ops import boxes as boxes_lib
 from seg.ops.masks import crop_masks
-from seg.registry import backbones, decoders, heads, models
+from seg.registry import Factory, decoders, heads, models
 from seg.structures import SYMBOLIC_SIDE, BackboneSpec
 
 # Levels that the features of boxes are pooled from. The RPN has one more.
@@ -64,28 +65,30 @@ def mask_rcnn(
     """
     slot = 'models.mask_rcnn'
     factory = NormFactory(norm, momentum=norm_momentum, epsilon=norm_epsilon, slot=slot)
-    net, neck, spec = build_backbone_and_decoder(slot, backbone, decoder, factory, frozen_stages)
+    decoder_factory = decoders.check(decoder, f'{slot}.decoder')
+    net, neck, spec = build_backbone_and_decoder(slot, backbone, decoder_factory, factory, frozen_stages)
     supplied = {'num_classes': num_classes, 'norm': factory}
     return MaskRCNN(
         net,
         neck,
-        expect_type(heads.build(rpn, f'{slot}.rpn', **supplied), RPN, f'{slot}.rpn'),
-        [expect_type(heads.build(box_head, f'{slot}.box_head', **supplied), BoxHead, f'{slot}.box_head')],
-        expect_type(heads.build(mask_head, f'{slot}.mask_head', **supplied), MaskHead, f'{slot}.mask_head'),
+        heads.check(rpn, f'{slot}.rpn').make(RPN, **supplied),
+        [heads.check(box_head, f'{slot}.box_head').make(BoxHead, **supplied)],
+        heads.check(mask_head, f'{slot}.mask_head').make(MaskHead, **supplied),
         spec,
+        decoder_factory,
         name='mask_rcnn',
     )
 
 
 def build_backbone_and_decoder(
-    slot: str, backbone: Callable, decoder: Callable, norm: NormFactory, frozen_stages: int
+    slot: str, backbone: Callable, decoder: Factory, norm: NormFactory, frozen_stages: int
 ) -> tuple[keras.Model, keras.layers.Layer, BackboneSpec]:
     """Builds backbone and decoder, and freezes the first stages.
 
     Args:
       slot: gin key of the model.
       backbone: reference to a backbone.
-      decoder: reference to a decoder.
+      decoder: builds the decoder.
       norm: makes the normalisation layers.
       frozen_stages: see `mask_rcnn`.
 
@@ -95,10 +98,9 @@ def build_backbone_and_decoder(
     Raises:
       UserError: see `mask_rcnn`.
     """
-    net = backbones.build(backbone, f'{slot}.backbone', output_stride=32, norm=norm)
-    spec = BackboneSpec.of(net, f'{slot}.backbone')
+    net, spec = build_backbone(backbone, f'{slot}.backbone', output_stride=32, norm=norm)
     freeze(net, frozen_stages, f'{slot}.frozen_stages')
-    neck = decoders.build(decoder, f'{slot}.decoder', backbone=spec, output_stride=32, norm=norm)
+    neck = decoder.make(keras.layers.Layer, backbone=spec, output_stride=32, norm=norm)
     return net, neck, spec
 
 
@@ -119,17 +121,6 @@ def freeze(backbone: keras.Model, stages: int, slot: str) -> None:
         )
     for layer in keras.Model(backbone.input, maps[f'c{stages}']).layers:
         layer.trainable = False
-
-
-def expect_type(layer: Any, kind: type, slot: str) -> Any:
-    """Returns the layer if it is of the class.
-
-    Raises:
-      UserError: if not.
-    """
-    if not isinstance(layer, kind):
-        raise UserError(f'{slot}: expected a head that builds a {kind.__name__}, received a {type(layer).__name__}.')
-    return layer
 
 
 class MaskRCNN(SegmentationModel):
@@ -155,6 +146,7 @@ class MaskRCNN(SegmentationModel):
         box_heads: Sequence[BoxHead],
         mask_head: MaskHead,
         spec: BackboneSpec,
+        decoder_factory: Factory,
         *,
         stage_weights: Sequence[float] = (1.0,),
         name: str,
@@ -169,7 +161,7 @@ class MaskRCNN(SegmentationModel):
         self.stage_weights = tuple(float(weight) for weight in stage_weights)
         self.mask_head = mask_head
         self.output_stride = spec['c5'].stride
-        self.strides = self._build_parts(spec)
+        self.strides = self._build_parts(spec, decoder_factory)
         self.built = True
 
     @property
@@ -320,16 +312,10 @@ class MaskRCNN(SegmentationModel):
     def _roi_strides(self) -> list[int]:
         return [self.strides[name] for name in ROI_LEVELS]
 
-    def _build_parts(self, spec: BackboneSpec) -> dict[str, int]:
+    def _build_parts(self, spec: BackboneSpec, factory: Factory) -> dict[str, int]:
         """Creates the variables of decoder and heads; returns the strides of the pyramid's maps, the finest first."""
         features = spec.symbolic(self.backbone.compute_dtype)
-        pair = keras.KerasTensor((2, 2), dtype='int32')
-        pyramid = self.decoder(features, size=pair, seed=pair, training=True)
-        if not {*ROI_LEVELS} <= set(pyramid):
-            raise UserError(
-                f'models.{self.name}.decoder: expected one that makes maps p2, p3, p4 and p5, such as @decoders.fpn; '
-                f'{self.decoder.name!r} makes {sorted(pyramid)}.'
-            )
+        pyramid = call_decoder(factory, self.decoder, features, ROI_LEVELS)
         for head in (self.rpn, *self.box_heads, self.mask_head):
             head.build(tuple(pyramid['p2'].shape))
         return {name: SYMBOLIC_SIDE // x.shape[1] for name, x in pyramid.items()}

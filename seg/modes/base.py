@@ -145,7 +145,7 @@ class Mode(ABC):
 
     Attributes:
       name: the value of `--mode`.
-      aliases: other words, for which an error message suggests the name.
+      aliases: other words; --mode refuses them, and its message suggests the name.
       flags: what this mode takes besides `--mode` and `--model_dir`.
       common_flags: flags that it shares with most other modes.
       trains: whether it trains. A signal then ends it with a checkpoint and status 0.

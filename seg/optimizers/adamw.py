@@ -54,7 +54,8 @@ def adamw(
     check_number(f'{slot}.beta_2', beta_2, 0, 1, below=True)
     check_number(f'{slot}.epsilon', epsilon, above=True)
     check_number(f'{slot}.weight_decay', weight_decay)
-    rate = schedules.build(schedule, f'{slot}.schedule', total_steps=total_steps, batch_size=batch_size)
+    factory = schedules.check(schedule, f'{slot}.schedule')
+    rate = factory.make(keras.optimizers.schedules.LearningRateSchedule, total_steps=total_steps, batch_size=batch_size)
     return keras.optimizers.AdamW(
         learning_rate=rate,
         beta_1=float(beta_1),

@@ -46,7 +46,8 @@ def sgd(
     check_number('optimizers.sgd.momentum', momentum, 0, 1, below=True)
     if nesterov and not momentum:
         raise UserError('optimizers.sgd.nesterov = True needs a momentum above 0.')
-    rate = schedules.build(schedule, 'optimizers.sgd.schedule', total_steps=total_steps, batch_size=batch_size)
+    factory = schedules.check(schedule, 'optimizers.sgd.schedule')
+    rate = factory.make(keras.optimizers.schedules.LearningRateSchedule, total_steps=total_steps, batch_size=batch_size)
     return SGD(learning_rate=rate, momentum=float(momentum), nesterov=bool(nesterov), name='sgd')
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gin
@@ -87,7 +88,7 @@ class Factory:
         """
         built = self(**supplied)
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        expected = ' or '.join(f'a {kind.__module__}.{kind.__name__}' for kind in kinds)
+        expected = ' or '.join(f'a {_module(kind)}.{kind.__name__}' for kind in kinds)
         if not isinstance(built, kinds):
             found = f'the class {built.__name__}' if inspect.isclass(built) else f'a {type(built).__name__}'
             raise self.wrong(found, expected)
@@ -106,6 +107,26 @@ class Factory:
                 f'learns from {target!r}.'
             )
 
+    @contextlib.contextmanager
+    def calling(self, call: str, remedy: str = '') -> Iterator[None]:
+        """Context around a call of the part: turns exceptions of a plugin's part into a `UserError`.
+
+        Args:
+          call: the call, for the message.
+          remedy: what to do, a sentence; by default the page on this kind.
+
+        Raises:
+          UserError: see `failed`.
+        """
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            if self.entry.built_in:
+                raise
+            raise self.failed(error, call, remedy or f'See docs/plugins.md on {self.entry.kind}.') from error
+
     def failed(self, error: Exception, call: str, remedy: str = '') -> UserError:
         """The message that a `call` of a plugin's part raised an exception; `remedy` is a sentence on what to do."""
         entry = self.entry
@@ -119,6 +140,12 @@ class Factory:
             f'{self.slot}: {entry.reference} ({entry.place}) returned {found}{of}; expected {expected}. '
             f'See docs/plugins.md on {entry.kind}.'
         )
+
+
+def _module(kind: type) -> str:
+    """The module that a class is imported from; Keras exports its own under other names."""
+    module = kind.__module__.removeprefix('keras.src.')
+    return kind.__module__ if module == kind.__module__ else f'keras.{module.rpartition(".")[0]}'
 
 
 def _abstract_members(built: Any) -> list[str]:

@@ -149,7 +149,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 def describe(optimizer: keras.optimizers.Optimizer) -> str:
     """Describes the learning rate of an optimizer in a line; a schedule other than `Schedule` by its class name."""
     rate = optimizer._learning_rate  # The public property is the rate at the present step.
-    return rate.describe() if isinstance(rate, Schedule) else type(rate).__name__
+    if isinstance(rate, Schedule):
+        return rate.describe()
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return type(rate).__name__
+    return f'constant {float(rate):g}'
 
 
 def rate_at(optimizer: keras.optimizers.Optimizer, step: int) -> float:

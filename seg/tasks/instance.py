@@ -21,10 +21,10 @@ from seg.number_checks import check_counts
 from seg.ops.boxes import iou
 from seg.prediction.instances import InstanceOutputs
 from seg.prediction.settings import PredictSettings
-from seg.registry import models, tasks
+from seg.registry import Factory, tasks
 from seg.structures import Annotations, DataLimits, DatasetInfo, LossTerm
 from seg.tasks.base import Batch, Task
-from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics
+from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics, build_model, check_model
 from seg.tasks.traced import traced
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class Instance(Task):
         self._max_objects, self._mask_size = max_objects, mask_size
         self._eval_size = None if eval_size is None else tuple(eval_size)
         num_classes = dataset_info.num_classes
-        self._model = models.build(model, 'tasks.instance.model', num_classes=num_classes)
+        self._model, factory = build_model(model, 'tasks.instance.model', num_classes)
+        self._check_model(factory)
         supplied = {'num_classes': num_classes, 'ignore_label': dataset_info.ignore_label}
         self._losses = build_losses(
             losses, 'tasks.instance.losses', _TARGET, self._loss_trial, **supplied, class_histogram=None
@@ -164,6 +165,14 @@ class Instance(Task):
         )
 
     # ---- Checks ------------------------------------------------------------------------------------------------------
+
+    def _check_model(self, factory: Factory) -> None:
+        """Calls a plugin's model as in training and as in evaluation, with symbolic images."""
+        batch = self._batch(TRIAL_IMAGES, (2 * self._model.output_stride,) * 2)
+        rows = (TRIAL_IMAGES, None)
+        found = {'boxes': (*rows, 4), 'scores': rows, 'classes': rows, 'masks': (*rows, None, None)}
+        check_model(factory, self._model, {key: batch[key] for key in _MODEL_INPUTS}, True, {})
+        check_model(factory, self._model, {key: batch[key] for key in ('image', 'size')}, False, found)
 
     def _metric_trial(self) -> tuple:
         """Symbolic batch and predictions."""

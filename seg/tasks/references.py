@@ -1,7 +1,6 @@
-"""Builds a task's losses and metrics from the references in its settings, and checks their contracts.
+"""Builds a task's model, losses and metrics from the references in its settings, and checks their contracts.
 
-Losses and metrics of plugins are called with symbolic tensors before a training, and their results compared with the
-contract.
+Those of plugins are called with symbolic tensors before a training, and their results compared with the contract.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
 from seg.errors import UserError, shown
@@ -17,13 +17,81 @@ from seg.metrics.base import Metric, RowMetric, SumMetric
 from seg.registry import Factory
 from seg.registry import losses as loss_registry
 from seg.registry import metrics as metric_registry
+from seg.registry import models as model_registry
 from seg.structures import RECORD_KEYS, LossTerm
 from seg.tasks.traced import traced
 
 _PENALTY = 'l2'
-TRIAL_IMAGES = 2  # Images of the symbolic batch for the checks of losses and metrics.
+TRIAL_IMAGES = 2  # Images of the symbolic batch for the checks of models, losses and metrics.
 
 Loss = Callable[[Mapping[str, Any], Mapping[str, Any], Any], LossTerm]
+
+
+def build_model(reference: Any, slot: str, num_classes: int) -> tuple[Any, Factory]:
+    """Builds a task's model.
+
+    Args:
+      reference: reference to a model.
+      slot: the setting that holds it, for messages.
+      num_classes: supplied.
+
+    Returns:
+      The model, and what has built it, for `check_model`.
+
+    Raises:
+      UserError: if it is no Keras model with `parts` and `output_stride`.
+    """
+    factory = model_registry.check(reference, slot)
+    model = factory.make(keras.Model, num_classes=num_classes)
+    lacking = [name for name in ('parts', 'output_stride') if not hasattr(model, name)]
+    if lacking or not isinstance(model.parts, Mapping):
+        fault = f'without {" and ".join(lacking)}' if lacking else f'with parts = {shown(model.parts)}'
+        raise factory.wrong(
+            f'a {type(model).__name__} {fault}',
+            'a Keras model with `parts`, a dict of its layers by name, and `output_stride`, in pixels',
+        )
+    return model, factory
+
+
+def check_model(
+    factory: Factory, model: Any, batch: Mapping[str, Any], training: bool, expected: Mapping[str, tuple]
+) -> None:
+    """Calls the model of a plugin with a symbolic batch.
+
+    Args:
+      factory: what has built it; models of this package are not checked.
+      model: the model.
+      batch: `keras.KerasTensor`s.
+      training: argument of the call.
+      expected: shapes of outputs that it must have, by name; None stands for any length.
+
+    Raises:
+      UserError: if it fails, or has other outputs.
+    """
+    if factory.entry.built_in:
+        return
+
+    def fault(batch: Mapping[str, Any]) -> str:
+        outputs = model(batch, training=training)
+        if not isinstance(outputs, Mapping):
+            return _kind_of(outputs)
+        if lacking := sorted(set(expected) - set(outputs)):
+            return f'a dict of {", ".join(sorted(outputs)) or "nothing"}, without {", ".join(lacking)}'
+        shapes = {name: tuple(outputs[name].shape) for name in expected}
+        return ', '.join(f'{name} {shape}' for name, shape in shapes.items() if not _fits(shape, expected[name]))
+
+    call = f'call(batch, training={training}) for a batch of {", ".join(batch)}'
+    with factory.calling(call):
+        found = traced(fault, batch)
+    if found:
+        entries = ', '.join(f'{name} {shape}' for name, shape in expected.items())
+        raise factory.wrong(found, f'a dict with {entries or "the outputs that the losses use"}', call)
+
+
+def _fits(shape: tuple, expected: tuple) -> bool:
+    return len(shape) == len(expected) and all(
+        wanted in (None, side) for side, wanted in zip(shape, expected, strict=True)
+    )
 
 
 def build_losses(
@@ -105,6 +173,7 @@ def build_metrics(
             if found := _tried(factory, call, lambda *given: _values(compute(*given), rows), *trial()):  # noqa: B023
                 expected = 'tensors [B, …], a row for each of the B images' if rows else 'tensors'
                 raise factory.wrong(found, f'a dict of {expected}', call)
+        metric.origin = f'{factory.slot}: {factory.entry.reference}'
         metrics.append(metric)
     return metrics
 
@@ -118,13 +187,8 @@ def _tried(factory: Factory, call: str, function: Callable[..., str], *arguments
     Raises:
       UserError: if it fails; the message names the line in the plugin.
     """
-    try:
+    with factory.calling(call, f'See docs/plugins_training.md on the arguments of {factory.entry.kind}.'):
         return traced(function, *arguments)
-    except UserError:
-        raise
-    except Exception as error:
-        remedy = f'See docs/plugins_training.md on the arguments of {factory.entry.kind}.'
-        raise factory.failed(error, call, remedy) from error
 
 
 def _term(term: Any) -> str:

@@ -19,10 +19,10 @@ from seg.ops.resize import resize_images
 from seg.ops.sizes import rounded
 from seg.prediction.class_maps import ClassMaps
 from seg.prediction.settings import PredictSettings
-from seg.registry import models, tasks
+from seg.registry import Factory, tasks
 from seg.structures import PAD_PIXEL, ClassHistogram, DataLimits, DatasetInfo, LossTerm
 from seg.tasks.base import Batch, Task
-from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics
+from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics, build_model, check_model
 from seg.tasks.traced import traced
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ class Semantic(Task):
         self._info = dataset_info
         self._scales, self._flip = tuple(eval_scales), eval_flip
         supplied = {'num_classes': dataset_info.num_classes, 'ignore_label': dataset_info.ignore_label}
-        self._model = models.build(model, 'tasks.semantic.model', num_classes=dataset_info.num_classes)
+        self._model, factory = build_model(model, 'tasks.semantic.model', dataset_info.num_classes)
+        self._check_model(factory)
         self._losses = build_losses(
             losses, 'tasks.semantic.losses', _TARGET, self._loss_trial, **supplied, class_histogram=class_histogram
         )
@@ -172,6 +173,15 @@ class Semantic(Task):
         return logits if scale == 1.0 else resize_images(logits, size, batch['size'], canvas)
 
     # ---- Checks ------------------------------------------------------------------------------------------------------
+
+    def _check_model(self, factory: Factory) -> None:
+        """Calls a plugin's model as in training and as in evaluation, with symbolic images."""
+        shape = (TRIAL_IMAGES, *(2 * self._model.output_stride,) * 2)
+        pair = keras.KerasTensor((TRIAL_IMAGES, 2), 'int32')
+        batch = {'image': keras.KerasTensor((*shape, 3), keras.config.floatx()), 'size': pair}
+        logits = {'logits': (*shape, self._info.num_classes)}
+        check_model(factory, self._model, {**batch, 'seed': pair}, True, logits)
+        check_model(factory, self._model, batch, False, logits)
 
     def _metric_trial(self) -> tuple:
         """Symbolic batch and predictions."""

@@ -100,6 +100,9 @@ class Drawing:
     def draw(self):
         return np.full((1 + self._row, 3, 3), 7, np.uint8)
 
+    def panels(self):
+        return None
+
 
 class Linear(Task):
     """The task; float64 throughout."""

@@ -97,6 +97,13 @@ def test_a_metric_that_fails_on_the_host_names_the_line(made, metric, method, fa
         assert f'tests/executor/test_evaluator.py:{line}: ' in text
 
 
+def test_a_metric_from_a_setting_is_named_by_it(made):
+    metric = FailsInAdd()
+    metric.origin = 'tasks.instance.metrics[0]: @metrics.mine'
+    with pytest.raises(UserError, match=r'^tasks.instance.metrics\[0\]: @metrics.mine: add failed, .*boxes'):
+        evaluate(metric, scenes.source(*made, 7))
+
+
 def test_a_figure_without_panels_names_the_task(made, monkeypatch):
     monkeypatch.delattr(scenes.Drawn, 'panels')
     with pytest.raises(UserError, match=r'scenes.Finder.figure .*Drawn.* panels'):

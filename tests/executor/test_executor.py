@@ -228,6 +228,15 @@ def test_unknown_best_metric(tmp_path):
         run(tmp_path, train_steps=2, best_metric='ap')
 
 
+@pytest.mark.parametrize(('best_metric', 'line'), [('loss', 'step 4: loss '), ('miou', 'step 4: miou ')])
+def test_the_log_has_the_best_metric(tmp_path, caplog, best_metric, line):
+    """The task's own line has `miou` alone."""
+    caplog.set_level('INFO')
+    run(tmp_path, best_metric=best_metric, stop=lambda evaluation: True)
+    (logged,) = (text for text in caplog.messages if line in text)
+    assert logged.count('miou') == 1
+
+
 def test_stop_ends_the_training(tmp_path):
     results = run(tmp_path, stop=lambda evaluation: True)
     assert results['step'] == 4 and Checkpoints(RunFolder(str(tmp_path)), 5).steps() == [2, 4]

@@ -348,7 +348,7 @@ def test_cascade_refuses():
 
 
 def test_refuses_parts_of_another_kind():
-    with pytest.raises(UserError, match='models.mask_rcnn.rpn: .*RPN, .*SemanticHead'):
+    with pytest.raises(UserError, match='models.mask_rcnn.rpn: @heads.semantic .*SemanticHead; .*RPN'):
         small_rcnn.make(rpn=semantic)
-    with pytest.raises(UserError, match='models.mask_rcnn.decoder: .*p2, p3, p4 and p5'):
+    with pytest.raises(UserError, match='models.mask_rcnn.decoder: .*features.*; .*p2, p3, p4, p5'):
         small_rcnn.make(decoder=deeplab_v3plus)

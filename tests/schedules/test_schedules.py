@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from seg import registry
 from seg.errors import UserError
-from seg.schedules.base import Schedule
+from seg.optimizers.sgd import sgd
+from seg.schedules.base import Schedule, describe
 from seg.schedules.cosine import Cosine
 from seg.schedules.poly import Poly
 from seg.schedules.step import Step
@@ -166,6 +167,24 @@ def test_describe_is_one_line_with_the_numbers():
 def test_wrong_settings_name_the_place(cls, settings, place):
     with pytest.raises(UserError, match=rf'schedules\.{cls.__name__.lower()}\.{place}'):
         make(cls, **settings)
+
+
+def test_a_number_is_no_schedule():
+    with registry.temporary():
+
+        @registry.schedules.register('flat')
+        def flat(*, total_steps):
+            """Flat."""
+            return 0.1
+
+        with pytest.raises(
+            UserError, match=r'optimizers.sgd.schedule: @schedules.flat .*a float; .*LearningRateSchedule'
+        ):
+            sgd(total_steps=9, batch_size=2, schedule=flat)
+
+
+def test_a_rate_of_an_optimizer_without_a_schedule():
+    assert describe(keras.optimizers.SGD(0.25)) == 'constant 0.25'
 
 
 def test_a_plugin_without_its_methods():

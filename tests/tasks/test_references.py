@@ -9,12 +9,63 @@ from seg.errors import UserError
 from seg.metrics.base import RowMetric, SumMetric, higher_is_better
 from seg.metrics.coco_ap import CocoAP
 from seg.metrics.mean_iou import MeanIoU
-from seg.registry import losses, metrics, tasks
+from seg.registry import losses, metrics, models, tasks
 from seg.structures import LossTerm
 from seg.tasks.base import Task
-from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics
+from seg.tasks.references import TRIAL_IMAGES, build_losses, build_metrics, build_model, check_model
 
 SUPPLIED = {'num_classes': 3, 'ignore_label': 255, 'class_histogram': None}
+
+
+class Net(keras.Model):
+    """A model that returns what a function makes of a batch."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.parts, self.output_stride = function, {}, 1
+
+    def call(self, batch, training=False):
+        return self.function(batch)
+
+
+class Listed(Net):
+    parts = property(lambda self: [], lambda self, value: None)
+
+
+def try_model(model):
+    """Builds and calls a model as a task does that needs `scores` [2, 4, …]."""
+    with registry.temporary():
+
+        @models.register('mine')
+        def mine(*, num_classes):
+            """Mine."""
+            return model
+
+        made, factory = build_model(mine, 'tasks.semantic.model', 3)
+        check_model(factory, made, {'image': keras.KerasTensor((2, 4, 4, 3))}, False, {'scores': (2, 4, None)})
+
+
+def test_a_model_that_keeps_the_contract():
+    try_model(Net(lambda batch: {'scores': batch['image'][..., 0], 'others': batch['image']}))
+
+
+@pytest.mark.parametrize(
+    ('model', 'fault'),
+    [
+        (keras.Sequential(), 'returned a Sequential without parts and output_stride'),
+        (Listed(lambda batch: batch), 'returned a Listed with parts = []'),
+        (print, 'returned a builtin_function_or_method; expected a keras.models.Model'),
+        (Net(lambda batch: batch['image']), 'returned a tensor of shape (2, 4, 4, 3) from call(batch, training=False)'),
+        (Net(lambda batch: {'logits': batch['image']}), 'returned a dict of logits, without scores from call('),
+        (Net(lambda batch: {'scores': batch['image']}), 'scores (2, 4, 4, 3)'),
+        (Net(lambda batch: batch['depth']), 'call(batch, training=False) for a batch of image failed'),
+    ],
+)
+def test_a_model_that_does_not(model, fault):
+    with pytest.raises(UserError) as caught:
+        try_model(model)
+    text = str(caught.value)
+    assert fault in text and text.startswith('tasks.semantic.model: @models.mine (') and 'test_references.py:' in text
 
 
 def trial():
