@@ -20,7 +20,7 @@ _IN_PLACE = {
     *('Add', 'AddV2', 'AddN', 'Sub', 'Mul', 'RealDiv', 'Maximum', 'Minimum', 'Neg', 'Exp', 'Log', 'Sqrt', 'Rsqrt'),
     *('Square', 'SelectV2', 'FusedBatchNormGradV3'),
 }
-# What comes on top of `peak`, fitted on a CPU to the ten trainings in docs/small_memory.md.
+# What comes on top of `peak`, fitted on a CPU to trainings like those in docs/small_memory.md.
 _PEAK_FACTOR = 1.35  # Operations run in another order, two at a time, with room to work in; freed memory has gaps.
 _WEIGHTS_FACTOR = 7  # Weights in the layouts of the kernels, and what writing a checkpoint copies.
 _FIXED = 200 * 2**20  # Compiled kernels, the optimized graph, threads.
