@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from seg.engine.optimizer_step import OptimizerStep
 from seg.errors import UserError, shown
 from seg.structures import Input, LossTerm, Share
-
-if TYPE_CHECKING:
-    from seg.engine.machine import Memory
 
 HostBatch = Mapping[str, np.ndarray]
 
@@ -77,6 +74,18 @@ class EvaluatedBatch(NamedTuple):
     weight: np.ndarray
     scores: np.ndarray | None
     example: Callable[[int], tuple[HostBatch, HostBatch]]
+
+
+class Memory(NamedTuple):
+    """Bytes of memory.
+
+    Attributes:
+      used: by this process.
+      limit: at most for this process; None if unknown.
+    """
+
+    used: int
+    limit: int | None
 
 
 class Predictions(Protocol):

@@ -5,27 +5,15 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import keras
 import psutil
 
 from seg import __version__
+from seg.engine.base import Memory
 
 # The limits of a container, version 2 and 1.
 _LIMITS = ('/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes')
-
-
-class Memory(NamedTuple):
-    """Bytes of memory.
-
-    Attributes:
-      used: by this process.
-      limit: at most for this process; None if unknown.
-    """
-
-    used: int
-    limit: int | None
 
 
 def memory() -> Memory:

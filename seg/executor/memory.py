@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from absl import logging
 
-if TYPE_CHECKING:
-    from seg.engine.machine import Memory
+from seg.engine.base import Memory
 
 _GIB = 2**30
 

@@ -19,7 +19,7 @@ import numpy as np
 if __name__ == '__main__':
     sys.modules['tensorflow'] = sys.modules['keras'] = None
 
-from seg.engine.base import Engine, EvaluatedBatch, LoopResult, Predictions, Predictor, Trainer
+from seg.engine.base import Engine, EvaluatedBatch, LoopResult, Memory, Predictions, Predictor, Trainer
 from seg.engine.optimizer_step import OptimizerStep
 from seg.executor.executor import Executor
 from seg.executor.run_config import RunConfig
@@ -190,6 +190,9 @@ class ToyEngine(Engine):
     def scope(self):
         return contextlib.nullcontext()
 
+    def memory(self) -> Memory:
+        return Memory(used=0, limit=None)
+
     def trainer(self, task, optimizer, settings: OptimizerStep) -> ToyTrainer:
         return ToyTrainer(self, task)
 
@@ -232,9 +235,9 @@ class ToyTrainer(Trainer):
     def __init__(self, engine: ToyEngine, task: Line):
         self._engine, self._task, self._steps = engine, task, 0
 
-    def loop(self, source: Input, start: int, traced: Callable[[], None]) -> Callable[[int], LoopResult]:
+    def loop(self, source: Input, start: int, traced: Callable[[int], None]) -> Callable[[int], LoopResult]:
         batches = source.make(start, share=self._engine.process)
-        traced()
+        traced(8 * 3)
 
         def run(count: int) -> LoopResult:
             self._engine.loops(count)

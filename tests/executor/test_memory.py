@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from seg.engine import machine
+from seg.engine.base import Memory
 from seg.executor import memory
 
 GIB = 2**30
@@ -13,7 +14,7 @@ GIB = 2**30
 @pytest.mark.parametrize(('needed', 'batch_size', 'advice'), [(2, 16, ''), (14, 16, '7 may'), (14, 1, '1 does')])
 def test_a_warning_names_the_setting_to_lower(caplog, needed, batch_size, advice):
     with caplog.at_level('INFO', logger='absl'):
-        memory.tell(needed * GIB, machine.Memory(GIB, 8 * GIB), batch_size)
+        memory.tell(needed * GIB, Memory(GIB, 8 * GIB), batch_size)
     said, *warnings = caplog.records
     assert f'about {needed + 1}.0 of 8.0 GiB' in said.getMessage()
     assert [record.levelno for record in warnings] == ([logging.WARNING] if advice else [])
@@ -22,7 +23,7 @@ def test_a_warning_names_the_setting_to_lower(caplog, needed, batch_size, advice
 
 def test_no_limit_no_warning(caplog):
     with caplog.at_level('INFO', logger='absl'):
-        memory.tell(99 * GIB, machine.Memory(0, None), 1)
+        memory.tell(99 * GIB, Memory(0, None), 1)
     (record,) = caplog.records
     assert '99.0 GiB' in record.getMessage()
 

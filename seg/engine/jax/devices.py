@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from seg.engine import machine
+from seg.engine import base
 from seg.engine.jax.processes import reporting_loss
 from seg.errors import UserError
 from seg.ops import replicas
@@ -149,13 +149,15 @@ class Devices:
         own = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
         return own * len(self._local)
 
-    def memory(self) -> machine.Memory:
+    def memory(self) -> base.Memory:
         """The memory of the devices of this process."""
         if self.platform == 'cpu':
+            from seg.engine import machine  # It needs psutil, which steps do not.
+
             return machine.memory()
         stats = [device.memory_stats() or {} for device in self._local]
         limit = sum(each.get('bytes_limit', 0) for each in stats)
-        return machine.Memory(sum(each.get('bytes_in_use', 0) for each in stats), limit or None)
+        return base.Memory(sum(each.get('bytes_in_use', 0) for each in stats), limit or None)
 
 
 def _sum(tensors: Any) -> Any:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from seg.engine import base, machine
+from seg.engine import base
 from seg.engine import precision as precisions
 from seg.engine.jax import devices as all_devices
 from seg.engine.jax.devices import Devices
@@ -87,7 +87,7 @@ class JaxEngine(base.Engine):
         (flags,) = self.devices.gathered([np.bool_(flag)])
         return any(flags)
 
-    def memory(self) -> machine.Memory:
+    def memory(self) -> base.Memory:
         return self.devices.memory()
 
     def scope(self) -> AbstractContextManager[Any]:

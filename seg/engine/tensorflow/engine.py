@@ -85,12 +85,12 @@ class TensorFlowEngine(base.Engine):
     def agree(self, flag: bool) -> bool:
         return flag
 
-    def memory(self) -> machine.Memory:
+    def memory(self) -> base.Memory:
         devices = self.strategy.extended.worker_devices
         if 'GPU' not in devices[0]:
             return machine.memory()
         used = [tf.config.experimental.get_memory_info(device)['current'] for device in devices]
-        return machine.Memory(sum(used), None)
+        return base.Memory(sum(used), None)
 
     def scope(self) -> AbstractContextManager[Any]:
         return self.strategy.scope()
