@@ -5,13 +5,14 @@ compares it with the table of docs/design.md. A row comes after the rows of all 
 """
 
 # Below the parts: every part and most packages above may import these.
-BASE = ["errors", "files", "structures", "number_checks", "known_classes", "ops", "layers"]
+BASE = ["errors", "log_level", "files", "structures", "number_checks", "known_classes", "ops", "layers"]
 
 # One folder for each kind of plugin. Kinds reach each other through the registry only.
 PARTS = ["augments", "backbones", "datasets", "decoders", "heads", "losses", "metrics", "optimizers", "schedules"]
 
 LAYERS = {
     "errors": [],
+    "log_level": [],
     "files": ["errors"],
     "downloads": ["errors", "files"],
     "structures": ["errors"],

@@ -10,6 +10,8 @@ from typing import TextIO
 
 from absl import logging
 
+from seg import log_level
+
 
 def stream() -> TextIO | None:
     """Where a cell's text goes; None outside of IPython."""
@@ -27,17 +29,16 @@ def messages() -> Iterator[None]:
     if text is None or logging.level_info():
         yield
         return
-    logger, verbosity = logging.get_absl_logger(), logging.get_verbosity()
+    logger = logging.get_absl_logger()
     handler = python_logging.StreamHandler(text)
     # A message takes the place of the line of progress, which the next update shows again.
     handler.setFormatter(python_logging.Formatter('\r%(asctime)s %(message)-90s', '%H:%M:%S'))
     propagates = logger.propagate
     logger.addHandler(handler)
     logger.propagate = False  # Handlers of the notebook would show warnings twice.
-    logging.set_verbosity(logging.INFO)
     try:
-        yield
+        with log_level.at(logging.INFO):
+            yield
     finally:
-        logging.set_verbosity(verbosity)
         logger.propagate = propagates
         logger.removeHandler(handler)

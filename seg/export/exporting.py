@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 import seg
-from seg import files
+from seg import files, log_level
 from seg.errors import UserError, reason
 from seg.export import check, columns, formats, heads, image_bytes, network
 from seg.export.description import Description
@@ -230,18 +230,16 @@ def _converting(name: str, quantize: str) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Hides the converters' logs, and removes the log handlers that one of them installs."""
     root = python_logging.getLogger()
-    handlers, level, verbosity = list(root.handlers), root.level, logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
+    handlers, level = list(root.handlers), root.level
     root.setLevel(python_logging.ERROR)
     python_logging.getLogger('tf2onnx').setLevel(python_logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with log_level.at(logging.WARNING), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             yield
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
-        logging.set_verbosity(verbosity)
 
 
 def calibration(dataset, canvas: tuple[int, int], fills: bool) -> Images:

@@ -7,6 +7,7 @@ import types
 import pytest
 from absl import logging
 
+from seg import log_level
 from seg.errors import UserError
 from seg.executor import notebook
 from seg.executor.progress import Progress
@@ -17,10 +18,8 @@ def ipython(monkeypatch):
     """Makes this process look like a notebook's."""
     monkeypatch.setitem(sys.modules, 'IPython', types.SimpleNamespace(get_ipython=object))
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: False, raising=False)
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
-    yield
-    logging.set_verbosity(before)
+    with log_level.at(logging.WARNING):
+        yield
 
 
 def test_messages_and_progress(ipython, capsys):

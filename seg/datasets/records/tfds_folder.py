@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from seg import files
+from seg import files, log_level
 from seg.datasets import checking
 from seg.datasets.records.array_files import Part
 from seg.errors import UserError, reason, shown
@@ -237,15 +237,9 @@ def _near(name: str) -> str:
     return f' Did you mean {near[0]!r}?' if near else ''
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> contextlib.AbstractContextManager[None]:
     """Hides what TFDS logs about each set that it opens."""
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
+    return log_level.at(logging.WARNING)
 
 
 def _first_line(error: Exception) -> str:
