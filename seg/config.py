@@ -198,10 +198,10 @@ def origin(message: str) -> str:
     match = re.match(r'([\w/]+(?:\.\w+)+) = ', message)
     for scope_name, selector, parameter in _bindings() if match else ():
         value = gin.config._CONFIG[scope_name, selector][parameter]
-        names = match[1] in (
+        same = match[1] in (
             gin_spelling.binding(scope_name, selector, parameter), f'{gin_spelling.key(selector)}.{parameter}'
         )  # fmt: skip
-        if names and message[match.end() :].startswith(literal(value, resolve=True)):
+        if same and message[match.end() :].startswith(literal(value, resolve=True)):
             found = f'It is bound at {_place(scope_name, selector, parameter)}'
             macros_used = [name for name in map(name_of_macro, references(value)) if name]
             places = [f'%{name}, set at {_place(name, MACRO, "value")}' for name in macros_used]

@@ -100,7 +100,7 @@ _IN_LAYER = re.compile(r'(?s)Exception encountered when calling .*?\x1b\[1m(?:.*
 
 
 @contextlib.contextmanager
-def as_user_error(what: str, code: Any) -> Iterator[None]:
+def as_user_error(what: str, code: Any, file: str | None = None, remedy: str = '') -> Iterator[None]:
     """Context around a call of a plugin's code: turns its exceptions into a `UserError`.
 
     Exceptions of a built-in part are bugs of seg and pass unchanged, as every `UserError` does.
@@ -108,6 +108,8 @@ def as_user_error(what: str, code: Any) -> Iterator[None]:
     Args:
       what: the setting, the part and the call, for the message.
       code: the function that is called, or the class or the object whose method is called.
+      file: its source file; by default where Python finds it.
+      remedy: what to do, a sentence.
 
     Raises:
       UserError: see `failed`.
@@ -119,7 +121,7 @@ def as_user_error(what: str, code: Any) -> Iterator[None]:
     except Exception as error:
         if built_in(code):
             raise
-        raise failed(error, what, source_file(code)) from error
+        raise failed(error, what, file or source_file(code), remedy) from error
 
 
 def failed(error: BaseException, what: str, file: str | None, remedy: str = '') -> UserError:

@@ -6,12 +6,12 @@ import contextlib
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gin
 
-from seg.errors import UserError, failed, line_of
+from seg.errors import UserError, as_user_error, failed, line_of
 from seg.registry.entries import Entry
 
 
@@ -107,8 +107,7 @@ class Factory:
                 f'learns from {target!r}.'
             )
 
-    @contextlib.contextmanager
-    def calling(self, call: str, remedy: str = '') -> Iterator[None]:
+    def calling(self, call: str, remedy: str = '') -> contextlib.AbstractContextManager[None]:
         """Context around a call of the part: turns exceptions of a plugin's part into a `UserError`.
 
         Args:
@@ -118,19 +117,17 @@ class Factory:
         Raises:
           UserError: see `failed`.
         """
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:
-            if self.entry.built_in:
-                raise
-            raise self.failed(error, call, remedy or f'See docs/plugins.md on {self.entry.kind}.') from error
+        entry = self.entry
+        return as_user_error(
+            self._call(call), entry.builder, entry.file, remedy or f'See docs/plugins.md on {entry.kind}.'
+        )
 
     def failed(self, error: Exception, call: str, remedy: str = '') -> UserError:
         """The message that a `call` of a plugin's part raised an exception; `remedy` is a sentence on what to do."""
-        entry = self.entry
-        return failed(error, f'{self.slot}: {entry.reference} ({entry.place}): {call}', entry.file, remedy)
+        return failed(error, self._call(call), self.entry.file, remedy)
+
+    def _call(self, call: str) -> str:
+        return f'{self.slot}: {self.entry.reference} ({self.entry.place}): {call}'
 
     def wrong(self, found: str, expected: str, call: str = '') -> UserError:
         """The message that a part, or a `call` of it, returned something unexpected."""
