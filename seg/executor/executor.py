@@ -19,14 +19,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from absl import logging
 
 from seg import files
 from seg.engine.base import Engine, Predictor, Trainer
 from seg.engine.optimizer_step import OptimizerStep
-from seg.errors import UnsavedError, UserError, shown
-from seg.executor import finite, first_examples, memory, stopping
+from seg.errors import UnsavedError, UserError
+from seg.executor import finite, first_examples, memory, model_weights, stopping
 from seg.executor.agreement import asked_to_stop, together
 from seg.executor.checkpoints import Checkpoint, Checkpoints
 from seg.executor.evaluation_records import EvaluationRecords
@@ -320,19 +319,8 @@ class Executor:
         found = self._checkpoints.latest(set_aside=False)
         if found is None:
             return 0
-        self._refuse_other_classes(found)
+        model_weights.check_classes(found, self._task.class_names)
         return found.step
-
-    def _refuse_other_classes(self, found: Checkpoint) -> None:
-        trained, names = found.metadata.get('class_names'), list(self._task.class_names)
-        if trained is not None and trained != names:
-            before, now = (', '.join(map(shown, each)) for each in (trained, names))
-            raise UserError(
-                f'{found.path} was trained with other classes than those of this data set.\n'
-                f'  trained: {before}\n  now: {now}\n'
-                'Class id = position in the list. Give the data set the same names in the same order, or start a new '
-                'training: in another --model_dir, or with --fresh.'
-            )
 
     def _save(self, step: int) -> None:
         metadata = {**self.training.times(), 'class_names': list(self._task.class_names)}
@@ -385,25 +373,8 @@ class Executor:
           UserError: if there is no such checkpoint, it is of another model, or it has no averages.
         """
         found = self._checkpoints.find(which)
-        self._refuse_other_classes(found)
-        averages = any(name.startswith('ema/') for name in found.tensors)
-        if weights == 'ema' and not averages:
-            raise UserError(f'{found.path} has no moving averages: it was trained without OptimizerStep.ema_decay.')
-        averages = averages and weights != 'raw'
-        values: dict[str, np.ndarray] = {}
-        for part, layer in self._task.checkpoint_items.items():
-            for variable in layer.variables:
-                name = f'{part}/{variable.path}'
-                value = found.tensors.get(f'ema/{name}') if averages else None
-                value = found.tensors.get(f'model/{name}') if value is None else value
-                if value is None or value.shape != tuple(variable.shape):
-                    has = 'none' if value is None else f'shape {value.shape}'
-                    raise UserError(
-                        f'{found.path}: {name} has shape {tuple(variable.shape)} in this model and {has} in the '
-                        'checkpoint. Use the gin file that it was trained with; without --gin_file, '
-                        'model_dir/config.gin is read.'
-                    )
-                values[name] = value
+        model_weights.check_classes(found, self._task.class_names)
+        values, averages = model_weights.select(found, self._task.checkpoint_items, weights)
         self.engine.set_model(self._task.checkpoint_items, values)
         return found, averages
 
