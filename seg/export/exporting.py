@@ -17,6 +17,7 @@ from absl import logging
 import seg
 from seg import files, log_level
 from seg.errors import UserError, reason
+from seg.executor.checkpoints import Checkpoint
 from seg.export import check, columns, formats, heads, image_bytes, network
 from seg.export.description import Description
 from seg.export.formats import Format, Images
@@ -113,14 +114,14 @@ def check_request(request: Request, task) -> None:
         )
 
 
-def export(experiment, request: Request, checkpoint: str, weights: str) -> dict[str, Any]:
+def export(experiment, request: Request, found: Checkpoint, averages: bool) -> dict[str, Any]:
     """Exports a run.
 
     Args:
-      experiment: with evaluation data, and for int8 with training data.
+      experiment: with evaluation data, and for int8 with training data. The model has the weights of `found`.
       request: the settings.
-      checkpoint: `latest`, `best` or a path.
-      weights: 'ema', 'raw', or empty for the averages if there are any.
+      found: the checkpoint.
+      averages: whether the weights are its moving averages.
 
     Returns:
       `written` (bool), `output`, `faults` (by format), and `files`: the figures of the check by the files' paths.
@@ -129,11 +130,10 @@ def export(experiment, request: Request, checkpoint: str, weights: str) -> dict[
       UserError: if a file cannot be made, cannot run, or cannot be written.
     """
     task, kind, info = experiment.task, kind_of(experiment.task), experiment.info
-    executor, canvas = experiment.executor, request.canvas
-    found, averages = executor.load_model(checkpoint, weights)
+    canvas = request.canvas
     logging.info('Exporting the weights of step %d (%s), canvas %d x %d.', found.step, found.path, *canvas)
     source = task.inputs.evaluation(experiment.eval_data, 1, canvas)
-    predictor = executor.engine.predictor(task, found.path)
+    predictor = experiment.executor.engine.predictor(task, found.path)
     best = experiment.run_config.best_metric
     checking = check.Check(task, kind, predictor, check.examples(source, request.images), best)
     fills = task.data_limits().eval_size is not None

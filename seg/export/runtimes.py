@@ -40,14 +40,14 @@ def opened(experiment, runtime: str, checkpoint: str, folder: str) -> ModelFile:
     )
     exporting.check_request(request, task)
     path = os.path.join(folder, request.format(runtime).path)
-    found, _ = experiment.executor.load_model(checkpoint)
+    found, averages = experiment.executor.load_model(checkpoint)
     # Of a run that was started over, a checkpoint may have the same step.
     if os.path.exists(path) and os.path.getmtime(path) > os.path.getmtime(found.path):
         file = open_model(path)
         if (file.description.step, file.description.canvas) == (found.step, request.canvas):
             logging.info('Predicting with %s, an earlier export of this checkpoint.', path)
             return file
-    results = exporting.export(experiment, request, checkpoint, '')
+    results = exporting.export(experiment, request, found, averages)
     if not results['written']:
         raise UserError(f'--runtime={runtime}: {results["faults"][runtime]}. Leave out --runtime.')
     return open_model(path)

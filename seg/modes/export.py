@@ -13,6 +13,7 @@ from seg.modes.base import CHECKPOINT, WEIGHTS, Call, ExperimentMode, Flag
 
 if TYPE_CHECKING:
     from seg.engine.base import Engine
+    from seg.executor.checkpoints import Checkpoint
     from seg.experiment import Needs
     from seg.export.exporting import Request
 
@@ -89,13 +90,16 @@ class Export(ExperimentMode):
         exporting.check_request(self._request(), self.experiment.task)
 
     def check_weights(self) -> None:
-        self.experiment.executor.load_model(self.call.flags['checkpoint'], self.call.flags['weights'])
+        self._load_model()
+
+    def _load_model(self) -> tuple[Checkpoint, bool]:
+        return self.experiment.executor.load_model(self.call.flags['checkpoint'], self.call.flags['weights'])
 
     def execute(self) -> dict[str, Any]:
         from seg.export import exporting
 
         request = self._request()
-        results = exporting.export(self.experiment, request, self.call.flags['checkpoint'], self.call.flags['weights'])
+        results = exporting.export(self.experiment, request, *self._load_model())
         if results['written']:
             logging.info('Exported: %s', request.output)
         return results
