@@ -22,10 +22,10 @@ _TENSORFLOW = importlib.util.find_spec('tensorflow')
 if os.environ.get('PYTHONDONTWRITEBYTECODE') and not os.path.exists(_TENSORFLOW.cached):
     os.environ |= {'PYTHONDONTWRITEBYTECODE': '', 'PYTHONPYCACHEPREFIX': os.path.join(_CACHE.name, 'bytecode')}
 
-import psutil  # noqa: E402
 import pytest  # noqa: E402
 
 import seg  # noqa: E402, F401  Before TensorFlow: it sets what TensorFlow reads at its import.
+from tests.workers import pytest_xdist_auto_num_workers, pytest_xdist_make_scheduler  # noqa: E402, F401
 
 _C = ctypes.CDLL(None)
 # Files that take minutes, mostly in processes of their own. They come first: while a worker is small, and because at
@@ -41,15 +41,6 @@ _LONG = (
     'tests/test_golden_losses.py',
     'tests/test_docs.py',
 )
-_WORKER_BYTES = 4.8 * 2**30  # What a process takes in the end that runs its share of the tests.
-
-
-def pytest_xdist_auto_num_workers(config) -> int:
-    """Processes for `-n auto`: one per core that memory is left for; none of their own for a single file."""
-    if len(config.args) == 1 and '.py' in config.args[0]:
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return max(1, min(cores, int(psutil.virtual_memory().available / _WORKER_BYTES)))
 
 
 def pytest_collection_modifyitems(items) -> None:
