@@ -138,7 +138,8 @@ class Experiment:
         run = dataclasses.replace(run, **self._needs.run_changes)
         if self._needs.trains:
             run.per_replica(run.batch_size, engine.num_devices, 'batch_size')
-        run.per_replica(run.evaluation_batch_size, engine.num_devices, 'eval_batch_size')
+        if self._needs.eval_data or not self._needs.trains:
+            run.per_replica(run.evaluation_batch_size, engine.num_devices, 'eval_batch_size')
         return run
 
     def _read_data(self) -> None:

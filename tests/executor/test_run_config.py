@@ -2,8 +2,10 @@
 
 import pytest
 
+from seg.engine.tensorflow.engine import TensorFlowEngine
 from seg.errors import UserError
 from seg.executor.run_config import RunConfig
+from tests.executor import runs
 
 
 def config(**settings) -> RunConfig:
@@ -84,3 +86,10 @@ def test_the_command_line_names_both_batch_and_replicas(tmp_path):
     settings = {'model_dir': str(tmp_path), 'mode': 'train', 'gin_params': (*runs.SMALL, 'BATCH_SIZE=3')}
     with pytest.raises(UserError, match='RunConfig.batch_size = 3 does not divide among 2 replicas'):
         modes.build(['gin/deeplab_shapes.gin'], **settings, engine=TensorFlowEngine(TwoReplicas()))
+
+
+def test_only_a_mode_that_evaluates_divides_the_batch_of_the_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setattr(TensorFlowEngine, 'num_devices', 2)
+    with pytest.raises(UserError, match='RunConfig.eval_batch_size = 3 .*2 replicas'):
+        runs.build(tmp_path, 'RunConfig.eval_batch_size=3')
+    runs.build(tmp_path, 'RunConfig.eval_batch_size=3', mode='train')
