@@ -44,7 +44,7 @@ from safetensors.numpy import load_file  # noqa: E402
 from trainings import KEPT, SAVES, SCENES, STEPS, Launch, Run, conversion, of_records, training  # noqa: E402
 
 # Keys whose values differ between two equal runs.
-MEASURED = ('seconds', 'train_seconds', 'images_per_second', 'host_memory_mb', 'device_memory_mb')
+MEASURED = ('seconds', 'train_seconds', 'compile_seconds', 'images_per_second', 'host_memory_mb', 'device_memory_mb')
 MEASURED += ('train_images_per_second', 'eval_images_per_second', 'data_wait', 'time', 'wall_time')
 PATIENT = ('TRAIN_STEPS=400', 'RunConfig.patience=2', 'RunConfig.eval_every=10')
 LONGER = 'TRAIN_STEPS=100'
