@@ -94,7 +94,7 @@ def test_it_runs_from_top_to_bottom(name, tmp_path):
     (place,) = [i for i, cell in enumerate(notebook.cells) if 'parameters' in cell.metadata.get('tags', ())]
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(f'SETTINGS += {SMALL[name]!r}'))
     client = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name='python3', resources={'metadata': {'path': str(tmp_path)}}
+        notebook, timeout=1200, kernel_name='python3', resources={'metadata': {'path': str(tmp_path)}}
     )
     client.execute()
     assert all((tmp_path / file).exists() for file in FILES[name])
