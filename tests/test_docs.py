@@ -6,11 +6,13 @@ import os
 import pathlib
 import re
 import shlex
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from PIL import Image
 
 from seg import config, gin_files, modes, plugins, registry, seg_main
@@ -124,7 +126,7 @@ def test_the_picture_is_small():
 def test_named_flags_exist(page):
     """Flags in running text: `--fresh`."""
     named = re.findall(r'`[^`\n]*?--(\w+)', re.sub(r'^```.*?^```$', '', PAGES[page], flags=re.M | re.S))
-    foreign = {'logdir'}
+    foreign = {'logdir', 'accelerator', 'spot'}  # Of TensorBoard and of gcloud.
     unknown = sorted(set(named) - foreign - set(seg_main.parser()))
     assert not unknown, f'{page} names --{", --".join(unknown)}'
 
@@ -382,6 +384,81 @@ def test_page_about_instances(workplace):
     assert len((workplace / 'found' / 'predictions.jsonl').read_text().splitlines()) == 8
     found = json.loads((workplace / 'found' / 'detections.json').read_text())
     assert found and {entry['category_id'] for entry in found} <= {0, 1}
+
+
+ON_SCENES = '--gin_file=gin/deeplab_shapes.gin'
+# Several commands in one process, which imports once.
+PROGRAM = """
+import json, sys
+from seg import seg_main
+for words in json.loads(sys.argv[1]):
+    assert seg_main.main(words) == 0, words
+"""
+
+
+def small_commands(page):
+    """The seg_main commands of a page that read no data, those that train with a small network."""
+    small = [*runs.SMALL, *runs.SMALL_PARTS[runs.SHAPES], runs.BACKBONE]
+    for _, text in blocks(page, 'sh'):
+        for command in text.splitlines():
+            words = shlex.split(command)
+            if ON_SCENES in words:
+                yield [*words, f'--plugins={runs.BACKBONE_PLUGIN}', *(f'--gin_param={param}' for param in small)]
+            elif words[0] == 'seg_main' and words[-1] in ('--version', '--mode=report'):
+                yield words
+
+
+def run_apart(commands, **environment):
+    """Runs commands in a process of their own, whose engine and devices are not those of the tests."""
+    apart = {name: value for name, value in os.environ.items() if name != 'KERAS_BACKEND'}
+    apart |= {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', **environment}
+    subprocess.run([sys.executable, '-c', PROGRAM, json.dumps(commands)], env=apart, check=True)
+
+
+def test_gpus_page(workplace):
+    """Its trainings on scenes, on one and on two logical devices of the CPU."""
+    done = list(small_commands('docs/gpus.md'))
+    assert len(done) == 4
+    done.sort(key=lambda words: '--strategy=mirrored:2' not in words)  # It makes the logical devices.
+    run_apart(done)
+    for name, replicas in (('one', 1), ('two', 2)):
+        assert json.loads((workplace / 'runs' / name / 'run.json').read_text())['replicas'] == replicas
+        assert (workplace / 'runs' / name / 'results.json').exists()
+
+
+def test_cloud_tpu_page(workplace):
+    """Its training on scenes with JAX on four devices of the CPU, and the report."""
+    (devices,) = re.findall(r'^export XLA_FLAGS=(.*)$', PAGES['docs/cloud_tpu.md'], re.MULTILINE)
+    done = list(small_commands('docs/cloud_tpu.md'))
+    assert len(done) == 2
+    run_apart(done, XLA_FLAGS=f'{os.environ["XLA_FLAGS"]} {devices}')
+    about = json.loads((workplace / 'runs' / 'trial' / 'run.json').read_text())
+    assert (about['engine'], about['replicas']) == ('jax', 4)
+    assert (workplace / 'runs' / 'trial' / 'report.html').exists()
+
+
+JOBS = (('docs/cloud_tpu.md', 'google.com/tpu'), ('docs/gpus.md', 'nvidia.com/gpu'))
+
+
+@pytest.mark.parametrize(('page', 'chips'), JOBS)
+def test_kubernetes_jobs(page, chips):
+    """A headless service that selects the job's pods, as many processes as pods, and a valid command."""
+    ((_, text),) = blocks(page, 'yaml')
+    service, job = yaml.safe_load_all(text)
+    name, spec = job['metadata']['name'], job['spec']
+    assert service['spec'] == {'clusterIP': 'None', 'selector': {'job-name': name}}
+    assert spec['completionMode'] == 'Indexed' and spec['completions'] == spec['parallelism']
+    pod = spec['template']['spec']
+    assert pod['subdomain'] == service['metadata']['name']
+    (container,) = pod['containers']
+    (command,) = container['args']
+    first, *words = shlex.split(command)
+    assert first == 'exec'
+    check_seg_main([word.replace('$JOB_COMPLETION_INDEX', '1') for word in words])
+    devices = spec['completions'] * container['resources']['limits'][chips]
+    assert f'--gin_param=RunConfig.eval_batch_size={devices}' in words
+    given = [word for word in words if word.startswith(('--coordinator', '--num_processes'))]
+    assert given in ([], [f'--coordinator={name}-0.{name}:8476', f'--num_processes={spec["completions"]}'])
 
 
 def test_published_weights_of_the_plugins_pages(workplace):

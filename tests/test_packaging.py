@@ -21,6 +21,7 @@ LOCK = ROOT / 'third_party' / 'requirements.lock'
 FORMATS_LOCK = ROOT / 'third_party' / 'formats.lock'  # With the extra that needs other versions of some packages.
 EXPORT_LOCK = ROOT / 'third_party' / 'export.lock'
 SERVE_LOCK = ROOT / 'third_party' / 'serve.lock'
+NOTEBOOKS_LOCK = ROOT / 'third_party' / 'notebooks.lock'
 LICENCES = ROOT / 'third_party' / 'README.md'
 # Modules that are not called like the distribution that brings them.
 DISTRIBUTIONS = {'PIL': 'pillow', 'absl': 'absl-py', 'gin': 'gin-config', 'xdist': 'pytest-xdist', 'yaml': 'pyyaml'}
@@ -105,7 +106,7 @@ def test_what_is_imported_is_declared(setup_cfg):
 
 
 def test_what_is_declared_is_locked(setup_cfg):
-    versions = locked(FORMATS_LOCK) | locked(EXPORT_LOCK) | locked(SERVE_LOCK) | locked()
+    versions = locked(FORMATS_LOCK) | locked(EXPORT_LOCK) | locked(SERVE_LOCK) | locked(NOTEBOOKS_LOCK) | locked()
     for name, wanted in requirements(setup_cfg, *setup_cfg['options.extras_require']).items():
         assert fnmatch.fnmatch(versions.get(name, 'absent'), wanted), (
             f'{name}=={wanted} in setup.cfg; make the lock again'
@@ -123,7 +124,9 @@ def test_pythons_are_the_same_everywhere(setup_cfg):
         assert re.search(r'Python 3\.11, 3\.12 (?:and|or) 3\.13', page.read_text(encoding='utf-8'))
 
 
-@pytest.mark.parametrize('lock', [LOCK, FORMATS_LOCK, EXPORT_LOCK, SERVE_LOCK], ids=lambda lock: lock.name)
+@pytest.mark.parametrize(
+    'lock', [LOCK, FORMATS_LOCK, EXPORT_LOCK, SERVE_LOCK, NOTEBOOKS_LOCK], ids=lambda lock: lock.name
+)
 def test_lock_is_hashed_and_names_no_host(lock):
     text = lock.read_text(encoding='utf-8')
     assert '://' not in text and ' @ ' not in text
@@ -141,6 +144,7 @@ def test_licence_tables_list_what_is_locked():
         (FORMATS_LOCK, 'Packages for formats'),
         (EXPORT_LOCK, 'Packages for export'),
         (SERVE_LOCK, 'Packages for serving'),
+        (NOTEBOOKS_LOCK, 'Packages for notebooks'),
     ):
         others = {name: version for name, version in locked(lock).items() if versions.get(name) != version}
         assert {name: row[0] for name, row in licence_rows(heading).items()} == others

@@ -36,5 +36,7 @@ lock() {
 lock requirements test dev pretrained
 lock export test export
 lock formats test formats
-cp third_party/requirements.lock third_party/serve.lock  # For the same versions.
-lock serve test serve
+for extra in serve notebooks; do
+  cp third_party/requirements.lock "third_party/$extra.lock"  # For the same versions.
+  lock "$extra" test "$extra"
+done
