@@ -5,7 +5,7 @@ import os
 import psutil
 from xdist.scheduler import LoadFileScheduling
 
-_BYTES = 2 * 2**30  # A process that takes more is replaced after its file: TensorFlow frees little of its graphs.
+_BYTES = 1.5 * 2**30  # A process that takes more is replaced after its file: TensorFlow frees little of its graphs.
 _NEEDED = 2.5 * 2**30  # What one takes at most, with the processes that its tests start.
 
 
@@ -33,6 +33,11 @@ class _Renewing(LoadFileScheduling):
             node.shutdown()  # After the tests that it has.
             self.config.pluginmanager.getplugin('dsession')._clone_node(node)
         super()._reschedule(node)
+
+    def remove_node(self, node) -> str | None:
+        crashed = super().remove_node(node)
+        node.gateway.exit()  # A process that is done would keep its memory until all are.
+        return crashed
 
 
 def _bytes(node) -> int:
