@@ -39,13 +39,10 @@ def test_the_same_step_again_replaces(tmp_path):
 def test_more_than_nine_files_of_a_process(tmp_path):
     """Their numbers are no text: 10 comes after 9."""
     (tmp_path / 'eval').mkdir()
-    made.events(tmp_path, 1, [made.figure('fixed/1', value=1)])
-    (made_file,) = glob.glob(f'{tmp_path}/eval/*tfevents*')
-    stem = made_file.rpartition('.')[0]
-    os.rename(made_file, f'{stem}.10')
-    made.events(tmp_path, 1, [made.figure('fixed/1', value=2)])
-    (other,) = set(glob.glob(f'{tmp_path}/eval/*tfevents*')) - {f'{stem}.10'}
-    os.rename(other, f'{stem}.9')
+    for number in (10, 9):
+        made.events(tmp_path / str(number), 1, [made.figure('fixed/1')])
+        (path,) = glob.glob(f'{tmp_path}/{number}/eval/*tfevents*')
+        os.rename(path, tmp_path / 'eval' / f'events.out.tfevents.1700000000.host.1.{number}')
     (found,) = event_files.figures(str(tmp_path / 'eval'))
     assert found.path.endswith('.10')
 
