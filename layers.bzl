@@ -46,6 +46,7 @@ LAYERS = {
     "inputs": BASE + ["registry", "masks", "augments", "datasets"],
     # The engine's step uses the optimizers' rule for variables that decay.
     "engine": BASE + ["optimizers"],
+    "planner": BASE + ["run", "engine"],
     "executor": BASE + ["run", "engine", "metrics", "weights"],
     "report": ["errors", "files", "structures", "run", "drawing", "datasets"],
     "prediction": BASE + ["run", "drawing", "masks", "datasets", "engine", "executor", "report"],
