@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import resource
 import statistics
@@ -94,7 +95,7 @@ def known(settings: Settings) -> Known:
             batch=run.batch_size,
             steps=run.train_steps,
             rate=schedule.peak if isinstance(schedule, Schedule) else rate_at(optimizer, 0),
-            exchanged=4.0 * sum(v.value.size for v in variables),
+            exchanged=4.0 * sum(math.prod(v.shape) for v in variables),
             input_seconds=_input_seconds(training),
         )
         about = engine.describe()

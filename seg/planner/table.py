@@ -1,11 +1,14 @@
-"""A plan as text, as Markdown, and as JSON."""
+"""A plan as text and as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from seg import files
+from seg.errors import UserError
 from seg.planner.estimate import Row
 from seg.planner.tables import Prices
 
@@ -45,25 +48,18 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
 )
 
 
-def cells(rows: Iterable[Row]) -> list[tuple[str, ...]]:
-    """The heading, and the cells of each row."""
+def cells(plan: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The heading, and the cells of each row, from the content of plan.json."""
+    rows = [Row(**row) for row in plan['rows']]
     return [tuple(name for name, _ in COLUMNS), *(tuple(cell(row) for _, cell in COLUMNS) for row in rows)]
 
 
 def text(plan: dict[str, Any]) -> str:
-    """The table for a terminal, from the content of plan.json."""
-    rows = [Row(**row) for row in plan['rows']]
-    lines = cells(rows)
+    """The table for a terminal."""
+    lines = cells(plan)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     body = ['  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return '\n'.join([*body, footer(plan)])
-
-
-def markdown(plan: dict[str, Any]) -> str:
-    """The table for a page of the documentation."""
-    head, *rows = cells(Row(**row) for row in plan['rows'])
-    lines = (head, ['---'] * len(head), *rows)
-    return '\n'.join([*(f'| {" | ".join(line)} |' for line in lines), '', footer(plan)])
 
 
 def footer(plan: dict[str, Any]) -> str:
@@ -78,3 +74,20 @@ def as_json(rows: Iterable[Row], prices: Prices, steps: int) -> dict[str, Any]:
         'prices': {'date': prices.date, 'currency': 'USD'},
         'rows': [dataclasses.asdict(row) for row in rows],
     }
+
+
+def read(path: str) -> dict[str, Any]:
+    """Reads plan.json; empty if there is none.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    if not os.path.exists(path):
+        return {}
+    remedy = '--mode=plan writes it again.'
+    plan = files.read_object(path, remedy)
+    try:
+        text(plan)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f'{path!r} holds no plan: {error}. {remedy}') from error
+    return plan
