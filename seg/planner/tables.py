@@ -87,10 +87,14 @@ class Prices:
 
     def per_hour(self, hardware: Hardware) -> tuple[float | None, float | None]:
         """USD per hour of all devices, on demand and spot; None for what the file does not have."""
-        if found := self.prices.get(hardware.name):
+        if (found := self.prices.get(hardware.name)) and hardware.facts is not None:
             return found['on_demand'], found['spot']
-        found = self.prices.get(hardware.kind, {'on_demand': None, 'spot': None})
-        return tuple(None if found[how] is None else found[how] * hardware.devices for how in ('on_demand', 'spot'))
+        return self.of(hardware.kind, hardware.devices if hardware.facts else _cores())
+
+    def of(self, kind: str, number: int) -> tuple[float | None, float | None]:
+        """USD per hour of a number of devices of a kind, or of cores of a CPU, as `per_hour`."""
+        found = self.prices.get(kind, {'on_demand': None, 'spot': None})
+        return tuple(None if found[how] is None else found[how] * number for how in ('on_demand', 'spot'))
 
 
 @functools.cache
@@ -166,6 +170,11 @@ def prices(path: str = '') -> Prices:
         source = price.get('source')
         check(isinstance(source, str) and source != '', f'{place}.source', source, "a text; 'no readable source' if so")
     return Prices(path, found['date'], found['prices'])
+
+
+def _cores() -> int:
+    """Cores of this machine that this process may use; where a core has two threads, each of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _is_known(name: str) -> bool:

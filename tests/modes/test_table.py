@@ -15,7 +15,7 @@ from tests.executor import runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = [
-    'train_and_eval', 'overfit', 'train', 'benchmark_model', 'check_data', 'convert', 'eval', 'export', 'predict',
+    'train_and_eval', 'overfit', 'train', 'benchmark_model', 'check_data', 'convert', 'eval', 'export', 'plan', 'predict',
     'report', 'serve', 'show_data',
 ]  # fmt: skip
 

@@ -60,7 +60,8 @@ def test_a_price_of_a_slice_comes_before_that_of_its_devices():
     assert prices.per_hour(tables.hardware('v2-8')) == pytest.approx((4.5, 1.35))
     assert prices.per_hour(tables.hardware('v2-128')) == (96.0, 24.48)
     assert prices.per_hour(tables.hardware('v3-8')) == (8.0, 2.04)
-    assert prices.per_hour(tables.hardware('cpu')) == (None, None)
+    assert prices.of('cpu', 2) == pytest.approx((0.067006, 0.020102))
+    assert tables.prices(str(FOLDER / 'prices_2019_04.json')).per_hour(tables.hardware('h100-1')) == (None, None)
 
 
 def test_your_own_prices(tmp_path):

@@ -13,6 +13,7 @@ RUN = {
     'seed': 0,
     'precision': 'float32',
     'hardware': '1 core',
+    'machine': ['cpu', 1],
     'load': 'none',
     'minutes': None,
     'cpu_seconds': 80,
