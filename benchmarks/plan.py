@@ -3,8 +3,8 @@
     python benchmarks/plan.py [--data=camvid=/data/camvid,nuclei=/data/nuclei,voc=/data/VOCdevkit] [--only=NAME,NAME]
 
 Each recipe is planned, then trained for some steps by the same settings in a process of its own, on the same machine,
-which should have no other work. The trainings' seconds are those of all loops but the first; their memory is the peak of
-the whole process. Recipes whose data are not given are left out. The plan measures a few steps without executor,
+which should have no other work. The trainings' seconds are those of all loops but the first; their memory is the peak
+of the whole process. Recipes whose data are not given are left out. The plan measures a few steps without executor,
 checkpoints and figures; the difference is what these take.
 """
 

@@ -121,7 +121,7 @@ def duration(seconds: float | None) -> str:
 
 
 def cost(run: Run) -> str:
-    """What as much time costs on a rented machine of this kind: of the whole command, or, not recorded, the training."""
+    """What the whole command costs on a rented machine of this kind; of the training, if only that was recorded."""
     usd, _ = tables.prices().of(*run.machine)
     hours = run.results['train_seconds'] / 3600 if run.minutes is None else run.minutes / 60
     return UNKNOWN if usd is None else f'{usd * hours:.3f}'
