@@ -112,7 +112,7 @@ class Plan(ExperimentMode):
 
     def _compiled(self, hardware: Hardware, images: int) -> Figures:
         """The step compiled for four chips of the kind, or one: it is the same on more, but for the exchange."""
-        topology = _four_chips(hardware)
+        topology = four_chips(hardware)
         key = (topology.name, images)
         if key not in self._steps:
             arguments = (self._settings, topology.name, topology.devices, images)
@@ -137,7 +137,7 @@ class Plan(ExperimentMode):
         return self._steps[key]
 
 
-def _four_chips(hardware: Hardware) -> chips.Topology:
+def four_chips(hardware: Hardware) -> chips.Topology:
     """The slice whose compiled step stands for all slices of the kind: the smallest of several chips."""
     known = [topology for topology in chips.table().values() if topology.name.startswith(f'{hardware.kind}-')]
     if hardware.devices == 1:
