@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
@@ -22,6 +22,9 @@ from seg.planner import estimate, records, table, tables
 from seg.planner.estimate import COMPILED, ROOFLINE, Figures, Row
 from seg.planner.tables import Hardware
 from seg.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from seg.experiment import Experiment
 
 _COMMON = ('gin_file', 'gin_param', 'plugins', 'validate')
 _PRECISION = next(flag for flag in SETTINGS if flag.name == 'precision')
@@ -68,6 +71,10 @@ class Plan(ExperimentMode):
     def validate(self) -> str:
         facts = in_a_process(plan_steps.known, self._settings).facts
         return f'Valid: {facts.steps:,} steps with batches of {facts.batch}; nothing was planned.'
+
+    def build(self) -> Experiment:
+        """Refuses: the parts are built in other processes."""
+        return Mode.build(self)
 
     def execute(self) -> dict[str, Any]:
         return self.run()

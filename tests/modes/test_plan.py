@@ -111,6 +111,11 @@ def test_refused_before_any_process(asked, flags, named):
     assert not asked
 
 
+def test_it_builds_nothing_here(asked):
+    with pytest.raises(UserError, match='--mode=plan'):
+        modes.build([runs.SHAPES], mode='plan', hardware='cpu')
+
+
 def test_flags_that_it_does_not_take():
     with pytest.raises(UserError, match='--strategy=one is for .*--mode=plan'):
         modes.check_flags(modes.find('plan'), {'strategy': 'one'})
