@@ -46,8 +46,9 @@ LAYERS = {
     "inputs": BASE + ["registry", "masks", "augments", "datasets"],
     # The engine's step uses the optimizers' rule for variables that decay.
     "engine": BASE + ["optimizers"],
+    "planner": ["errors", "files", "run", "engine"],
     "executor": BASE + ["run", "engine", "metrics", "weights"],
-    "report": ["errors", "files", "structures", "run", "drawing", "datasets"],
+    "report": ["errors", "files", "structures", "run", "drawing", "datasets", "planner"],
     "prediction": BASE + ["run", "drawing", "masks", "datasets", "engine", "executor", "report"],
     "tasks": BASE + ["registry", "drawing", "masks", "inputs", "prediction"] + PARTS,
     "export": BASE + ["run", "masks", "metrics", "inputs", "datasets", "engine", "executor", "prediction", "heads", "models", "tasks"],

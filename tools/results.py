@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from seg import files  # noqa: E402
 from seg.errors import UserError  # noqa: E402
+from seg.planner import tables  # noqa: E402
 
 BEGIN, END = '<!-- Made by python tools/results.py -->', '<!-- The end of what is made -->'
 UNKNOWN = 'not recorded'
@@ -37,6 +38,7 @@ class Run:
       seed: `RunConfig.seed`.
       precision: that of the activations.
       hardware: processors or accelerators.
+      machine: kind and number of what was used, as in seg/planner/prices.json, such as ['cpu', 2] for two cores.
       load: their other work at that time, such as 'much'.
       minutes: of the whole command; None: not recorded.
       cpu_seconds: of the whole command; None: not recorded.
@@ -47,6 +49,7 @@ class Run:
     seed: int
     precision: str
     hardware: str
+    machine: tuple[str, int]
     load: str
     minutes: float | None
     cpu_seconds: float | None
@@ -117,6 +120,13 @@ def duration(seconds: float | None) -> str:
     return f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.0f} min'
 
 
+def cost(run: Run) -> str:
+    """What the whole command costs on a rented machine of this kind; of the training, if only that was recorded."""
+    usd, _ = tables.prices().of(*run.machine)
+    hours = run.results['train_seconds'] / 3600 if run.minutes is None else run.minutes / 60
+    return UNKNOWN if usd is None else f'{usd * hours:.3f}'
+
+
 def rate(results: dict[str, Any], name: str) -> str:
     return f'{results[name]:.1f}' if name in results else UNKNOWN
 
@@ -134,14 +144,17 @@ def summary(experiments: Iterable[Experiment]) -> str:
                 ', '.join(f'{name} {score(values)}' for name, values in zip(names, scores, strict=False)),
                 ' and '.join(duration(run.results['train_seconds']) for run in runs),
                 '; '.join(dict.fromkeys(run.hardware for run in runs)),
+                ' and '.join(map(cost, runs)),
                 ', '.join(str(run.seed) for run in runs),
             )
         )
         for evaluation in experiment.evaluations:
             values = experiment.values(evaluation.results)
             scores = ', '.join(f'{name} {score([value])}' for name, value in zip(names, values, strict=False))
-            rows.append((f'the same, {evaluation.what}', 'the same', scores, '', '', str(evaluation.seed)))
-    return table(('experiment', 'data', 'result', 'training', 'hardware', 'seed'), rows)
+            rows.append((f'the same, {evaluation.what}', 'the same', scores, '', '', '', str(evaluation.seed)))
+    return table(
+        ('experiment', 'data', 'result', 'training', 'hardware', f'USD ({tables.prices().date})', 'seed'), rows
+    )
 
 
 def section(experiment: Experiment) -> str:
@@ -160,6 +173,7 @@ def section(experiment: Experiment) -> str:
         'whole command': [duration(None if run.minutes is None else 60 * run.minutes) for run in runs],
         'CPU time of the whole command': [duration(run.cpu_seconds) for run in runs],
         'hardware': [run.hardware for run in runs],
+        f'USD, prices of {tables.prices().date}': [cost(run) for run in runs],
         'its other work': [run.load for run in runs],
         'precision': [run.precision for run in runs],
         'commit': [run.commit or UNKNOWN for run in runs],

@@ -110,7 +110,7 @@ def run(
     Raises:
       UserError: for every mistake in the settings or the data; the message says what to do.
     """
-    with notebook.messages(), _with_origin():
+    with notebook.messages(), with_origin():
         return _call(mode, model_dir, gin_files, gin_params, plugin_specs, engine, flags, command=command).run()
 
 
@@ -134,12 +134,12 @@ def validate(
     Raises:
       UserError: for every mistake in the settings or the data.
     """
-    with _with_origin():
+    with with_origin():
         return _call(mode, model_dir, gin_files, gin_params, plugin_specs, engine, flags, validate=True).validate()
 
 
 @contextlib.contextmanager
-def _with_origin() -> Iterator[None]:
+def with_origin() -> Iterator[None]:
     """Context whose messages about the value of a setting say at their end where it is bound."""
     try:
         yield

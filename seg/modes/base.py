@@ -285,6 +285,11 @@ class ExperimentMode(Mode):
         """The value of `--topology`; empty for none."""
         return self.call.flags.get('topology', '')
 
+    @property
+    def described(self) -> bool:
+        """Whether descriptions of data sets will do, in place of their files."""
+        return bool(self.topology)
+
     # ---- Settings ----------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -339,7 +344,7 @@ class ExperimentMode(Mode):
 
         call, gin_files = self.call, self.gin_files()
         modes.load_parts(call.plugin_specs)
-        config.parse(gin_files, call.gin_params, {'DATA_DIR': None} if self.topology else {})
+        config.parse(gin_files, call.gin_params, {'DATA_DIR': None} if self.described else {})
         return self.directory(gin_files, call.model_dir)
 
     def needs(self) -> Needs:

@@ -43,7 +43,7 @@ class Training(ExperimentMode):
         return None
 
     def needs(self) -> Needs:
-        return dataclasses.replace(super().needs(), fresh=self.fresh, described=bool(self.topology))
+        return dataclasses.replace(super().needs(), fresh=self.fresh, described=self.described)
 
     def read_settings(self) -> Any:
         """Reads the settings of all modes that train: `operative_config.gin` and `run.json` contain them."""

@@ -11,6 +11,7 @@ from seg.drawing.instances import MISSED
 from seg.drawing.labels import IGNORED
 from seg.errors import UserError
 from seg.files import write_text
+from seg.planner import table
 from seg.report import about, layout, run_files
 from seg.report.charts import NUM_COLORS
 from seg.report.classes import class_colors, class_table, confusion_of, confusion_table, css_color
@@ -106,6 +107,8 @@ def render(run: RunFiles) -> str:
         groups=groups([p for p in figures if p.tag not in DRAWINGS], _ranked_by(evaluations)),
         times=about.times(run),
         hardware=about.hardware(run),
+        plan=table.cells(run.plan) if run.plan else [],
+        plan_remark=table.footer(run.plan) if run.plan else '',
         commands=about.commands(run),
         settings=[(os.path.basename(path), content) for path, content in settings if content],
         model_dir=os.path.abspath(folder.path),

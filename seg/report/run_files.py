@@ -10,6 +10,7 @@ from typing import Any
 
 from seg import files
 from seg.errors import UserError, did_you_mean
+from seg.planner import table
 from seg.run import dataset_info, evaluations, results
 from seg.run.folder import RunFolder
 from seg.run.lock import is_held
@@ -45,6 +46,7 @@ class RunFiles:
       config: the text of config.gin.
       operative_config: the text of operative_config.gin.
       model_info: the text of model_info.txt.
+      plan: plan.json; empty without one.
       notes: what was omitted, and why, for the reader.
       running: whether a process on this machine is training in the directory now.
     """
@@ -59,6 +61,7 @@ class RunFiles:
     config: str
     operative_config: str
     model_info: str
+    plan: dict[str, Any]
     notes: list[str]
     running: bool
 
@@ -178,6 +181,7 @@ def read(model_dir: str) -> RunFiles:
         config=_text(folder.config),
         operative_config=_text(folder.operative_config),
         model_info=_text(folder.model_info),
+        plan=_tried(folder, folder.plan, lambda: table.read(folder.plan), {}, notes),
         notes=notes,
         running=is_held(folder),
     )

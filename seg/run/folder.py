@@ -34,6 +34,7 @@ class RunFolder:
       data_check: what `--mode=check_data` found.
       data_check_page: the same as a page.
       examples_page: the page that `--mode=show_data` writes.
+      plan: what `--mode=plan` found.
       export: the folder that `--mode=export` writes; it outlives the run.
       lock: held by the process that trains here.
       train: folder of the training's event files.
@@ -57,6 +58,7 @@ class RunFolder:
         self.data_check = self._path('check_data.json')
         self.data_check_page = self._path('check_data.html')
         self.examples_page = self._path('show_data.html')
+        self.plan = self._path('plan.json')
         self.export = self._path('export')
         self.lock = self._path('.lock')
         self.train = self._path('train')

@@ -15,8 +15,8 @@ from tests.executor import runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = [
-    'train_and_eval', 'overfit', 'train', 'benchmark_model', 'check_data', 'convert', 'eval', 'export', 'predict',
-    'report', 'serve', 'show_data',
+    'train_and_eval', 'overfit', 'train', 'benchmark_model', 'check_data', 'convert', 'eval', 'export', 'plan',
+    'predict', 'report', 'serve', 'show_data',
 ]  # fmt: skip
 
 TOY = '''

@@ -444,3 +444,15 @@ def test_written_whole_or_not_at_all(no_curves, tmp_path, monkeypatch):
 def test_a_second_report_is_the_same_but_for_its_time(whole_run):
     first, second = (re.sub(r'Made \S+ \S+', '', report(whole_run).source) for _ in range(2))
     assert first == second
+
+
+def test_a_plan_is_shown(tmp_path, no_curves):
+    row = {'hardware': 'v3-8', 'devices': 8, 'batch': 64, 'learning_rate': 0.08, 'precision': 'bfloat16', 'hours': 5.7}
+    made.run(tmp_path)
+    assert 'id="plan"' not in report(tmp_path).source
+    write_json(tmp_path / 'plan.json', {'train_steps': 22_500, 'prices': {'date': '2026-11'}, 'rows': [row]})
+    page_with_plan = report(tmp_path)
+    assert {'v3-8', '5.7'} <= set(map(str.strip, page_with_plan.text)) and 'id="plan"' in page_with_plan.source
+    assert '2026-11' in page_with_plan.source
+    (tmp_path / 'plan.json').write_text('{"rows": 3}')
+    assert 'plan.json is damaged' in report(tmp_path).source

@@ -13,6 +13,7 @@ RUN = {
     'seed': 0,
     'precision': 'float32',
     'hardware': '1 core',
+    'machine': ['cpu', 1],
     'load': 'none',
     'minutes': None,
     'cpu_seconds': 80,
@@ -63,7 +64,8 @@ def test_scores_of_several_seeds(read):
     other = copy.deepcopy(RUN) | {'seed': 3}
     other['results'] = {'step': 1200, 'metrics': {'miou': 0.75, 'loss': 0.5}, 'train_seconds': 600.0}
     found = read({'runs': [RUN, other]})
-    row = '| Some scenes | mIoU 0.625 (0.500 to 0.750), loss 0.375 (0.250 to 0.500) | 90 s and 10 min | 1 core | 0, 3 |'
+    scores = 'mIoU 0.625 (0.500 to 0.750), loss 0.375 (0.250 to 0.500)'
+    row = f'| Some scenes | {scores} | 90 s and 10 min | 1 core | 0.001 and 0.006 | 0, 3 |'
     assert row in results.summary([found])
     page = results.section(found)
     assert '|  | seed 0 | seed 3 |' in page and '| mIoU | 0.500 | 0.750 |' in page

@@ -1,4 +1,7 @@
-"""The slices of TPUs that Cloud TPU offers, by their names, and the memory of a device. Loads no framework."""
+"""The slices of TPUs that Cloud TPU offers, by their names, and the memory of a device. Loads no framework.
+
+`cpu` stands for one device that is the CPU of this machine.
+"""
 
 from __future__ import annotations
 
@@ -61,6 +64,9 @@ class Topology(NamedTuple):
     options: Mapping[str, Any]
 
 
+CPU = Topology('cpu', math.inf, 1, 'cpu', {})
+
+
 def table() -> dict[str, Topology]:
     """All slices by name."""
     found = {}
@@ -74,12 +80,14 @@ def table() -> dict[str, Topology]:
     return found
 
 
-def find(name: str) -> Topology:
-    """Returns a slice; `v5litepod-8` means the same as `v5e-8`.
+def find(name: str, flag: str = '--topology') -> Topology:
+    """Returns a slice, or `cpu`; `v5litepod-8` means the same as `v5e-8`. Messages begin with the flag.
 
     Raises:
       UserError: for an unknown name, with all names.
     """
+    if name == CPU.name:
+        return CPU
     known = table()
     found = known.get(name.replace('v5litepod-', 'v5e-'))
     if found is None:
@@ -88,7 +96,7 @@ def find(name: str) -> Topology:
             for version in _CHIPS
         )
         raise UserError(
-            f'--topology={name}: expected one of {names}. The number counts TensorCores for v2, v3, v4 and v5p, and '
-            'chips for v5e and v6e.'
+            f'{flag}={name}: expected cpu, or one of {names}. The number counts TensorCores for v2, v3, v4 and v5p, '
+            'and chips for v5e and v6e.'
         )
     return found

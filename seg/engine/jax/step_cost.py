@@ -29,6 +29,7 @@ class Compiled(NamedTuple):
       collectives: number and bytes of the exchanges between devices, by kind.
       seconds: duration of the compilation.
       cpu_seconds: its CPU time.
+      loops: number of loops in the program as it was given to the compiler.
     """
 
     memory: float
@@ -38,6 +39,7 @@ class Compiled(NamedTuple):
     collectives: dict[str, tuple[int, int]] = {}  # Never changed.
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    loops: int = 0
 
     def text(self) -> str:
         """The cost of a program that fits."""
@@ -60,6 +62,7 @@ class StepCost(NamedTuple):
       program: the step with it.
       largest: global batch size of `fitting`; None if there is none.
       fitting: the step with the largest batch, if `program` does not fit.
+      fixed: GiB of the arguments that do not depend on the batch.
     """
 
     step: str
@@ -69,6 +72,7 @@ class StepCost(NamedTuple):
     program: Compiled
     largest: int | None = None
     fitting: Compiled | None = None
+    fixed: float = 0.0
 
     def text(self) -> str:
         """One line."""

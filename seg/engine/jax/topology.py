@@ -1,4 +1,4 @@
-"""Compiles steps for TPUs that this machine does not have, and reports their cost."""
+"""Compiles steps for TPUs that this machine does not have, or for its CPU, and reports their cost. Runs none."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import keras
+import psutil
 from absl import logging
 from jax.experimental import topologies
 from jax.sharding import NamedSharding
@@ -58,7 +59,7 @@ def set_up(name: str, strategy: str, precision: str, jit: str) -> TopologyEngine
     for flag, value, only in (('strategy', strategy, ('auto',)), ('jit', jit, ('auto', 'on'))):
         if value not in only:
             raise UserError(f'--{flag}={value}: with --topology={name} expected {" or ".join(only)}.')
-    if importlib.util.find_spec('libtpu') is None:
+    if name != chips.CPU.name and importlib.util.find_spec('libtpu') is None:
         raise UserError(
             f"--topology={name} needs libtpu, XLA's compiler for TPUs, which is not installed. "
             "Install it: pip install -e '.[tpu]'"
@@ -68,7 +69,11 @@ def set_up(name: str, strategy: str, precision: str, jit: str) -> TopologyEngine
     all_devices.keep_tensorflow_on_the_cpu()
     precision = 'bfloat16' if precision == 'auto' else precision
     precisions.set_precision(precision)
-    found = topologies.get_topology_desc(platform='tpu', topology_name=topology.layout, **topology.options).devices
+    if name == chips.CPU.name:
+        topology = topology._replace(memory=round(psutil.virtual_memory().total / _GIB, 1))
+        found = jax.devices('cpu')[:1]
+    else:
+        found = topologies.get_topology_desc(platform='tpu', topology_name=topology.layout, **topology.options).devices
     return TopologyEngine(topology, Devices(found), precision)
 
 
@@ -125,31 +130,34 @@ class TopologyEngine(JaxEngine):
             return self._compiled(lower(self._shapes(batch, ROWS)))
 
         asked = compiled(source.batch_size // devices)
-        cost = StepCost(name, devices, self._topology.memory, source.batch_size, asked)
+        fixed = sum(value.size * value.dtype.itemsize for value in jax.tree.leaves(values)) / _GIB
+        cost = StepCost(name, devices, self._topology.memory, source.batch_size, asked, fixed=fixed)
         if asked.limit is None:
             return cost
-        fixed = sum(value.size * value.dtype.itemsize for value in jax.tree.leaves(values)) / _GIB
         images, fitting = largest(compiled, source.batch_size // devices, asked, fixed)
         return cost._replace(largest=images * devices, fitting=fitting) if fitting else cost
 
     def _compiled(self, lowered: jax.stages.Lowered) -> Compiled:
         """Compiles a program, or reads the result of an earlier compilation of the same program."""
-        versions = [importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'libtpu')]
-        key = hashlib.sha256('\n'.join([*versions, *map(str, self._topology), lowered.as_text()]).encode()).hexdigest()
-        path = os.path.join(folder(), f'{key[:32]}.json')
+        libraries = ('jax', 'jaxlib') if self.devices.platform == 'cpu' else ('jax', 'jaxlib', 'libtpu')
+        versions = [importlib.metadata.version(name) for name in libraries]
+        text = lowered.as_text()
+        key = hashlib.sha256('\n'.join([*versions, *map(str, self._topology), text]).encode()).hexdigest()
+        path, loops = os.path.join(folder(), f'{key[:32]}.json'), text.count('stablehlo.while')
         if (known := _read(path)) is not None:
-            return known
+            return known._replace(loops=loops)
         begin, cpu = time.perf_counter(), time.process_time()
         try:
             program = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
             if (found := excess(str(error))) is None:
                 raise
-            result = Compiled(*found)
+            result = Compiled(*found, loops=loops)
         else:
-            memory, costs = program.memory_analysis(), program.cost_analysis()
+            costs = program.cost_analysis()
             result = Compiled(
-                memory=(memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes) / _GIB,
+                memory=_memory(program.memory_analysis(), self.devices.platform),
+                loops=loops,
                 flops=costs['flops'],
                 bytes_accessed=costs['bytes accessed'],
                 collectives=collectives(program.as_text()),
@@ -192,6 +200,14 @@ def largest(
         else:
             too_many, found = images, tried
     return fits, best
+
+
+def _memory(found: Any, platform: str) -> float:
+    """GiB that a program needs, code included. The peak that XLA gives for CPUs leaves out temporary arrays."""
+    if platform == 'cpu':
+        size = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+        return (size + found.temp_size_in_bytes) / _GIB
+    return (found.peak_memory_in_bytes + found.generated_code_size_in_bytes) / _GIB
 
 
 def _read(path: str) -> Compiled | None:

@@ -30,6 +30,10 @@ def test_devices_and_memory(name, devices, memory, layout):
     assert found.name == name.replace('v5litepod', 'v5e')
 
 
+def test_the_cpu_is_one_device():
+    assert chips.find('cpu').devices == 1 and 'cpu' not in chips.table()
+
+
 def test_every_name_stands_for_one_slice():
     table = chips.table()
     assert all(found.name == name for name, found in table.items())

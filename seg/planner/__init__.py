@@ -1,0 +1,1 @@
+"""Time, memory and cost of a training on hardware that need not be there: facts, prices, and the estimate."""
