@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import json
@@ -10,17 +9,16 @@ import os
 import shlex
 import signal
 import sys
-import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from logging import Formatter
 from typing import TYPE_CHECKING
 
 from absl import flags, logging
 
 from seg import engine as engines
-from seg import modes
+from seg import log_level, modes
 from seg.errors import UnsavedError, UserError, shown_path
 from seg.executor import stopping
 from seg.modes.base import SETTINGS, ExperimentMode, Flag, Mode
@@ -173,7 +171,7 @@ def _inform(values: flags.FlagValues) -> int:
     if values.list == 'macros':
         print(macros)
         return 0
-    with _quiet_start():
+    with log_level.quiet_start():
         from seg import plugins
 
         engines.start(values.engine)
@@ -232,7 +230,7 @@ def _start(values: flags.FlagValues, engine: str) -> Engine:
     logging.info('--mode=%s: starting the engine %s.', values.mode, engine)
     if not values.topology:
         engines.join(values.coordinator, values.num_processes, values.process_id, values.engine)
-    with _quiet_start():
+    with log_level.quiet_start():
         engines.start(values.engine, values.topology)
     return engines.set_up(
         values.strategy,
@@ -326,30 +324,6 @@ def _place_in_plugin(error: Exception) -> str:
     }
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
     return f'{shown_path(frames[-1].filename)}:{frames[-1].lineno}' if frames else ''
-
-
-@contextlib.contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Hides the start-up lines of TensorFlow, which it writes to file descriptor 2 at every log level."""
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    sys.stderr.flush()
-    try:
-        kept = tempfile.TemporaryFile()
-    except OSError:  # No space for temporary files: then the lines are shown.
-        yield
-        return
-    with kept:
-        terminal = os.dup(2)
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            kept.seek(0)
-            os.write(terminal, kept.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
 
 
 if __name__ == '__main__':

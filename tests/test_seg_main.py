@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from seg import engine, gin_statements, modes, registry, seg_main
+from seg import engine, gin_statements, log_level, modes, registry, seg_main
 from seg.errors import UnsavedError, UserError
 from seg.executor.progress import Progress
 from tests.executor import runs
@@ -418,7 +418,7 @@ def test_a_start_without_room_for_temporary_files(monkeypatch):
         raise FileNotFoundError(errno.ENOENT, 'No usable temporary directory found')
 
     monkeypatch.setattr(tempfile, 'TemporaryFile', full)
-    with seg_main._quiet_start():
+    with log_level.quiet_start():
         pass
 
 

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from seg import log_level
 from seg.modes.base import Call
 from seg.modes.train import Train
 from seg.planner.estimate import Facts, Measured
 
 if TYPE_CHECKING:
+    from seg.engine.base import Engine
     from seg.experiment import Needs
 
 _UNOPTIMIZED = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
@@ -195,13 +197,16 @@ def _training(
     from seg import engine as engines
     from seg import modes
 
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    def started() -> Engine:
+        with log_level.quiet_start():
+            return engines.set_up(strategy, settings.precision, topology=topology)
+
     with modes.with_origin():
         mode = _Step(
             Call(
                 model_dir=None,
                 flags={'topology': topology, 'fresh': False},
-                engine=lambda: engines.set_up(strategy, settings.precision, topology=topology),
+                engine=started,
                 gin_files=settings.gin_files,
                 gin_params=settings.gin_params,
                 plugin_specs=settings.plugin_specs,
