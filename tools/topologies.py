@@ -70,7 +70,7 @@ def line(row: str, cost: StepCost) -> str:
         images += f', {cost.largest // cost.devices} do'
         memory = f'{memory}, {program.memory:.3g}'
     exchanges = ', '.join(f'{count} {kind}, {size / 1e6:.3g} MB' for kind, (count, size) in program.collectives.items())
-    costs = f'{program.flops / 1e9:,.4g}', f'{program.bytes_accessed / 1e9:.3g}', exchanges
+    costs = program.gflop, f'{program.bytes_accessed / 1e9:.3g}', exchanges
     return _joined(name, cost.step, topology, images, memory, *costs, f'{program.cpu_seconds:.0f}')
 
 

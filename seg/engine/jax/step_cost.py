@@ -41,11 +41,16 @@ class Compiled(NamedTuple):
     cpu_seconds: float = 0.0
     loops: int = 0
 
+    @property
+    def gflop(self) -> str:
+        """10^9 floating-point operations, with four digits."""
+        return f'{float(f"{self.flops / 1e9:.4g}"):,.15g}'
+
     def text(self) -> str:
         """The cost of a program that fits."""
         exchanges = [f'{count} {kind} ({size / 1e6:.3g} MB)' for kind, (count, size) in self.collectives.items()]
         return (
-            f'{self.flops / 1e9:,.4g} GFLOP, {self.bytes_accessed / 1e9:.3g} GB accessed, '
+            f'{self.gflop} GFLOP, {self.bytes_accessed / 1e9:.3g} GB accessed, '
             f'{", ".join(exchanges) or "no exchange"}; compiled in {self.seconds:.0f} s ({self.cpu_seconds:.0f} s of '
             'CPU time)'
         )

@@ -76,3 +76,10 @@ def test_a_step_that_does_not_fit():
     ):
         assert told in text
     assert StepCost('training', 8, 16, 8, too_large).text().endswith('No batch fits.')
+
+
+@pytest.mark.parametrize(
+    ('flops', 'shown'), [(12_739.6e9, '12,740'), (0.59376e9, '0.5938'), (794.12e9, '794.1'), (0, '0')]
+)
+def test_operations(flops, shown):
+    assert Compiled(1.0, flops=flops).gflop == shown
