@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
+from keras.src.utils import file_utils
 
+from seg.backbones.bridge import hub
 from seg.backbones.bridge.layers import scaling
 from seg.backbones.bridge.names import choose
-from seg.backbones.bridge.rewrite import Source, fresh_names, rewritten
+from seg.backbones.bridge.rewrite import Source, arrays, fresh_names, rewritten
+from seg.errors import UserError
 from seg.layers.norm import NormFactory
 from seg.layers.pixel_norm import IMAGENET_STD
 from seg.registry import backbones
-from seg.structures import PAD_PIXEL
+from seg.structures import PAD_PIXEL, Published
 
 # How pixels are scaled: mean and deviation of RGB in 0..255, and whether the model reads BGR.
 _TORCH = (PAD_PIXEL, IMAGENET_STD, False)
@@ -61,8 +67,17 @@ def keras_applications(*, output_stride: int, norm: NormFactory, name: str, alph
     """
     slot = f'backbones.keras_applications.name = {name!r}'
     _, pixels, _ = MODELS[choose(name, MODELS, 'backbones.keras_applications.name')]
-    model = source_model(name, None, **({} if alpha is None else {'alpha': alpha}))
-    return rewritten(Source(model, name, slot), scaling(*pixels), output_stride, norm)
+    settings = {} if alpha is None else {'alpha': alpha}
+    net = rewritten(Source(source_model(name, None, **settings), name, slot), scaling(*pixels), output_stride, norm)
+
+    def load(weights: str, fetch: Callable[..., str]) -> dict[str, np.ndarray]:
+        if weights != 'imagenet':
+            raise UserError(f"init.weights = {weights!r}: Keras Applications have 'imagenet' only.")
+        with _downloads(fetch):
+            return arrays(source_model(name, weights, **settings))
+
+    net.published = Published(title=f'{name} of Keras Applications on ImageNet', convert=hub.no_file, load=load)
+    return net
 
 
 def source_model(name: str, weights: str | None, **settings: Any) -> keras.Model:
@@ -72,3 +87,18 @@ def source_model(name: str, weights: str | None, **settings: Any) -> keras.Model
         return getattr(keras.applications, kind)(
             include_top=False, weights=weights, input_shape=(None, None, 3), **own, **settings
         )
+
+
+@contextlib.contextmanager
+def _downloads(fetch: Callable[..., str]) -> Iterator[None]:
+    """Context in which Keras' downloads are made by `fetch`, which resumes them and says what to do without network."""
+
+    def get_file(fname: str, origin: str, file_hash: str = '', **_: Any) -> str:
+        algorithm = 'sha256' if len(file_hash or '') == 64 else 'md5'
+        return fetch(origin, f'{algorithm}:{file_hash}' if file_hash else '', fname)
+
+    before, file_utils.get_file = file_utils.get_file, get_file
+    try:
+        yield
+    finally:
+        file_utils.get_file = before

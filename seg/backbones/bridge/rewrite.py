@@ -21,6 +21,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -108,6 +109,7 @@ def rewritten(source: Source, pixels: Callable[[Any], Any], output_stride: int, 
       UserError: if the output stride is no such number, or the model cannot be rewritten for it.
     """
     check_stride(source, output_stride)
+    check_size(source, output_stride)
     with fresh_names():
         image, x = entry(source, pixels)
         walk = Walk(source, output_stride, norm)
@@ -117,6 +119,19 @@ def rewritten(source: Source, pixels: Callable[[Any], Any], output_stride: int, 
 def check_stride(source: Source, output_stride: int) -> None:
     if output_stride not in OUTPUT_STRIDES:
         raise UserError(f'output_stride = {shown(output_stride)}: {source.slot} has 8, 16 and 32.')
+
+
+def check_size(source: Source, output_stride: int) -> None:
+    """Refuses dilation of a model whose layers know the size of their maps."""
+    if output_stride < 32 and None not in source.model.inputs[0].shape[1:3]:
+        raise _undilated(source, output_stride, 'it is made for images of one size')
+
+
+def _undilated(source: Source, output_stride: int, reason: str) -> UserError:
+    return UserError(
+        f'output_stride = {output_stride}: {source.slot} cannot be dilated, because {reason}. Set an output stride of '
+        '32, or choose another model.'
+    )
 
 
 def entry(source: Source, pixels: Callable[[Any], Any]) -> tuple[Any, Any]:
@@ -193,7 +208,6 @@ class Walk:
         self.grids[id(model.inputs[0])] = Grid()
         nodes = list(self.nodes(model))
         readers = collections.Counter(id(x) for node in nodes for x in node.input_tensors)
-        readers.update(id(x) for x in model.outputs)
         live, joints, mixed = {id(model.inputs[0])}, {}, set()
         for node in nodes:
             before = self.num_windows
@@ -231,14 +245,28 @@ class Walk:
         stride, and of equal ones the last. So the map of a stage is the end of its last block, and not the expansion
         with which the next one begins, nor the convolution in front of a classifier.
         """
-        taps = {**joints, **{self.nominal(x): x for x in self.source.taps}}
+        taps = {self.tap_stride(x): x for x in self.source.taps}
+        taps = {**joints, **taps} if {4, 8, 16, 32} <= set(taps) else joints
         found = {level: taps[stride] for stride, level in LEVELS.items() if stride in taps}
         if lacking := {'c2', 'c3', 'c4', 'c5'} - set(found):
             raise UserError(
                 f'{self.source.slot}: the model has no maps for {", ".join(sorted(lacking))}: those that it has are at '
                 f'the strides {", ".join(map(str, sorted(taps)))}, expected 4, 8, 16 and 32. Choose another model.'
             )
-        return {level: self.tensors[id(x)] for level, x in sorted(found.items())}
+        return {level: self.as_map(level, x) for level, x in sorted(found.items())}
+
+    def as_map(self, level: str, x: Any) -> Any:
+        """The new tensor; tokens [B, n * n, C] as [B, n, n, C]."""
+        new = self.tensors[id(x)]
+        if len(x.shape) == 4:
+            return new
+        return keras.layers.Reshape((math.isqrt(x.shape[1]),) * 2 + (x.shape[2],), name=f'{level}_map')(new)
+
+    def tap_stride(self, x: Any) -> int:
+        """The stride of a map, or of tokens [B, n * n, C]; 0 if it is neither."""
+        if len(x.shape) == 3 and self.side and (rows := math.isqrt(x.shape[1])) ** 2 == x.shape[1]:
+            return self.side // rows
+        return self.nominal(x)
 
     def nominal(self, x: Any) -> int:
         """The stride of an original tensor; 0 if it is no map."""
@@ -286,11 +314,8 @@ class Walk:
         known = type(operation) in _POINTWISE or _POINTWISE_NAMES.fullmatch(type(operation).__name__)
         whole = all(len(x.shape) != 4 or tuple(x.shape[1:3]) == (1, 1) for x in node.input_tensors)
         if grid.dilation > 1 and not known and not whole:
-            raise UserError(
-                f'output_stride = {self.output_stride}: {self.source.slot} cannot be dilated, because its layer '
-                f'{operation.name!r} ({type(operation).__name__}) reads a map as it is. Set an output stride of 32, or '
-                'choose another model.'
-            )
+            reason = f'its layer {operation.name!r} ({type(operation).__name__}) reads a map as it is'
+            raise _undilated(self.source, self.output_stride, reason)
 
     def window(self, operation: Any, x: Any, grid: Grid, zeros: tuple | None) -> tuple[Any, Grid]:
         """Convolution or pooling on the grid; returns its map and its grid."""
@@ -343,6 +368,8 @@ class Walk:
             return GlobalPool2D(operation.keepdims, name)
         if isinstance(operation, keras.layers.Lambda):
             return operation  # It has no variables, and its function cannot be copied.
+        if type(operation) is keras.layers.Activation:
+            return keras.layers.Activation(operation.activation, dtype=operation.dtype_policy, name=name)
         config = {**operation.get_config(), 'name': name}
         if type(operation) is keras.layers.GroupNormalization:
             return GroupNorm(**config)

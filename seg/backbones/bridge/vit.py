@@ -12,6 +12,8 @@ from seg.backbones.bridge.rewrite import LEVELS, Source, Walk, check_stride, ent
 from seg.errors import UserError
 from seg.layers.norm import NormFactory
 
+NAME = 'pyramid_'  # Of the layers that are added.
+
 
 def with_pyramid(
     source: Source, pixels: Callable[[Any], Any], output_stride: int, norm: NormFactory, patch: int, channels: int
@@ -43,8 +45,8 @@ def with_pyramid(
         walk = Walk(source, 32, norm)
         walk.run(x)
         x = walk.tensors[id(tokens)][:, tokens.shape[1] - rows * columns :]
-        x = layers.Reshape((rows, columns, tokens.shape[-1]), name='pyramid_map')(x)
-        maps = {level: _level(x, patch, min(stride, output_stride), channels, f'pyramid_{level}')
+        x = layers.Reshape((rows, columns, tokens.shape[-1]), name=f'{NAME}map')(x)
+        maps = {level: _level(x, patch, min(stride, output_stride), channels, f'{NAME}{level}')
                 for stride, level in LEVELS.items() if stride >= 4}  # fmt: skip
         return finished(source, image, maps)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
 
-from seg.backbones.bridge import vit
+from seg.backbones.bridge import hub, vit
 from seg.backbones.bridge.layers import scaling
 from seg.backbones.bridge.names import choose, installed
 from seg.backbones.bridge.rewrite import Source, fresh_names, rewritten
@@ -27,6 +27,7 @@ class Family(NamedTuple):
       model: the class.
       names: of its models.
       patch: side of the patches of a plain transformer, in pixels; None for models with several strides.
+      sized: whether all images must have one size, though the model can be made without.
       settings: by name, where the library has no table of them.
     """
 
@@ -34,6 +35,7 @@ class Family(NamedTuple):
     names: tuple[str, ...]
     patch: int | None = None
     settings: dict[str, dict[str, Any]] = {}
+    sized: bool = False
 
 
 def _regnet(kind: str, widths: tuple, depths: tuple, group: int) -> dict[str, Any]:
@@ -90,7 +92,7 @@ FAMILIES: dict[str, Family] = {
     'mobilevit': Family('MobileViTModel', ('mobilevit_xxs', 'mobilevit_xs', 'mobilevit_s')),
     'mobilevitv2': Family('MobileViTV2Model', tuple(
         f'mobilevitv2_{i:03}' for i in (50, 75, 100, 125, 150, 175, 200))),
-    'nextvit': Family('NextViTModel', tuple(f'nextvit_{size}' for size in ('small', 'base', 'large'))),
+    'nextvit': Family('NextViTModel', tuple(f'nextvit_{size}' for size in ('small', 'base', 'large')), sized=True),
     'poolformer': Family('PoolFormerModel', tuple(
         f'poolformer_{size}' for size in ('s12', 's24', 's36', 'm36', 'm48'))),
     'pvt': Family('PvtModel', tuple(f'pvt_{size}' for size in ('tiny', 'small', 'medium', 'large'))),
@@ -146,30 +148,37 @@ def zeromodels(
     installed('zeromodels', slot)
     model = source_model(name, image_size)
     module = importlib.import_module(f'zeromodels.models.{key}')
-    source = Source(model, name, slot, tuple(x for x in model.outputs if len(x.shape) == 4))
+    source = Source(model, name, slot, tuple(model.outputs))
     if patch := FAMILIES[key].patch:
-        return vit.with_pyramid(source, _pixels(module), output_stride, norm, patch, pyramid_channels)
-    return rewritten(source, _pixels(module), output_stride, norm)
+        net = vit.with_pyramid(source, _pixels(module), output_stride, norm, patch, pyramid_channels)
+    else:
+        net = rewritten(source, _pixels(module), output_stride, norm)
+    make = partial(source_model, name, image_size)
+    net.published = hub.published(name, key, make, vit.NAME if patch else '')
+    return net
 
 
-def source_model(name: str, image_size: Any = None, **settings: Any) -> keras.Model:
-    """The model itself, without its classifier.
+def source_model(name: str, image_size: Any = None, kind: str = '') -> keras.Model:
+    """The model itself, without its classifier; or another class of its family with the same settings.
 
     Raises:
       UserError: if it needs an image size, or does not fit the one that is set.
     """
     family = FAMILIES[NAMES[name]]
     module = importlib.import_module(f'zeromodels.models.{NAMES[name]}')
-    model = getattr(module, family.model)
-    own = dict(family.settings.get(name) or _table(module)[name])
+    model = getattr(module, kind or family.model)
+    tables = (values for table, values in hub.tables(NAMES[name]) if table.endswith('_MODEL_CONFIG'))
+    own = dict(family.settings.get(name) or next(values[name] for values in tables if name in values))
     for other in ('image_size', 'num_classes'):
         own.pop(other, None)
     slot = f'{_SLOT}.image_size = {shown(image_size)}'
     sides = (None, None) if image_size is None else (image_size, image_size)
     sides = sides if not isinstance(image_size, tuple | list) else tuple(image_size)
     try:
+        if family.sized and image_size is None:
+            raise TypeError
         with fresh_names():
-            return model(**own, **settings, as_backbone=True, image_size=sides)
+            return model(**own, image_size=sides, **({} if kind else {'as_backbone': True}))
     except (TypeError, ValueError, ArithmeticError) as error:
         if image_size is None:
             raise UserError(
@@ -180,18 +189,6 @@ def source_model(name: str, image_size: Any = None, **settings: Any) -> keras.Mo
             f'{slot}: {name} cannot be made for it: {str(error).splitlines()[0] or type(error).__name__}. Try a '
             'multiple of 32, or the size that is part of its name or paper, such as 224.'
         ) from error
-
-
-def _table(module: Any) -> dict[str, dict[str, Any]]:
-    """The settings of a family's models by name, which the library has beside the conversion of their weights."""
-    found: dict[str, dict[str, Any]] = {}
-    for info in pkgutil.iter_modules(module.__path__):
-        if info.name.startswith('convert_'):
-            part = importlib.import_module(f'{module.__name__}.{info.name}')
-            for name, value in vars(part).items():
-                if name.endswith('_MODEL_CONFIG') and isinstance(value, dict):
-                    found.update(value)
-    return found
 
 
 def _pixels(module: Any) -> Callable[[Any], Any]:
