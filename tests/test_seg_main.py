@@ -262,6 +262,14 @@ def test_list_a_kind_and_a_glob(call):
         assert status == 0 and {'resnet18', 'resnet50', 'resnet101'} <= set(out.split())
 
 
+def test_list_the_models_of_libraries(call):
+    """A row for each, with its parameters in millions (23.5 of ResNet-50 without its classifier) and strides."""
+    for library in ('keras_applications', 'zeromodels'):
+        _, out, _ = call('--list', f'backbones.{library}')
+        assert re.search(r'^  resnet50 +23\.[56]  8 16 32 +resnet$', out, re.MULTILINE)
+    assert re.search(r'^  swin_tiny +27\.\d  32 \(images of one size\) +swin$', out, re.MULTILINE)
+
+
 def test_list_the_settings_of_runs(call):
     status, out, _ = call('--list', 'settings')
     assert status == 0 and out.startswith('settings\n')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import keras
@@ -12,7 +13,7 @@ from keras.src.utils import file_utils
 
 from seg.backbones.bridge import hub
 from seg.backbones.bridge.layers import scaling
-from seg.backbones.bridge.names import choose
+from seg.backbones.bridge.names import catalogue, choose
 from seg.backbones.bridge.rewrite import Source, arrays, fresh_names, rewritten
 from seg.errors import UserError
 from seg.layers.norm import NormFactory
@@ -78,6 +79,9 @@ def keras_applications(*, output_stride: int, norm: NormFactory, name: str, alph
 
     net.published = Published(title=f'{name} of Keras Applications on ImageNet', convert=hub.no_file, load=load)
     return net
+
+
+keras_applications.catalogue = partial(catalogue, 'keras_applications')
 
 
 def source_model(name: str, weights: str | None, **settings: Any) -> keras.Model:

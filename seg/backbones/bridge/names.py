@@ -1,9 +1,12 @@
-"""Names of models, chosen by users."""
+"""Names of models: chosen by users, and listed with what `tools/backbones.py` has measured."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import pathlib
 from collections.abc import Collection
+from typing import Any
 
 from seg.errors import UserError, shown
 from seg.registry import near_misses
@@ -37,3 +40,20 @@ def installed(package: str, slot: str) -> None:
     """
     if importlib.util.find_spec(package) is None:
         raise UserError(f"{slot}: needs the package {package}, which is not installed: pip install -e '.[zoo]'")
+
+
+def measured(library: str) -> list[dict[str, Any]]:
+    """The models of a library: a dict with `family`, `name`, `parameters`, `strides` and `one_size` for each."""
+    rows = json.loads(pathlib.Path(__file__).with_name('models.json').read_text(encoding='utf-8'))
+    return [row for row in rows if row['library'] == library]
+
+
+def catalogue(library: str) -> str:
+    """The models of a library as a table, for `--list`."""
+    rows = measured(library)
+    lines = [f'backbones.{library}.name: parameters in millions, output strides, family']
+    width = max(len(row['name']) for row in rows)
+    for row in rows:
+        strides = ' '.join(map(str, row['strides'])) + (' (images of one size)' if row['one_size'] else '')
+        lines.append(f'  {row["name"]:<{width}} {row["parameters"] / 1e6:7.1f}  {strides:<26} {row["family"]}'.rstrip())
+    return '\n'.join(lines)

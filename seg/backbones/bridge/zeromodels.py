@@ -11,7 +11,7 @@ import keras
 
 from seg.backbones.bridge import hub, vit
 from seg.backbones.bridge.layers import scaling
-from seg.backbones.bridge.names import choose, installed
+from seg.backbones.bridge.names import catalogue, choose, installed
 from seg.backbones.bridge.rewrite import Source, fresh_names, rewritten
 from seg.errors import UserError, shown
 from seg.layers.norm import NormFactory
@@ -156,6 +156,9 @@ def zeromodels(
     make = partial(source_model, name, image_size)
     net.published = hub.published(name, key, make, vit.NAME if patch else '')
     return net
+
+
+zeromodels.catalogue = partial(catalogue, 'zeromodels')
 
 
 def source_model(name: str, image_size: Any = None, kind: str = '') -> keras.Model:

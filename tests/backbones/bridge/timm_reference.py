@@ -2,8 +2,8 @@
 
 python -m tests.backbones.bridge.timm_reference
 
-It needs torch and timm. The weights are drawn by numpy from the name and the shape of each tensor, so the file has names,
-shapes and features only.
+It needs torch and timm. The weights are drawn by numpy from the name and the shape of each tensor, so that the file has
+names, shapes and features only.
 """
 
 from __future__ import annotations
