@@ -1,7 +1,7 @@
-"""The models of other libraries: measures them for `--list backbones`, and writes docs/backbones.md.
+"""The models of other libraries: measures them for `--list backbones`, and writes the tables of docs/backbones.md.
 
 python tools/backbones.py --measure     # Builds each model, which takes minutes: needs the extra zoo.
-python tools/backbones.py               # Writes the page from what was measured.
+python tools/backbones.py               # Writes the tables from what was measured.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 TABLE = ROOT / 'seg' / 'backbones' / 'bridge' / 'models.json'
 PAGE = ROOT / 'docs' / 'backbones.md'
+BEGIN, END = '<!-- Made by python tools/backbones.py -->', '<!-- The end of what is made -->'
 SIDE = 512
 # Of images, in pixels, until one fits the model; None for models of any size.
 SIDES = (None, SIDE, 448, 384)
@@ -96,6 +97,31 @@ def _measured(library: str, name: str) -> dict:
     }
 
 
+def page(before: str) -> str:
+    """The text of the page: that of before, with the tables anew."""
+    table = ['| Model | Family | Parameters, M | GFLOP | Output strides |', '| --- | --- | --- | --- | --- |']
+    sections = []
+    for library in dict.fromkeys(row['library'] for row in rows()):
+        lines = [
+            f'| `{row["name"]}` | {row["family"]} | {row["parameters"] / 1e6:.1f} | {row["gflop"]:.1f}'
+            f'{_at(row)} | {_strides(row)} |'
+            for row in rows()
+            if row['library'] == library
+        ]
+        sections.append('\n'.join([f'### `backbones.{library}`\n', *table, *lines]))
+    start, _, rest = before.partition(f'{BEGIN}\n')
+    made = '\n\n'.join(sections)
+    return f'{start}{BEGIN}\n\n{made}\n\n{END}{rest.partition(END)[2]}'
+
+
+def _at(row: dict) -> str:
+    return '' if row['side'] == SIDE else f' at {row["side"]}'
+
+
+def _strides(row: dict) -> str:
+    return ', '.join(map(str, row['strides'])) + (', images of one size' if row['one_size'] else '')
+
+
 def rows() -> list[dict]:
     return json.loads(TABLE.read_text(encoding='utf-8')) if TABLE.exists() else []
 
@@ -105,3 +131,4 @@ if __name__ == '__main__':
     parser.add_argument('--measure', action='store_true')
     if parser.parse_args().measure:
         measure()
+    PAGE.write_text(page(PAGE.read_text(encoding='utf-8')), encoding='utf-8')

@@ -6,9 +6,12 @@ project, which resumes, checks and caches them, and are read as safetensors or H
 
 from __future__ import annotations
 
-import importlib
+import contextlib
+import importlib.util
 import os
 import pkgutil
+import sys
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,9 +50,10 @@ def published(name: str, family: str, make: Callable[..., keras.Model], added: s
             with fresh_names():
                 _CONVERSIONS[hub](source, path, make)
         except Exception as error:  # Of the library and its readers: any.
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip('.')
             raise UserError(
-                f'init.weights = {weights!r}: {path} does not fit {name}: {str(error).splitlines()[0]} Name weights of '
-                'this model, or remove a damaged file.'
+                f'init.weights = {weights!r}: {path} does not fit {name}: {reason}. Name weights of this model, or '
+                'remove a damaged file.'
             ) from error
         return arrays(source)
 
@@ -68,10 +72,27 @@ def _from_hub(source: keras.Model, path: str, make: Callable[[str], keras.Model]
     importlib.import_module('zeromodels.conversion').copy_weights_by_path_suffix(whole, source)
 
 
+@contextlib.contextmanager
+def without_torch() -> Iterator[None]:
+    """Context in which the library converts arrays without torch, of which it only asks whether they are its tensors."""
+    if importlib.util.find_spec('torch') is not None:
+        yield
+        return
+    nobody = type('Nobody', (), {})
+    torch = types.ModuleType('torch')
+    torch.Tensor, torch.nn = nobody, types.SimpleNamespace(Module=nobody)
+    sys.modules['torch'] = torch
+    try:
+        yield
+    finally:
+        del sys.modules['torch']
+
+
 def _from_tensors(source: keras.Model, path: str, make: Callable[[str], keras.Model]) -> None:
     kind = type(source)
     convert = kind.transfer_from_timm if kind.HF_MODEL_TYPE is None else kind.transfer_from_hf
-    convert(source, load_file(path))
+    with without_torch():
+        convert(source, load_file(path))
 
 
 _CONVERSIONS = {'zeromodels': _from_hub, 'hf': _from_tensors, 'timm': _from_tensors}

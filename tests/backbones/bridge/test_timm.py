@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from seg.backbones.bridge.hub import without_torch
 from seg.backbones.bridge.rewrite import Source, arrays, fresh_names, rewritten
 from seg.backbones.bridge.zeromodels import source_model
 from seg.layers.norm import NormFactory
@@ -29,10 +30,11 @@ def converted(name):
     with fresh_names():
         model = source_model(name)
     tensors = timm_reference.weights(json.loads(str(stored()[f'{name}/shapes'])))
-    if name.startswith('regnet'):  # The library converts these from the names of Hugging Face's port.
-        type(model).transfer_from_hf(model, {regnet(key): value for key, value in tensors.items()})
-    else:
-        type(model).transfer_from_timm(model, tensors)
+    with without_torch():
+        if name.startswith('regnet'):  # The library converts these from the names of Hugging Face's port.
+            type(model).transfer_from_hf(model, {regnet(key): value for key, value in tensors.items()})
+        else:
+            type(model).transfer_from_timm(model, tensors)
     return arrays(model), model
 
 
