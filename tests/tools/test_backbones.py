@@ -10,6 +10,6 @@ def test_page_has_the_tables():
     assert backbones.page(text) == text
 
 
-def test_every_model_was_measured():
-    assert [row['name'] for row in measured('keras_applications')] == list(keras_applications.MODELS)
-    assert [row['name'] for row in measured('zeromodels')] == list(zeromodels.NAMES)
+def test_a_model_of_each_family_was_measured():
+    assert {row['name'] for row in measured('keras_applications')} <= set(keras_applications.MODELS)
+    assert {zeromodels.NAMES[row['name']] for row in measured('zeromodels')} == set(zeromodels.FAMILIES)

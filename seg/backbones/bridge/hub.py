@@ -74,7 +74,7 @@ def _from_hub(source: keras.Model, path: str, make: Callable[[str], keras.Model]
 
 @contextlib.contextmanager
 def without_torch() -> Iterator[None]:
-    """Context in which the library converts arrays without torch, of which it only asks whether they are its tensors."""
+    """Context in which the library converts arrays without torch: it asks only whether they are torch's tensors."""
     if importlib.util.find_spec('torch') is not None:
         yield
         return

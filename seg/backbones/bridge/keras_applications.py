@@ -81,7 +81,7 @@ def keras_applications(*, output_stride: int, norm: NormFactory, name: str, alph
     return net
 
 
-keras_applications.catalogue = partial(catalogue, 'keras_applications')
+keras_applications.catalogue = partial(catalogue, 'keras_applications', MODELS)
 
 
 def source_model(name: str, weights: str | None, **settings: Any) -> keras.Model:

@@ -48,12 +48,15 @@ def measured(library: str) -> list[dict[str, Any]]:
     return [row for row in rows if row['library'] == library]
 
 
-def catalogue(library: str) -> str:
-    """The models of a library as a table, for `--list`."""
-    rows = measured(library)
+def catalogue(library: str, names: Collection[str]) -> str:
+    """The models of a library as a table, for `--list`; those that were not measured have their names alone."""
+    rows = {row['name']: row for row in measured(library)}
+    width = max(map(len, names))
     lines = [f'backbones.{library}.name: parameters in millions, output strides, family']
-    width = max(len(row['name']) for row in rows)
-    for row in rows:
-        strides = ' '.join(map(str, row['strides'])) + (' (images of one size)' if row['one_size'] else '')
-        lines.append(f'  {row["name"]:<{width}} {row["parameters"] / 1e6:7.1f}  {strides:<26} {row["family"]}'.rstrip())
+    for name in names:
+        line = f'  {name:<{width}}'
+        if row := rows.get(name):
+            strides = ' '.join(map(str, row['strides'])) + (' (images of one size)' if row['one_size'] else '')
+            line += f' {row["parameters"] / 1e6:7.1f}  {strides:<26} {row["family"]}'
+        lines.append(line.rstrip())
     return '\n'.join(lines)

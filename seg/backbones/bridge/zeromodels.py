@@ -158,7 +158,7 @@ def zeromodels(
     return net
 
 
-zeromodels.catalogue = partial(catalogue, 'zeromodels')
+zeromodels.catalogue = partial(catalogue, 'zeromodels', NAMES)
 
 
 def source_model(name: str, image_size: Any = None, kind: str = '') -> keras.Model:

@@ -12,8 +12,8 @@ from tests.backbones.bridge.models import KERAS, ZOO, Model, build, built, marke
 from tests.models import small_deeplab
 
 STRIDES = {8: (4, 8, 8, 8), 16: (4, 8, 16, 16), 32: (4, 8, 16, 32)}
-_SMALL = ('mobilenet', 'mobilenet_v3_small')
-_SAMPLE = [model for model in KERAS if model.name in _SMALL]
+_SMALL = ('mobilenet', 'mobilenet_v3_small', 'convnext_atto', 'swin_tiny')
+_SAMPLE = [model for model in (*KERAS, *ZOO) if model.name in _SMALL]
 _OTHERS = [model for model in (*KERAS, *ZOO) if model not in _SAMPLE]
 
 
