@@ -85,7 +85,7 @@ def _measured(library: str, name: str) -> dict:
         return [jax.ShapeDtypeStruct(variable.shape, variable.dtype) for variable in variables]
 
     image = jax.ShapeDtypeStruct((1, side or SIDE, side or SIDE, 3), 'float32')
-    parameters = sum(v.size for v in abstract(net.trainable_variables))
+    parameters = sum(variable.size for variable in abstract(net.trainable_variables))
     step = jax.jit(lambda *given: net.stateless_call(*given, training=False)[0])
     cost = step.lower(abstract(net.trainable_variables), abstract(net.non_trainable_variables), image).cost_analysis()
     return {

@@ -70,6 +70,10 @@ def test_features(name):
         maps = net(timm_reference.pixels(side), training=False)
         expected = {key.rpartition('/')[2]: x for key, x in stored().items() if f'{name}/{output_stride}/' in key}
         assert {'c2', 'c3', 'c4', 'c5'} <= set(expected)
+        if name == 'convnext_atto' and output_stride == 8:
+            # timm pads the last 2x2 convolution, of dilation 2, by a cell at both ends, which shifts its map. Here it
+            # begins at its cell, so that it computes what the strided one does (test_contract.py).
+            del expected['c5']
         for level in set(expected) & set(maps):
             ours = keras.ops.convert_to_numpy(maps[level])[0, :, :, : timm_reference.CHANNELS]
             limit = 1e-4 * np.abs(expected[level]).max()
