@@ -28,7 +28,7 @@ def measure() -> None:
     os.environ['KERAS_BACKEND'] = 'jax'
     from seg.backbones.bridge import keras_applications, zeromodels
 
-    known = {(row['library'], row['name']): row for row in rows()}
+    known = {(row['library'], row['name']): row for row in rows() if 'gflop' in row}
     models = [('keras_applications', _family(name), name) for name in keras_applications.MODELS]
     models += [('zeromodels', family, name) for family, each in zeromodels.FAMILIES.items() for name in each.names]
     place = {model: [each[:2] for each in models[:i]].count(model[:2]) for i, model in enumerate(models)}
@@ -41,7 +41,8 @@ def measure() -> None:
                 **_measured(library, name),
             }
             print(row, flush=True)
-            ordered = [known[library, name] for library, _, name in models if (library, name) in known]
+            stored = {(row['library'], row['name']): row for row in rows()} | known
+            ordered = [stored[library, name] for library, _, name in models if (library, name) in stored]
             lines = ',\n'.join(json.dumps(row) for row in ordered)
             TABLE.write_text(f'[\n{lines}\n]\n', encoding='utf-8')
 
@@ -85,7 +86,7 @@ def _measured(library: str, name: str) -> dict:
         return [jax.ShapeDtypeStruct(variable.shape, variable.dtype) for variable in variables]
 
     image = jax.ShapeDtypeStruct((1, side or SIDE, side or SIDE, 3), 'float32')
-    parameters = sum(variable.size for variable in abstract(net.trainable_variables))
+    parameters = sum(variable.size for variable in abstract(net.variables))
     step = jax.jit(lambda *given: net.stateless_call(*given, training=False)[0])
     cost = step.lower(abstract(net.trainable_variables), abstract(net.non_trainable_variables), image).cost_analysis()
     return {
@@ -100,16 +101,19 @@ def _measured(library: str, name: str) -> dict:
 
 def page(before: str) -> str:
     """The text of the page: that of before, with the tables anew."""
-    table = ['| Model | Family | Parameters, M | GFLOP | Output strides |', '| --- | --- | --- | --- | --- |']
+    counted = all('gflop' in row for row in rows())  # A column that would have gaps is left out.
+    header = ['Model', 'Family', 'Parameters, M', *(['GFLOP'] if counted else []), 'Output strides']
     sections = []
     for library in dict.fromkeys(row['library'] for row in rows()):
-        lines = [
-            f'| `{row["name"]}` | {row["family"]} | {row["parameters"] / 1e6:.1f} | {row["gflop"]:.1f}'
-            f'{_at(row)} | {_strides(row)} |'
-            for row in rows()
-            if row['library'] == library
-        ]
-        sections.append('\n'.join([f'### `backbones.{library}`\n', *table, *lines]))
+        table = [header, ['---'] * len(header)]
+        for row in rows():
+            if row['library'] == library:
+                operations = [f'{row["gflop"]:.1f}{_at(row)}'] if counted else []
+                table.append(
+                    [f'`{row["name"]}`', row['family'], f'{row["parameters"] / 1e6:.1f}', *operations, _strides(row)]
+                )
+        lines = [f'| {" | ".join(cells)} |' for cells in table]
+        sections.append('\n'.join([f'### `backbones.{library}`\n', *lines]))
     start, _, rest = before.partition(f'{BEGIN}\n')
     made = '\n\n'.join(sections)
     return f'{start}{BEGIN}\n\n{made}\n\n{END}{rest.partition(END)[2]}'

@@ -10,6 +10,6 @@ def test_page_has_the_tables():
     assert backbones.page(text) == text
 
 
-def test_a_model_of_each_family_was_measured():
+def test_measured_models_can_be_chosen():
     assert {row['name'] for row in measured('keras_applications')} <= set(keras_applications.MODELS)
-    assert {zeromodels.NAMES[row['name']] for row in measured('zeromodels')} == set(zeromodels.FAMILIES)
+    assert {row['name'] for row in measured('zeromodels')} <= set(zeromodels.NAMES)
