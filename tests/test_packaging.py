@@ -95,7 +95,7 @@ def test_every_package_has_an_init():
 
 
 # What slow tests compare with, and small stored references are made by. Too large to be installed for every run.
-REFERENCES = {'torch', 'torchvision', 'efficientnet-lite-pytorch'}
+REFERENCES = {'timm', 'torch', 'torchvision', 'efficientnet-lite-pytorch'}
 
 
 def test_what_is_imported_is_declared(setup_cfg):
