@@ -223,6 +223,9 @@ def list_text(pattern: str = '') -> str:
         if chosen:
             width = max(len(entry.name) for entry in chosen)
             sections.append('\n'.join([kind, *(f'  {entry.name:<{width}}  {entry.summary}' for entry in chosen)]))
+            # A part may stand for many, such as the models of a library.
+            many = [entry.builder for entry in chosen if pattern and hasattr(entry.builder, 'catalogue')]
+            sections += [builder.catalogue() for builder in many]
     plain = [entry for entry in registry.ENTRIES.values() if not entry.kind]
     plain = [e for e in plain if pattern in ('', 'settings') or fnmatch.fnmatch(e.name, pattern)]
     if plain:

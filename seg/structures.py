@@ -103,7 +103,8 @@ class BackboneSpec:
         """Reads the spec of a built backbone.
 
         Args:
-          model: Keras model from [B, H, W, 3] to a dict of maps with `c2` to `c5` (optional `c1`, `low`).
+          model: Keras model from [B, H, W, 3] to a dict of maps with `c2` to `c5` (optional `c1`, `low`). If it takes
+            images of one size only, its attribute `image_size` is (height, width) in pixels.
           slot: the setting that holds the backbone, for messages.
 
         Raises:
@@ -111,8 +112,8 @@ class BackboneSpec:
         """
         import keras
 
-        side = SYMBOLIC_SIDE
-        outputs = model.compute_output_spec(keras.KerasTensor((1, side, side, 3), dtype=model.compute_dtype))
+        size = getattr(model, 'image_size', None) or (SYMBOLIC_SIDE, SYMBOLIC_SIDE)
+        outputs = model.compute_output_spec(keras.KerasTensor((1, *size, 3), dtype=model.compute_dtype))
         names = sorted(outputs) if isinstance(outputs, Mapping) else []
         if not {'c2', 'c3', 'c4', 'c5'} <= set(names):
             received = f'a dict with {names}' if isinstance(outputs, Mapping) else type(outputs).__name__
@@ -120,7 +121,7 @@ class BackboneSpec:
                 f'{slot}: a backbone maps an image to a dict with the feature maps c2, c3, c4 and c5; '
                 f'{model.name!r} returned {received}.'
             )
-        return cls({name: FeatureMap(side // outputs[name].shape[1], outputs[name].shape[-1]) for name in names})
+        return cls({name: FeatureMap(size[0] // outputs[name].shape[1], outputs[name].shape[-1]) for name in names})
 
     def __getitem__(self, name: str) -> FeatureMap:
         return self.features[name]
@@ -175,6 +176,10 @@ class Published:
       url: address of the file, whose last component is the file's name, or ''.
       checksum: checksum of the file, or its first digits: 'sha256:…' or 'md5:…'.
       install: command that installs the package, for messages.
+      load: for a model of another library, which has its own files and conversion: a function from `init.weights`
+        ('imagenet', 'zeromodels:…', 'hf:…', 'timm:…') and `fetch` to arrays by `variable.path`. `fetch(url, checksum,
+        name)` returns the path of a file, which it downloads once; the name and the checksum may be ''.
+      added: beginning of the names of variables that no file has, because the model was extended by them; or ''.
     """
 
     title: str
@@ -184,6 +189,8 @@ class Published:
     url: str = ''
     checksum: str = ''
     install: str = ''
+    load: Callable[[str, Callable[..., str]], dict[str, Any]] | None = None
+    added: str = ''
 
     def __post_init__(self):
         if (self.package_file or self.url) and self.checksum.partition(':')[0] not in ('sha256', 'md5'):

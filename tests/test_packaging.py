@@ -22,6 +22,7 @@ FORMATS_LOCK = ROOT / 'third_party' / 'formats.lock'  # With the extra that need
 EXPORT_LOCK = ROOT / 'third_party' / 'export.lock'
 SERVE_LOCK = ROOT / 'third_party' / 'serve.lock'
 NOTEBOOKS_LOCK = ROOT / 'third_party' / 'notebooks.lock'
+ZOO_LOCK = ROOT / 'third_party' / 'zoo.lock'
 LICENCES = ROOT / 'third_party' / 'README.md'
 # Modules that are not called like the distribution that brings them.
 DISTRIBUTIONS = {'PIL': 'pillow', 'absl': 'absl-py', 'gin': 'gin-config', 'xdist': 'pytest-xdist', 'yaml': 'pyyaml'}
@@ -94,7 +95,7 @@ def test_every_package_has_an_init():
 
 
 # What slow tests compare with, and small stored references are made by. Too large to be installed for every run.
-REFERENCES = {'torch', 'torchvision', 'efficientnet-lite-pytorch'}
+REFERENCES = {'timm', 'torch', 'torchvision', 'efficientnet-lite-pytorch'}
 
 
 def test_what_is_imported_is_declared(setup_cfg):
@@ -106,7 +107,8 @@ def test_what_is_imported_is_declared(setup_cfg):
 
 
 def test_what_is_declared_is_locked(setup_cfg):
-    versions = locked(FORMATS_LOCK) | locked(EXPORT_LOCK) | locked(SERVE_LOCK) | locked(NOTEBOOKS_LOCK) | locked()
+    locks = (FORMATS_LOCK, EXPORT_LOCK, SERVE_LOCK, NOTEBOOKS_LOCK, ZOO_LOCK, LOCK)
+    versions = {name: version for lock in locks for name, version in locked(lock).items()}
     for name, wanted in requirements(setup_cfg, *setup_cfg['options.extras_require']).items():
         assert fnmatch.fnmatch(versions.get(name, 'absent'), wanted), (
             f'{name}=={wanted} in setup.cfg; make the lock again'
@@ -125,7 +127,7 @@ def test_pythons_are_the_same_everywhere(setup_cfg):
 
 
 @pytest.mark.parametrize(
-    'lock', [LOCK, FORMATS_LOCK, EXPORT_LOCK, SERVE_LOCK, NOTEBOOKS_LOCK], ids=lambda lock: lock.name
+    'lock', [LOCK, FORMATS_LOCK, EXPORT_LOCK, SERVE_LOCK, NOTEBOOKS_LOCK, ZOO_LOCK], ids=lambda lock: lock.name
 )
 def test_lock_is_hashed_and_names_no_host(lock):
     text = lock.read_text(encoding='utf-8')
@@ -145,6 +147,7 @@ def test_licence_tables_list_what_is_locked():
         (EXPORT_LOCK, 'Packages for export'),
         (SERVE_LOCK, 'Packages for serving'),
         (NOTEBOOKS_LOCK, 'Packages for notebooks'),
+        (ZOO_LOCK, 'Packages for backbones of other libraries'),
     ):
         others = {name: version for name, version in locked(lock).items() if versions.get(name) != version}
         assert {name: row[0] for name, row in licence_rows(heading).items()} == others

@@ -15,6 +15,7 @@ import time
 import pytest
 
 from seg import engine, gin_statements, log_level, modes, registry, seg_main
+from seg.backbones.bridge import names
 from seg.errors import UnsavedError, UserError
 from seg.executor.progress import Progress
 from tests.executor import runs
@@ -260,6 +261,16 @@ def test_list_a_kind_and_a_glob(call):
     for pattern in ('*resnet*', 'backbones.resnet*'):
         status, out, _ = call('--list', pattern)
         assert status == 0 and {'resnet18', 'resnet50', 'resnet101'} <= set(out.split())
+
+
+@pytest.mark.parametrize('library', ['keras_applications', 'zeromodels'])
+def test_list_the_models_of_a_library(call, library):
+    """All by name, and those that were measured with parameters in millions and output strides."""
+    status, out, _ = call('--list', f'backbones.{library}')
+    assert status == 0 and {'resnet50', 'resnet152', 'densenet121'} <= set(out.split())
+    for row in names.measured(library):
+        strides = ' '.join(map(str, row['strides']))
+        assert re.search(rf'^  {row["name"]} +{row["parameters"] / 1e6:.1f}  {strides} ', out, re.MULTILINE)
 
 
 def test_list_the_settings_of_runs(call):

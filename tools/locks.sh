@@ -36,7 +36,7 @@ lock() {
 lock requirements test dev pretrained
 lock export test export
 lock formats test formats
-for extra in serve notebooks; do
+for extra in serve notebooks zoo; do
   cp third_party/requirements.lock "third_party/$extra.lock"  # For the same versions.
   lock "$extra" test "$extra"
 done

@@ -55,7 +55,7 @@ class Training(ExperimentMode):
 
     def prepare(self) -> None:
         from seg import checks
-        from seg.run import length, settings
+        from seg.run import length, run_json, settings
         from seg.schedules.base import rate_at
 
         experiment, evaluated = self.experiment, self.evaluated()
@@ -75,8 +75,10 @@ class Training(ExperimentMode):
         self._inputs = self.inputs()
         if evaluated is not None:
             task.self_test(evaluated)
-        if not continues:  # A resumed run has the weights of its checkpoint.
-            experiment.init.apply(task.checkpoint_items, task.class_names)
+        if continues:  # It has the weights of its checkpoint.
+            self._init_files = run_json.read(self.folder).get('init_files', {})
+        else:
+            self._init_files = experiment.init.apply(task.checkpoint_items, task.class_names).files
         executor.build_trainer()
 
     @contextlib.contextmanager
@@ -179,6 +181,7 @@ class Training(ExperimentMode):
             batch_size=run.batch_size,
             train_steps=run.train_steps,
             train_steps_changes=length.changes(self.folder, self._change),
+            init_files=self._init_files,
             best_metric=run.best_metric,
             higher_is_better=experiment.executor.higher_is_better,
             command=self.call.command,

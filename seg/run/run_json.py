@@ -19,7 +19,7 @@ from seg.run.values import mapping, string, strings, whole
 _REMEDY = 'Remove the file; the same training command writes it again when it starts.'
 _OWN = (
     *('mode', 'evaluates', 'global_batch', 'train_steps', 'best_metric', 'higher_is_better', 'command', 'versions'),
-    *('train_steps_changes', 'training', 'free'),
+    *('train_steps_changes', 'init_files', 'training', 'free'),
 )
 
 
@@ -32,6 +32,7 @@ def write(
     batch_size: int,
     train_steps: int,
     train_steps_changes: Sequence[Mapping[str, Any]],
+    init_files: Mapping[str, str],
     best_metric: str,
     higher_is_better: bool,
     command: Sequence[str],
@@ -49,6 +50,7 @@ def write(
       batch_size: global.
       train_steps: steps of the whole training.
       train_steps_changes: changes of that number when the run was continued.
+      init_files: checksums of the files that the initial weights came from, by name.
       best_metric: metric that selects the best checkpoint.
       higher_is_better: whether its highest value selects it, or the lowest.
       command: the command line that this process runs; empty for none.
@@ -65,6 +67,7 @@ def write(
             'global_batch': batch_size,
             'train_steps': train_steps,
             'train_steps_changes': list(train_steps_changes),
+            'init_files': dict(init_files),
             'best_metric': best_metric,
             'higher_is_better': higher_is_better,
             'command': list(command),

@@ -10,23 +10,24 @@ from absl import logging
 from seg import downloads
 
 
-def cached(url: str, checksum: str, title: str, hint: str = '') -> str:
+def cached(url: str, checksum: str, title: str, hint: str = '', name: str = '') -> str:
     """Returns the path of the file, and downloads it if it is missing or has another checksum.
 
     The file appears under its name only when it is complete and checked, even if several processes download it.
 
     Args:
-      url: address; its last component is the file's name.
-      checksum: 'sha256:…' or 'md5:…', or the beginning of it.
+      url: address.
+      checksum: 'sha256:…' or 'md5:…', or the beginning of it; '' if none is known.
       title: what the file is, for messages.
       hint: another way to get it, for messages; a sentence or ''.
+      name: the file's name; by default the last component of the address.
 
     Raises:
       UserError: if the download fails; the message has the address, and the path for a manual download.
     """
-    path = os.path.join(folder(), os.path.basename(urllib.parse.urlsplit(url).path))
+    path = os.path.join(folder(), name or os.path.basename(urllib.parse.urlsplit(url).path))
     if os.path.exists(path):
-        actual = downloads.mismatch(path, checksum)
+        actual = downloads.mismatch(path, checksum) if checksum else None
         if actual is None:
             return path
         logging.warning('%s: its checksum is %s, not %s: downloading it again.', path, actual, checksum)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,24 @@ from seg.weights.tensor_file import DamagedFileError
 
 # Readers of other libraries' weight files, by file extension.
 READERS = {'.pth': torch_file.read, '.h5': keras_file.read}
+# Beginnings of names of weights that a library's own loader reads.
+HUBS = ('zeromodels:', 'hf:', 'timm:')
+
+
+class Found(NamedTuple):
+    """Published weights.
+
+    Attributes:
+      source: for the report.
+      arrays: for each part by `variable.path`. Parts without weights in the file are omitted, except a backbone.
+      class_names: names of the classes that the arrays have rows for; None if unknown.
+      files: paths of the files.
+    """
+
+    source: str
+    arrays: dict[str, dict[str, np.ndarray]]
+    class_names: list[str] | None
+    files: list[str]
 
 
 def readable(parts: Mapping[str, Any], backbone_alone: bool = False) -> list[str]:
@@ -32,19 +50,13 @@ def readable(parts: Mapping[str, Any], backbone_alone: bool = False) -> list[str
     return [name for name in parts if name == 'backbone' or (name in others and not backbone_alone)]
 
 
-def arrays(
-    parts: Mapping[str, Any], path: str | None = None
-) -> tuple[str, dict[str, dict[str, np.ndarray]], list[str] | None]:
+def find(parts: Mapping[str, Any], path: str | None = None) -> Found:
     """Reads published weights.
 
     Args:
       parts: Keras layers by name; their builders may have set the attribute `published`.
       path: a file of another library (one of `READERS`), or None for the backbone's published file, which is searched
-        in the installed packages and otherwise downloaded.
-
-    Returns:
-      The source, for the report; for each part arrays by `variable.path` (parts without weights in the file are
-      omitted, except a backbone); and the names of the classes that they have rows for, None if unknown.
+        in the installed packages and otherwise downloaded; or one of `HUBS` and a name.
 
     Raises:
       DamagedFileError: if the file is not complete, or is not the published one.
@@ -53,7 +65,9 @@ def arrays(
     title = ''
     if (backbone := parts.get('backbone')) is not None:
         published = getattr(backbone, 'published', None)
-        if published is None or not (path or published.url or published.package_file):
+        if published is not None and published.load and (path is None or path.startswith(HUBS)):
+            return _of_library(published, path)
+        if published is None or (path or '').startswith(HUBS) or not (path or published.url or published.package_file):
             fault = f'cannot take weights from {path}' if path else 'has no published weights'
             raise UserError(
                 f'init.weights: backbone {backbone.name}, as it is configured, {fault}. Backbones that have published '
@@ -75,7 +89,19 @@ def arrays(
             f'{str(error) or type(error).__name__}. Use a file that the library itself wrote for it.'
         ) from error
     found = {name: each for name, each in found.items() if each or name == 'backbone'}
-    return f'{title}{path} ({len(tensors)} tensors)', found, names
+    return Found(f'{title}{path} ({len(tensors)} tensors)', found, names, [path])
+
+
+def _of_library(published: Published, name: str | None) -> Found:
+    """Reads weights by the loader of the library that a backbone comes from."""
+    fetched: list[str] = []
+
+    def fetch(url: str, checksum: str = '', name: str = '') -> str:
+        fetched.append(download.cached(url, checksum, published.title, name=name))
+        return fetched[-1]
+
+    found = published.load(name or 'imagenet', fetch)
+    return Found(f'{published.title}: {", ".join(fetched)}', {'backbone': found}, None, fetched)
 
 
 def _find(published: Published) -> str:

@@ -11,11 +11,27 @@ import keras
 import numpy as np
 from absl import logging
 
+from seg import downloads
 from seg.errors import UserError
 from seg.run.folder import RunFolder
 from seg.weights import published, tensor_file
 
 IMAGENET = 'imagenet'
+
+
+class Report(str):
+    """What was loaded, for the log.
+
+    Attributes:
+      files: the checksums of the files, such as 'sha256:0676ba61…', by name.
+    """
+
+    files: Mapping[str, str]
+
+    def __new__(cls, text: str, paths: Sequence[str] = ()):
+        report = super().__new__(cls, text)
+        report.files = {os.path.basename(path): downloads.digest_of(path) for path in paths}
+        return report
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +42,8 @@ class Init:
     rows of classes of the same names.
 
     Attributes:
-      weights: 'imagenet' for the published weights of the backbone, from an installed package or downloaded once; a
+      weights: 'imagenet' for the published weights of the backbone, from an installed package or downloaded once;
+        'timm:NAME', 'hf:ORG/NAME' or 'zeromodels:NAME' for weights of a backbone of another library, downloaded once; a
         file of another library (`.pth`, `.h5`) for the backbone, and for the other parts that can read it (those of
         Mask R-CNN read torchvision's); a checkpoint (`ckpt-*.safetensors`) or a `model_dir`, for its newest checkpoint;
         None for random weights. If the checkpoint has averaged weights, these are used.
@@ -39,7 +56,7 @@ class Init:
     parts: Sequence[str] = ()
     min_fraction: float = 0.9
 
-    def apply(self, parts: Mapping[str, Any], class_names: Sequence[str] = ()) -> str:
+    def apply(self, parts: Mapping[str, Any], class_names: Sequence[str] = ()) -> Report:
         """Sets the variables of the model's parts. Returns the report that is also logged.
 
         Args:
@@ -50,29 +67,31 @@ class Init:
           UserError: if the file, a part or too many variables are missing.
         """
         if self.weights is None:
-            report = 'All weights start at random (init.weights = None).'
+            report = Report('All weights start at random (init.weights = None).')
             logging.info('%s', report)
             return report
         unknown = [name for name in self.parts if name not in parts]
         if unknown:
             raise UserError(f'init.parts: the model has no part {unknown[0]!r}; it has {", ".join(parts)}.')
         weights = os.path.expanduser(self.weights)
-        foreign = weights == IMAGENET or weights.endswith(tuple(published.READERS))
+        named = weights == IMAGENET or weights.startswith(published.HUBS)
+        foreign = named or weights.endswith(tuple(published.READERS))
         if not foreign:
             chosen = {name: parts[name] for name in self.parts or parts}
             origin, source, theirs = _checkpoint(weights)
+            paths = [origin]
             advice = 'Name the parts that the checkpoint has in common with this model in init.parts'
         else:
-            readable = published.readable(parts, weights == IMAGENET)
+            readable = published.readable(parts, named)
             if not readable or not set(self.parts) <= set(readable):
-                named = ', '.join(map(repr, readable or ('backbone',)))
+                quoted = ', '.join(map(repr, readable or ('backbone',)))
                 raise UserError(
                     f'init.parts = {tuple(self.parts)!r}: init.weights = {self.weights!r} has weights of the '
-                    f'part{"s" if len(readable) > 1 else ""} {named} only; this model has {", ".join(parts)}. Remove '
+                    f'part{"s" if len(readable) > 1 else ""} {quoted} only; this model has {", ".join(parts)}. Remove '
                     'init.parts.'
                 )
             path = None if weights == IMAGENET else weights
-            origin, found, theirs = published.arrays({name: parts[name] for name in self.parts or readable}, path)
+            origin, found, theirs, paths = published.find({name: parts[name] for name in self.parts or readable}, path)
             chosen = {name: parts[name] for name in found}
             source = {f'{part}/{name}': value for part, each in found.items() for name, value in each.items()}
             advice = 'Choose the backbone and the settings that the weights were made for'
@@ -80,7 +99,8 @@ class Init:
         if theirs and class_names and theirs != list(class_names):
             classes = _take_rows(chosen, source, theirs, class_names)
         loaded, left = _assign(chosen, source)
-        wanted = loaded + len(left)
+        added = getattr(getattr(parts.get('backbone'), 'published', None), 'added', '') if foreign else ''
+        wanted = loaded + sum(not (added and name.startswith(f'backbone/{added}')) for name in left)
         report = f'{origin}: loaded {loaded} of {wanted} variables' + _listed(f', re-initialised {len(left)}: ', left)
         report += classes
         if foreign:  # Arrays without a variable: the weights belong to another network, or to another normalisation.
@@ -94,7 +114,7 @@ class Init:
                 'lower init.min_fraction.'
             )
         logging.info('%s', report)
-        return report
+        return Report(report, paths)
 
 
 def _take_rows(

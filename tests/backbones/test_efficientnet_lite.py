@@ -103,7 +103,7 @@ def test_published_weights_give_the_logits_of_the_port(variant):
     torch = pytest.importorskip('torch')
     pytest.importorskip('efficientnet_lite_pytorch')
     net = build(variant)
-    _, arrays, _ = published.arrays({'backbone': net})
+    arrays = published.find({'backbone': net}).arrays
     for variable in net.variables:
         variable.assign(arrays[variable.path])
     path = published._in_package(net.published.package_file)

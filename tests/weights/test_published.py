@@ -1,6 +1,7 @@
 """Published weights of backbones: init.weights = 'imagenet', and files of other libraries."""
 
 import hashlib
+import json
 import sys
 
 import h5py
@@ -310,6 +311,8 @@ def test_overfit_starts_from_published_weights(package, tmp_path, caplog, forgot
     command += [f'--plugins={tmp_path}/plugin.py', *(f'--gin_param={param}' for param in params)]
     assert seg_main.main(command) == 0
     assert f'Tiny weights: {package} (50 tensors): loaded 50 of 50 variables' in caplog.text
+    about = json.loads((tmp_path / 'run' / 'overfit' / 'run.json').read_text())
+    assert about['init_files'] == {package.name: sha256(package)}
 
 
 def test_fresh_run_without_its_weights_keeps_the_earlier_run(tmp_path):

@@ -47,11 +47,20 @@ CASES = tuple(f'{m}_{n}_{o}' for m in _MODELS for n in ('sync', 'frozen', 'group
 def build(case: str, folder: str, precision: str, batch_size: int, engine: Any = None) -> tuple[Any, OptimizerStep]:
     """Returns the experiment of a case, and the settings of its step; without an engine, TensorFlow's on one device."""
     model, norm, optimizer = case.split('_')
-    gin_file, params, slot = _MODELS[model]
+    gin_file, params, slot = _MODELS[model] if model in _MODELS else _of_library(model)
     settings, step = _STEPS[optimizer]
     params = (*params, *settings, f'{slot}.norm="{norm}"', f'BATCH_SIZE={batch_size}')
     made = runs.build(folder, *params, precision=precision, gin_files=(gin_file,), engine=engine)
     return made, step
+
+
+def _of_library(model: str) -> tuple[str, tuple[str, ...], str]:
+    """DeepLab with another library's backbone: `zeromodels:resnet50`, and `zeromodels:swin.tiny:64` for one size."""
+    library, name, *side = model.replace('.', '_').split(':')
+    params = [f'BACKBONE=@backbones.{library}', f'backbones.{library}.name={name!r}']
+    if side:
+        params += [f'backbones.{library}.image_size={side[0]}', 'models.deeplab_v3plus.output_stride=32']
+    return runs.SHAPES, (*params, *AUXILIARY), 'models.deeplab_v3plus'
 
 
 class Steps:

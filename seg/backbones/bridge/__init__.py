@@ -1,0 +1,1 @@
+"""Backbones of other libraries in Keras 3, rewritten for segmentation."""

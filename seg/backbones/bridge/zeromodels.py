@@ -1,0 +1,204 @@
+"""Backbones of ZeroModels (the extra `zoo`): timm's and Hugging Face's vision models in Keras 3."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import keras
+
+from seg.backbones.bridge import hub, vit
+from seg.backbones.bridge.layers import scaling
+from seg.backbones.bridge.names import catalogue, choose, installed
+from seg.backbones.bridge.rewrite import Source, fresh_names, rewritten
+from seg.errors import UserError, shown
+from seg.layers.norm import NormFactory
+from seg.registry import backbones
+
+_SLOT = 'backbones.zeromodels'
+
+
+class Family(NamedTuple):
+    """The models of one module of `zeromodels.models`.
+
+    Attributes:
+      model: the class.
+      names: of its models.
+      patch: side of the patches of a plain transformer, in pixels; None for models with several strides.
+      sized: whether all images must have one size, though the model can be made without.
+      settings: by name, where the library has no table of them.
+    """
+
+    model: str
+    names: tuple[str, ...]
+    patch: int | None = None
+    settings: dict[str, dict[str, Any]] = {}
+    sized: bool = False
+
+
+def _regnet(kind: str, widths: tuple, depths: tuple, group: int) -> dict[str, Any]:
+    return {'layer_type': kind, 'hidden_sizes': widths, 'depths': depths, 'groups_width': group}
+
+
+# Radosavovic et al., "Designing Network Design Spaces", CVPR 2020, tables 11 and 12 of the appendix.
+_REGNETS = {
+    'regnet_x_002': _regnet('x', (24, 56, 152, 368), (1, 1, 4, 7), 8),
+    'regnet_x_004': _regnet('x', (32, 64, 160, 384), (1, 2, 7, 12), 16),
+    'regnet_x_008': _regnet('x', (64, 128, 288, 672), (1, 3, 7, 5), 16),
+    'regnet_x_016': _regnet('x', (72, 168, 408, 912), (2, 4, 10, 2), 24),
+    'regnet_x_032': _regnet('x', (96, 192, 432, 1008), (2, 6, 15, 2), 48),
+    'regnet_y_002': _regnet('y', (24, 56, 152, 368), (1, 1, 4, 7), 8),
+    'regnet_y_004': _regnet('y', (48, 104, 208, 440), (1, 3, 6, 6), 8),
+    'regnet_y_008': _regnet('y', (64, 128, 320, 768), (1, 3, 8, 2), 16),
+    'regnet_y_016': _regnet('y', (48, 120, 336, 888), (2, 6, 17, 2), 24),
+    'regnet_y_032': _regnet('y', (72, 216, 576, 1512), (2, 5, 13, 1), 24),
+    'regnet_y_040': _regnet('y', (128, 192, 512, 1088), (2, 6, 12, 2), 64),
+}
+_DINOV3 = {
+    'dinov3_vits16': {'embed_dim': 384, 'depth': 12, 'num_heads': 6},
+    'dinov3_vitb16': {'embed_dim': 768, 'depth': 12, 'num_heads': 12},
+    'dinov3_vitl16': {'embed_dim': 1024, 'depth': 24, 'num_heads': 16},
+}
+_VITS = ('tiny', 'small', 'base', 'large')
+FAMILIES: dict[str, Family] = {
+    'convnext': Family('ConvNeXtModel', tuple(
+        f'convnext_{size}' for size in ('atto', 'femto', 'pico', 'nano', 'tiny', 'small', 'base', 'large', 'xlarge'))),
+    'convnextv2': Family('ConvNeXtV2Model', tuple(
+        f'convnextv2_{size}' for size in ('atto', 'femto', 'pico', 'nano', 'tiny', 'base', 'large', 'huge'))),
+    'deit': Family('DeiTModel', tuple(f'deit_{size}_patch16_224' for size in _VITS[:3])
+                   + tuple(f'deit3_{size}_patch16_224' for size in ('small', 'medium', 'base', 'large')), 16),
+    'densenet': Family('DenseNetModel', tuple(f'densenet{depth}' for depth in (121, 161, 169, 201))),
+    'dino_v3': Family('DinoV3ViTModel', tuple(_DINOV3), 16, _DINOV3),
+    'efficientformer': Family('EfficientFormerModel', tuple(f'efficientformer_l{i}' for i in (1, 3, 7))),
+    'efficientnet': Family('EfficientNetModel', tuple(f'efficientnet_b{i}' for i in range(9))),
+    'efficientnet_lite': Family('EfficientNetLiteModel', tuple(f'efficientnet_lite_b{i}' for i in range(5))),
+    'efficientnetv2': Family('EfficientNetV2Model', tuple(
+        f'efficientnetv2_{size}' for size in ('b0', 'b1', 'b2', 'b3', 's', 'm', 'l', 'xl'))),
+    'inception_next': Family('InceptionNextModel', tuple(
+        f'inception_next_{size}' for size in ('atto', 'tiny', 'small', 'base'))),
+    'inceptionv3': Family('InceptionV3Model', ('inception_v3',)),
+    'inceptionv4': Family('InceptionV4Model', ('inception_v4',)),
+    'inception_resnetv2': Family('InceptionResNetV2Model', ('inception_resnet_v2',)),
+    'maxvit': Family('MaxViTModel', tuple(f'maxvit_{size}_224' for size in ('tiny', 'small', 'base', 'large'))),
+    'mit': Family('MiTModel', tuple(f'mit_b{i}' for i in range(6))),
+    'mobilenetv2': Family('MobileNetV2Model', tuple(f'mobilenetv2_{i}' for i in ('050', '100', '110d', '120d', '140'))),
+    'mobilenetv3': Family('MobileNetV3Model', (
+        'mobilenetv3_small_050', 'mobilenetv3_small_075', 'mobilenetv3_small_100', 'mobilenetv3_large_100',
+        'mobilenetv3_large_150d', 'mobilenetv3_rw')),
+    'mobilenetv4': Family('MobileNetV4Model', tuple(f'mobilenetv4_{size}' for size in (
+        'conv_small', 'conv_medium', 'conv_large', 'hybrid_medium', 'hybrid_large'))),
+    'mobilevit': Family('MobileViTModel', ('mobilevit_xxs', 'mobilevit_xs', 'mobilevit_s')),
+    'mobilevitv2': Family('MobileViTV2Model', tuple(
+        f'mobilevitv2_{i:03}' for i in (50, 75, 100, 125, 150, 175, 200))),
+    'nextvit': Family('NextViTModel', tuple(f'nextvit_{size}' for size in ('small', 'base', 'large')), sized=True),
+    'poolformer': Family('PoolFormerModel', tuple(
+        f'poolformer_{size}' for size in ('s12', 's24', 's36', 'm36', 'm48'))),
+    'pvt': Family('PvtModel', tuple(f'pvt_{size}' for size in ('tiny', 'small', 'medium', 'large'))),
+    'pvt_v2': Family('PvtV2Model', tuple(f'pvt_v2_b{i}' for i in range(6))),
+    'regnet': Family('RegNetModel', tuple(_REGNETS), None, _REGNETS),
+    'res2net': Family('Res2NetModel', (
+        'res2net50_14w_8s', 'res2net50_26w_4s', 'res2net50_26w_6s', 'res2net50_26w_8s', 'res2net50_48w_2s',
+        'res2net101_26w_4s', 'res2next50')),
+    'resnet': Family('ResNetModel', ('resnet50', 'resnet101', 'resnet152')),
+    'resnetv2': Family('ResNetV2Model', ('resnetv2_50x1_in1k', 'resnetv2_101x1_in1k', 'resnetv2_152x2_in1k')),
+    'resnext': Family('ResNeXtModel', ('resnext50_32x4d', 'resnext101_32x4d', 'resnext101_32x8d')),
+    'senet': Family('SENetModel', ('seresnet50', 'seresnext50_32x4d', 'seresnext101_32x4d', 'seresnext101_32x8d')),
+    'swin': Family('SwinModel', ('swin_tiny', 'swin_small', 'swin_base_224', 'swin_large_224')),
+    'swinv2': Family('SwinV2Model', ('swinv2_tiny_window8_256', 'swinv2_small_window8_256', 'swinv2_base_window8_256')),
+    'vgg': Family('VGGModel', tuple(f'vgg{depth}{kind}' for depth in (11, 13, 16, 19) for kind in ('', '_bn'))),
+    'vit': Family('ViTModel', tuple(f'vit_{size}_patch16_224' for size in _VITS), 16),
+    'xception': Family('XceptionModel', ('xception41', 'xception65', 'xception71')),
+}  # fmt: skip
+NAMES = {name: family for family, each in FAMILIES.items() for name in each.names}
+
+
+@backbones.register('zeromodels')
+def zeromodels(
+    *,
+    output_stride: int,
+    norm: NormFactory,
+    name: str,
+    image_size: int | tuple[int, int] | None = None,
+    pyramid_channels: int = 256,
+) -> keras.Model:
+    """A model of ZeroModels: ConvNeXt, MobileNetV3 and V4, EfficientNet, RegNet, Swin, DINOv3 and thirty families more.
+
+    Needs the extra `zoo`.
+
+    Args:
+      output_stride: 8, 16 or 32: stride of c5; larger strides become dilation, except in transformers of one size.
+      norm: makes the layers of batch normalisation; their epsilon stays the model's own.
+      name: such as 'mobilenetv3_large_100'; --list backbones shows all.
+      image_size: height and width in pixels that all images have, for transformers of one size, such as %CROP; None
+        for models of any size.
+      pyramid_channels: channels of the maps that a plain transformer (ViT, DeiT, DINOv3) gets by ViTDet's simple
+        feature pyramid.
+
+    Returns:
+      A model from [B, H, W, 3] RGB float 0..255 to maps c1 (if it has stride 2), c2 (4), c3, c4, c5.
+
+    Raises:
+      UserError: if there is no such model, the extra is not installed, or the model does not fit the output stride or
+        the image size.
+    """
+    slot = f'{_SLOT}.name = {name!r}'
+    key = NAMES[choose(name, NAMES, f'{_SLOT}.name')]
+    installed('zeromodels', slot)
+    model = source_model(name, image_size)
+    module = importlib.import_module(f'zeromodels.models.{key}')
+    source = Source(model, name, slot, tuple(model.outputs))
+    if patch := FAMILIES[key].patch:
+        net = vit.with_pyramid(source, _pixels(module), output_stride, norm, patch, pyramid_channels)
+    else:
+        net = rewritten(source, _pixels(module), output_stride, norm)
+    make = partial(source_model, name, image_size)
+    net.published = hub.published(name, key, make, vit.NAME if patch else '')
+    return net
+
+
+zeromodels.catalogue = partial(catalogue, 'zeromodels', NAMES)
+
+
+def source_model(name: str, image_size: Any = None, kind: str = '') -> keras.Model:
+    """The model itself, without its classifier; or another class of its family with the same settings.
+
+    Raises:
+      UserError: if it needs an image size, or does not fit the one that is set.
+    """
+    family = FAMILIES[NAMES[name]]
+    module = importlib.import_module(f'zeromodels.models.{NAMES[name]}')
+    model = getattr(module, kind or family.model)
+    tables = (values for table, values in hub.tables(NAMES[name]) if table.endswith('_MODEL_CONFIG'))
+    own = dict(family.settings.get(name) or next(values[name] for values in tables if name in values))
+    for other in ('image_size', 'num_classes'):
+        own.pop(other, None)
+    slot = f'{_SLOT}.image_size = {shown(image_size)}'
+    sides = (None, None) if image_size is None else (image_size, image_size)
+    sides = sides if not isinstance(image_size, tuple | list) else tuple(image_size)
+    try:
+        if family.sized and image_size is None:
+            raise TypeError
+        with fresh_names():
+            return model(**own, image_size=sides, **({} if kind else {'as_backbone': True}))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        if image_size is None:
+            raise UserError(
+                f'{slot}: {name} is made for images of one size. Set it to the size of your crops, and let evaluation '
+                'and prediction use the same size.'
+            ) from error
+        raise UserError(
+            f'{slot}: {name} cannot be made for it: {str(error).splitlines()[0] or type(error).__name__}. Try a '
+            'multiple of 32, or the size that is part of its name or paper, such as 224.'
+        ) from error
+
+
+def _pixels(module: Any) -> Callable[[Any], Any]:
+    """The scaling of pixels that the family's image processor states; without a mean and a deviation, by 1 / 255."""
+    processor = next(value for name, value in vars(module).items() if name.endswith('ImageProcessor'))()
+    mean, std = (
+        tuple(255 * value for value in getattr(processor, f'image_{kind}', getattr(processor, kind, neutral)))
+        for kind, neutral in (('mean', (0.0,) * 3), ('std', (1.0,) * 3))
+    )
+    return scaling(mean, std, reverse=getattr(processor, 'do_flip_channel_order', False))

@@ -1,0 +1,138 @@
+"""What every model of another library keeps as a backbone."""
+
+import keras
+import numpy as np
+import pytest
+
+from seg.errors import UserError
+from seg.layers.norm import BatchNorm
+from seg.ops.valid_cells import images_on_canvas
+from seg.structures import BackboneSpec
+from tests.backbones.bridge.models import KERAS, ZOO, Model, build, built, marked
+from tests.models import small_deeplab
+
+STRIDES = {8: (4, 8, 8, 8), 16: (4, 8, 16, 16), 32: (4, 8, 16, 32)}
+_SMALL = ('mobilenet', 'mobilenet_v3_small', 'convnext_atto', 'swin_tiny')
+_SAMPLE = [model for model in (*KERAS, *ZOO) if model.name in _SMALL]
+_OTHERS = [model for model in (*KERAS, *ZOO) if model not in _SAMPLE]
+
+
+@pytest.fixture(scope='module', params=[*marked(_SAMPLE), *marked(_OTHERS, pytest.mark.slow)])
+def model(request):
+    yield request.param
+    built.cache_clear()
+    keras.backend.clear_session()
+
+
+def strides_of(model: Model):
+    return STRIDES if model.dilates else [32]
+
+
+def image(model: Model, count: int = 1, dtype: str = 'float32'):
+    side = model.side or 65
+    return np.random.default_rng(1).uniform(0, 255, (count, side, side, 3)).astype(dtype)
+
+
+def test_strides_and_variables(model):
+    shapes = []
+    for output_stride in strides_of(model):
+        net = built(model, output_stride)
+        spec = BackboneSpec.of(net)
+        assert tuple(spec[f'c{level}'].stride for level in (2, 3, 4, 5)) == STRIDES[output_stride]
+        assert 'c1' not in spec.features or spec['c1'].stride == 2
+        shapes.append({variable.path: tuple(variable.shape) for variable in net.variables})
+    assert len(shapes[0]) == len(built(model, 32).variables)
+    if model.name.partition('_')[0] not in ('vit', 'deit'):  # A pyramid scales its maps by variables.
+        assert all(each == shapes[0] for each in shapes)
+    assert shapes[-1] == {variable.path: tuple(variable.shape) for variable in build(model, 32).variables}
+
+
+def test_what_cannot_be_dilated_is_refused(model):
+    if model.dilates:
+        pytest.skip('It has all output strides.')
+    with pytest.raises(UserError, match=f'output_stride = 16: backbones.zeromodels.name = {model.name!r}'):
+        build(model, 16)
+
+
+def test_maps_have_a_cell_per_stride(model):
+    net = built(model, 16 if model.dilates else 32)
+    spec = BackboneSpec.of(net)
+    size = (model.side, model.side) if model.side else (65, 70)
+    outputs = net(np.full((1, *size, 3), 100.0, 'float32'), training=False)
+    assert set(outputs) == set(spec.features)
+    for key, (stride, channels) in spec.features.items():
+        assert outputs[key].shape == (1, -(-size[0] // stride), -(-size[1] // stride), channels)
+        assert outputs[key].dtype == keras.config.floatx()
+
+
+def test_images_of_another_size_are_refused(model):
+    if model.side is None:
+        pytest.skip('It takes all sizes.')
+    with pytest.raises(UserError, match='64 x 64'):
+        built(model, 32)(np.zeros((1, 96, 64, 3), 'float32'))
+
+
+@pytest.mark.parametrize('kind', ['sync', 'frozen', 'group'])
+def test_normalisation_is_ours(model, kind):
+    net = build(model, 32, kind)
+    moving = [variable for variable in net.non_trainable_variables if variable.path.endswith(('_mean', '_variance'))]
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in net._flatten_layers())
+    norms = [layer for layer in net._flatten_layers() if isinstance(layer, BatchNorm)]
+    assert len(moving) == 2 * len(norms) and (kind != 'group' or not norms)
+    assert all(layer.frozen == (kind == 'frozen') and layer.momentum == 0.99 for layer in norms)
+    before = [variable.numpy() for variable in moving]
+    net(image(model, 2), training=True)
+    changed = [not np.array_equal(old, variable.numpy()) for old, variable in zip(before, moving, strict=True)]
+    assert all(changed) if kind == 'sync' else not any(changed)
+
+
+@pytest.fixture
+def float64():
+    before, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_floatx('float64')
+    keras.config.set_dtype_policy('float64')
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(before)
+
+
+def copied(source: keras.Model, target: keras.Model) -> None:
+    values = {variable.path: variable.numpy() for variable in source.variables}
+    for variable in target.variables:
+        variable.assign(values[variable.path])
+
+
+def test_dilated_network_contains_the_strided_one(model, float64):
+    """At every second, or every fourth, cell it computes the same values, borders included."""
+    if model.whole:
+        pytest.skip('A layer depends on the number of cells.')
+    strided = build(model, 32, 'frozen')
+    small_deeplab.randomize(strided)
+    expected = strided(image(model, dtype='float64'), training=False)
+    for output_stride in (16, 8):
+        dilated = build(model, output_stride, 'frozen')
+        copied(strided, dilated)
+        maps = dilated(image(model, dtype='float64'), training=False)
+        for level, stride in (('c4', 16), ('c5', 32)):
+            step = stride // min(stride, output_stride)
+            np.testing.assert_allclose(
+                maps[level][:, ::step, ::step], expected[level], atol=1e-9 * np.abs(expected[level]).max()
+            )
+
+
+def test_maps_do_not_depend_on_the_canvas(model, float64):
+    """Neither on how far an image is padded, nor on what is there."""
+    if model.side is not None:
+        pytest.skip('Its images fill their canvas.')
+    net = build(model, 16)
+    small_deeplab.randomize(net)
+    images = np.random.default_rng(1).uniform(0, 255, (2, 96, 80, 3))
+    size = np.int32([[40, 33], [61, 80]])
+    strides = {key: feature.stride for key, feature in BackboneSpec.of(net).features.items()}
+    with images_on_canvas(size, (96, 80)):
+        maps = net(images, training=False)
+    for i, (height, width) in enumerate(size):
+        alone = net(images[i : i + 1, :height, :width], training=False)
+        for key, stride in strides.items():
+            valid = maps[key][i, : -(-height // stride), : -(-width // stride)]
+            np.testing.assert_allclose(valid, alone[key][0], atol=1e-9 * np.abs(alone[key]).max())

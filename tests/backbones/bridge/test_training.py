@@ -1,0 +1,40 @@
+"""Training with the models of other libraries: equal steps on both engines, and DeepLab and Mask R-CNN on the shapes.
+
+python -m pytest -m slow tests/backbones/bridge/test_training.py
+"""
+
+import pytest
+
+from seg import modes
+from tests.backbones.bridge.models import KERAS, ZOO, marked
+from tests.engine.jax.both import Both
+from tests.executor import runs
+
+_MODELS = marked([*KERAS, *ZOO], pytest.mark.slow)
+
+
+@pytest.mark.parametrize('norm', ['sync', 'frozen'])
+@pytest.mark.parametrize('model', _MODELS)
+def test_both_engines_take_equal_steps(model, norm, tmp_path):
+    """To 1e-9 in float64: TensorFlow on one device, JAX, compiled, on one and two; each continues the other's run."""
+    name = f'{model.library}:{model.name}'.replace('_', '.') + (f':{model.side}' if model.side else '')
+    both = Both(f'{name}_{norm}_adamw', tmp_path, ['1', '2'], steps=(1, 1))
+    assert {pair: far for pair, far in both.distances().items() if far[0] > 1e-9} == {}
+
+
+@pytest.mark.parametrize('gin_file', [runs.SHAPES, runs.INSTANCES])
+@pytest.mark.parametrize('model', _MODELS)
+def test_twenty_steps(model, gin_file, tmp_path):
+    settings = [f'backbones.{model.library}.{key}={value!r}' for key, value in model.settings.items()]
+    if gin_file == runs.SHAPES and not model.dilates:
+        settings.append('models.deeplab_v3plus.output_stride=32')
+    if gin_file == runs.INSTANCES and model.side:
+        settings.append(f'tasks.instance.eval_size=({model.side}, {model.side})')
+    params = [*runs.SMALL, *runs.SMALL_PARTS[gin_file], f'BACKBONE=@backbones.{model.library}', *settings]
+    results = modes.run(
+        [gin_file],
+        model_dir=str(tmp_path / 'run'),
+        mode='train_and_eval',
+        gin_params=[*params, 'TRAIN_STEPS=20', 'RunConfig.eval_every=20', 'RunConfig.save_checkpoints_steps=20'],
+    )
+    assert results['step'] == 20

@@ -1,0 +1,135 @@
+"""init.weights of other libraries' models, from a server that stands for theirs."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from keras.src.applications import mobilenet
+from keras.src.legacy.saving import legacy_h5_format
+from safetensors.numpy import save
+
+from seg.backbones.bridge import keras_applications, zeromodels
+from seg.errors import UserError
+from seg.layers.norm import NormFactory
+from seg.weights.warm_start import Init
+from tests.backbones.bridge import timm_reference
+from tests.http_files import closed_url, served
+from tests.models import small_deeplab
+
+NAME = 'mobilenetv3_small_050'
+
+
+@pytest.fixture(autouse=True)
+def _downloads(tmp_path, monkeypatch):
+    monkeypatch.setenv('KERAS_HOME', str(tmp_path))
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+
+
+def keras_backbone():
+    return keras_applications.keras_applications(output_stride=16, norm=NormFactory(), name='mobilenet', alpha=0.25)
+
+
+def zoo_backbone():
+    return zeromodels.zeromodels(output_stride=16, norm=NormFactory(), name=NAME)
+
+
+def message(net, weights):
+    with pytest.raises(UserError) as info:
+        Init(weights=weights).apply({'backbone': net})
+    return str(info.value)
+
+
+def test_keras_applications(tmp_path, monkeypatch):
+    """Loaded once, by Keras' own code, from the file that Keras names."""
+    source = keras_applications.source_model('mobilenet', None, alpha=0.25)
+    small_deeplab.randomize(source)
+    with h5py.File(tmp_path / 'file.h5', 'w') as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, source)
+    name = 'mobilenet_2_5_224_tf_no_top.h5'
+    net = keras_backbone()
+    with served({f'/{name}': (tmp_path / 'file.h5').read_bytes()}) as server:
+        monkeypatch.setattr(mobilenet, 'BASE_WEIGHT_PATH', f'{server.url}/')
+        report = Init(weights='imagenet').apply({'backbone': net})
+        assert Init(weights='imagenet').apply({'backbone': net}) == report and len(server.requests) == 1
+    assert f': loaded {len(net.variables)} of {len(net.variables)} variables' in report
+    assert list(report.files) == [name] and report.files[name].startswith('sha256:')
+    expected = {variable.path: variable.numpy() for variable in source.variables}
+    assert len(expected) == len(net.variables)
+    for variable in net.variables:
+        np.testing.assert_array_equal(variable, expected[variable.path])
+
+
+def test_without_network(tmp_path, monkeypatch):
+    """One message: the address, and where to put the file by hand."""
+    url = closed_url()
+    monkeypatch.setattr(mobilenet, 'BASE_WEIGHT_PATH', f'{url}/')
+    text = message(keras_backbone(), 'imagenet')
+    assert f'{url}/mobilenet_2_5_224_tf_no_top.h5' in text and f'{tmp_path}/models/mobilenet_2_5' in text
+
+
+def test_weights_of_another_library_are_refused():
+    assert "'timm:resnet50.a1_in1k'" in message(keras_backbone(), 'timm:resnet50.a1_in1k')
+
+
+def tensors():
+    shapes = json.loads(str(np.load(timm_reference.FILE)[f'{NAME}/shapes']))
+    return timm_reference.weights(shapes)
+
+
+@pytest.mark.parametrize(('weights', 'repository'), [('timm:net.x', 'timm/net.x'), ('hf:some/net', 'some/net')])
+def test_timm(weights, repository, tmp_path, monkeypatch):
+    pytest.importorskip('zeromodels')
+    net = zoo_backbone()
+    with served({f'/{repository}/resolve/main/model.safetensors': save(tensors())}) as server:
+        monkeypatch.setenv('HF_ENDPOINT', server.url)
+        report = Init(weights=weights).apply({'backbone': net})
+        assert Init(weights=weights).apply({'backbone': net}) == report and len(server.requests) == 1
+    assert f': loaded {len(net.variables)} of {len(net.variables)} variables' in report
+    (name,) = report.files
+    assert name == f'{repository.replace("/", "--")}--model.safetensors'
+    stem = next(variable for variable in net.variables if variable.shape == (3, 3, 3, 16))
+    np.testing.assert_array_equal(stem, tensors()['conv_stem.weight'].transpose(2, 3, 1, 0))
+
+
+def test_zeromodels(tmp_path, monkeypatch):
+    """A file of the library is that of the classifier."""
+    pytest.importorskip('zeromodels')
+    whole = zeromodels.source_model(NAME, kind='MobileNetV3ImageClassify')
+    small_deeplab.randomize(whole)
+    whole.save_weights(tmp_path / 'net.weights.h5')
+    content = (tmp_path / 'net.weights.h5').read_bytes()
+    net = zoo_backbone()
+    with served({'/zeromodels/mobilenetv3_small_050_lamb_in1k/resolve/main/model.weights.h5': content}) as server:
+        monkeypatch.setenv('HF_ENDPOINT', server.url)
+        report = Init(weights='imagenet').apply({'backbone': net})
+    assert f': loaded {len(net.variables)} of {len(net.variables)} variables' in report
+    expected = {tuple(variable.shape): variable.numpy() for variable in whole.variables}
+    stem = next(variable for variable in net.variables if variable.shape == (3, 3, 3, 16))
+    np.testing.assert_array_equal(stem, expected[3, 3, 3, 16])
+
+
+def test_file_of_another_model(tmp_path, monkeypatch):
+    pytest.importorskip('zeromodels')
+    other = {name: value for name, value in tensors().items() if not name.startswith('blocks.2')}
+    contents = {
+        '/timm/other/resolve/main/model.safetensors': save(other),
+        '/timm/broken/resolve/main/model.safetensors': b'no tensors',
+    }
+    with served(contents) as server:
+        monkeypatch.setenv('HF_ENDPOINT', server.url)
+        for name in ('other', 'broken'):
+            text = message(zoo_backbone(), f'timm:{name}')
+            assert f"'timm:{name}'" in text and f'models/timm--{name}--model.safetensors' in text
+        text = message(zoo_backbone(), 'timm:absent')
+    assert f'{server.url}/timm/absent/resolve/main/model.safetensors' in text and '404' in text
+
+
+def test_group_normalisation_has_too_few(tmp_path, monkeypatch):
+    """Without the moving statistics, less than 90 % of the arrays fit."""
+    pytest.importorskip('zeromodels')
+    net = zeromodels.zeromodels(output_stride=16, norm=NormFactory('group'), name=NAME)
+    with served({'/timm/net/resolve/main/model.safetensors': save(tensors())}) as server:
+        monkeypatch.setenv('HF_ENDPOINT', server.url)
+        text = message(net, 'timm:net')
+    assert 'At least 90% must fit' in text and 'moving_mean' in text

@@ -1,0 +1,139 @@
+"""The models of other libraries: measures them for `--list backbones`, and writes the tables of docs/backbones.md.
+
+python tools/backbones.py --measure     # Builds each model, which takes minutes: needs the extra zoo.
+python tools/backbones.py               # Writes the tables from what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+TABLE = ROOT / 'seg' / 'backbones' / 'bridge' / 'models.json'
+PAGE = ROOT / 'docs' / 'backbones.md'
+BEGIN, END = '<!-- Made by python tools/backbones.py -->', '<!-- The end of what is made -->'
+SIDE = 512
+# Of images, in pixels, until one fits the model; None for models of any size.
+SIDES = (None, SIDE, 448, 384)
+
+
+def measure() -> None:
+    """Writes the table. Nothing is initialised or run: variables and images are shapes."""
+    os.environ['KERAS_BACKEND'] = 'jax'
+    from seg.backbones.bridge import keras_applications, zeromodels
+
+    known = {(row['library'], row['name']): row for row in rows() if 'gflop' in row}
+    models = [('keras_applications', _family(name), name) for name in keras_applications.MODELS]
+    models += [('zeromodels', family, name) for family, each in zeromodels.FAMILIES.items() for name in each.names]
+    place = {model: [each[:2] for each in models[:i]].count(model[:2]) for i, model in enumerate(models)}
+    for library, family, name in sorted(models, key=place.get):  # First one of each family.
+        if (library, name) not in known:
+            known[library, name] = row = {
+                'library': library,
+                'family': family,
+                'name': name,
+                **_measured(library, name),
+            }
+            print(row, flush=True)
+            stored = {(row['library'], row['name']): row for row in rows()} | known
+            ordered = [stored[library, name] for library, _, name in models if (library, name) in stored]
+            lines = ',\n'.join(json.dumps(row) for row in ordered)
+            TABLE.write_text(f'[\n{lines}\n]\n', encoding='utf-8')
+
+
+def _family(name: str) -> str:
+    """`efficientnet_v2` of `efficientnet_v2_b0`."""
+    return re.sub(r'_(b\d|[sml]|tiny|small|base|large|xlarge)$|(?<!_v)(?<=[a-z])\d+', '', name)
+
+
+def _measured(library: str, name: str) -> dict:
+    import jax
+    from keras import StatelessScope
+
+    from seg.backbones.bridge import keras_applications, zeromodels
+    from seg.errors import UserError
+    from seg.layers.norm import NormFactory
+
+    builder = getattr({'keras_applications': keras_applications, 'zeromodels': zeromodels}[library], library)
+
+    def build(output_stride: int, side: int | None):
+        size = {} if side is None else {'image_size': side}
+        with StatelessScope():
+            return builder(output_stride=output_stride, norm=NormFactory(), name=name, **size)
+
+    reason = None
+    for side in SIDES:
+        try:
+            net = build(32, side)
+            break
+        except UserError as error:
+            reason = error
+    else:
+        raise reason
+    try:
+        build(8, side)
+        strides = [8, 16, 32]
+    except UserError:
+        strides = [32]
+
+    def abstract(variables):
+        return [jax.ShapeDtypeStruct(variable.shape, variable.dtype) for variable in variables]
+
+    image = jax.ShapeDtypeStruct((1, side or SIDE, side or SIDE, 3), 'float32')
+    parameters = sum(variable.size for variable in abstract(net.variables))
+    step = jax.jit(lambda *given: net.stateless_call(*given, training=False)[0])
+    cost = step.lower(abstract(net.trainable_variables), abstract(net.non_trainable_variables), image).cost_analysis()
+    return {
+        'parameters': parameters,
+        'strides': strides,
+        'one_size': side is not None,
+        'side': side or SIDE,
+        'gflop': round(cost['flops'] / 1e9, 2),
+        'c1': 'c1' in net.output,
+    }
+
+
+def page(before: str) -> str:
+    """The text of the page: that of before, with the tables anew."""
+    counted = all('gflop' in row for row in rows())  # A column that would have gaps is left out.
+    header = ['Model', 'Family', 'Parameters, M', *(['GFLOP'] if counted else []), 'Output strides']
+    sections = []
+    for library in dict.fromkeys(row['library'] for row in rows()):
+        table = [header, ['---'] * len(header)]
+        for row in rows():
+            if row['library'] == library:
+                operations = [f'{row["gflop"]:.1f}{_at(row)}'] if counted else []
+                table.append(
+                    [f'`{row["name"]}`', row['family'], f'{row["parameters"] / 1e6:.1f}', *operations, _strides(row)]
+                )
+        lines = [f'| {" | ".join(cells)} |' for cells in table]
+        sections.append('\n'.join([f'### `backbones.{library}`\n', *lines]))
+    start, _, rest = before.partition(f'{BEGIN}\n')
+    made = '\n\n'.join(sections)
+    return f'{start}{BEGIN}\n\n{made}\n\n{END}{rest.partition(END)[2]}'
+
+
+def _at(row: dict) -> str:
+    return '' if row['side'] == SIDE else f' at {row["side"]}'
+
+
+def _strides(row: dict) -> str:
+    return ', '.join(map(str, row['strides'])) + (', images of one size' if row['one_size'] else '')
+
+
+def rows() -> list[dict]:
+    return json.loads(TABLE.read_text(encoding='utf-8')) if TABLE.exists() else []
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--measure', action='store_true')
+    if parser.parse_args().measure:
+        measure()
+    PAGE.write_text(page(PAGE.read_text(encoding='utf-8')), encoding='utf-8')
