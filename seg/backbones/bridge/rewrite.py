@@ -183,8 +183,9 @@ def arrays(model: keras.Model) -> dict[str, np.ndarray]:
     values = {}
     for operation, name in operations(model):
         for variable in getattr(operation, 'variables', ()):
-            rest = variable.path.rpartition(f'{operation.name}/')[2]
-            values[f'{name}/{rest}'] = keras.ops.convert_to_numpy(variable.value)
+            if not variable.path.endswith('seed_generator_state'):  # Of dropout, which is left out.
+                rest = variable.path.rpartition(f'{operation.name}/')[2]
+                values[f'{name}/{rest}'] = keras.ops.convert_to_numpy(variable.value)
     return values
 
 
@@ -371,6 +372,8 @@ class Walk:
         if type(operation) is keras.layers.Activation:
             return keras.layers.Activation(operation.activation, dtype=operation.dtype_policy, name=name)
         config = {**operation.get_config(), 'name': name}
+        rates = {key: 0.0 for key, value in config.items() if 'drop' in key and isinstance(value, float)}  # Of dropout.
+        config = {**config, **rates}
         if type(operation) is keras.layers.GroupNormalization:
             return GroupNorm(**config)
         with fresh_names():  # The layers within this one are counted anew.
