@@ -29,17 +29,17 @@ from tests.workers import pytest_xdist_auto_num_workers, pytest_xdist_make_sched
 
 _C = ctypes.CDLL(None)
 # Files that take minutes, mostly in processes of their own. They come first: while a worker is small, and because at
-# the end one of them would run alone on one core.
+# the end one of them would run alone on one core. Those that start several processes are not beside one another.
 _LONG = (
     'tests/engine/tensorflow/test_equality.py',
-    'tests/engine/jax/test_processes.py',
-    'tests/engine/jax/test_equality.py',
-    'tests/executor/test_resume.py',
-    'tests/engine/tensorflow/test_jit.py',
-    'tests/engine/jax/test_contract.py',
-    'tests/tasks/test_backends.py',
-    'tests/test_golden_losses.py',
     'tests/test_docs.py',
+    'tests/engine/jax/test_processes.py',
+    'tests/executor/test_resume.py',
+    'tests/test_golden_losses.py',
+    'tests/engine/jax/test_contract.py',
+    'tests/engine/tensorflow/test_jit.py',
+    'tests/tasks/test_backends.py',
+    'tests/engine/jax/test_equality.py',
 )
 
 

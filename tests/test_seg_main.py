@@ -69,7 +69,7 @@ MISTAKES = {
     'report on devices': (['--mode=report', '--strategy=one'], ['--strategy=one', '--mode=report', 'predict']),
     'output of a training': (
         [SHAPES, '--output=there'],
-        ['--output=there', 'convert, export, predict, report or show_data', 'train_and_eval'],
+        ['--output=there', 'convert, export, plan, predict, report or show_data', 'train_and_eval'],
     ),
     'input of an evaluation': (
         ['--mode=eval', '--input=a.png,b'],

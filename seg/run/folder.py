@@ -150,7 +150,7 @@ class RunFolder:
         paths = {
             *(self.config, self.operative_config, self.run, self.dataset_info, self.model_info, self.metrics),
             *(self.results, self.log, self.error_log, self.report, self.train, self.eval, self.best),
-            *(self._predictions, self.data_check, self.data_check_page, self.examples_page),
+            *(self._predictions, self.data_check, self.data_check_page, self.examples_page, self.plan),
         }
         patterns = [glob.escape(path) for path in paths] + [os.path.join(glob.escape(self.path), 'ckpt-*')]
         removed = {path for pattern in patterns for end in ('', '.tmp-*') for path in glob.glob(pattern + end)}
