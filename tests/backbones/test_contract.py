@@ -10,9 +10,9 @@ import pytest
 
 import seg.backbones
 from seg.layers.norm import NormFactory
-from seg.ops.valid_cells import images_on_canvas
 from seg.registry import backbones
 from seg.structures import PAD_PIXEL, BackboneSpec
+from tests.backbones import canvas
 from tests.models import small_deeplab
 
 for module in pkgutil.iter_modules(seg.backbones.__path__, 'seg.backbones.'):
@@ -98,16 +98,6 @@ def test_padding_pixels_are_zero_inside(name):
         np.testing.assert_allclose(features, 0, atol=1e-4)
 
 
-@pytest.fixture
-def float64():
-    before, floatx = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_floatx('float64')
-    keras.config.set_dtype_policy('float64')
-    yield
-    keras.config.set_floatx(floatx)
-    keras.config.set_dtype_policy(before)
-
-
 @pytest.mark.parametrize('kind', ['sync', 'group'])
 @only([name for name in NAMES if name not in ('resnet101', *(f'efficientnet_lite{i}' for i in (1, 2, 3)))])
 def test_maps_do_not_depend_on_the_canvas(name, kind, float64):
@@ -117,14 +107,4 @@ def test_maps_do_not_depend_on_the_canvas(name, kind, float64):
     """
     model = build(name, 16, kind)
     small_deeplab.randomize(model)
-    rng = np.random.default_rng(1)
-    image = rng.uniform(0, 255, (2, 96, 80, 3))
-    size = np.int32([[40, 33], [61, 80]])
-    strides = {key: feature.stride for key, feature in BackboneSpec.of(model).features.items()}
-    with images_on_canvas(size, (96, 80)):
-        maps = model(image, training=False)
-    for i, (height, width) in enumerate(size):
-        alone = model(image[i : i + 1, :height, :width], training=False)
-        for key, stride in strides.items():
-            valid = maps[key][i, : -(-height // stride), : -(-width // stride)]
-            np.testing.assert_allclose(valid, alone[key][0], atol=1e-11 * np.abs(alone[key]).max())
+    canvas.check(model, 1e-11)

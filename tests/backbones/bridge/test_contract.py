@@ -6,8 +6,8 @@ import pytest
 
 from seg.errors import UserError
 from seg.layers.norm import BatchNorm
-from seg.ops.valid_cells import images_on_canvas
 from seg.structures import BackboneSpec
+from tests.backbones import canvas
 from tests.backbones.bridge.models import KERAS, ZOO, Model, build, built, marked
 from tests.models import small_deeplab
 
@@ -87,16 +87,6 @@ def test_normalisation_is_ours(model, kind):
     assert all(changed) if kind == 'sync' else not any(changed)
 
 
-@pytest.fixture
-def float64():
-    before, floatx = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_floatx('float64')
-    keras.config.set_dtype_policy('float64')
-    yield
-    keras.config.set_floatx(floatx)
-    keras.config.set_dtype_policy(before)
-
-
 def copied(source: keras.Model, target: keras.Model) -> None:
     values = {variable.path: variable.numpy() for variable in source.variables}
     for variable in target.variables:
@@ -127,13 +117,4 @@ def test_maps_do_not_depend_on_the_canvas(model, float64):
         pytest.skip('Its images fill their canvas.')
     net = build(model, 16)
     small_deeplab.randomize(net)
-    images = np.random.default_rng(1).uniform(0, 255, (2, 96, 80, 3))
-    size = np.int32([[40, 33], [61, 80]])
-    strides = {key: feature.stride for key, feature in BackboneSpec.of(net).features.items()}
-    with images_on_canvas(size, (96, 80)):
-        maps = net(images, training=False)
-    for i, (height, width) in enumerate(size):
-        alone = net(images[i : i + 1, :height, :width], training=False)
-        for key, stride in strides.items():
-            valid = maps[key][i, : -(-height // stride), : -(-width // stride)]
-            np.testing.assert_allclose(valid, alone[key][0], atol=1e-9 * np.abs(alone[key]).max())
+    canvas.check(net, 1e-9)
