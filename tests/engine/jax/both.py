@@ -76,6 +76,15 @@ class Both:
         Args:
           of: the beginning of the names that are compared, such as 'result/losses'.
         """
+        return {name: cases.distance(*pair, of) for name, pair in self._pairs().items()}
+
+    def differing_counts(self, pair: str) -> str:
+        """The counts that differ in a pair of `distances`, such as 'rois_positive 11 and 10'; empty where none does."""
+        one, other = self._pairs()[pair]
+        names, *counts = one['result/counted'], *(found['result/counts'].sum(axis=0) for found in (one, other))
+        return ', '.join(f'{name} {a:g} and {b:g}' for name, a, b in zip(names, *counts, strict=True) if a != b)
+
+    def _pairs(self) -> dict[str, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
         first, *others = [place for place in self.end if place != 'tensorflow']
         pairs = {}
         for name in ('middle', 'end'):
@@ -85,7 +94,7 @@ class Both:
             pairs[f'{place} after TensorFlow'] = self.end[place]['resumed'], self.end['tensorflow']['end']
         last = (first, *others)[-1]
         pairs[f'TensorFlow after {last}'] = self.end['tensorflow']['resumed'], self.end[last]['end']
-        return {name: cases.distance(*pair, of) for name, pair in pairs.items()}
+        return pairs
 
 
 def _run(command: Sequence[str], processes: Sequence[Sequence[str]]) -> None:
