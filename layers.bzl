@@ -5,7 +5,7 @@ compares it with the table of docs/design.md. A row comes after the rows of all 
 """
 
 # Below the parts: every part and most packages above may import these.
-BASE = ["errors", "log_level", "files", "structures", "number_checks", "known_classes", "ops", "layers"]
+BASE = ["errors", "log_level", "cores", "files", "structures", "number_checks", "known_classes", "ops", "layers"]
 
 # One folder for each kind of plugin. Kinds reach each other through the registry only.
 PARTS = ["augments", "backbones", "datasets", "decoders", "heads", "losses", "metrics", "optimizers", "schedules"]
@@ -13,6 +13,7 @@ PARTS = ["augments", "backbones", "datasets", "decoders", "heads", "losses", "me
 LAYERS = {
     "errors": [],
     "log_level": [],
+    "cores": [],
     "files": ["errors"],
     "downloads": ["errors", "files"],
     "structures": ["errors"],
@@ -46,7 +47,7 @@ LAYERS = {
     "inputs": BASE + ["registry", "masks", "augments", "datasets"],
     # The engine's step uses the optimizers' rule for variables that decay.
     "engine": BASE + ["optimizers"],
-    "planner": ["errors", "files", "run", "engine"],
+    "planner": ["errors", "cores", "files", "run", "engine"],
     "executor": BASE + ["run", "engine", "metrics", "weights"],
     "report": ["errors", "files", "structures", "run", "drawing", "datasets", "planner"],
     "prediction": BASE + ["run", "drawing", "masks", "datasets", "engine", "executor", "report"],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 
 import keras
 import psutil
 
-from seg import __version__
+from seg import __version__, cores
 from seg.engine.base import Memory
 
 # The limits of a container, version 2 and 1.
@@ -44,7 +43,7 @@ def describe(framework: Mapping[str, str], devices: Sequence[str]) -> dict[str, 
         'system': platform.platform(),
         'processor': _processor_name(),
         'devices': list(devices),
-        'cpu_cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+        'cpu_cores': cores.usable(),
         'memory_gib': round(psutil.virtual_memory().total / 2**30, 1),
     }
 

@@ -16,7 +16,7 @@ from types import ModuleType
 
 import numpy as np
 
-from seg import files
+from seg import cores, files
 from seg.errors import UserError, reason
 from seg.export import postprocess
 from seg.export.description import Description
@@ -138,7 +138,7 @@ class _TFLite(ModelFile):
             content = archive.read(MEMBER)
         self.description = _described(path, content)
         with _opening(path):
-            interpreter = runtime.Interpreter(model_path=path, num_threads=_cores())
+            interpreter = runtime.Interpreter(model_path=path, num_threads=cores.usable())
             interpreter.allocate_tensors()
             self._signature = interpreter.get_signature_runner('serving_default')
 
@@ -251,7 +251,3 @@ def _described(path: str, content: str | bytes | None) -> Description:
             f'{path!r} has no description: it is truncated, or was not written by --mode=export. Expected {EXPECTED}.'
         )
     return Description.read(content, repr(path))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

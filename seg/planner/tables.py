@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from seg import files
+from seg import cores, files
 from seg.engine.jax import chips
 from seg.errors import UserError, did_you_mean, shown
 
@@ -89,7 +89,7 @@ class Prices:
         """USD per hour of all devices, on demand and spot; None for what the file does not have."""
         if (found := self.prices.get(hardware.name)) and hardware.facts is not None:
             return found['on_demand'], found['spot']
-        return self.of(hardware.kind, hardware.devices if hardware.facts else _cores())
+        return self.of(hardware.kind, hardware.devices if hardware.facts else cores.usable())
 
     def of(self, kind: str, number: int) -> tuple[float | None, float | None]:
         """USD per hour of a number of devices of a kind, or of cores of a CPU, as `per_hour`."""
@@ -136,6 +136,7 @@ def calibration() -> dict[str, Factors]:
     return {family: Factors(**factors) for family, factors in found.items()}
 
 
+@functools.cache
 def cores_per_vcpu() -> float:
     return files.read_object(os.path.join(_FOLDER, 'calibration.json'), '')['input']['cores_per_vcpu']
 
@@ -170,11 +171,6 @@ def prices(path: str = '') -> Prices:
         source = price.get('source')
         check(isinstance(source, str) and source != '', f'{place}.source', source, "a text; 'no readable source' if so")
     return Prices(path, found['date'], found['prices'])
-
-
-def _cores() -> int:
-    """Cores of this machine that this process may use; where a core has two threads, each of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _is_known(name: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import os
 import queue
 import threading
 import time
@@ -21,6 +20,7 @@ import keras
 import numpy as np
 from absl import logging
 
+from seg import cores
 from seg.engine.base import Predictions, Predictor
 from seg.errors import UserError
 from seg.executor.progress import Progress
@@ -98,8 +98,7 @@ class _Run:
         self._size, self._batch_size, self._settings = size, batch_size, settings
         self.done = 0
         self.failed: dict[str, str] = {}
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        threads = min(max(cores, 2), 8)
+        threads = min(max(cores.usable(), 2), 8)
         self._readers, self._writers = ThreadPoolExecutor(threads, 'read'), ThreadPoolExecutor(threads, 'write')
         self._admission = ThreadPoolExecutor(1, 'admit')
         self._memory = Memory(settings.memory_mb * 2**20)
