@@ -48,6 +48,15 @@ def pytest_collection_modifyitems(items) -> None:
     items.sort(key=lambda item: place.get(item.nodeid.partition('::')[0], len(_LONG)))
 
 
+def pytest_runtest_setup(item) -> None:
+    """Skips tests with bfloat16 in their names, or the mark, where TensorFlow cannot compute in it."""
+    if 'bfloat16' in item.keywords or 'bfloat16' in item.name:
+        from seg.engine import precision
+
+        if precision.onednn_fails_in_bfloat16():
+            pytest.skip('TensorFlow cannot compute in bfloat16 while ONEDNN_MAX_CPU_ISA leaves out AVX-512')
+
+
 @pytest.fixture(scope='session', autouse=True)
 def _imported_modules_stay():
     """The collector need not look at what is imported by now, which takes longer than a short test."""

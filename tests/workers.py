@@ -33,6 +33,10 @@ class _Renewing(LoadFileScheduling):
             node.shutdown()  # After the tests that it has.
             self.config.pluginmanager.getplugin('dsession')._clone_node(node)
         super()._reschedule(node)
+        # A process runs a test once it has the next one, too. After a crash, files that were done are given out again
+        # as nothing to do: a process would wait with its last test for more, and all of them for ever.
+        while self.workqueue and not node.shutting_down and self._pending_of(work) < 2:
+            super()._reschedule(node)
 
     def remove_node(self, node) -> str | None:
         crashed = super().remove_node(node)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import keras
 from absl import logging
+
+# What ONEDNN_MAX_CPU_ISA allows oneDNN at most, where that leaves out AVX-512, and where it leaves out AVX512-BF16.
+_BELOW_AVX512 = ('SSE41', 'AVX', 'AVX2', 'AVX2_VNNI', 'AVX2_VNNI_2')
+_BELOW_BFLOAT16 = (*_BELOW_AVX512, 'AVX512_CORE', 'AVX512_CORE_VNNI')
 
 
 def set_precision(precision: str) -> None:
@@ -31,10 +37,29 @@ def tell_cost(precision: str, native: bool) -> None:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU has instructions for bfloat16 (AVX512-BF16, AMX); others are slower with it than with float32."""
+    """Whether the CPU has instructions for bfloat16 (AVX512-BF16, AMX), and ONEDNN_MAX_CPU_ISA allows them.
+
+    Others are slower with it than with float32.
+    """
+    return bool(_cpu_flags() & {'avx512_bf16', 'amx_bf16'}) and _onednn_limit() not in _BELOW_BFLOAT16
+
+
+def onednn_fails_in_bfloat16() -> bool:
+    """Whether TensorFlow's operations in bfloat16 end with an error, or the process.
+
+    TensorFlow chooses oneDNN's kernels by what the CPU has, and does not see that ONEDNN_MAX_CPU_ISA takes them away.
+    """
+    on = os.environ.get('TF_ENABLE_ONEDNN_OPTS') != '0'
+    return on and 'avx512f' in _cpu_flags() and _onednn_limit() in _BELOW_AVX512
+
+
+def _onednn_limit() -> str:
+    return os.environ.get('ONEDNN_MAX_CPU_ISA', '').upper()
+
+
+def _cpu_flags() -> set[str]:
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as file:
-            words = set(file.read().split())
+            return set(file.read().split())
     except OSError:
-        return False
-    return bool(words & {'avx512_bf16', 'amx_bf16'})
+        return set()

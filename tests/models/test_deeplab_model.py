@@ -67,6 +67,7 @@ def test_precisions(precision, dtype, policy):
     assert all(np.isfinite(value).all() for value in outputs.values())
 
 
+@pytest.mark.bfloat16
 def test_size_is_not_rounded(policy):
     """In bfloat16, 257 would become 256, and the row of cells at pixel 256 would drop out of the mean."""
     policy('mixed_bfloat16')

@@ -240,6 +240,7 @@ def test_precisions(precision, dtype, policy):
     assert {x.dtype.name for term in terms.values() for x in (term.total, term.weight)} == {dtype}
 
 
+@pytest.mark.bfloat16
 def test_boxes_are_not_rounded(policy):
     """In bfloat16, 301 pixels would be 302: boxes at the border of the image show it."""
     policy('mixed_bfloat16')

@@ -30,6 +30,11 @@ def set_up(strategy: str, precision: str, jit: str, deterministic: bool) -> Tens
     native = devices.gpus_have_bfloat16(gpus) if gpus else precisions.cpu_has_bfloat16()
     if precision == 'auto':
         precision = 'bfloat16' if native else 'float32'
+    if precision == 'bfloat16' and not gpus and precisions.onednn_fails_in_bfloat16():
+        raise UserError(
+            f'--precision=bfloat16: TensorFlow cannot compute in it while ONEDNN_MAX_CPU_ISA='
+            f'{os.environ["ONEDNN_MAX_CPU_ISA"]} keeps oneDNN from the AVX-512 of this CPU. Unset it, or use float32.'
+        )
     precisions.set_precision(precision)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
