@@ -1,4 +1,4 @@
-"""A label map and its prediction: input, truth, prediction and errors side by side."""
+"""A label map and its prediction: image, truth, prediction and errors side by side."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DIMMED = 0.35
 _LONGEST, _COMFORTABLE = 480, 320  # Pixels of a panel's longer side: the largest, and that of magnified ones.
 _NARROWEST = 560  # Pixels of the whole figure: leaves room for its caption.
 _GAP = 8
-_HEADINGS = ('input', 'truth', 'prediction', 'errors')
+_HEADINGS = ('image', 'truth', 'prediction', 'errors')
 
 
 class Comparison:

@@ -212,7 +212,7 @@ class InstanceComparison:
     def _numbers(self) -> str:
         if self.f1 is None:
             return 'no instance'
-        return f'F1 {self.f1:.3f}  ·  {self.found} found, {self.missed} missed, {self.false} false'
+        return f'mask F1 {self.f1:.3f}  ·  {self.found} found, {self.missed} missed, {self.false} false'
 
     def _class_label(self, c: int) -> str:
         return text.class_label(self._class_names[c], c)

@@ -68,8 +68,14 @@ def _card(folder: str, record: Mapping[str, Any]) -> Card:
         facts.append(f'mean confidence {record["mean_confidence"]:.3f}')
     if 'count' in record:
         facts.append(f'{record["count"]:,} instance{"" if record["count"] == 1 else "s"}')
-    amount = lambda one: f'{100 * one["share"]:.1f} %' if 'share' in one else f'{one["count"]:,}'  # noqa: E731
-    classes = [(one['id'], f'{one["name"]} {amount(one)}') for one in found]
+    classes = [(one['id'], f'{one["name"]} {_amount(one)}') for one in found]
     return Card(
         name, address(OVERLAY), address(CLASS_MAP), record['width'], record['height'], ', '.join(facts), classes
     )
+
+
+def _amount(one: Mapping[str, Any]) -> str:
+    """A class's share of the pixels, or its number of instances."""
+    if 'share' not in one:
+        return f'{one["count"]:,}'
+    return '< 0.1 %' if one['share'] < 0.0005 else f'{100 * one["share"]:.1f} %'

@@ -36,11 +36,12 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
     parts = {key.rpartition('.')[2]: value for key, value in settings.items() if value.startswith('@')}
     names = [parts[slot].rpartition('.')[2] for slot in ('model', 'backbone') if slot in parts]
     count = re.match(r'([\d,]+) trainable weights', run.model_info)
-    evaluated = settings.get('experiment.eval_data', '').removeprefix('@').replace('datasets.', '')
+    reader = settings.get('experiment.eval_data', '').removeprefix('@')
+    evaluated = [reader.rpartition('.')[2], settings.get(f'{reader}.split', '').strip("'")]
     facts = {
         'Mode': about.mode.replace('_', ' '),
         'Data': run.dataset.get('name', ''),
-        'Evaluated on': evaluated if run.evals else '',
+        'Evaluated on': '/'.join(filter(None, evaluated)) if run.evals else '',
         'Classes': str(len(run.class_names) or ''),
         'Model': ', '.join(names),
         'Trainable weights': count[1] if count else '',
@@ -110,6 +111,9 @@ def commands(run: RunFiles) -> list[tuple[str, str]]:
         commands.append(('The command of this run', _in_shell(run.about.command)))
     if run.config:
         words = ['seg_main', f'--gin_file={run.folder.config}', '--model_dir=runs/again']
+        about = run.about.hardware
+        words += [f'--{name}={about[name]}' for name in ('engine', 'precision') if name in about]
+        words += ['--deterministic'] * (about.get('deterministic') is True)
         if run.about.mode:
             words.append(f'--mode={run.about.mode}')
         commands.append(('The same run from the stored settings', _in_shell(words)))

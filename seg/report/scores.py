@@ -13,8 +13,8 @@ _HEADLINES = ('miou', 'pixel_accuracy', 'mask_ap', 'mask_ap50', 'box_ap')
 _AP = re.compile(r'(box|mask)_(ap|ar)(50|75|\d+|_small|_medium|_large)?')
 _AREAS = {
     'small': 'instances of up to 32 \N{MULTIPLICATION SIGN} 32 pixels',
-    'medium': 'of up to 96 \N{MULTIPLICATION SIGN} 96 pixels',
-    'large': 'of more',
+    'medium': 'larger ones of up to 96 \N{MULTIPLICATION SIGN} 96 pixels',
+    'large': 'larger ones',
 }
 
 

@@ -53,7 +53,7 @@ def test_predictions_at_unlabelled_pixels_do_not_count():
 def test_parts_of_the_figure():
     made = make(blocks([[0, 0, 1]]), blocks([[0, 1, 1]]))
     parts = made.panels()
-    assert list(parts.pixels) == ['input', 'truth', 'prediction', 'errors'] and parts.caption.startswith('mIoU 0.500')
+    assert list(parts.pixels) == ['image', 'truth', 'prediction', 'errors'] and parts.caption.startswith('mIoU 0.500')
     assert len({pixels.shape for pixels in parts.pixels.values()}) == 1
     assert colors_of(parts.pixels['truth']) == set(COLORS[:2]) and WRONG in colors_of(parts.pixels['errors'])
 

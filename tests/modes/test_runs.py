@@ -76,7 +76,7 @@ def test_images_of_the_evaluation_in_the_chosen_colours(trained):
     (path,) = evaluated_images.newest(str(model_dir / 'eval'))
     step, images = evaluated_images.read(path)
     assert step == 4 and len(images) == 6 and all(image.strip and 0 <= image.score <= 1 for image in images)
-    assert images[0].headings == ['input', 'truth', 'prediction', 'errors'] and images[0].caption.startswith('mIoU ')
+    assert images[0].headings == ['image', 'truth', 'prediction', 'errors'] and images[0].caption.startswith('mIoU ')
     assert {kind.partition(' ')[0] for image in images for kind in image.chosen} == {'fixed', 'worst', 'best'}
     colors = read_json(model_dir / 'dataset_info.json')['colors']
     assert colors[0] == [16, 32, 48] and colors[1:] == [list(color) for color in distinct_palette(7)]

@@ -35,6 +35,14 @@ def test_images_failures_and_a_legend(tmp_path, monkeypatch):
     assert len(found.of('img')) == 1 and 'The first 1 are shown' in found.shown
 
 
+def test_shares_that_round_to_nothing(tmp_path):
+    """A class of a few pixels is there; a share of 0.0 % would say that it is not."""
+    record = {'output': 'a', 'width': 40, 'height': 30}
+    classes = [{'id': 0, 'name': 'road', 'share': 0.9996}, {'id': 1, 'name': 'sign', 'share': 0.0004}]
+    found = Page(index.render(str(tmp_path), [{**record, 'classes': classes}], 1, [], fakes.INFO, []))
+    assert 'road 100.0 %' in found.shown and 'sign < 0.1 %' in found.shown
+
+
 def test_a_page_of_the_user_stays(tmp_path):
     (tmp_path / 'index.html').write_text('mine')
     with pytest.raises(UserError, match=r'index\.html exists'):

@@ -82,7 +82,7 @@ def run(folder, names=NAMES, complete=True, mode='train_and_eval') -> str:
                 'models.deeplab_v3plus.backbone': '@backbones.resnet18',
                 'experiment.optimizer': '@optimizers.adamw',
             },
-            'free': {'experiment.eval_data': '@eval/datasets.pets'},
+            'free': {'experiment.eval_data': '@eval/datasets.pets', 'eval/datasets.pets.split': "'val'"},
         },
     )
     write_json(
@@ -162,7 +162,7 @@ def edit(path, change) -> None:
         json.dump(values, file)
 
 
-def images(folder, count, size=(60, 90), step=STEPS, headings=('input', 'truth', 'prediction', 'errors')) -> None:
+def images(folder, count, size=(60, 90), step=STEPS, headings=('image', 'truth', 'prediction', 'errors')) -> None:
     """All images of an evaluation; the scores rise with their numbers, the first and the last two are drawn large."""
     random = np.random.default_rng(0)
     height, width = size

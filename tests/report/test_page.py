@@ -74,12 +74,12 @@ def test_classes_are_sorted_and_have_recall_and_precision(whole):
 
 def test_page_describes_the_run(whole):
     for part in (
-        'Complete: 300 steps.', 'pets/train', 'eval/pets', 'deeplab_v3plus, resnet18', '3,399,048', 'adamw',
+        'Complete: 300 steps.', 'pets/train', 'pets/val', 'deeplab_v3plus, resnet18', '3,399,048', 'adamw',
         'Z80, 2 cores', '23.5 GiB', '2 × H100', 'bfloat16', 'MirroredStrategy, 2 replicas', '1 h 12 min',
         '300 steps, 2,400 images', 'evaluation: 41.2 images/s', 'EMA weights', '10.0 % of the training time',
         '6.0 s in 3 passes', '2.0 GiB of the main process', 'RunConfig.seed = 7', 'at step 200',
         'seg_main \\ --gin_file=gin/deeplab_voc.gin \\ --gin_param="DATA_DIR=\'/data/my voc\'"',
-        'whole/config.gin --model_dir=runs/again'.replace(' ', ' \\ '),
+        'whole/config.gin --model_dir=runs/again --precision=bfloat16 --mode=train_and_eval'.replace(' ', ' \\ '),
     ):  # fmt: skip
         assert part in whole.shown, part
 
