@@ -144,8 +144,10 @@ def class_pixels(truth: np.ndarray, predicted: np.ndarray, class_names: Sequence
         ticks = [10.0**e for e in range(round(np.log10(start)), 1) if 10.0**e <= fractions.max() * 1.5]
         axes.set_xticks([], minor=True)
     else:
-        axes.set_xlim(0, fractions.max() * 1.12)
-        ticks = list(np.linspace(0, fractions.max(), 5))
+        top = fractions.max()
+        axes.set_xlim(0, top * 1.12)
+        step = next(s for s in 10.0 ** np.floor(np.log10(top)) * np.array((0.2, 0.5, 1, 2)) if top <= 5.001 * s)
+        ticks = list(np.arange(0, top * 1.001, step))
     axes.set_xticks(ticks, [f'{100 * t:.3g} %' for t in ticks], fontsize=9, color=_PALE)
     title = f'Fraction of the labelled pixels; blue: truth, orange: predicted{" (log scale)" if logarithmic else ""}'
     _title(figure, title + (f'\nThe {_MOST} most frequent of {len(found)} classes' if len(found) > _MOST else ''))

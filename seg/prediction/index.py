@@ -40,7 +40,8 @@ def render(
 
     Args:
       folder: the output folder.
-      records: the lines of the first images, without those that failed; at most `MOST`.
+      records: the lines of the first images, without those that failed; at most `MOST`. Where the overlay shows only
+        some instances, `count` and `classes` are of these, and `found` is the number of all.
       number: number of all images that did not fail.
       failed: (file, reason) of the others.
       info: facts about the training data.
@@ -68,6 +69,8 @@ def _card(folder: str, record: Mapping[str, Any]) -> Card:
         facts.append(f'mean confidence {record["mean_confidence"]:.3f}')
     if 'count' in record:
         facts.append(f'{record["count"]:,} instance{"" if record["count"] == 1 else "s"}')
+    if hidden := record.get('found', 0) - record.get('count', 0):
+        facts.append(f'{hidden:,} more with a low score')
     classes = [(one['id'], f'{one["name"]} {_amount(one)}') for one in found]
     return Card(
         name, address(OVERLAY), address(CLASS_MAP), record['width'], record['height'], ', '.join(facts), classes

@@ -12,7 +12,7 @@ import numpy as np
 
 from seg import drawing, files
 from seg.drawing.instance_colors import vivid
-from seg.drawing.instances import overlay
+from seg.drawing.instances import above, overlay
 from seg.masks import paste
 from seg.prediction.canvas import OneCanvas, Plan, Size
 from seg.prediction.outputs import Outputs
@@ -86,14 +86,16 @@ class InstanceOutputs(Outputs):
         return size[0] * size[1] * _enlargement(*size) ** 2 * _BYTES_PER_PIXEL
 
     def write(self, source: Source, pixels: np.ndarray, prediction: Detections) -> dict[str, Any]:
-        """Writes the overlay of one image, see `Outputs`; its part of the record also has the detections."""
+        """Writes the overlay of one image, see `Outputs`; its part of the record also has the detections,
+        and the numbers of those drawn."""
         found = self.found(prediction)
+        drawn = self.found(above(prediction, self._settings.min_score))
         entries = [self.result(source.id, *one) for one in zip(*prediction, strict=True)]
         pixels = enlarged(pixels)
         self.draw(pixels, prediction, self._settings.min_score)
         with self.file(source.name + OVERLAY) as file:
             self.write_overlay(file, pixels)
-        return {'image_id': source.id, **found, 'detections': entries}
+        return {'image_id': source.id, **found, 'drawn': drawn, 'detections': entries}
 
     def draw(self, pixels: np.ndarray, prediction: Detections, min_score: float) -> None:
         """Draws the detections with at least a score over their image, uint8 [H, W, 3], in place."""
@@ -107,12 +109,16 @@ class InstanceOutputs(Outputs):
         )
 
     def line(self, record: dict[str, Any]) -> None:
-        """Appends an image's detections to the list, and the rest of its record to `predictions.jsonl`."""
+        """Appends an image's detections to the list, and the rest of its record to `predictions.jsonl`.
+
+        The page has the numbers of those drawn beside the overlay.
+        """
+        drawn = record.pop('drawn', {})
         with self._writing(self._path):
             for entry in record.pop('detections', ()):
                 self._list.write(self._separator + json.dumps(entry, separators=(',', ':')).encode() + b'\n')
                 self._separator = b','
-        super().line(record)
+        super().line(record, {**record, **drawn, 'found': record.get('count', 0)})
 
     def found(self, detections: Detections) -> dict[str, Any]:
         """The number of detections, and `classes`, the most frequent first."""

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -125,8 +125,13 @@ class Outputs(ABC):
           UserError: if the output can no longer be written.
         """
 
-    def line(self, record: dict[str, Any]) -> None:
-        """Appends an image's line to `predictions.jsonl`. Called in the order of the sources."""
+    def line(self, record: dict[str, Any], card: Mapping[str, Any] | None = None) -> None:
+        """Appends an image's line to `predictions.jsonl`. Called in the order of the sources.
+
+        Args:
+          record: the line.
+          card: what the page shows; None for the line itself.
+        """
         with self._writing(self._lines.name):
             self._lines.write(json.dumps(record, ensure_ascii=False) + '\n')
             self._lines.flush()
@@ -135,7 +140,7 @@ class Outputs(ABC):
         elif 'output' in record:
             self._number += 1
             if len(self._records) < index.MOST:
-                self._records.append(record)
+                self._records.append(record if card is None else card)
 
     def class_entry(self, class_id: int) -> dict[str, Any]:
         """The entry of a class in a line."""

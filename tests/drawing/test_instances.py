@@ -102,7 +102,8 @@ def test_figures():
 
 def test_panels_of_what_is_missed_and_what_is_false():
     panels = make(truth(BOXES[:2]), detections([BOXES[0], BOXES[3]])).panels()
-    assert list(panels.pixels) == ['image', 'truth', 'prediction', 'errors'] and panels.caption.startswith('mask F1 0.5')
+    assert list(panels.pixels) == ['image', 'truth', 'prediction', 'errors']
+    assert panels.caption.startswith('mask F1 0.5')
     assert len({pixels.shape for pixels in panels.pixels.values()}) == 1
     errors = panels.pixels['errors']
     scale = errors.shape[0] / SIZE[0]

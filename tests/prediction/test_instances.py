@@ -31,6 +31,7 @@ from seg.prediction.settings import PredictSettings
 from seg.tasks.instance import Instance
 from seg.tasks.semantic import Semantic
 from tests.prediction import fakes
+from tests.report.pages import Page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CANVAS = (64, 96)
@@ -177,6 +178,12 @@ def test_numbers_of_a_line(tmp_path):
             {'id': 2, 'name': 'blue', 'original_id': 26, 'count': 1, 'mean_score': 0.3},
         ],
     }  # fmt: skip
+
+
+def test_the_page_counts_what_is_drawn(tmp_path):
+    run({'a': colored(20, 30, 1)}, outputs(tmp_path))
+    card = Page((tmp_path / 'index.html').read_text(encoding='utf-8')).shown
+    assert '1 instance, 1 more with a low score' in card and 'green 1' in card and 'blue 1' not in card
 
 
 def test_class_ids_where_the_data_have_no_others(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from seg.report import page
 from tests.browser import CHROMIUM, NO_SCROLLING, browse
-from tests.report import made
+from tests.report import made, test_instances
 
 ORDER = "[...document.querySelectorAll('{} tbody .name')].map((e) => e.firstChild.textContent.trim())"
 TIP = "document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent"
@@ -120,3 +120,22 @@ def test_the_page_is_driven(tmp_path):
 
     browser = browse(visit)
     assert not browser.errors and all(each.startswith((url, 'data:')) for each in browser.requests)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason='needs Chromium')
+def test_explanations_and_figures_on_a_phone(tmp_path):
+    """Several words of an explanation stand in a line, and a figure is not enlarged, which would blur its text."""
+    folder = test_instances.run(tmp_path)
+    made.events(folder, 400, [made.figure('fixed/1', 32, 64)])
+    url = f'file://{page.write(folder)}'
+
+    def visit(browser):
+        browser.show(400, 'light')
+        browser.open(url, "!!document.getElementById('scores')")
+        heights = "[...document.querySelectorAll('#scores tbody small')].map((e) => e.offsetHeight)"
+        assert max(browser.value(heights)) < 55
+        browser.value("document.querySelector('.wide img').scrollIntoView()")
+        browser.until("document.querySelector('.wide img').complete")
+        assert browser.value("document.querySelector('.wide img').offsetWidth") == 64
+
+    browse(visit)
