@@ -15,10 +15,12 @@ from absl import logging
 @contextlib.contextmanager
 def at(verbosity: int) -> Iterator[None]:
     """Context in which the log has another level, such as `absl.logging.WARNING`. Afterwards it is as before."""
-    # absl sets its own logger's level, or the root's once its handler is in use.
-    loggers = logging.get_absl_logger(), python_logging.getLogger()
+    # absl sets its own logger's level, or the root's once its handler is in use. TensorFlow's has a level of its own.
+    tensorflow = python_logging.getLogger('tensorflow')
+    loggers = logging.get_absl_logger(), python_logging.getLogger(), tensorflow
     before, levels = logging.get_verbosity(), [logger.level for logger in loggers]
     logging.set_verbosity(verbosity)
+    tensorflow.setLevel(logging.converter.absl_to_standard(verbosity))
     try:
         yield
     finally:
