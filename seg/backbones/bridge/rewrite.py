@@ -30,6 +30,7 @@ import keras
 import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.models.functional import Functional
+from keras.src.ops.numpy import Mean
 from keras.src.utils.naming import to_snake_case
 
 from seg.backbones.bridge.layers import (
@@ -61,7 +62,7 @@ _POINTWISE = (
 )  # fmt: skip
 _POINTWISE_NAMES = re.compile(
     r'Add|Subtract|Multiply|Divide|TrueDivide|Relu6?|Gelu|Silu|Sigmoid|HardSigmoid|HardSilu|Tanh|Split|Cast|GetItem'
-    r'|\w*(LayerScale|ScaleLayer|GlobalResponseNorm|LayerNorm|LayerNormalization|Affine|Scale|ChannelSplit|Activation)'
+    r'|\w*(LayerScale|ScaleLayer|GlobalResponseNorm|LayerNorm|LayerNormalization|Affine|AffineBlock|Scale|ChannelSplit|Activation)'
 )
 _DROPOUT = re.compile(r'Dropout|SpatialDropout2D|\w*(StochasticDepth|DropPath)')
 _GLOBAL_NAMES = re.compile(r'\w*GlobalResponseNorm')  # Statistics of the map: outside of the image must be zeros.
@@ -184,7 +185,7 @@ def arrays(model: keras.Model) -> dict[str, np.ndarray]:
     for operation, name in operations(model):
         for variable in getattr(operation, 'variables', ()):
             if not variable.path.endswith('seed_generator_state'):  # Of dropout, which is left out.
-                rest = variable.path.rpartition(f'{operation.name}/')[2]
+                rest = variable.path.removeprefix(f'{operation.path}/')
                 values[f'{name}/{rest}'] = keras.ops.convert_to_numpy(variable.value)
     return values
 
@@ -313,6 +314,7 @@ class Walk:
 
     def check_dilatable(self, operation: Any, node: Any, grid: Grid) -> None:
         known = type(operation) in _POINTWISE or _POINTWISE_NAMES.fullmatch(type(operation).__name__)
+        known = known or _is_mean(operation)
         whole = all(len(x.shape) != 4 or tuple(x.shape[1:3]) == (1, 1) for x in node.input_tensors)
         if grid.dilation > 1 and not known and not whole:
             reason = f'its layer {operation.name!r} ({type(operation).__name__}) reads a map as it is'
@@ -365,7 +367,7 @@ class Walk:
     def _layer(self, operation: Any, name: str) -> Any:
         if isinstance(operation, keras.layers.BatchNormalization) and operation.axis in (-1, 3):
             return dataclasses.replace(self.norm, epsilon=operation.epsilon)(name=name)
-        if type(operation) is keras.layers.GlobalAveragePooling2D:
+        if type(operation) is keras.layers.GlobalAveragePooling2D or _is_mean(operation):
             return GlobalPool2D(operation.keepdims, name)
         if isinstance(operation, keras.layers.Lambda):
             return operation  # It has no variables, and its function cannot be copied.
@@ -382,3 +384,8 @@ class Walk:
 
 def _size(operation: Any) -> tuple[int, int]:
     return operation.kernel_size if isinstance(operation, _CONVS) else operation.pool_size
+
+
+def _is_mean(operation: Any) -> bool:
+    """Whether it is the mean over the cells of a map."""
+    return isinstance(operation, Mean) and tuple(operation.axis or ()) == (1, 2)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from seg.backbones.bridge import hub, vit
+from seg.backbones.bridge import hub, vit, zeromodels_weights
 from seg.backbones.bridge.layers import scaling
 from seg.backbones.bridge.names import catalogue, choose, installed
 from seg.backbones.bridge.rewrite import Source, fresh_names, rewritten
@@ -42,7 +42,7 @@ def _regnet(kind: str, widths: tuple, depths: tuple, group: int) -> dict[str, An
     return {'layer_type': kind, 'hidden_sizes': widths, 'depths': depths, 'groups_width': group}
 
 
-# Radosavovic et al., "Designing Network Design Spaces", CVPR 2020, tables 11 and 12 of the appendix.
+# Radosavovic et al., "Designing Network Design Spaces", CVPR 2020; the numbers are those of timm 1.0.31.
 _REGNETS = {
     'regnet_x_002': _regnet('x', (24, 56, 152, 368), (1, 1, 4, 7), 8),
     'regnet_x_004': _regnet('x', (32, 64, 160, 384), (1, 2, 7, 12), 16),
@@ -154,7 +154,9 @@ def zeromodels(
     else:
         net = rewritten(source, _pixels(module), output_stride, norm)
     make = partial(source_model, name, image_size)
-    net.published = hub.published(name, key, make, vit.NAME if patch else '')
+    loaders = zeromodels_weights.loaders(make)
+    default = partial(zeromodels_weights.default, name, key)
+    net.published = hub.published(name, loaders, default, vit.NAME if patch else '')
     return net
 
 
@@ -170,7 +172,7 @@ def source_model(name: str, image_size: Any = None, kind: str = '') -> keras.Mod
     family = FAMILIES[NAMES[name]]
     module = importlib.import_module(f'zeromodels.models.{NAMES[name]}')
     model = getattr(module, kind or family.model)
-    tables = (values for table, values in hub.tables(NAMES[name]) if table.endswith('_MODEL_CONFIG'))
+    tables = (values for table, values in zeromodels_weights.tables(NAMES[name]) if table.endswith('_MODEL_CONFIG'))
     own = dict(family.settings.get(name) or next(values[name] for values in tables if name in values))
     for other in ('image_size', 'num_classes'):
         own.pop(other, None)

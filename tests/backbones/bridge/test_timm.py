@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from seg.backbones.bridge.hub import without_torch
 from seg.backbones.bridge.rewrite import Source, arrays, fresh_names, rewritten
 from seg.backbones.bridge.zeromodels import source_model
+from seg.backbones.bridge.zeromodels_weights import without_torch
 from seg.layers.norm import NormFactory
 from tests.backbones.bridge import timm_reference
 
