@@ -74,8 +74,9 @@ def keras_hub(*, output_stride: int, norm: NormFactory, name: str) -> keras.Mode
     slot = f'backbones.keras_hub.name = {name!r}'
     preset = MODELS[choose(name, MODELS, 'backbones.keras_hub.name')]
     installed('keras_hub', slot)
-    pixels = scaling(PAD_PIXEL, IMAGENET_STD)
-    net = rewritten(Source(source_model(name), name, slot), pixels, output_stride, norm)
+    model = source_model(name)
+    source = Source(model, name, slot, tuple(model.outputs))
+    net = rewritten(source, scaling(PAD_PIXEL, IMAGENET_STD), output_stride, norm)
     loaders = {
         'hf': hub.Loader('model.weights.h5', lambda path: source_model(name, own=path)),
         'timm': hub.Loader('model.safetensors', lambda path: source_model(name, timm=path)),
@@ -88,7 +89,13 @@ keras_hub.catalogue = partial(catalogue, 'keras_hub', MODELS)
 
 
 def source_model(name: str, own: str = '', timm: str = '') -> keras.Model:
-    """The model itself, without its classifier, as one graph of layers.
+    """The model itself, without its classifier, as one graph of layers; see `library_model`."""
+    with fresh_names():
+        return laid_out(library_model(name, own, timm))
+
+
+def library_model(name: str, own: str = '', timm: str = '') -> keras.Model:
+    """The model as the library builds it.
 
     Args:
       name: one of `MODELS`.
@@ -98,19 +105,19 @@ def source_model(name: str, own: str = '', timm: str = '') -> keras.Model:
     loaders = importlib.import_module('keras_hub.src.utils.timm.preset_loader')
     # From the second setting the library reads whether there are affine layers: here, as in timm, there are none.
     settings = {'architecture': name, 'pretrained_cfg': {'tag': 'ssld'}}
-    with tempfile.TemporaryDirectory() as folder, fresh_names():
+    with tempfile.TemporaryDirectory() as folder:
         if timm:
             os.symlink(os.path.abspath(timm), os.path.join(folder, 'model.safetensors'))
         loader = loaders.TimmPresetLoader(folder, settings)
         with contextlib.redirect_stdout(io.StringIO()):  # The conversion prints a line for each tensor.
             model = loader.load_backbone(loader.check_backbone_class(), load_weights=bool(timm))
-        if own:
-            model.load_weights(own)
-        return laid_out(model)
+    if own:
+        model.load_weights(own)
+    return model
 
 
 def laid_out(model: keras.Model) -> keras.Model:
-    """The same graph and layers; blocks that have convolutions or normalisation in them are replaced by their layers."""
+    """The same graph, with the layers of blocks that hold convolutions or normalisation in place of the blocks."""
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if _is_idle(layer, **kwargs):
@@ -123,7 +130,7 @@ def laid_out(model: keras.Model) -> keras.Model:
 
     while True:
         model = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
-        if not any(map(_is_block, model.layers)):
+        if not any(_is_block(each) or _is_idle(each) for each in model.operations):
             return model
 
 
@@ -134,7 +141,7 @@ def _is_block(layer: Any) -> bool:
 
 
 def _is_idle(layer: Any, constant_values: Any = None, **_: Any) -> bool:
-    """Whether it changes nothing: also padding by the lowest value, since largest values count cells of the map only."""
+    """Whether it changes nothing, such as padding by the lowest value: largest values count cells of the map alone."""
     if isinstance(layer, keras.layers.ZeroPadding2D):
         return not any(map(any, layer.padding))
     return isinstance(layer, keras.layers.Identity) or (isinstance(layer, Pad) and constant_values == -math.inf)

@@ -10,10 +10,11 @@ import keras
 import pytest
 
 from seg.backbones.bridge.keras_applications import keras_applications
+from seg.backbones.bridge.keras_hub import keras_hub
 from seg.backbones.bridge.zeromodels import zeromodels
 from seg.layers.norm import NormFactory
 
-BUILDERS = {'keras_applications': keras_applications, 'zeromodels': zeromodels}
+BUILDERS = {'keras_applications': keras_applications, 'keras_hub': keras_hub, 'zeromodels': zeromodels}
 
 
 class Model(NamedTuple):
@@ -84,7 +85,19 @@ ZOO = [
     Model('zeromodels', 'vit_tiny_patch16_224', side=64, whole=True),
     Model('zeromodels', 'xception41'),
 ]
-_NEED = {'zeromodels': 'zeromodels'}
+HUB = [
+    Model('keras_hub', 'cspresnet50'),
+    Model('keras_hub', 'darknet53'),
+    Model('keras_hub', 'densenet121'),
+    Model('keras_hub', 'efficientnet_es'),
+    Model('keras_hub', 'efficientnet_lite0'),
+    Model('keras_hub', 'hgnetv2_b4'),
+    Model('keras_hub', 'mobilenetv3_small_050', whole=True),
+    Model('keras_hub', 'resnet18'),
+    Model('keras_hub', 'resnetv2_50'),
+    Model('keras_hub', 'vgg11'),
+]
+ALL = (*KERAS, *ZOO, *HUB)
 
 
 def marked(models: list[Model], *marks) -> list:
@@ -96,7 +109,7 @@ def marked(models: list[Model], *marks) -> list:
             marks=[
                 *marks,
                 pytest.mark.skipif(
-                    model.library in _NEED and importlib.util.find_spec(_NEED[model.library]) is None,
+                    model.library != 'keras_applications' and importlib.util.find_spec(model.library) is None,
                     reason='needs the extra zoo',
                 ),
             ],

@@ -8,13 +8,13 @@ from seg.errors import UserError
 from seg.layers.norm import BatchNorm
 from seg.structures import BackboneSpec
 from tests.backbones import canvas
-from tests.backbones.bridge.models import KERAS, ZOO, Model, build, built, marked
+from tests.backbones.bridge.models import ALL, Model, build, built, marked
 from tests.models import small_deeplab
 
 STRIDES = {8: (4, 8, 8, 8), 16: (4, 8, 16, 16), 32: (4, 8, 16, 32)}
-_SMALL = ('mobilenet', 'mobilenet_v3_small', 'convnext_atto', 'swin_tiny')
-_SAMPLE = [model for model in (*KERAS, *ZOO) if model.name in _SMALL]
-_OTHERS = [model for model in (*KERAS, *ZOO) if model not in _SAMPLE]
+_SMALL = ('mobilenet', 'mobilenet_v3_small', 'convnext_atto', 'swin_tiny', 'resnet18')
+_SAMPLE = [model for model in ALL if model.name in _SMALL]
+_OTHERS = [model for model in ALL if model not in _SAMPLE]
 
 
 @pytest.fixture(scope='module', params=[*marked(_SAMPLE), *marked(_OTHERS, pytest.mark.slow)])

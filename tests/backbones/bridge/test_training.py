@@ -6,11 +6,11 @@ python -m pytest -m slow tests/backbones/bridge/test_training.py
 import pytest
 
 from seg import modes
-from tests.backbones.bridge.models import KERAS, ZOO, marked
+from tests.backbones.bridge.models import ALL, marked
 from tests.engine.jax.both import Both
 from tests.executor import runs
 
-_MODELS = marked([*KERAS, *ZOO], pytest.mark.slow)
+_MODELS = marked(ALL, pytest.mark.slow)
 
 
 @pytest.mark.parametrize('norm', ['sync', 'frozen'])

@@ -9,7 +9,7 @@ from keras.src.applications import mobilenet
 from keras.src.legacy.saving import legacy_h5_format
 from safetensors.numpy import save
 
-from seg.backbones.bridge import keras_applications, zeromodels
+from seg.backbones.bridge import keras_applications, keras_hub, zeromodels
 from seg.errors import UserError
 from seg.layers.norm import NormFactory
 from seg.weights.warm_start import Init
@@ -32,6 +32,10 @@ def keras_backbone():
 
 def zoo_backbone():
     return zeromodels.zeromodels(output_stride=16, norm=NormFactory(), name=NAME)
+
+
+def hub_backbone():
+    return keras_hub.keras_hub(output_stride=16, norm=NormFactory(), name=NAME)
 
 
 def message(net, weights):
@@ -90,6 +94,45 @@ def test_timm(weights, repository, tmp_path, monkeypatch):
     assert name == f'{repository.replace("/", "--")}--model.safetensors'
     stem = next(variable for variable in net.variables if variable.shape == (3, 3, 3, 16))
     np.testing.assert_array_equal(stem, tensors()['conv_stem.weight'].transpose(2, 3, 1, 0))
+
+
+def test_timm_through_keras_hub(monkeypatch, capfd):
+    """The library's conversion prints nothing."""
+    pytest.importorskip('keras_hub')
+    net = hub_backbone()
+    with served({'/timm/net/resolve/main/model.safetensors': save(tensors())}) as server:
+        monkeypatch.setenv('HF_ENDPOINT', server.url)
+        report = Init(weights='timm:net').apply({'backbone': net})
+    assert f': loaded {len(net.variables)} of {len(net.variables)} variables' in report
+    stem = next(variable for variable in net.variables if variable.shape == (3, 3, 3, 16))
+    np.testing.assert_array_equal(stem, tensors()['conv_stem.weight'].transpose(2, 3, 1, 0))
+    assert capfd.readouterr().out == ''
+
+
+def test_keras_hub(tmp_path, monkeypatch):
+    """The library's own file of ImageNet, which has the layers within their blocks."""
+    pytest.importorskip('keras_hub')
+    whole = keras_hub.library_model(NAME)
+    small_deeplab.randomize(whole)
+    whole.save_weights(tmp_path / 'net.weights.h5')
+    content = (tmp_path / 'net.weights.h5').read_bytes()
+    net = hub_backbone()
+    with served({'/keras/mobilenet_v3_small_050_imagenet/resolve/main/model.weights.h5': content}) as server:
+        monkeypatch.setenv('HF_ENDPOINT', server.url)
+        report = Init(weights='imagenet').apply({'backbone': net})
+    assert f': loaded {len(net.variables)} of {len(net.variables)} variables' in report
+    ours, theirs = (
+        sorted(float(np.sum(variable.numpy(), dtype=np.float64)) for variable in model.variables)
+        for model in (net, whole)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_weights_that_keras_hub_lacks_are_refused():
+    pytest.importorskip('keras_hub')
+    assert "'timm:NAME'" in message(hub_backbone(), 'zeromodels:resnet50_a1_in1k')
+    net = keras_hub.keras_hub(output_stride=32, norm=NormFactory(), name='resnet34')
+    assert "init.weights = 'imagenet': resnet34" in message(net, 'imagenet')
 
 
 def test_zeromodels(tmp_path, monkeypatch):
