@@ -27,6 +27,7 @@ its library has no fast kernel.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import pairs
 
@@ -56,7 +57,7 @@ class Ours:
         tf.config.set_visible_devices([], 'GPU')
         tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
         set_precision(arguments.precision)
-        model, terms = our_model()
+        model, terms = self.network(arguments)
         self.model = model
         variables = model.trainable_variables
         optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
@@ -85,6 +86,9 @@ class Ours:
         self.weights = sum(int(np.prod(v.shape)) for v in variables)
         self.versions = f'tensorflow {tf.__version__}, keras {keras.__version__}'
 
+    def network(self, arguments: argparse.Namespace) -> tuple:
+        return our_model()
+
 
 class Peer:
     """segmentation_models_pytorch's model, run eagerly."""
@@ -95,7 +99,7 @@ class Peer:
 
         torch.set_num_threads(arguments.threads)
         torch.manual_seed(0)
-        model = peer_model().to(memory_format=torch.channels_last)
+        model = self.network(arguments).to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=MOMENTUM)
         image, label = random_batch(arguments)
         image = (torch.from_numpy(image) - 127.5) / 64
@@ -122,8 +126,11 @@ class Peer:
         self.weights = sum(p.numel() for p in model.parameters())
         self.versions = f'torch {torch.__version__}, segmentation_models_pytorch {smp.__version__}'
 
+    def network(self, arguments: argparse.Namespace):
+        return peer_model()
 
-def our_model() -> tuple:
+
+def our_model(backbone: Callable | None = None) -> tuple:
     """This project's network with the peer's settings, and a function from outputs and batch to loss terms."""
     from seg.backbones.resnet import resnet50
     from seg.decoders.deeplab_v3plus import deeplab_v3plus as decoder_parts
@@ -140,17 +147,17 @@ def our_model() -> tuple:
             settings = {'separable': True, 'rates': ASPP_RATES, 'dropout': ASPP_DROPOUT}
             return decoder_parts(backbone=backbone, output_stride=output_stride, norm=norm, **settings)
 
-        model = deeplab_v3plus(num_classes=CLASSES, backbone=resnet50, decoder=decoder, head=semantic)
+        model = deeplab_v3plus(num_classes=CLASSES, backbone=backbone or resnet50, decoder=decoder, head=semantic)
     loss = softmax_cross_entropy(num_classes=CLASSES, ignore_label=255, class_histogram=lambda: None)
     return model, lambda outputs, batch: [loss(outputs, batch, 0)]
 
 
-def peer_model():
+def peer_model(encoder: str = 'resnet50'):
     """segmentation_models_pytorch's network."""
     import segmentation_models_pytorch as smp
 
     return smp.DeepLabV3Plus(
-        encoder_name='resnet50',
+        encoder_name=encoder,
         encoder_weights=None,
         encoder_output_stride=16,
         decoder_channels=256,

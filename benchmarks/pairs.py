@@ -105,6 +105,11 @@ class Worker:
         total = sum(machine)
         return total - machine.idle - getattr(machine, 'iowait', 0.0) - own.user - own.system, total
 
+    def peak(self) -> float:
+        """MiB that the process has had in memory at most."""
+        with open(f'/proc/{self.process.pid}/status') as status:
+            return int(next(line for line in status if line.startswith('VmHWM')).split()[1]) / 1024
+
     def close(self) -> None:
         self.process.stdin.close()
         self.process.wait()
@@ -136,6 +141,7 @@ def compare(precision: str, arguments: argparse.Namespace, targets: Targets) -> 
                 aim = f'aim {targets[what, precision]:.2f}'
                 print(f'{title}: ours / {name} {clock}, {aim}; of processor time {processor}', flush=True)
     for worker in workers:
+        print(f'{worker.name} {precision}: {worker.peak():.0f} MiB of memory at most', flush=True)
         worker.close()
 
 

@@ -263,7 +263,7 @@ def test_list_a_kind_and_a_glob(call):
         assert status == 0 and {'resnet18', 'resnet50', 'resnet101'} <= set(out.split())
 
 
-@pytest.mark.parametrize('library', ['keras_applications', 'zeromodels'])
+@pytest.mark.parametrize('library', ['keras_applications', 'keras_hub', 'zeromodels'])
 def test_list_the_models_of_a_library(call, library):
     """All by name, and those that were measured with parameters in millions and output strides."""
     status, out, _ = call('--list', f'backbones.{library}')

@@ -26,10 +26,11 @@ SIDES = (None, SIDE, 448, 384)
 def measure() -> None:
     """Writes the table. Nothing is initialised or run: variables and images are shapes."""
     os.environ['KERAS_BACKEND'] = 'jax'
-    from seg.backbones.bridge import keras_applications, zeromodels
+    from seg.backbones.bridge import keras_applications, keras_hub, zeromodels
 
     known = {(row['library'], row['name']): row for row in rows() if 'gflop' in row}
     models = [('keras_applications', _family(name), name) for name in keras_applications.MODELS]
+    models += [('keras_hub', _family(name), name) for name in keras_hub.MODELS]
     models += [('zeromodels', family, name) for family, each in zeromodels.FAMILIES.items() for name in each.names]
     place = {model: [each[:2] for each in models[:i]].count(model[:2]) for i, model in enumerate(models)}
     for library, family, name in sorted(models, key=place.get):  # First one of each family.
@@ -56,11 +57,11 @@ def _measured(library: str, name: str) -> dict:
     import jax
     from keras import StatelessScope
 
-    from seg.backbones.bridge import keras_applications, zeromodels
     from seg.errors import UserError
     from seg.layers.norm import NormFactory
+    from seg.registry import backbones
 
-    builder = getattr({'keras_applications': keras_applications, 'zeromodels': zeromodels}[library], library)
+    builder = backbones.get(library).builder
 
     def build(output_stride: int, side: int | None):
         size = {} if side is None else {'image_size': side}

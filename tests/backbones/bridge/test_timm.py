@@ -1,4 +1,4 @@
-"""ZeroModels' models through the bridge against timm's, at every output stride, for the same random weights."""
+"""Other libraries' models through the bridge against timm's, at every output stride, for the same random weights."""
 
 import functools
 import json
@@ -8,14 +8,16 @@ import re
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from seg.backbones.bridge import keras_hub, zeromodels
 from seg.backbones.bridge.rewrite import Source, arrays, fresh_names, rewritten
-from seg.backbones.bridge.zeromodels import source_model
 from seg.backbones.bridge.zeromodels_weights import without_torch
 from seg.layers.norm import NormFactory
 from tests.backbones.bridge import timm_reference
 
 pytest.importorskip('zeromodels')
+pytest.importorskip('keras_hub')
 
 
 @functools.cache
@@ -24,18 +26,26 @@ def stored():
     return dict(np.load(path))
 
 
-@functools.cache
-def converted(name):
-    """The drawn weights, converted by the library, and the model."""
+def drawn(name):
+    return timm_reference.weights(json.loads(str(stored()[f'{name}/shapes'])))
+
+
+def of_keras_hub(name, folder):
+    """The model with the drawn weights, converted by the library."""
+    save_file(drawn(name), folder / 'model.safetensors')
+    return keras_hub.source_model(name, timm=folder / 'model.safetensors')
+
+
+def of_zeromodels(name, folder):
     with fresh_names():
-        model = source_model(name)
-    tensors = timm_reference.weights(json.loads(str(stored()[f'{name}/shapes'])))
+        model = zeromodels.source_model(name)
+    tensors = drawn(name)
     with without_torch():
         if name.startswith('regnet'):  # The library converts these from the names of Hugging Face's port.
             type(model).transfer_from_hf(model, {regnet(key): value for key, value in tensors.items()})
         else:
             type(model).transfer_from_timm(model, tensors)
-    return arrays(model), model
+    return model
 
 
 def regnet(key):
@@ -58,10 +68,18 @@ _REGNET = (
 )
 
 
-@pytest.mark.parametrize('name', timm_reference.MODELS)
-def test_features(name):
+_CASES = [
+    *((of_zeromodels, name) for name in timm_reference.MODELS if name in zeromodels.NAMES),
+    *((of_keras_hub, name) for name, (theirs, *_) in timm_reference.MODELS.items()
+      if name == theirs and name in keras_hub.MODELS),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('library', 'name'), _CASES)
+def test_features(library, name, tmp_path):
     """To 1e-4 of the largest value; timm computed in float64, this in float32."""
-    values, model = converted(name)
+    model = library(name, tmp_path)
+    values = arrays(model)
     _, side, strides = timm_reference.MODELS[name]
     for output_stride in strides:
         net = rewritten(Source(model, name, name, tuple(model.outputs)), lambda x: x, output_stride, NormFactory())

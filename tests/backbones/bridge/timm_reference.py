@@ -16,8 +16,8 @@ import zlib
 import numpy as np
 
 FILE = pathlib.Path(__file__).with_name('timm_reference.npz')
-# By name in ZeroModels: the name in timm, the side of the image, and the output strides that timm has. Sides of
-# 32 k + 1 make all maps odd, for which TensorFlow's padding is the symmetric one; patches need multiples of 32.
+# By name in ZeroModels or KerasHub: the name in timm, the side of the image, and the output strides that timm has.
+# Sides of 32 k + 1 make all maps odd, for which TensorFlow's padding is the symmetric one; patches need multiples of 32.
 MODELS = {
     'resnet50': ('resnet50', 65, (32, 16, 8)),
     'resnext50_32x4d': ('resnext50_32x4d', 65, (32, 16, 8)),
@@ -25,6 +25,8 @@ MODELS = {
     'efficientnet_b0': ('tf_efficientnet_b0', 65, (32, 16, 8)),
     'regnet_y_002': ('regnety_002', 65, (32, 16, 8)),
     'convnext_atto': ('convnext_atto', 64, (32, 16, 8)),
+    'cspresnet50': ('cspresnet50', 65, (32, 16, 8)),
+    'efficientnet_lite0': ('efficientnet_lite0', 65, (32, 16, 8)),
 }
 LEVELS, CHANNELS = ('c1', 'c2', 'c3', 'c4', 'c5'), 4
 
