@@ -20,7 +20,6 @@ channels instead of 160.
 from __future__ import annotations
 
 import argparse
-from functools import partial
 
 import deeplab
 import pairs
@@ -43,9 +42,7 @@ TARGETS = {
 
 class Ours(deeplab.Ours):
     def network(self, arguments: argparse.Namespace) -> tuple:
-        from seg.backbones.bridge.zeromodels import zeromodels
-
-        return deeplab.our_model(partial(zeromodels, name=arguments.encoder))
+        return deeplab.our_model(arguments.encoder)
 
 
 class Peer(deeplab.Peer):

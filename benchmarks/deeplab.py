@@ -27,7 +27,6 @@ its library has no fast kernel.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 import pairs
 
@@ -130,16 +129,27 @@ class Peer:
         return peer_model()
 
 
-def our_model(backbone: Callable | None = None) -> tuple:
-    """This project's network with the peer's settings, and a function from outputs and batch to loss terms."""
+def our_model(encoder: str = '') -> tuple:
+    """This project's network with the peer's settings, and a function from outputs and batch to loss terms.
+
+    Args:
+      encoder: a model of ZeroModels; '' for this project's ResNet-50.
+    """
+    from seg.backbones.bridge.zeromodels import zeromodels
     from seg.backbones.resnet import resnet50
     from seg.decoders.deeplab_v3plus import deeplab_v3plus as decoder_parts
     from seg.heads.semantic import semantic
     from seg.losses.softmax_cross_entropy import softmax_cross_entropy
     from seg.models.deeplab_v3plus import deeplab_v3plus
-    from seg.registry import decoders, temporary
+    from seg.registry import backbones, decoders, temporary
 
     with temporary():
+
+        @backbones.register('like_the_peer')
+        def backbone(*, output_stride, norm):
+            """The encoder."""
+            settings = {'output_stride': output_stride, 'norm': norm}
+            return zeromodels(**settings, name=encoder) if encoder else resnet50(**settings)
 
         @decoders.register('like_the_peer')
         def decoder(*, backbone, output_stride, norm):
@@ -147,7 +157,7 @@ def our_model(backbone: Callable | None = None) -> tuple:
             settings = {'separable': True, 'rates': ASPP_RATES, 'dropout': ASPP_DROPOUT}
             return decoder_parts(backbone=backbone, output_stride=output_stride, norm=norm, **settings)
 
-        model = deeplab_v3plus(num_classes=CLASSES, backbone=backbone or resnet50, decoder=decoder, head=semantic)
+        model = deeplab_v3plus(num_classes=CLASSES, backbone=backbone, decoder=decoder, head=semantic)
     loss = softmax_cross_entropy(num_classes=CLASSES, ignore_label=255, class_histogram=lambda: None)
     return model, lambda outputs, batch: [loss(outputs, batch, 0)]
 

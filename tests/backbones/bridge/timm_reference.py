@@ -17,7 +17,7 @@ import numpy as np
 
 FILE = pathlib.Path(__file__).with_name('timm_reference.npz')
 # By name in ZeroModels or KerasHub: the name in timm, the side of the image, and the output strides that timm has.
-# Sides of 32 k + 1 make all maps odd, for which TensorFlow's padding is the symmetric one; patches need multiples of 32.
+# Sides of 32 k + 1 make all maps odd, for which the padding of TensorFlow is symmetric; patches need multiples of 32.
 MODELS = {
     'resnet50': ('resnet50', 65, (32, 16, 8)),
     'resnext50_32x4d': ('resnext50_32x4d', 65, (32, 16, 8)),
