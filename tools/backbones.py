@@ -30,7 +30,7 @@ def measure() -> None:
 
     known = {(row['library'], row['name']): row for row in rows() if 'gflop' in row}
     models = [('keras_applications', _family(name), name) for name in keras_applications.MODELS]
-    models += [('keras_hub', _family(name), name) for name in keras_hub.MODELS]
+    models += [('keras_hub', re.match(r'[a-z]+v\d(?=_)|[a-z]+', name)[0], name) for name in keras_hub.MODELS]
     models += [('zeromodels', family, name) for family, each in zeromodels.FAMILIES.items() for name in each.names]
     place = {model: [each[:2] for each in models[:i]].count(model[:2]) for i, model in enumerate(models)}
     for library, family, name in sorted(models, key=place.get):  # First one of each family.
