@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -150,9 +151,9 @@ def zeromodels(
     module = importlib.import_module(f'zeromodels.models.{key}')
     source = Source(model, name, slot, tuple(model.outputs))
     if patch := FAMILIES[key].patch:
-        net = vit.with_pyramid(source, _pixels(module), output_stride, norm, patch, pyramid_channels)
+        net = vit.with_pyramid(source, _pixels(module, name), output_stride, norm, patch, pyramid_channels)
     else:
-        net = rewritten(source, _pixels(module), output_stride, norm)
+        net = rewritten(source, _pixels(module, name), output_stride, norm)
     make = partial(source_model, name, image_size)
     loaders = zeromodels_weights.loaders(make)
     default = partial(zeromodels_weights.default, name, key)
@@ -196,11 +197,21 @@ def source_model(name: str, image_size: Any = None, kind: str = '') -> keras.Mod
         ) from error
 
 
-def _pixels(module: Any) -> Callable[[Any], Any]:
-    """The scaling of pixels that the family's image processor states; without a mean and a deviation, by 1 / 255."""
-    processor = next(value for name, value in vars(module).items() if name.endswith('ImageProcessor'))()
-    mean, std = (
-        tuple(255 * value for value in getattr(processor, f'image_{kind}', getattr(processor, kind, neutral)))
-        for kind, neutral in (('mean', (0.0,) * 3), ('std', (1.0,) * 3))
-    )
-    return scaling(mean, std, reverse=getattr(processor, 'do_flip_channel_order', False))
+# Mean and deviation, of pixels in 0..1, with which timm 1.0.31 trained the weights that the library converts: where the
+# library's image processor states others.
+_HALF = ((0.5,) * 3, (0.5,) * 3)
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_PIXELS = {
+    r'efficientnet_b8|efficientnet_lite_b\d|resnetv2_\w+': _HALF,
+    r'efficientnetv2_b\d|inception_next_\w+|mobilenetv3_(?!large_150d)\w+': _IMAGENET,
+    r'mobilevit\w+': ((0.0,) * 3, (1.0,) * 3),
+}
+
+
+def _pixels(module: Any, name: str) -> Callable[[Any], Any]:
+    """The scaling of pixels for a model: timm's, or the one that the family's image processor states."""
+    processor = next(value for key, value in vars(module).items() if key.endswith('ImageProcessor'))()
+    stated = processor.image_mean, processor.image_std
+    mean, std = next((pair for pattern, pair in _PIXELS.items() if re.fullmatch(pattern, name)), stated)
+    reverse = getattr(processor, 'do_flip_channel_order', False)
+    return scaling([255 * value for value in mean], [255 * value for value in std], reverse)

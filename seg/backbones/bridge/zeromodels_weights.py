@@ -88,6 +88,8 @@ def default(name: str, family: str) -> str:
         if table.endswith('_VARIANTS') and isinstance(variants, dict):
             fitting = [key for key, about in variants.items() if isinstance(about, dict) and about.get('model') == name]
             fitting += [key for key in variants if key == name]
+            # Those of MIIL read pixels in 0..1, unlike timm's own for the same models.
+            fitting = [key for key in fitting if 'miil' not in key] or fitting
             if fitting:
                 return f'zeromodels:{next((key for key in fitting if "in1k" in key), fitting[0])}'
     return ''

@@ -96,3 +96,21 @@ def test_features(library, name, tmp_path):
             ours = keras.ops.convert_to_numpy(maps[level])[0, :, :, : timm_reference.CHANNELS]
             limit = 1e-4 * np.abs(expected[level]).max()
             np.testing.assert_allclose(ours, expected[level], atol=limit, err_msg=f'{level} at {output_stride}')
+
+
+@pytest.mark.parametrize(('library', 'name'), _CASES)
+def test_pixels_are_scaled(library, name):
+    build = keras_hub.keras_hub if library is of_keras_hub else zeromodels.zeromodels
+    norm = build(output_stride=32, norm=NormFactory(), name=name).get_layer('pixel_norm')
+    np.testing.assert_allclose([norm.mean, norm.std], 255 * stored()[f'{name}/pixels'], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ('name', 'mean'),
+    [('efficientnet_lite_b0', 127.5), ('efficientnetv2_b0', 123.675), ('efficientnetv2_s', 127.5), ('mobilevit_s', 0)],
+)
+def test_pixels_are_scaled_as_timm_did(name, mean):
+    """Where the library's image processors state other numbers than timm 1.0.31 has for the weights."""
+    size = {'image_size': 256} if name == 'mobilevit_s' else {}
+    net = zeromodels.zeromodels(output_stride=32, norm=NormFactory(), name=name, **size)
+    assert net.get_layer('pixel_norm').mean[0] == pytest.approx(mean)

@@ -1,4 +1,4 @@
-"""Features of timm's models at several output strides, for random weights; a program that makes `timm_reference.npz`.
+"""Features of timm's models for random weights, and how they scale pixels; a program that makes `timm_reference.npz`.
 
 python -m tests.backbones.bridge.timm_reference
 
@@ -63,7 +63,9 @@ def main() -> None:
         for output_stride in strides:
             net = timm.create_model(theirs, features_only=True, output_stride=output_stride).double().eval()
             shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
-            plain = timm.create_model(theirs).state_dict()
+            whole = timm.create_model(theirs)
+            plain = whole.state_dict()
+            stored[f'{name}/pixels'] = np.array([whole.default_cfg['mean'], whole.default_cfg['std']])
             stored[f'{name}/shapes'] = np.array(json.dumps({key: value.shape for key, value in plain.items()}))
             drawn = weights({key: tuple(value.shape) for key, value in plain.items()})
             # `features_only` may join names by an underscore: the order of the tensors is the same.
