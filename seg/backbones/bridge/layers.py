@@ -136,6 +136,8 @@ class WindowConv2D(keras.layers.Conv2D):
         square = len({*zip(self.window.size, self.strides, self.dilation_rate, strict=True)}) == 1
         if self.window.centred and square and self.groups == 1:
             return conv2d(x, kernel, self.strides[0], self.dilation_rate[0])
+        if self.window.centred and square and self.groups == self.filters == x.shape[-1]:
+            return depthwise_conv2d(x, ops.swapaxes(kernel, 2, 3), self.strides[0], self.dilation_rate[0])
         if self.window.centred and self.strides == (1, 1):
             return ops.conv(x, kernel, strides=1, padding='same', dilation_rate=self.dilation_rate)
         return ops.conv(
