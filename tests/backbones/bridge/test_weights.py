@@ -122,10 +122,9 @@ def test_keras_hub(tmp_path, monkeypatch):
         report = Init(weights='imagenet').apply({'backbone': net})
     assert f': loaded {len(net.variables)} of {len(net.variables)} variables' in report
     ours, theirs = (
-        sorted(float(np.sum(variable.numpy(), dtype=np.float64)) for variable in model.variables)
-        for model in (net, whole)
+        {float(np.sum(variable.numpy(), dtype=np.float64)) for variable in model.variables} for model in (net, whole)
     )
-    np.testing.assert_array_equal(ours, theirs)
+    assert ours < theirs  # Without the convolution in front of the classifier.
 
 
 def test_weights_that_keras_hub_lacks_are_refused():
