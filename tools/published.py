@@ -29,8 +29,9 @@ FOLDER = ROOT / 'seg' / 'planner'
 PUBLISHED, CALIBRATION, PAGE = FOLDER / 'published.json', FOLDER / 'calibration.json', ROOT / 'docs' / 'planning.md'
 BEGIN, END = '<!-- Made by python tools/published.py -->', '<!-- The end of what is made -->'
 _SOURCE = (
-    'efficiency and loops_seconds: two rows of published.json, v3-32 and v3-128, by tools/published.py; the others: '
-    'docs/planning.md'
+    'efficiency and loops_seconds: two rows of published.json, v3-32 and v3-128, by tools/published.py. '
+    'link_efficiency: assumed. cpu_bytes: gin/deeplab_voc.gin with two images, 16.4 GB on v3 (docs/scale.md) for 25.7 '
+    'on the CPU; FLOP 794 and 792 G. usable_memory: what libtpu leaves (docs/scale.md)'
 )
 
 
@@ -98,7 +99,7 @@ def table(published: dict[str, Any], factors: Factors) -> str:
     for row in published['rows']:
         speed = predicted(published, row, factors)
         cells = ('not compiled yet', '') if speed is None else (
-            f'{speed:.3g}', f'{100 * (speed / row["images_per_second"] - 1):+.0f} %'
+            f'{speed:.3g}', f'{round(100 * (speed / row["images_per_second"] - 1)):+} %'
         )  # fmt: skip
         lines.append(f'| {row["name"]} | {row["use"]} | {row["images_per_second"]} | {" | ".join(cells)} |')
     old = tables.prices(str(FOLDER / 'prices_2019_04.json'))
