@@ -1,9 +1,9 @@
 """The processes that run the tests: as many as there are cores and memory, and new ones in place of large ones."""
 
-import os
-
 import psutil
 from xdist.scheduler import LoadFileScheduling
+
+from seg import cores
 
 _BYTES = 1.5 * 2**30  # A process that takes more is replaced after its file: TensorFlow frees little of its graphs.
 _NEEDED = 2.5 * 2**30  # What one takes at most, with the processes that its tests start.
@@ -13,8 +13,7 @@ def pytest_xdist_auto_num_workers(config) -> int:
     """Processes for `-n auto`: one per core that memory is left for; none of their own for a single file."""
     if len(config.args) == 1 and '.py' in config.args[0]:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return max(1, min(cores, int(psutil.virtual_memory().available / _NEEDED)))
+    return max(1, min(cores.usable(), int(psutil.virtual_memory().available / _NEEDED)))
 
 
 def pytest_xdist_make_scheduler(config, log):

@@ -56,7 +56,7 @@ def test_keras_applications(tmp_path, monkeypatch):
         monkeypatch.setattr(mobilenet, 'BASE_WEIGHT_PATH', f'{server.url}/')
         report = Init(weights='imagenet').apply({'backbone': net})
         assert Init(weights='imagenet').apply({'backbone': net}) == report and len(server.requests) == 1
-    assert f': loaded {len(net.variables)} of {len(net.variables)} variables' in report
+    assert_complete(report, net)
     assert list(report.files) == [name] and report.files[name].startswith('sha256:')
     expected = {variable.path: variable.numpy() for variable in source.variables}
     assert len(expected) == len(net.variables)
@@ -76,6 +76,15 @@ def test_weights_of_another_library_are_refused():
     assert "'timm:resnet50.a1_in1k'" in message(keras_backbone(), 'timm:resnet50.a1_in1k')
 
 
+def assert_complete(report, net):
+    assert f': loaded {len(net.variables)} of {len(net.variables)} variables' in report
+
+
+def assert_stem(net, expected):
+    stem = next(variable for variable in net.variables if variable.shape == (3, 3, 3, 16))
+    np.testing.assert_array_equal(stem, expected)
+
+
 def tensors():
     shapes = json.loads(str(np.load(timm_reference.FILE)[f'{NAME}/shapes']))
     return timm_reference.weights(shapes)
@@ -89,11 +98,10 @@ def test_timm(weights, repository, tmp_path, monkeypatch):
         monkeypatch.setenv('HF_ENDPOINT', server.url)
         report = Init(weights=weights).apply({'backbone': net})
         assert Init(weights=weights).apply({'backbone': net}) == report and len(server.requests) == 1
-    assert f': loaded {len(net.variables)} of {len(net.variables)} variables' in report
+    assert_complete(report, net)
     (name,) = report.files
     assert name == f'{repository.replace("/", "--")}--model.safetensors'
-    stem = next(variable for variable in net.variables if variable.shape == (3, 3, 3, 16))
-    np.testing.assert_array_equal(stem, tensors()['conv_stem.weight'].transpose(2, 3, 1, 0))
+    assert_stem(net, tensors()['conv_stem.weight'].transpose(2, 3, 1, 0))
 
 
 def test_timm_through_keras_hub(monkeypatch, capfd):
@@ -103,9 +111,8 @@ def test_timm_through_keras_hub(monkeypatch, capfd):
     with served({'/timm/net/resolve/main/model.safetensors': save(tensors())}) as server:
         monkeypatch.setenv('HF_ENDPOINT', server.url)
         report = Init(weights='timm:net').apply({'backbone': net})
-    assert f': loaded {len(net.variables)} of {len(net.variables)} variables' in report
-    stem = next(variable for variable in net.variables if variable.shape == (3, 3, 3, 16))
-    np.testing.assert_array_equal(stem, tensors()['conv_stem.weight'].transpose(2, 3, 1, 0))
+    assert_complete(report, net)
+    assert_stem(net, tensors()['conv_stem.weight'].transpose(2, 3, 1, 0))
     assert capfd.readouterr().out == ''
 
 
@@ -120,7 +127,7 @@ def test_keras_hub(tmp_path, monkeypatch):
     with served({'/keras/mobilenet_v3_small_050_imagenet/resolve/main/model.weights.h5': content}) as server:
         monkeypatch.setenv('HF_ENDPOINT', server.url)
         report = Init(weights='imagenet').apply({'backbone': net})
-    assert f': loaded {len(net.variables)} of {len(net.variables)} variables' in report
+    assert_complete(report, net)
     ours, theirs = (
         {float(np.sum(variable.numpy(), dtype=np.float64)) for variable in model.variables} for model in (net, whole)
     )
@@ -145,10 +152,9 @@ def test_zeromodels(tmp_path, monkeypatch):
     with served({'/zeromodels/mobilenetv3_small_050_lamb_in1k/resolve/main/model.weights.h5': content}) as server:
         monkeypatch.setenv('HF_ENDPOINT', server.url)
         report = Init(weights='imagenet').apply({'backbone': net})
-    assert f': loaded {len(net.variables)} of {len(net.variables)} variables' in report
+    assert_complete(report, net)
     expected = {tuple(variable.shape): variable.numpy() for variable in whole.variables}
-    stem = next(variable for variable in net.variables if variable.shape == (3, 3, 3, 16))
-    np.testing.assert_array_equal(stem, expected[3, 3, 3, 16])
+    assert_stem(net, expected[3, 3, 3, 16])
 
 
 def test_file_of_another_model(tmp_path, monkeypatch):
