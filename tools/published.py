@@ -103,14 +103,16 @@ def table(published: dict[str, Any], factors: Factors) -> str:
         )  # fmt: skip
         lines.append(f'| {row["name"]} | {row["use"]} | {row["images_per_second"]} | {" | ".join(cells)} |')
     old = tables.prices(str(FOLDER / 'prices_2019_04.json'))
-    lines.append('')
+    costs = []
     for row in published['rows']:
         if row['use'] == 'check' and row['hardware'].endswith('-8') and (speed := predicted(published, row, factors)):
             hours = published['recipes'][row['recipe']]['train_steps'] * row['batch'] / speed / 3600
             usd, spot = (price * hours for price in old.per_hour(tables.hardware(row['hardware'])))
-            lines.append(
+            costs.append(
                 f'- {row["name"]}: {hours:.1f} hours, {usd:.1f} USD, preemptible {spot:.1f}, at prices of {old.date}.'
             )
+    if costs:
+        lines += ['', *costs]
     lines += ['', 'Sources:', '', *(f'- {row["name"]}: {row["source"]}.' for row in published['rows'])]
     return '\n'.join(lines)
 

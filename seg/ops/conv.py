@@ -18,16 +18,18 @@ def conv2d(x: Any, kernel: Any, stride: int = 1, dilation: int = 1) -> Any:
 
     Args:
       x: [B, H, W, C].
-      kernel: [k, k, C, K] with odd k.
+      kernel: [k, k, C / g, K] with odd k, for g groups of channels, each of which makes K / g channels of its own.
       stride: 1, or more with dilation 1.
       dilation: distance of the kernel's taps in cells.
 
     Returns:
       [B, ceil(H / stride), ceil(W / stride), K].
     """
+    if dilation > 1 and stride > 1:
+        raise ValueError(f'A convolution strides or dilates, not both: stride {stride}, dilation {dilation}.')
+    if kernel.shape[2] != x.shape[3]:
+        return dispatch.grouped_conv(x, kernel, stride, dilation)
     if dilation > 1:
-        if stride > 1:
-            raise ValueError(f'A convolution strides or dilates, not both: stride {stride}, dilation {dilation}.')
         return dispatch.atrous_conv(x, kernel, dilation)
     if stride == 1:
         return ops.conv(x, kernel, strides=1, padding='same')

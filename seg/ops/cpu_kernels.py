@@ -146,6 +146,60 @@ def _kernel_gradient(x: Any, dy: Any, kernel_shape: tuple, rate: int) -> Any:
     return tf.reshape(tf.stack(taps), kernel_shape)
 
 
+def grouped_conv(x: Any, kernel: Any, stride: int, rate: int) -> Any:
+    """As `dispatch.grouped_conv`.
+
+    `keras.ops.conv` compiles groups with XLA: 32 groups on [2, 64, 64, 256] take 90 ms of CPU time and, with the
+    gradient, 10,400; TensorFlow's kernel takes 10, but has no gradient without oneDNN or with dilation. Here the
+    input's gradient is a grouped convolution of the output's, with zeros between its cells if there is a stride, and
+    the kernel's is one product of all groups per tap: 46 ms together.
+    """
+    rows, columns, inputs, filters = kernel.shape
+    height, width, channels = x.shape[1:]
+    groups = channels // inputs
+    outputs = filters // groups
+    down, right = rows // 2 * rate, columns // 2 * rate
+
+    def correlate(values: Any, weights: Any, stride: int) -> Any:
+        if stride > 1:
+            values = tf.pad(values, ((0, 0), (down, down), (right, right), (0, 0)))
+        return tf.nn.conv2d(values, weights, stride, 'VALID' if stride > 1 else 'SAME', dilations=rate)
+
+    def input_gradient(dy: Any, kernel: Any) -> Any:
+        flipped = tf.reshape(tf.reverse(kernel, [0, 1]), [rows, columns, inputs, groups, outputs])
+        flipped = tf.reshape(tf.transpose(flipped, [0, 1, 4, 3, 2]), [rows, columns, outputs, channels])
+        if stride > 1:
+            high, wide = dy.shape[1:3]
+            apart = ((0, 0), (0, 0), (0, stride - 1), (0, 0), (0, stride - 1), (0, 0))
+            dy = tf.pad(dy[:, :, None, :, None], apart)
+            dy = tf.reshape(dy, [-1, high * stride, wide * stride, filters])[:, :height, :width]
+        return correlate(dy, flipped, 1)
+
+    def kernel_gradient(x: Any, dy: Any) -> Any:
+        high, wide = dy.shape[1:3]
+        # Maps of every stride-th cell, [groups, inputs, B, rows, columns], whose parts are contiguous.
+        maps = tf.transpose(tf.reshape(x, [-1, height, width, groups, inputs]), [3, 4, 0, 1, 2])
+        borders = (
+            (before, before + -(side + 2 * before) % stride) for before, side in ((down, height), (right, width))
+        )
+        maps = tf.pad(maps, ((0, 0), (0, 0), (0, 0), *borders))
+        maps = tf.reshape(maps, [groups, inputs, -1, maps.shape[3] // stride, stride, maps.shape[4] // stride, stride])
+        made = tf.transpose(tf.reshape(dy, [-1, groups, outputs]), [1, 0, 2])
+        taps = []
+        for top in range(0, rows * rate, rate):
+            for left in range(0, columns * rate, rate):
+                part = maps[:, :, :, :, top % stride, :, left % stride]
+                seen = part[:, :, :, top // stride : top // stride + high, left // stride : left // stride + wide]
+                taps.append(tf.matmul(tf.reshape(seen, [groups, inputs, -1]), made))
+        return tf.reshape(tf.transpose(tf.stack(taps), [0, 2, 1, 3]), kernel.shape)
+
+    @_custom_gradient
+    def convolve(x: Any, kernel: Any) -> tuple:
+        return correlate(x, kernel, stride), lambda dy: (input_gradient(dy, kernel), kernel_gradient(x, dy))
+
+    return convolve(tf.convert_to_tensor(x), tf.convert_to_tensor(kernel))
+
+
 def depthwise_conv(x: Any, kernel: Any, stride: int, rate: int) -> Any:
     """As `dispatch.depthwise_conv`; dilated ones on the rate x rate maps of every rate-th cell.
 

@@ -101,6 +101,21 @@ def atrous_conv(x: Any, kernel: Any, rate: int) -> Any:
     return ops.conv(x, kernel, strides=1, padding='same', dilation_rate=rate)
 
 
+def grouped_conv(x: Any, kernel: Any, stride: int, rate: int) -> Any:
+    """Convolves groups of channels separately: [B, H, W, C] with [k, k, C / g, K] -> [B, ceil(H / s), ceil(W / s), K].
+
+    The kernel is odd, its taps are `rate` cells apart (1 if the stride is not 1, which `ops.conv` checks), and the map
+    has (k // 2) * rate zeros around it.
+    """
+    if _on_cpu(x):
+        return _kernels().grouped_conv(x, kernel, stride, rate)
+    if stride == 1:
+        return ops.conv(x, kernel, strides=1, padding='same', dilation_rate=rate)
+    rows, columns = (int(side) // 2 for side in kernel.shape[:2])
+    x = ops.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
+    return ops.conv(x, kernel, strides=stride, padding='valid')
+
+
 def depthwise_conv(x: Any, kernel: Any, stride: int, rate: int) -> Any:
     """Convolves every channel separately: [B, H, W, C] with [k, k, C, 1] -> [B, ceil(H / stride), ceil(W / stride), C].
 

@@ -80,6 +80,58 @@ def test_atrous_of_unknown_sides():
     np.testing.assert_allclose(loose(x), convolved(x, kernel.numpy(), 1, 3), atol=1e-10)
 
 
+def by_group(x, kernel, stride, rate):
+    """One convolution for each group of channels."""
+    groups = x.shape[3] // kernel.shape[2]
+    parts = zip(ops.split(x, groups, 3), ops.split(kernel, groups, 3), strict=True)
+    return ops.concatenate([conv2d(part, weights, stride, rate) for part, weights in parts], 3)
+
+
+@pytest.mark.parametrize('size', [(8, 11), (2, 3)])
+@pytest.mark.parametrize('side', [1, 3, 5])
+@pytest.mark.parametrize(('stride', 'rate'), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 12)])
+def test_groups_and_their_gradient(size, side, stride, rate):
+    """Three groups, which make four channels of two."""
+    rng = np.random.default_rng(7)
+    x, kernel = tf.constant(rng.normal(size=(2, *size, 6))), tf.constant(rng.normal(size=(side, side, 2, 12)))
+    results = with_gradients(lambda x, k: conv2d(x, k, stride, rate), x, kernel)
+    reference = with_gradients(lambda x, k: by_group(x, k, stride, rate), x, kernel)
+    for got, expected in zip(results, reference, strict=True):
+        assert got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, atol=1e-11)
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+@pytest.mark.parametrize(('dtype', 'unit'), [('float32', 2**-23), ('bfloat16', 2**-8)])
+def test_groups_in_lower_precision(dtype, unit, compiled):
+    """The bounds are those of `test_depthwise_in_lower_precision`."""
+    rng = np.random.default_rng(8)
+    for side, stride, rate in [(3, 1, 1), (3, 2, 1), (3, 1, 2), (5, 2, 1)]:
+        x, kernel = (tf.cast(rng.normal(size=shape), dtype) for shape in ((2, 8, 11, 32), (side, side, 8, 64)))
+        kernel /= tf.cast((8 * side**2) ** 0.5, dtype)  # Values of about 1, rounded as such.
+
+        def fast(x, kernel, stride=stride, rate=rate):
+            return conv2d(x, kernel, stride, rate)
+
+        exact = [tf.cast(value, 'float64') for value in (x, kernel)]
+        reference = with_gradients(lambda x, k, s=stride, r=rate: by_group(x, k, s, r), *exact)
+        results = with_gradients(tf.function(fast, jit_compile=compiled), x, kernel)
+        for got, expected in zip(results, reference, strict=True):
+            assert got.dtype == dtype
+            terms = max(8 * side**2, x.shape[0] * x.shape[1] * x.shape[2])
+            tolerance = 2 * unit * terms**0.5 * np.abs(expected).max()
+            np.testing.assert_allclose(tf.cast(got, 'float64'), expected, rtol=0, atol=tolerance)
+
+
+def test_groups_of_unknown_sides():
+    rng = np.random.default_rng(9)
+    x, kernel = tf.constant(rng.normal(size=(2, 8, 11, 6))), tf.constant(rng.normal(size=(3, 3, 2, 12)))
+    for stride, rate in ((1, 1), (2, 1), (1, 3)):
+        signature = [tf.TensorSpec([None, None, None, 6], tf.float64)]
+        loose = tf.function(lambda x, s=stride, r=rate: conv2d(x, kernel, s, r), input_signature=signature)
+        np.testing.assert_allclose(loose(x), by_group(x, kernel, stride, rate), atol=1e-11)
+
+
 def neutral_depthwise(x, kernel, stride, rate):
     rows, columns = (side // 2 * rate for side in kernel.shape[:2])
     x = ops.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)))

@@ -134,10 +134,10 @@ class WindowConv2D(keras.layers.Conv2D):
     def convolution_op(self, x: Any, kernel: Any) -> Any:
         x = x if self.window.alone else zero_outside(x)
         square = len({*zip(self.window.size, self.strides, self.dilation_rate, strict=True)}) == 1
-        if self.window.centred and square and self.groups == 1:
-            return conv2d(x, kernel, self.strides[0], self.dilation_rate[0])
         if self.window.centred and square and self.groups == self.filters == x.shape[-1]:
             return depthwise_conv2d(x, ops.swapaxes(kernel, 2, 3), self.strides[0], self.dilation_rate[0])
+        if self.window.centred and square:
+            return conv2d(x, kernel, self.strides[0], self.dilation_rate[0])
         if self.window.centred and self.strides == (1, 1):
             return ops.conv(x, kernel, strides=1, padding='same', dilation_rate=self.dilation_rate)
         return ops.conv(

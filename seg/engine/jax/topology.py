@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -45,6 +46,9 @@ _ENVIRONMENT = {
 }
 
 _GIB = 2**30
+
+# A scalar in StableHLO other than 0 and 1, which a compiler may simplify.
+_CONSTANT = re.compile(r'dense<(?![01]\.0+e\+00>)-?\d+\.\d+e[+-]\d+>(?= : tensor<b?f\d+>)')
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
@@ -142,7 +146,8 @@ class TopologyEngine(JaxEngine):
         libraries = ('jax', 'jaxlib') if self.devices.platform == 'cpu' else ('jax', 'jaxlib', 'libtpu')
         versions = [importlib.metadata.version(name) for name in libraries]
         text = lowered.as_text()
-        key = hashlib.sha256('\n'.join([*versions, *map(str, self._topology), text]).encode()).hexdigest()
+        text_of_key = without_constants(text)
+        key = hashlib.sha256('\n'.join([*versions, *map(str, self._topology), text_of_key]).encode()).hexdigest()
         path, loops = os.path.join(folder(), f'{key[:32]}.json'), text.count('stablehlo.while')
         if (known := _read(path)) is not None:
             return known._replace(loops=loops)
@@ -200,6 +205,14 @@ def largest(
         else:
             too_many, found = images, tried
     return fits, best
+
+
+def without_constants(program: str) -> str:
+    """The text of a program without its scalar floating-point constants.
+
+    Steps that differ in a learning rate or a loss weight cost the same, so one compilation stands for all of them.
+    """
+    return _CONSTANT.sub('dense<?>', program)
 
 
 def _memory(found: Any, platform: str) -> float:

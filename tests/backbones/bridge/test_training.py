@@ -1,6 +1,8 @@
 """Training with the models of other libraries: equal steps on both engines, and DeepLab and Mask R-CNN on the shapes.
 
-python -m pytest -m slow tests/backbones/bridge/test_training.py
+All models take hours; a sample of them is part of every run:
+
+    python -m pytest -m '' tests/backbones/bridge/test_training.py
 """
 
 import pytest
@@ -10,7 +12,9 @@ from tests.backbones.bridge.models import ALL, marked
 from tests.engine.jax.both import Both
 from tests.executor import runs
 
-_MODELS = marked(ALL, pytest.mark.slow)
+_SMALL = ('mobilenet_v3_small', 'mobilenetv3_small_050', 'resnet18')
+_SAMPLE = [model for model in ALL if model.name in _SMALL]
+_MODELS = [*marked(_SAMPLE), *marked([model for model in ALL if model not in _SAMPLE], pytest.mark.slow)]
 
 
 @pytest.mark.parametrize('norm', ['sync', 'frozen'])

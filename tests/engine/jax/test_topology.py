@@ -1,10 +1,13 @@
 """`--validate --topology`: what is refused, the search for the largest batch, and one real compilation."""
 
 import importlib.util
+import math
 import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from seg import engine, modes
@@ -76,6 +79,14 @@ def test_the_largest_batch(fitting, saved):
     found, program = topology.largest(compiled, 16, Compiled(33 - saved, limit), 1)
     assert found == fitting and (program.memory == 1 + 2 * fitting if fitting else program is None)
     assert len(set(tried)) == len(tried) <= 4
+
+
+def test_the_key_of_a_step_is_without_its_constants():
+    def text(rate, limit=2.5):
+        return topology.without_constants(jax.jit(lambda x: jnp.minimum(x, limit) * rate).lower(1.0).as_text())
+
+    assert text(0.1) == text(0.02) == text(-3e-5) == text(1e30, 5e-8)
+    assert len({text(0.1), text(0.0), text(1.0), text(0.1, math.inf)}) == 4
 
 
 # Two commands in one process: the second one finds the program in the cache.
