@@ -3,6 +3,7 @@
     for encoder in resnet50 mobilenetv3_large_100 efficientnet_b0 convnext_atto regnet_y_004; do
       python benchmarks/backbones.py --encoder $encoder
     done
+    python tools/backbones.py    # Writes the table of docs/backbones.md.
 
 Ours needs the extra `zoo`. The peer is not a requirement of this project; install
 
@@ -14,16 +15,20 @@ The networks, the batch and the steps are those of `benchmarks/deeplab.py`, whic
 encoders are the same, except that the peer's MobileNetV3 ends behind the convolution of the classifier, with 960
 channels instead of 160.
 
-`benchmarks/pairs.py` runs the two sides. The memory that it prints is that of the whole process, libraries included.
+`benchmarks/pairs.py` runs the two sides. The memory is that of the whole process, libraries included. With both sides,
+the results are kept in `benchmarks/backbones.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import pathlib
 
 import deeplab
 import pairs
 
+RESULTS = pathlib.Path(__file__).with_suffix('.json')
 # By name in ZeroModels: the peer's name.
 ENCODERS = {
     'resnet50': 'tu-resnet50',
@@ -50,5 +55,14 @@ class Peer(deeplab.Peer):
         return deeplab.peer_model(ENCODERS[arguments.encoder])
 
 
+def keep(encoder: str, found: dict) -> None:
+    """Writes the results of an encoder, by precision; those of others, and of other precisions, stay."""
+    results = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else {}
+    results[encoder] = results.get(encoder, {}) | found
+    RESULTS.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
+
+
 if __name__ == '__main__':
-    pairs.main(__doc__, {'ours': Ours, 'peer': Peer}, TARGETS, choices={'encoder': tuple(ENCODERS)})
+    flags, measured = pairs.main(__doc__, {'ours': Ours, 'peer': Peer}, TARGETS, choices={'encoder': tuple(ENCODERS)})
+    if measured and set(flags.sides) == {'ours', 'peer'} and set(flags.what) == {'train', 'infer'}:
+        keep(flags.encoder, measured)

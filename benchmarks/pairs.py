@@ -120,8 +120,13 @@ def spread(values: Iterable[float]) -> str:
     return f'{statistics.median(values):.3f} (from {min(values):.3f} to {max(values):.3f})'
 
 
-def compare(precision: str, arguments: argparse.Namespace, targets: Targets) -> None:
-    """Times both sides in one precision and prints the results."""
+def compare(precision: str, arguments: argparse.Namespace, targets: Targets) -> dict[str, Any]:
+    """Times both sides in one precision, and prints the results.
+
+    Returns:
+      By `train` and `infer` and then by side: the medians of the seconds per step. By `memory` and side: MiB.
+    """
+    found: dict[str, Any] = {}
     workers = [Worker(name, precision, arguments) for name in arguments.sides]
     for worker in workers:
         facts = worker.facts
@@ -132,6 +137,7 @@ def compare(precision: str, arguments: argparse.Namespace, targets: Targets) -> 
         rounds = measure(workers, what, arguments)
         title = f'{what} {precision}'
         print(f'{title}: company {spread(max(side.company for side in round.values()) for round in rounds)}')
+        found[what] = {name: statistics.median(round[name].clock for round in rounds) for name in arguments.sides}
         for name in arguments.sides:
             print(f'{title} {name}: seconds per step {spread(round[name].clock for round in rounds)}', flush=True)
         for name in arguments.sides:
@@ -140,9 +146,11 @@ def compare(precision: str, arguments: argparse.Namespace, targets: Targets) -> 
                 processor = spread(round['ours'].processor / round[name].processor for round in rounds)
                 aim = f'aim {targets[what, precision]:.2f}'
                 print(f'{title}: ours / {name} {clock}, {aim}; of processor time {processor}', flush=True)
+    found['memory'] = {worker.name: worker.peak() for worker in workers}
     for worker in workers:
-        print(f'{worker.name} {precision}: {worker.peak():.0f} MiB of memory at most', flush=True)
+        print(f'{worker.name} {precision}: {found["memory"][worker.name]:.0f} MiB of memory at most', flush=True)
         worker.close()
+    return found
 
 
 def measure(workers: list[Worker], what: str, arguments: argparse.Namespace) -> list[dict[str, Measured]]:
@@ -167,7 +175,7 @@ def main(
     targets: Targets,
     choices: Mapping[str, Sequence[str]] | None = None,
     **defaults: Any,
-) -> None:
+) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Reads the command line, and runs the benchmark or serves one of its sides.
 
     Args:
@@ -176,6 +184,9 @@ def main(
       targets: target ratio by (what, precision).
       choices: values of further flags, by name; the first is the default. The sides also get them.
       defaults: defaults of flags that differ from those below.
+
+    Returns:
+      The flags, and the results of `compare` by precision; empty where a side was served.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=7)
@@ -195,6 +206,5 @@ def main(
     if arguments.worker:
         (arguments.precision,) = arguments.precisions
         work(arguments, sides)
-        return
-    for precision in arguments.precisions:
-        compare(precision, arguments, targets)
+        return arguments, {}
+    return arguments, {precision: compare(precision, arguments, targets) for precision in arguments.precisions}

@@ -1,7 +1,7 @@
 """The models of other libraries: measures them for `--list backbones`, and writes the tables of docs/backbones.md.
 
 python tools/backbones.py --measure     # Builds each model, which takes minutes: needs the extra zoo.
-python tools/backbones.py               # Writes the tables from what was measured.
+python tools/backbones.py               # Writes the tables from what was measured, here and by benchmarks/backbones.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 TABLE = ROOT / 'seg' / 'backbones' / 'bridge' / 'models.json'
 PAGE = ROOT / 'docs' / 'backbones.md'
-BEGIN, END = '<!-- Made by python tools/backbones.py -->', '<!-- The end of what is made -->'
+TIMES = ROOT / 'benchmarks' / 'backbones.json'
 SIDE = 512
 # Of images, in pixels, until one fits the model; None for models of any size.
 SIDES = (None, SIDE, 448, 384)
@@ -102,6 +102,17 @@ def _measured(library: str, name: str) -> dict:
 
 def page(before: str) -> str:
     """The text of the page: that of before, with the tables anew."""
+    for name, made in (('models', models()), ('times', times())):
+        begin, end = (
+            f'<!-- {text}: {name} -->' for text in ('Made by python tools/backbones.py', 'The end of what is made')
+        )
+        start, _, rest = before.partition(f'{begin}\n')
+        before = f'{start}{begin}\n\n{made}\n\n{end}{rest.partition(end)[2]}'
+    return before
+
+
+def models() -> str:
+    """The tables of the models."""
     counted = all('gflop' in row for row in rows())  # A column that would have gaps is left out.
     header = ['Model', 'Family', 'Parameters, M', *(['GFLOP'] if counted else []), 'Output strides']
     sections = []
@@ -113,11 +124,26 @@ def page(before: str) -> str:
                 table.append(
                     [f'`{row["name"]}`', row['family'], f'{row["parameters"] / 1e6:.1f}', *operations, _strides(row)]
                 )
-        lines = [f'| {" | ".join(cells)} |' for cells in table]
-        sections.append('\n'.join([f'### `backbones.{library}`\n', *lines]))
-    start, _, rest = before.partition(f'{BEGIN}\n')
-    made = '\n\n'.join(sections)
-    return f'{start}{BEGIN}\n\n{made}\n\n{END}{rest.partition(END)[2]}'
+        sections.append(f'### `backbones.{library}`\n\n{_lines(table)}')
+    return '\n\n'.join(sections)
+
+
+def times() -> str:
+    """The table of DeepLab v3+ beside segmentation_models_pytorch: `ours / peer, ratio`."""
+    header = ['Encoder', 'Precision', 'Training, ms', 'ratio', 'Inference, ms', 'ratio', 'Memory, MiB', 'ratio']
+    table = [header, ['---'] * len(header)]
+    for encoder, by_precision in json.loads(TIMES.read_text(encoding='utf-8')).items():
+        for precision, found in by_precision.items():
+            cells = []
+            for what, scale in (('train', 1000), ('infer', 1000), ('memory', 1)):
+                ours, peer = (found[what][side] * scale for side in ('ours', 'peer'))
+                cells += [f'{ours:,.0f} / {peer:,.0f}', f'{ours / peer:.2f}']
+            table.append([f'`{encoder}`', precision, *cells])
+    return _lines(table)
+
+
+def _lines(table: list[list[str]]) -> str:
+    return '\n'.join(f'| {" | ".join(cells)} |' for cells in table)
 
 
 def _at(row: dict) -> str:

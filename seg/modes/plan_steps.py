@@ -19,7 +19,7 @@ from seg.planner.estimate import Facts, Measured
 
 if TYPE_CHECKING:
     from seg.engine.base import Engine
-    from seg.experiment import Needs
+    from seg.experiment import Experiment, Needs
 
 _UNOPTIMIZED = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 _IMAGES = 2  # Of the program that is compiled for the CPU: norm = 'sync' needs two values.
@@ -79,6 +79,12 @@ class _Step(Train):
     @property
     def described(self) -> bool:
         return True
+
+    def build(self) -> Experiment:
+        experiment = super().build()
+        if self.topology:  # All schedules cost the same, so recipes that differ in them share a compilation.
+            experiment.optimizer._learning_rate = 0.01
+        return experiment
 
 
 def known(settings: Settings) -> Known:

@@ -11,6 +11,8 @@ is the process 1 of 2 with 4 devices each; process 0 writes.
 import os
 import sys
 
+if ':' in sys.argv[2]:  # The networks of other libraries are large.
+    os.environ['OPTIMIZATION_LEVEL'] = '1'
 if sys.argv[1] == 'float64':  # Before all else: these choose the backend.
     import tests.engine.jax.float64  # noqa: F401
 else:
