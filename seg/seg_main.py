@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from absl import flags, logging
 
 from seg import engine as engines
-from seg import log_level, modes
+from seg import modes
 from seg.errors import UnsavedError, UserError, shown_path
 from seg.executor import stopping
 from seg.modes.base import SETTINGS, ExperimentMode, Flag, Mode
@@ -171,10 +171,9 @@ def _inform(values: flags.FlagValues) -> int:
     if values.list == 'macros':
         print(macros)
         return 0
-    with log_level.quiet_start():
-        from seg import plugins
+    engines.start(values.engine)
+    from seg import plugins
 
-        engines.start(values.engine)
     if values.version:
         for key, value in engines.describe().items():
             print(f'{key}: {", ".join(value) if isinstance(value, list) else value}')
@@ -230,8 +229,6 @@ def _start(values: flags.FlagValues, engine: str) -> Engine:
     logging.info('--mode=%s: starting the engine %s.', values.mode, engine)
     if not values.topology:
         engines.join(values.coordinator, values.num_processes, values.process_id, values.engine)
-    with log_level.quiet_start():
-        engines.start(values.engine, values.topology)
     return engines.set_up(
         values.strategy,
         values.precision,

@@ -14,6 +14,7 @@ import pkgutil
 import sys
 from typing import TYPE_CHECKING, Any
 
+from seg import log_level
 from seg.engine import tpu
 from seg.engine.jax import chips
 from seg.errors import UserError, shown
@@ -49,6 +50,7 @@ def set_up(
       UserError: for an unknown value, more devices than there are, or an engine that this process cannot have.
     """
     choose(strategy, precision, jit, engine, topology)
+    start(engine, topology)
     module = _module(engine, topology)
     if topology:
         return importlib.import_module(f'{__name__}.jax.topology').set_up(topology, strategy, precision, jit)
@@ -127,7 +129,7 @@ def leave(failed: bool) -> None:
 
 
 def start(engine: str = 'auto', topology: str = '') -> None:
-    """Loads the framework and finds the devices. Some frameworks print messages at that time.
+    """Loads the framework and finds the devices, without the messages that a framework prints at that time.
 
     Args:
       engine: as for `set_up`.
@@ -136,7 +138,8 @@ def start(engine: str = 'auto', topology: str = '') -> None:
     Raises:
       UserError: for an engine that this process cannot have.
     """
-    _module(engine, topology).start()
+    with log_level.quiet_start():
+        _module(engine, topology).start()
 
 
 def describe() -> dict[str, Any]:

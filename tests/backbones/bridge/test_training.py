@@ -12,7 +12,7 @@ from tests.backbones.bridge.models import ALL, marked
 from tests.engine.jax.both import Both
 from tests.executor import runs
 
-_SMALL = ('mobilenet_v3_small', 'mobilenetv3_small_050', 'resnet18')
+_SMALL = ('mobilenet_v3_small', 'mobilenetv4_conv_small')
 _SAMPLE = [model for model in ALL if model.name in _SMALL]
 _MODELS = [*marked(_SAMPLE), *marked([model for model in ALL if model not in _SAMPLE], pytest.mark.slow)]
 
@@ -20,9 +20,10 @@ _MODELS = [*marked(_SAMPLE), *marked([model for model in ALL if model not in _SA
 @pytest.mark.parametrize('norm', ['sync', 'frozen'])
 @pytest.mark.parametrize('model', _MODELS)
 def test_both_engines_take_equal_steps(model, norm, tmp_path):
-    """To 1e-9 in float64: TensorFlow on one device, JAX, compiled, on one and two; each continues the other's run."""
+    """To 1e-9 in float64: TensorFlow on one device, JAX, compiled, on two, and with 'sync' on one; each continues the
+    other's run."""
     name = f'{model.library}:{model.name}'.replace('_', '.') + (f':{model.side}' if model.side else '')
-    both = Both(f'{name}_{norm}_adamw', tmp_path, ['1', '2'], steps=(1, 1))
+    both = Both(f'{name}_{norm}_adamw', tmp_path, ['1', '2'] if norm == 'sync' else ['2'], steps=(1, 1))
     assert {pair: far for pair, far in both.distances().items() if far[0] > 1e-9} == {}
 
 
