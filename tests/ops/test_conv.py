@@ -1,5 +1,6 @@
 """Convolutions against loops over taps."""
 
+import functools
 import gc
 import weakref
 
@@ -87,40 +88,53 @@ def by_group(x, kernel, stride, rate):
     return ops.concatenate([conv2d(part, weights, stride, rate) for part, weights in parts], 3)
 
 
+def assert_equal(function, neutral, x_shape, kernel_shape):
+    """Values and gradients of a function and its neutral form, in float64."""
+    rng = np.random.default_rng(4)
+    x, kernel = (tf.constant(rng.normal(size=shape)) for shape in (x_shape, kernel_shape))
+    for got, expected in zip(with_gradients(function, x, kernel), with_gradients(neutral, x, kernel), strict=True):
+        assert got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, atol=1e-11)
+
+
+def assert_near(function, neutral, x_shape, kernel_shape, terms, dtype, unit):
+    """The same in lower precision, against float64; `terms` are those of a sum in the output.
+
+    Some processors' kernels round each partial sum: the error of n terms is about sqrt(n) units of the largest sum, and
+    in a gradient as much again, since what comes from above was rounded likewise.
+    """
+    rng = np.random.default_rng(5)
+    x, kernel = (rng.normal(size=shape) for shape in (x_shape, kernel_shape))
+    kernel *= 3 / terms**0.5  # Sums of about 3.
+    x, kernel = (tf.cast(value, dtype) for value in (x, kernel))
+    reference = with_gradients(neutral, *(tf.cast(value, 'float64') for value in (x, kernel)))
+    terms = max(terms, np.prod(x_shape[:3]))  # The latter in the kernel's gradient.
+    for got, expected in zip(with_gradients(function, x, kernel), reference, strict=True):
+        assert got.dtype == dtype
+        tolerance = 2 * unit * terms**0.5 * np.abs(expected).max()
+        np.testing.assert_allclose(tf.cast(got, 'float64'), expected, rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize('size', [(8, 11), (2, 3)])
 @pytest.mark.parametrize('side', [1, 3, 5])
 @pytest.mark.parametrize(('stride', 'rate'), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 12)])
 def test_groups_and_their_gradient(size, side, stride, rate):
     """Three groups, which make four channels of two."""
-    rng = np.random.default_rng(7)
-    x, kernel = tf.constant(rng.normal(size=(2, *size, 6))), tf.constant(rng.normal(size=(side, side, 2, 12)))
-    results = with_gradients(lambda x, k: conv2d(x, k, stride, rate), x, kernel)
-    reference = with_gradients(lambda x, k: by_group(x, k, stride, rate), x, kernel)
-    for got, expected in zip(results, reference, strict=True):
-        assert got.shape == expected.shape
-        np.testing.assert_allclose(got, expected, atol=1e-11)
+    assert_equal(
+        lambda x, k: conv2d(x, k, stride, rate),
+        lambda x, k: by_group(x, k, stride, rate),
+        (2, *size, 6),
+        (side, side, 2, 12),
+    )
 
 
 @pytest.mark.parametrize('compiled', [False, True])
 @pytest.mark.parametrize(('dtype', 'unit'), [('float32', 2**-23), ('bfloat16', 2**-8)])
 def test_groups_in_lower_precision(dtype, unit, compiled):
-    """The bounds are those of `test_depthwise_in_lower_precision`."""
-    rng = np.random.default_rng(8)
     for side, stride, rate in [(3, 1, 1), (3, 2, 1), (3, 1, 2), (5, 2, 1)]:
-        x, kernel = (tf.cast(rng.normal(size=shape), dtype) for shape in ((2, 8, 11, 32), (side, side, 8, 64)))
-        kernel /= tf.cast((8 * side**2) ** 0.5, dtype)  # Values of about 1, rounded as such.
-
-        def fast(x, kernel, stride=stride, rate=rate):
-            return conv2d(x, kernel, stride, rate)
-
-        exact = [tf.cast(value, 'float64') for value in (x, kernel)]
-        reference = with_gradients(lambda x, k, s=stride, r=rate: by_group(x, k, s, r), *exact)
-        results = with_gradients(tf.function(fast, jit_compile=compiled), x, kernel)
-        for got, expected in zip(results, reference, strict=True):
-            assert got.dtype == dtype
-            terms = max(8 * side**2, x.shape[0] * x.shape[1] * x.shape[2])
-            tolerance = 2 * unit * terms**0.5 * np.abs(expected).max()
-            np.testing.assert_allclose(tf.cast(got, 'float64'), expected, rtol=0, atol=tolerance)
+        fast = tf.function(lambda x, k, s=stride, r=rate: conv2d(x, k, s, r), jit_compile=compiled)
+        neutral = functools.partial(by_group, stride=stride, rate=rate)
+        assert_near(fast, neutral, (2, 8, 11, 32), (side, side, 8, 64), 8 * side**2, dtype, unit)
 
 
 def test_groups_of_unknown_sides():
@@ -143,38 +157,22 @@ def neutral_depthwise(x, kernel, stride, rate):
 @pytest.mark.parametrize(('stride', 'rate'), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 7), (1, 12)])
 def test_depthwise_and_gradient_equal_the_neutral_form(size, side, stride, rate):
     """Even and odd sizes, kernels that are taken to pieces, rates from within the map to beyond it."""
-    rng = np.random.default_rng(4)
-    x, kernel = tf.constant(rng.normal(size=(2, *size, 6))), tf.constant(rng.normal(size=(side, side, 6, 1)))
-    results = with_gradients(lambda x, k: depthwise_conv2d(x, k, stride, rate), x, kernel)
-    reference = with_gradients(lambda x, k: neutral_depthwise(x, k, stride, rate), x, kernel)
-    for got, expected in zip(results, reference, strict=True):
-        assert got.shape == expected.shape
-        np.testing.assert_allclose(got, expected, atol=1e-11)
+    assert_equal(
+        lambda x, k: depthwise_conv2d(x, k, stride, rate),
+        lambda x, k: neutral_depthwise(x, k, stride, rate),
+        (2, *size, 6),
+        (side, side, 6, 1),
+    )
 
 
 @pytest.mark.parametrize('compiled', [False, True])
 @pytest.mark.parametrize(('dtype', 'unit'), [('float32', 2**-23), ('bfloat16', 2**-8)])
 def test_depthwise_in_lower_precision(dtype, unit, compiled):
-    """On 16 channels, for which there are fast kernels; in half precision a strided gradient has a form of its own.
-
-    Some processors' kernels round each partial sum: the error of n terms is about sqrt(n) units of the largest sum, and
-    in a gradient as much again, since what comes from above was rounded likewise.
-    """
-    rng = np.random.default_rng(5)
+    """On 16 channels, for which there are fast kernels; in half precision a strided gradient has a form of its own."""
     for side, stride, rate in [(3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 1), (7, 2, 1)]:
-        x, kernel = (tf.cast(rng.normal(size=shape), dtype) for shape in ((2, 8, 11, 16), (side, side, 16, 1)))
-
-        def fast(x, kernel, stride=stride, rate=rate):
-            return depthwise_conv2d(x, kernel, stride, rate)
-
-        exact = [tf.cast(value, 'float64') for value in (x, kernel)]
-        reference = with_gradients(lambda x, k, s=stride, r=rate: neutral_depthwise(x, k, s, r), *exact)
-        results = with_gradients(tf.function(fast, jit_compile=compiled), x, kernel)
-        for got, expected in zip(results, reference, strict=True):
-            assert got.dtype == dtype
-            terms = max(side**2, x.shape[0] * x.shape[1] * x.shape[2])  # The latter in the kernel's gradient.
-            tolerance = 2 * unit * terms**0.5 * np.abs(expected).max()
-            np.testing.assert_allclose(tf.cast(got, 'float64'), expected, rtol=0, atol=tolerance)
+        fast = tf.function(lambda x, k, s=stride, r=rate: depthwise_conv2d(x, k, s, r), jit_compile=compiled)
+        neutral = functools.partial(neutral_depthwise, stride=stride, rate=rate)
+        assert_near(fast, neutral, (2, 8, 11, 16), (side, side, 16, 1), side**2, dtype, unit)
 
 
 def test_depthwise_of_unknown_sides():
