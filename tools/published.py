@@ -97,11 +97,18 @@ def predicted(published: dict[str, Any], row: dict[str, Any], factors: Factors) 
 def table(published: dict[str, Any], factors: Factors) -> str:
     lines = ['| | use | published, images/s | planned | difference |', '| --- | --- | --- | --- | --- |']
     for row in published['rows']:
-        speed = predicted(published, row, factors)
-        cells = ('not compiled yet', '') if speed is None else (
-            f'{speed:.3g}', f'{round(100 * (speed / row["images_per_second"] - 1)):+} %'
-        )  # fmt: skip
-        lines.append(f'| {row["name"]} | {row["use"]} | {row["images_per_second"]} | {" | ".join(cells)} |')
+        speed, known = predicted(published, row, factors), row['images_per_second']
+        difference = '' if speed is None else f'{round(100 * (speed / known - 1)):+} %'
+        if row.get('least') and speed is not None and speed >= known:
+            difference = 'as published'
+        cells = (
+            row['name'],
+            row['use'],
+            f'{"at least " if row.get("least") else ""}{known}',
+            'not compiled yet' if speed is None else f'{speed:.3g}',
+            difference,
+        )
+        lines.append(f'| {" | ".join(cells)} |')
     old = tables.prices(str(FOLDER / 'prices_2019_04.json'))
     costs = []
     for row in published['rows']:
