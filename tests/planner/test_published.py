@@ -59,6 +59,15 @@ def test_v4_is_predicted():
     assert speed(name) == pytest.approx(ROWS[name]['images_per_second'], rel=0.15)
 
 
+def test_what_was_announced_of_v2_and_v3():
+    """Of April 2019: v3-8 is about 1.7 times as fast; 12 epochs take less than 50 USD, or 20 for preemptible TPUs."""
+    assert speed('DeepLab v3+, v3-8') / speed('DeepLab v3+, v2-8') == pytest.approx(1.7, rel=0.1)
+    row = ROWS['Mask R-CNN, v2-8, 12 epochs']
+    hours = PUBLISHED['recipes'][row['recipe']]['train_steps'] * row['batch'] / speed(row['name']) / 3600
+    prices = tables.prices(str(tool.FOLDER / 'prices_2019_04.json')).per_hour(tables.hardware(row['hardware']))
+    assert all(price * hours < most for price, most in zip(prices, (50, 20), strict=True))
+
+
 def test_the_page_has_the_table():
     page = tool.PAGE.read_text(encoding='utf-8')
     assert tool.page(PUBLISHED, tables.calibration()['tpu']) == page, 'run python tools/published.py'
