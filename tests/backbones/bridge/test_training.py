@@ -12,12 +12,12 @@ from tests.backbones.bridge.models import ALL, marked
 from tests.engine.jax.both import Both
 from tests.executor import runs
 
-_SMALL = ('mobilenet_v3_small', 'mobilenetv4_conv_small')
+_SMALL = ('mobilenet', 'vgg11_bn')
 _SAMPLE = [model for model in ALL if model.name in _SMALL]
 _MODELS = [*marked(_SAMPLE), *marked([model for model in ALL if model not in _SAMPLE], pytest.mark.slow)]
 
 
-@pytest.mark.parametrize('norm', ['sync', 'frozen'])
+@pytest.mark.parametrize('norm', ['sync', pytest.param('frozen', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('model', _MODELS)
 def test_both_engines_take_equal_steps(model, norm, tmp_path):
     """To 1e-9 in float64: TensorFlow on one device, JAX, compiled, on two, and with 'sync' on one; each continues the
