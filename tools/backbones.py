@@ -1,7 +1,9 @@
 """The models of other libraries: measures them for `--list backbones`, and writes the tables of docs/backbones.md.
 
-python tools/backbones.py --measure     # Builds each model, which takes minutes: needs the extra zoo.
-python tools/backbones.py               # Writes the tables from what was measured, here and by benchmarks/backbones.py.
+python tools/backbones.py --measure         # Builds the first model of each family, a minute each: needs the extra zoo.
+python tools/backbones.py --measure NAME …  # Builds these models.
+python tools/backbones.py                   # Writes the tables from what was measured, by this and by
+                                            # benchmarks/backbones.py.
 """
 
 from __future__ import annotations
@@ -23,29 +25,33 @@ SIDE = 512
 SIDES = (None, SIDE, 448, 384)
 
 
-def measure() -> None:
-    """Writes the table. Nothing is initialised or run: variables and images are shapes."""
+def measure(names: list[str]) -> None:
+    """Writes the table. Nothing is initialised or run: variables and images are shapes.
+
+    Args:
+      names: of models, in any library; empty for the first model of each family that is not in the table.
+    """
     os.environ['KERAS_BACKEND'] = 'jax'
     from seg.backbones.bridge import keras_applications, keras_hub, zeromodels
 
-    known = {(row['library'], row['name']): row for row in rows() if 'gflop' in row}
     models = [('keras_applications', _family(name), name) for name in keras_applications.MODELS]
     models += [('keras_hub', re.match(r'[a-z]+v\d(?=_)|[a-z]+', name)[0], name) for name in keras_hub.MODELS]
     models += [('zeromodels', family, name) for family, each in zeromodels.FAMILIES.items() for name in each.names]
-    place = {model: [each[:2] for each in models[:i]].count(model[:2]) for i, model in enumerate(models)}
-    for library, family, name in sorted(models, key=place.get):  # First one of each family.
-        if (library, name) not in known:
-            known[library, name] = row = {
-                'library': library,
-                'family': family,
-                'name': name,
-                **_measured(library, name),
-            }
-            print(row, flush=True)
-            stored = {(row['library'], row['name']): row for row in rows()} | known
-            ordered = [stored[library, name] for library, _, name in models if (library, name) in stored]
-            lines = ',\n'.join(json.dumps(row) for row in ordered)
-            TABLE.write_text(f'[\n{lines}\n]\n', encoding='utf-8')
+    if unknown := set(names) - {model[2] for model in models}:
+        raise SystemExit(f'Unknown models: {", ".join(sorted(unknown))}. seg_main --list backbones shows all.')
+    if names:
+        chosen = [model for model in models if model[2] in names]
+    else:
+        known = {(row['library'], row['family']) for row in rows()}
+        firsts = {model[:2]: model for model in reversed(models)}
+        chosen = [model for family, model in firsts.items() if family not in known][::-1]
+    for library, family, name in chosen:
+        row = {'library': library, 'family': family, 'name': name, **_measured(library, name)}
+        print(row, flush=True)
+        stored = {(row['library'], row['name']): row for row in rows()} | {(library, name): row}
+        ordered = [stored[library, name] for library, _, name in models if (library, name) in stored]
+        lines = ',\n'.join(json.dumps(row) for row in ordered)
+        TABLE.write_text(f'[\n{lines}\n]\n', encoding='utf-8')
 
 
 def _family(name: str) -> str:
@@ -113,17 +119,15 @@ def page(before: str) -> str:
 
 def models() -> str:
     """The tables of the models."""
-    counted = all('gflop' in row for row in rows())  # A column that would have gaps is left out.
-    header = ['Model', 'Family', 'Parameters, M', *(['GFLOP'] if counted else []), 'Output strides']
+    header = ['Model', 'Family', 'Parameters, M', 'GFLOP', 'Output strides']
     sections = []
     for library in dict.fromkeys(row['library'] for row in rows()):
         table = [header, ['---'] * len(header)]
         for row in rows():
             if row['library'] == library:
-                operations = [f'{row["gflop"]:.1f}{_at(row)}'] if counted else []
-                table.append(
-                    [f'`{row["name"]}`', row['family'], f'{row["parameters"] / 1e6:.1f}', *operations, _strides(row)]
-                )
+                operations = f'{row["gflop"]:.1f}{_at(row)}'
+                millions = f'{row["parameters"] / 1e6:.1f}'
+                table.append([f'`{row["name"]}`', row['family'], millions, operations, _strides(row)])
         sections.append(f'### `backbones.{library}`\n\n{_lines(table)}')
     return '\n\n'.join(sections)
 
@@ -160,7 +164,7 @@ def rows() -> list[dict]:
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--measure', action='store_true')
-    if parser.parse_args().measure:
-        measure()
+    parser.add_argument('--measure', nargs='*', metavar='NAME', help='builds models and measures them')
+    if (chosen := parser.parse_args().measure) is not None:
+        measure(chosen)
     PAGE.write_text(page(PAGE.read_text(encoding='utf-8')), encoding='utf-8')
