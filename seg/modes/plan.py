@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 _COMMON = ('gin_file', 'gin_param', 'plugins', 'validate')
 _PRECISION = next(flag for flag in SETTINGS if flag.name == 'precision')
 _ACCESSES = 4  # Of each weight in a step: forward, backward, gradient, update.
+
+
+class EndedError(UserError):
+    """The system ended a process of the plan."""
 
 
 class Plan(ExperimentMode):
@@ -66,7 +71,7 @@ class Plan(ExperimentMode):
         gin_files = self.gin_files()
         self.folder = RunFolder(self.directory(gin_files, call.model_dir))
         self._settings = Settings(gin_files, call.gin_params, call.plugin_specs, call.flags['precision'])
-        self._steps: dict[tuple[str, int], Step] = {}
+        self._steps: dict[tuple[str, int], Step | None] = {}
 
     def validate(self) -> str:
         facts = in_a_process(plan_steps.known, self._settings).facts
@@ -110,23 +115,32 @@ class Plan(ExperimentMode):
         if message := estimate.undivided(hardware, facts):
             return estimate.refused_row(hardware, facts, precision, message)
         images = facts.batch // hardware.devices
-        if hardware.family == 'tpu' and importlib.util.find_spec('libtpu') is not None:
-            figures = self._compiled(hardware, images)
-        else:
-            note = "pip install -e '.[tpu]' compiles the step" if hardware.family == 'tpu' else ''
+        figures, note = self._compiled(hardware, images) if hardware.family == 'tpu' else (None, '')
+        if figures is None:
             figures = roofline(hardware, images, self._on_the_cpu(), precision, note)
         return estimate.row(hardware, figures, facts, precision, self._prices)
 
-    def _compiled(self, hardware: Hardware, images: int) -> Figures:
-        """The step compiled for four chips of the kind, or one: it is the same on more, but for the exchange."""
+    def _compiled(self, hardware: Hardware, images: int) -> tuple[Figures | None, str]:
+        """The step compiled for four chips of the kind, or one: it is the same on more, but for the exchange.
+
+        Returns:
+          The figures and '', or None and why it could not be compiled.
+        """
+        if importlib.util.find_spec('libtpu') is None:
+            return None, "pip install -e '.[tpu]' compiles the step"
         topology = four_chips(hardware)
         key = (topology.name, images)
         if key not in self._steps:
             arguments = (self._settings, topology.name, topology.devices, images)
-            self._steps[key] = in_a_process(plan_steps.compiled, *arguments)
+            try:
+                self._steps[key] = in_a_process(plan_steps.compiled, *arguments)
+            except EndedError:
+                self._steps[key] = None
         step = self._steps[key]
+        if step is None:
+            return None, 'the compiler was ended, probably for lack of memory: it takes up to 15 GB'
         fits = step.limit is None
-        return Figures(
+        figures = Figures(
             images=images,
             flops=step.flops,
             bytes=step.bytes,
@@ -136,6 +150,7 @@ class Plan(ExperimentMode):
             largest=None if fits else step.largest,
             known_by=COMPILED,
         )
+        return figures, ''
 
     def _on_the_cpu(self) -> Step:
         key = (chips.CPU.name, 0)
@@ -185,9 +200,16 @@ def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
     Raises:
       UserError: as the function does.
+      EndedError: if the system ended the process.
     """
     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-        return pool.submit(function, *arguments).result()
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise EndedError(
+                '--mode=plan: the process that built the training was ended by the system, probably for lack of memory. '
+                'End other programs, or plan with a smaller batch.'
+            ) from error
 
 
 MODE = Plan

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from seg.planner import tables
 from seg.planner.estimate import Facts, Measured
 from tests.executor import runs
 
+started = plan.in_a_process  # Before the tests replace it.
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COCO = 'gin/maskrcnn_coco.gin'
 KNOWN = Known(Facts(batch=8, steps=100, rate=0.1, exchanged=1e6, input_seconds=1e-4), 'TRAIN_STEPS = 100\n', ('Z80', 2))
@@ -74,6 +76,28 @@ def test_without_libtpu(asked, monkeypatch):
     monkeypatch.setattr(plan.importlib.util, 'find_spec', lambda name: None)
     (row,) = planned('v3-8')['rows']
     assert row['known_by'] == 'roofline' and "'.[tpu]'" in row['message']
+
+
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_compiler_that_is_killed(asked, monkeypatch):
+    """Its row is a roofline, as without the compiler, and the other rows are made."""
+    answer = plan.in_a_process
+
+    def in_a_process(function, *arguments):
+        return started(killed) if function is plan_steps.compiled else answer(function, *arguments)
+
+    monkeypatch.setattr(plan, 'in_a_process', in_a_process)
+    v4, cpu = planned('v4-8,cpu')['rows']
+    assert v4['known_by'] == 'roofline' and 'memory' in v4['message']
+    assert cpu['known_by'] == 'measured'
+
+
+def test_a_process_that_is_killed():
+    with pytest.raises(UserError, match='memory'):
+        started(killed)
 
 
 def test_a_step_that_does_not_fit_a_tpu(asked, monkeypatch):
