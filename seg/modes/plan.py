@@ -207,8 +207,8 @@ def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
             raise EndedError(
-                '--mode=plan: the process that built the training was ended by the system, probably for lack of memory. '
-                'End other programs, or plan with a smaller batch.'
+                '--mode=plan: the process that built the training was ended by the system, probably for lack of '
+                'memory. End other programs, or plan with a smaller batch.'
             ) from error
 
 

@@ -28,7 +28,7 @@ class Family(NamedTuple):
       model: the class.
       names: of its models.
       patch: side of the patches of a plain transformer, in pixels; None for models with several strides.
-      sized: whether all images must have one size, though the model can be made without.
+      multiple: of which the sides of the images, all of one size, must be, where the library does not check it.
       settings: by name, where the library has no table of them.
     """
 
@@ -36,7 +36,7 @@ class Family(NamedTuple):
     names: tuple[str, ...]
     patch: int | None = None
     settings: dict[str, dict[str, Any]] = {}
-    sized: bool = False
+    multiple: int | None = None
 
 
 def _regnet(kind: str, widths: tuple, depths: tuple, group: int) -> dict[str, Any]:
@@ -63,6 +63,7 @@ _DINOV3 = {
     'dinov3_vitl16': {'embed_dim': 1024, 'depth': 24, 'num_heads': 16},
 }
 _VITS = ('tiny', 'small', 'base', 'large')
+# Without MiT: its attention takes the square root of the number of tokens as it runs, so JAX cannot compile it.
 FAMILIES: dict[str, Family] = {
     'convnext': Family('ConvNeXtModel', tuple(
         f'convnext_{size}' for size in ('atto', 'femto', 'pico', 'nano', 'tiny', 'small', 'base', 'large', 'xlarge'))),
@@ -82,8 +83,8 @@ FAMILIES: dict[str, Family] = {
     'inceptionv3': Family('InceptionV3Model', ('inception_v3',)),
     'inceptionv4': Family('InceptionV4Model', ('inception_v4',)),
     'inception_resnetv2': Family('InceptionResNetV2Model', ('inception_resnet_v2',)),
-    'maxvit': Family('MaxViTModel', tuple(f'maxvit_{size}_224' for size in ('tiny', 'small', 'base', 'large'))),
-    'mit': Family('MiTModel', tuple(f'mit_b{i}' for i in range(6))),
+    'maxvit': Family('MaxViTModel', tuple(f'maxvit_{size}_224' for size in ('tiny', 'small', 'base', 'large')),
+                     multiple=224),
     'mobilenetv2': Family('MobileNetV2Model', tuple(f'mobilenetv2_{i}' for i in ('050', '100', '110d', '120d', '140'))),
     'mobilenetv3': Family('MobileNetV3Model', (
         'mobilenetv3_small_050', 'mobilenetv3_small_075', 'mobilenetv3_small_100', 'mobilenetv3_large_100',
@@ -93,7 +94,7 @@ FAMILIES: dict[str, Family] = {
     'mobilevit': Family('MobileViTModel', ('mobilevit_xxs', 'mobilevit_xs', 'mobilevit_s')),
     'mobilevitv2': Family('MobileViTV2Model', tuple(
         f'mobilevitv2_{i:03}' for i in (50, 75, 100, 125, 150, 175, 200))),
-    'nextvit': Family('NextViTModel', tuple(f'nextvit_{size}' for size in ('small', 'base', 'large')), sized=True),
+    'nextvit': Family('NextViTModel', tuple(f'nextvit_{size}' for size in ('small', 'base', 'large')), multiple=32),
     'poolformer': Family('PoolFormerModel', tuple(
         f'poolformer_{size}' for size in ('s12', 's24', 's36', 'm36', 'm48'))),
     'pvt': Family('PvtModel', tuple(f'pvt_{size}' for size in ('tiny', 'small', 'medium', 'large'))),
@@ -181,8 +182,10 @@ def source_model(name: str, image_size: Any = None, kind: str = '') -> keras.Mod
     sides = (None, None) if image_size is None else (image_size, image_size)
     sides = sides if not isinstance(image_size, tuple | list) else tuple(image_size)
     try:
-        if family.sized and image_size is None:
+        if family.multiple and image_size is None:
             raise TypeError
+        if family.multiple and any(side % family.multiple for side in sides):
+            raise ArithmeticError(f'height and width must be multiples of {family.multiple}')
         with fresh_names():
             return model(**own, image_size=sides, **({} if kind else {'as_backbone': True}))
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -192,14 +195,14 @@ def source_model(name: str, image_size: Any = None, kind: str = '') -> keras.Mod
                 'and prediction use the same size.'
             ) from error
         raise UserError(
-            f'{slot}: {name} cannot be made for it: {str(error).splitlines()[0] or type(error).__name__}. Try a '
-            'multiple of 32, or the size that is part of its name or paper, such as 224.'
+            f'{slot}: {name} cannot be made for it: {str(error).splitlines()[0] or type(error).__name__}. Try the size '
+            'that is part of its name or paper, such as 224, or a multiple.'
         ) from error
 
 
 # Mean and deviation, of pixels in 0..1, with which timm 1.0.31 trained the weights that the library converts: where the
-# library's image processor states others. MobileViT's processor also reverses the channels, as Apple's files expect; those
-# of timm read RGB, with which they reach the paper's accuracy (78.3 of 78.4 % for mobilevit_s).
+# library's image processor states others. MobileViT's processor also reverses the channels, as Apple's files expect;
+# those of timm read RGB, with which they reach the paper's accuracy (78.3 of 78.4 % for mobilevit_s).
 _HALF = ((0.5,) * 3, (0.5,) * 3)
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _PIXELS = {

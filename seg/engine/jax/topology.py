@@ -26,7 +26,7 @@ from seg.engine.jax.devices import ROWS, WHOLE, Devices
 from seg.engine.jax.engine import JaxEngine
 from seg.engine.jax.evaluation import Evaluation
 from seg.engine.jax.state import initial_values
-from seg.engine.jax.step_cost import Compiled, StepCost, collectives, excess
+from seg.engine.jax.step_cost import Compiled, StepCost, collectives, excess, on_chip
 from seg.engine.jax.train_step import SPECS, TrainStep
 from seg.engine.optimizer_step import OptimizerStep
 from seg.engine.variables import Variables
@@ -159,13 +159,15 @@ class TopologyEngine(JaxEngine):
                 raise
             result = Compiled(*found, loops=loops)
         else:
-            costs = program.cost_analysis()
+            costs, made = program.cost_analysis(), program.as_text()
+            away = on_chip(made)
             result = Compiled(
                 memory=_memory(program.memory_analysis(), self.devices.platform),
                 loops=loops,
                 flops=costs['flops'],
-                bytes_accessed=costs['bytes accessed'],
-                collectives=collectives(program.as_text()),
+                bytes_accessed=costs['bytes accessed'] * (1 - away),
+                collectives=collectives(made),
+                on_chip=away,
             )
         result = result._replace(seconds=time.perf_counter() - begin, cpu_seconds=time.process_time() - cpu)
         try:
@@ -224,11 +226,12 @@ def _memory(found: Any, platform: str) -> float:
 
 
 def _read(path: str) -> Compiled | None:
-    """Reads the result of a compilation; None if there is none, or the file is damaged."""
+    """Reads the result of a compilation; None if there is none, or the file is damaged or of another version."""
     try:
-        return Compiled(**files.read_object(path, 'It is written again.'))
-    except (UserError, TypeError):
+        found = files.read_object(path, 'It is written again.')
+    except UserError:
         return None
+    return Compiled(**found) if found.keys() == set(Compiled._fields) else None
 
 
 def folder() -> str:

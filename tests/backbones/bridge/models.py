@@ -67,7 +67,7 @@ ZOO = [
     Model('zeromodels', 'efficientnetv2_b0', whole=True),
     Model('zeromodels', 'inception_next_atto'),
     Model('zeromodels', 'inception_v3'),
-    Model('zeromodels', 'mit_b0', side=64, dilates=False, whole=True),
+    Model('zeromodels', 'maxvit_tiny_224', side=224, dilates=False, whole=True),
     Model('zeromodels', 'mobilenetv2_050'),
     Model('zeromodels', 'mobilenetv3_small_050', whole=True),
     Model('zeromodels', 'mobilenetv4_conv_small'),

@@ -69,8 +69,21 @@ def test_maps_have_a_cell_per_stride(model):
 def test_images_of_another_size_are_refused(model):
     if model.side is None:
         pytest.skip('It takes all sizes.')
-    with pytest.raises(UserError, match='64 x 64'):
+    with pytest.raises(UserError, match=f'{model.side} x {model.side}'):
         built(model, 32)(np.zeros((1, 96, 64, 3), 'float32'))
+
+
+def test_models_of_one_size_ask_for_it(model):
+    if model.side is None:
+        pytest.skip('It takes all sizes.')
+    with pytest.raises(UserError, match=r'image_size = None'):
+        build(model._replace(side=None), 32)
+
+
+def test_a_size_that_does_not_suit_the_windows():
+    pytest.importorskip('zeromodels', reason="needs the extra 'zoo'")
+    with pytest.raises(UserError, match=r'maxvit_tiny_224 .* multiples of 224'):
+        build(Model('zeromodels', 'maxvit_tiny_224', side=512), 32)
 
 
 @pytest.mark.parametrize('kind', ['sync', 'frozen', 'group'])

@@ -6,6 +6,7 @@ All models take hours; a sample of them is part of every run:
 """
 
 import gc
+import shutil
 
 import keras
 import pytest
@@ -21,9 +22,10 @@ _MODELS = [*marked(_SAMPLE), *marked([model for model in ALL if model not in _SA
 
 
 @pytest.fixture(autouse=True)
-def _released():
-    """Networks of dozens of models do not stay in memory."""
+def _released(tmp_path):
+    """Networks and states of dozens of models do not stay in memory, nor on the disk."""
     yield
+    shutil.rmtree(tmp_path)
     keras.backend.clear_session()
     gc.collect()
 

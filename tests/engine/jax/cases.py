@@ -49,7 +49,7 @@ def build(case: str, folder: str, precision: str, batch_size: int, engine: Any =
     model, norm, optimizer = case.split('_')
     gin_file, params, slot = _MODELS[model] if model in _MODELS else _of_library(model)
     settings, step = _STEPS[optimizer]
-    params = (*params, *settings, f'{slot}.norm="{norm}"', f'BATCH_SIZE={batch_size}')
+    params = (*settings, *params, f'{slot}.norm="{norm}"', f'BATCH_SIZE={batch_size}')
     made = runs.build(folder, *params, precision=precision, gin_files=(gin_file,), engine=engine)
     return made, step
 
@@ -60,6 +60,9 @@ def _of_library(model: str) -> tuple[str, tuple[str, ...], str]:
     params = [f'BACKBONE=@backbones.{library}', f'backbones.{library}.name={name!r}']
     if side:
         params += [f'backbones.{library}.image_size={side[0]}', 'models.deeplab_v3plus.output_stride=32']
+    # Where a gradient is near zero, a smaller epsilon would make its rounding a change of weights; networks of hundreds
+    # of layers have such gradients.
+    params.append('optimizers.adamw.epsilon=0.0001220703125')
     return runs.SHAPES, (*params, *AUXILIARY), 'models.deeplab_v3plus'
 
 

@@ -28,6 +28,33 @@ def test_collectives():
     assert step_cost.collectives('ENTRY %main { ROOT %x = f32[4]{0} add(f32[4] %a, f32[4] %b) }') == {}
 
 
+ON_CHIP = """
+HloModule jit_one, is_scheduled=true
+
+%fused_computation.1 (param_0: f32[8,128]) -> f32[8,128] {
+  %param_0 = f32[8,128]{1,0:T(8,128)S(1)} parameter(0)
+  ROOT %add.9 = f32[8,128]{1,0:T(8,128)S(1)} add(%param_0, %param_0)
+}
+
+ENTRY %main (p: f32[5,3], q: f32[64,128]) -> f32[8,128] {
+  %p = f32[5,3]{0,1:T(8,128)} parameter(0)
+  %q = f32[64,128]{1,0:T(8,128)} parameter(1)
+  %copy-start.1 = (f32[5,3]{0,1:T(8,128)S(1)}, f32[5,3]{0,1:T(8,128)}, u32[]{:S(2)}) copy-start(%p)
+  %copy-done.1 = f32[5,3]{0,1:T(8,128)S(1)} copy-done(%copy-start.1)
+  %slice-start.1 = ((f32[64,128]{1,0:T(8,128)}), f32[8,128]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%q)
+  %slice-done.1 = f32[8,128]{1,0:T(8,128)S(1)} slice-done(%slice-start.1)
+  ROOT %fusion.1 = f32[8,128]{1,0:T(8,128)} fusion(%slice-done.1, /*index=1*/%copy-done.1), calls=%fused_computation.1
+}
+"""
+
+
+def test_accesses_on_the_chip():
+    """Each array has one tile of 8 x 128. In the main memory starts read two, and the fusion writes one."""
+    assert step_cost.on_chip(ON_CHIP) == pytest.approx(4 / 7)
+    assert step_cost.on_chip(ON_CHIP.replace('S(1)', '')) == 0.0
+    assert step_cost.on_chip('ENTRY %main () -> f32[] {\n  ROOT %x = f32[] constant(1)\n}') == 0.0
+
+
 @pytest.mark.parametrize(
     ('message', 'expected'),
     [
