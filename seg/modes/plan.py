@@ -138,7 +138,7 @@ class Plan(ExperimentMode):
                 self._steps[key] = None
         step = self._steps[key]
         if step is None:
-            return None, 'the compiler was ended, probably for lack of memory: it takes up to 15 GB'
+            return None, 'the compiler was ended, probably for lack of memory: it takes up to 16 GB'
         fits = step.limit is None
         figures = Figures(
             images=images,

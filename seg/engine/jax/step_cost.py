@@ -121,7 +121,7 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
         if starts and kind in ('all-gather', 'collective-permute'):  # Their results begin with the operand.
             arrays = arrays[1:2]
         count, size = found.get(kind, (0, 0))
-        found[kind] = count + 1, size + sum(_bytes(*array[:2]) for array in arrays)
+        found[kind] = count + 1, size + sum(_bytes(dtype, _dims(sides)) for dtype, sides, *_ in arrays)
     return found
 
 
@@ -165,16 +165,20 @@ def _accesses(kind: str, result: str, operands: Sequence[str]) -> list[tuple[int
 
 def _stored(dtype: str, sides: str, order: str, layout: str) -> tuple[int, bool]:
     """Bytes of an array with the padding of its tiles, and whether it is on the chip."""
-    dims = [int(side) for side in filter(None, sides.split(','))]
+    dims = _dims(sides)
     if (tile := re.match(r'T\(([\d,]+)\)', layout)) and dims:
         for size, axis in zip(reversed(tile[1].split(',')), order.split(','), strict=False):  # From the minor axis on.
             dims[int(axis)] = -(-dims[int(axis)] // int(size)) * int(size)
-    return _bytes(dtype, ','.join(map(str, dims))), re.search(r'S\([1-9]', layout) is not None
+    return _bytes(dtype, dims), re.search(r'S\([1-9]', layout) is not None
 
 
-def _bytes(dtype: str, sides: str) -> int:
+def _dims(sides: str) -> list[int]:
+    return [int(side) for side in filter(None, sides.split(','))]
+
+
+def _bytes(dtype: str, dims: Sequence[int]) -> int:
     bits = 8 if dtype == 'pred' else int(re.sub(r'\D', '', dtype))
-    return bits * math.prod(map(int, filter(None, sides.split(',')))) // 8
+    return bits * math.prod(dims) // 8
 
 
 def excess(message: str) -> tuple[float, float] | None:
