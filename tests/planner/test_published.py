@@ -54,6 +54,12 @@ def test_two_unknowns_from_two_rows():
     assert factors.efficiency == pytest.approx(0.5) and factors.loops_seconds == pytest.approx(0.1)
 
 
+@pytest.mark.xfail(reason='the plan misses it by 19 %: docs/planning.md says why', strict=True)
+def test_v4_is_predicted():
+    name = 'Mask R-CNN, v4-16, MLPerf v0.7'
+    assert speed(name) == pytest.approx(ROWS[name]['images_per_second'], rel=0.15)
+
+
 def test_the_page_says_what_is_missed():
     """Rows that are off by more than 15 % are named above the table, with the reason."""
     text = tool.PAGE.read_text(encoding='utf-8').partition('## Against published speeds')[2].partition(tool.BEGIN)[0]
