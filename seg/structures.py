@@ -176,20 +176,23 @@ class Published:
       url: address of the file, whose last component is the file's name, or ''.
       checksum: checksum of the file, or its first digits: 'sha256:…' or 'md5:…'.
       install: command that installs the package, for messages.
-      load: for a model of another library, which has its own files and conversion: a function from `init.weights`
-        ('imagenet', 'zeromodels:…', 'hf:…', 'timm:…') and `fetch` to arrays by `variable.path`. `fetch(url, checksum,
-        name)` returns the path of a file, which it downloads once; the name and the checksum may be ''.
+      load: for a model of another library, which has its own files and conversion, in place of `convert`: a function
+        from `init.weights` ('imagenet', 'zeromodels:…', 'hf:…', 'timm:…' or the path of a file) and `fetch` to arrays
+        by `variable.path`. `fetch(url, checksum, name)` returns the path of a file, which it downloads once; the name
+        and the checksum may be ''.
+      endings: extensions of the files that `load` reads, such as '.h5'.
       added: beginning of the names of variables that no file has, because the model was extended by them; or ''.
     """
 
     title: str
-    convert: Callable[[dict[str, Any]], dict[str, Any]]
+    convert: Callable[[dict[str, Any]], dict[str, Any]] = lambda tensors: {}
     class_names: Callable[[dict[str, Any]], Sequence[str] | None] = lambda tensors: None
     package_file: str = ''
     url: str = ''
     checksum: str = ''
     install: str = ''
     load: Callable[[str, Callable[..., str]], dict[str, Any]] | None = None
+    endings: Sequence[str] = ()
     added: str = ''
 
     def __post_init__(self):

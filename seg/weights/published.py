@@ -14,7 +14,7 @@ from seg.errors import UserError
 from seg.layers.norm import NormFactory
 from seg.registry import backbones
 from seg.structures import Published
-from seg.weights import download, keras_file, torch_file
+from seg.weights import download, keras_file, tensor_file, torch_file
 from seg.weights.tensor_file import DamagedFileError
 
 # Readers of other libraries' weight files, by file extension.
@@ -39,6 +39,14 @@ class Found(NamedTuple):
     files: list[str]
 
 
+def is_foreign(weights: str, parts: Mapping[str, Any]) -> bool:
+    """Whether `init.weights`, if it is a path, is a file of another library and no checkpoint of this project."""
+    library = getattr(parts.get('backbone'), 'published', None)
+    if library is not None and library.load and os.path.isfile(weights) and weights.endswith(tuple(library.endings)):
+        return weights.endswith(tuple(READERS)) or not tensor_file.is_ours(weights)
+    return weights.endswith(tuple(READERS))
+
+
 def readable(parts: Mapping[str, Any], backbone_alone: bool = False) -> list[str]:
     """Returns the names of the parts that may take weights from a file of another library.
 
@@ -55,7 +63,7 @@ def find(parts: Mapping[str, Any], path: str | None = None) -> Found:
 
     Args:
       parts: Keras layers by name; their builders may have set the attribute `published`.
-      path: a file of another library (one of `READERS`), or None for the backbone's published file, which is searched
+      path: a file of another library (see `is_foreign`), or None for the backbone's published file, which is searched
         in the installed packages and otherwise downloaded; or one of `HUBS` and a name.
 
     Raises:
@@ -65,8 +73,8 @@ def find(parts: Mapping[str, Any], path: str | None = None) -> Found:
     title = ''
     if (backbone := parts.get('backbone')) is not None:
         published = getattr(backbone, 'published', None)
-        if published is not None and published.load and (path is None or path.startswith(HUBS)):
-            return _of_library(published, path)
+        if published is not None and published.load:
+            return _of_library(backbone.name, published, path)
         if published is None or (path or '').startswith(HUBS) or not (path or published.url or published.package_file):
             fault = f'cannot take weights from {path}' if path else 'has no published weights'
             raise UserError(
@@ -75,10 +83,7 @@ def find(parts: Mapping[str, Any], path: str | None = None) -> Found:
             )
         if path is None:
             path, title = _find(published), f'{published.title}: '
-    if not os.path.exists(path):
-        raise UserError(f'init.weights = {path!r}: no such file (working directory {os.getcwd()}).')
-    if kind := files.irregular(path):
-        raise UserError(f'init.weights = {path!r} is {kind}, expected a file.')
+    _check_file(path)
     tensors = next(read for ending, read in READERS.items() if path.endswith(ending))(path)
     try:
         found = {name: part.published.convert(tensors) for name, part in parts.items()}
@@ -92,9 +97,24 @@ def find(parts: Mapping[str, Any], path: str | None = None) -> Found:
     return Found(f'{title}{path} ({len(tensors)} tensors)', found, names, [path])
 
 
-def _of_library(published: Published, name: str | None) -> Found:
+def _check_file(path: str) -> None:
+    if not os.path.exists(path):
+        raise UserError(f'init.weights = {path!r}: no such file (working directory {os.getcwd()}).')
+    if kind := files.irregular(path):
+        raise UserError(f'init.weights = {path!r} is {kind}, expected a file.')
+
+
+def _of_library(backbone: str, published: Published, name: str | None) -> Found:
     """Reads weights by the loader of the library that a backbone comes from."""
     fetched: list[str] = []
+    if name is not None and not name.startswith(HUBS):
+        if not name.endswith(tuple(published.endings)):
+            raise UserError(
+                f'init.weights = {name!r}: backbone {backbone} comes from another library, which reads '
+                f'{" or ".join(published.endings)} only. Use its own file, or the name of weights (docs/backbones.md).'
+            )
+        _check_file(name)
+        fetched.append(name)
 
     def fetch(url: str, checksum: str = '', name: str = '') -> str:
         fetched.append(download.cached(url, checksum, published.title, name=name))

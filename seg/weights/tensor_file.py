@@ -106,6 +106,12 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return tensors, metadata
 
 
+def is_ours(path: str) -> bool:
+    """Whether `write` made the file: its header has checksums. Raises as `read` does."""
+    with _opened(path) as file:
+        return 'header_crc32' in (file.metadata() or {})
+
+
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
     """Opens the file; distinguishes damage from temporary errors, such as missing rights or too many open files."""

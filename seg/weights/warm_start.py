@@ -44,9 +44,9 @@ class Init:
     Attributes:
       weights: 'imagenet' for the published weights of the backbone, from an installed package or downloaded once;
         'timm:NAME', 'hf:ORG/NAME' or 'zeromodels:NAME' for weights of a backbone of another library, downloaded once; a
-        file of another library (`.pth`, `.h5`) for the backbone, and for the other parts that can read it (those of
-        Mask R-CNN read torchvision's); a checkpoint (`ckpt-*.safetensors`) or a `model_dir`, for its newest checkpoint;
-        None for random weights. If the checkpoint has averaged weights, these are used.
+        file of another library (`.pth`, `.h5`, `.safetensors`) for the backbone, and for the other parts that can read
+        it (those of Mask R-CNN read torchvision's); a checkpoint (`ckpt-*.safetensors`) or a `model_dir`,
+        for its newest checkpoint; None for random weights. If the checkpoint has averaged weights, these are used.
       parts: names of the parts to initialise, such as ('backbone',); empty for all that the source has. 'imagenet' has
         weights of the backbone only.
       min_fraction: least fraction of the variables of those parts that the source must have, by name and shape.
@@ -75,14 +75,14 @@ class Init:
             raise UserError(f'init.parts: the model has no part {unknown[0]!r}; it has {", ".join(parts)}.')
         weights = os.path.expanduser(self.weights)
         named = weights == IMAGENET or weights.startswith(published.HUBS)
-        foreign = named or weights.endswith(tuple(published.READERS))
+        foreign = named or published.is_foreign(weights, parts)
         if not foreign:
             chosen = {name: parts[name] for name in self.parts or parts}
             origin, source, theirs = _checkpoint(weights)
             paths = [origin]
             advice = 'Name the parts that the checkpoint has in common with this model in init.parts'
         else:
-            readable = published.readable(parts, named)
+            readable = published.readable(parts, named or not weights.endswith(tuple(published.READERS)))
             if not readable or not set(self.parts) <= set(readable):
                 quoted = ', '.join(map(repr, readable or ('backbone',)))
                 raise UserError(

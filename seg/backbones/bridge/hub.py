@@ -35,6 +35,8 @@ class Loader(NamedTuple):
 def published(name: str, loaders: Mapping[str, Loader], default: Callable[[], str], added: str = '') -> Published:
     """Returns the weights of a model: `init.weights` may be 'imagenet', or one of the loaders' kinds and a name.
 
+    It may also be the path of a file of one of these kinds, which its extension tells.
+
     Args:
       name: of the model.
       loaders: by kind: 'hf' for 'hf:ORG/NAME'; others stand for the organisation of their name, as 'timm' does.
@@ -42,9 +44,13 @@ def published(name: str, loaders: Mapping[str, Loader], default: Callable[[], st
       added: see `Published`.
     """
 
+    by_ending = {os.path.splitext(loader.file)[1]: loader for loader in loaders.values()}
+
     def load(weights: str, fetch: Fetch) -> dict[str, np.ndarray]:
         asked, weights = weights, default() if weights == 'imagenet' else weights
         hub, _, wanted = weights.partition(':')
+        if hub not in loaders and (loader := by_ending.get(os.path.splitext(weights)[1])):
+            return read(loader.make, weights, asked, name)
         if hub not in loaders:
             kinds = ' or '.join("'hf:ORG/NAME'" if kind == 'hf' else f"'{kind}:NAME'" for kind in loaders)
             fault = f'takes no {hub!r} weights' if hub else 'has no weights of ImageNet that the library names'
@@ -55,21 +61,23 @@ def published(name: str, loaders: Mapping[str, Loader], default: Callable[[], st
         path = fetch(
             f'{endpoint.rstrip("/")}/{repository}/resolve/main/{file}', name=f'{repository.replace("/", "--")}--{file}'
         )
-        try:
-            with fresh_names():
-                return arrays(loaders[hub].make(path))
-        except Exception as error:  # Of the library and its readers: any.
-            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip('.')
-            raise UserError(
-                f'init.weights = {weights!r}: {path} does not fit {name}: {reason}. Name weights of this model, or '
-                'remove a damaged file.'
-            ) from error
+        return read(loaders[hub].make, path, weights, name)
 
-    return Published(title=f'Weights of {name}', convert=no_file, load=load, added=added)
+    return Published(title=f'Weights of {name}', load=load, endings=tuple(by_ending), added=added)
 
 
-def no_file(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    raise UserError(
-        "init.weights: a backbone of another library reads no file of this kind. Name its weights: 'imagenet', "
-        "'zeromodels:NAME', 'hf:ORG/NAME' or 'timm:NAME'."
-    )
+def read(make: Callable[[str], keras.Model], path: str, weights: str, name: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of the model that `make` builds with the weights of a file.
+
+    Raises:
+      UserError: naming `weights`, the setting, if the file does not fit the model called `name`.
+    """
+    try:
+        with fresh_names():
+            return arrays(make(path))
+    except Exception as error:  # Of the library and its readers: any.
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip('.')
+        raise UserError(
+            f'init.weights = {weights!r}: {path} does not fit {name}: {reason}. Name weights of this model, or '
+            'remove a damaged file.'
+        ) from error

@@ -72,12 +72,16 @@ def keras_applications(*, output_stride: int, norm: NormFactory, name: str, alph
     net = rewritten(Source(source_model(name, None, **settings), name, slot), scaling(*pixels), output_stride, norm)
 
     def load(weights: str, fetch: Callable[..., str]) -> dict[str, np.ndarray]:
+        if weights.endswith('.h5'):
+            return hub.read(partial(source_model, name, **settings), weights, weights, name)
         if weights != 'imagenet':
-            raise UserError(f"init.weights = {weights!r}: Keras Applications have 'imagenet' only.")
+            raise UserError(
+                f"init.weights = {weights!r}: Keras Applications have 'imagenet' only, and read files (.h5) of theirs."
+            )
         with _downloads(fetch):
             return arrays(source_model(name, weights, **settings))
 
-    net.published = Published(title=f'{name} of Keras Applications on ImageNet', convert=hub.no_file, load=load)
+    net.published = Published(title=f'{name} of Keras Applications', load=load, endings=('.h5',))
     return net
 
 

@@ -12,6 +12,7 @@ from safetensors.numpy import save
 from seg.backbones.bridge import keras_applications, keras_hub, zeromodels
 from seg.errors import UserError
 from seg.layers.norm import NormFactory
+from seg.weights import tensor_file
 from seg.weights.warm_start import Init
 from tests.backbones.bridge import timm_reference
 from tests.http_files import closed_url, served
@@ -74,6 +75,47 @@ def test_without_network(tmp_path, monkeypatch):
 
 def test_weights_of_another_library_are_refused():
     assert "'timm:resnet50.a1_in1k'" in message(keras_backbone(), 'timm:resnet50.a1_in1k')
+
+
+def test_files_of_keras_applications(tmp_path):
+    """A path is read by Keras as well."""
+    source = keras_applications.source_model('mobilenet', None, alpha=0.25)
+    small_deeplab.randomize(source)
+    path = str(tmp_path / 'net.weights.h5')
+    source.save_weights(path)
+    net = keras_backbone()
+    report = Init(weights=path).apply({'backbone': net})
+    assert_complete(report, net)
+    assert list(report.files) == ['net.weights.h5']
+    np.testing.assert_array_equal(net.variables[0], source.variables[0])
+    for content in (b'no file', (tmp_path / 'net.weights.h5').read_bytes()[:1000]):
+        (tmp_path / 'bad.h5').write_bytes(content)
+        assert 'bad.h5' in message(net, str(tmp_path / 'bad.h5'))
+
+
+@pytest.mark.parametrize('name', ['net.pth', 'missing.h5'])
+def test_files_that_keras_applications_do_not_read(name, tmp_path):
+    (tmp_path / 'net.pth').write_bytes(b'')
+    assert name in message(keras_backbone(), str(tmp_path / name))
+
+
+@pytest.mark.parametrize('backbone', ['zeromodels', 'keras_hub'])
+def test_files_of_timm(backbone, tmp_path):
+    """A file that was downloaded by hand, under any name; a checkpoint of this project remains one."""
+    pytest.importorskip(backbone)
+    net = {'zeromodels': zoo_backbone, 'keras_hub': hub_backbone}[backbone]()
+    path = tmp_path / 'mine.safetensors'
+    path.write_bytes(save(tensors()))
+    report = Init(weights=str(path)).apply({'backbone': net})
+    assert_complete(report, net)
+    assert list(report.files) == ['mine.safetensors']
+    assert_stem(net, tensors()['conv_stem.weight'].transpose(2, 3, 1, 0))
+    path.write_bytes(path.read_bytes()[:-9])
+    assert 'mine.safetensors' in message(net, str(path))
+    ours = {f'model/backbone/{variable.path}': np.full(variable.shape, 2.0, 'float32') for variable in net.variables}
+    tensor_file.write(str(path), ours, {})
+    Init(weights=str(path)).apply({'backbone': net})
+    assert_stem(net, 2.0)
 
 
 def assert_complete(report, net):
