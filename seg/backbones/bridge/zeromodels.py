@@ -179,8 +179,9 @@ def source_model(name: str, image_size: Any = None, kind: str = '') -> keras.Mod
     for other in ('image_size', 'num_classes'):
         own.pop(other, None)
     slot = f'{_SLOT}.image_size = {shown(image_size)}'
-    sides = (None, None) if image_size is None else (image_size, image_size)
-    sides = sides if not isinstance(image_size, tuple | list) else tuple(image_size)
+    sides = tuple(image_size) if isinstance(image_size, tuple | list) else (image_size, image_size)
+    if image_size is not None and not (len(sides) == 2 and all(isinstance(n, int) and n > 0 for n in sides)):
+        raise UserError(f'{slot}: expected a number of pixels, or height and width, such as 224 or (224, 320).')
     try:
         if family.multiple and image_size is None:
             raise TypeError

@@ -1,5 +1,7 @@
 """What every model of another library keeps as a backbone."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -84,6 +86,13 @@ def test_a_size_that_does_not_suit_the_windows():
     pytest.importorskip('zeromodels', reason="needs the extra 'zoo'")
     with pytest.raises(UserError, match=r'maxvit_tiny_224 .* multiples of 224'):
         build(Model('zeromodels', 'maxvit_tiny_224', side=512), 32)
+
+
+@pytest.mark.parametrize('side', ['x', 0, -224, (224,), (224.0, 224.0)])
+def test_a_size_that_is_none(side):
+    pytest.importorskip('zeromodels', reason="needs the extra 'zoo'")
+    with pytest.raises(UserError, match=re.escape(f'image_size = {side!r}: ')):
+        build(Model('zeromodels', 'maxvit_tiny_224', side=side), 32)
 
 
 @pytest.mark.parametrize('kind', ['sync', 'frozen', 'group'])
