@@ -7,7 +7,7 @@ from typing import Any
 
 from seg import registry
 from seg.errors import UserError, shown
-from seg.structures import DatasetInfo
+from seg.structures import DatasetInfo, Input
 
 
 def same_classes(train: DatasetInfo, evaluation: DatasetInfo) -> None:
@@ -22,6 +22,23 @@ def same_classes(train: DatasetInfo, evaluation: DatasetInfo) -> None:
             f'The classes of the training data are not those of the evaluation data:\n{lists}\n'
             'Class id = position in the list: both need the same names in the same order.'
         )
+
+
+def image_size(backbone: Any, inputs: Sequence[Input]) -> None:
+    """Refuses inputs of another size than the one that a backbone is made for; see `BackboneSpec.of`.
+
+    Raises:
+      UserError: the message has both sizes.
+    """
+    expected = getattr(backbone, 'image_size', None)
+    for source in inputs if expected else ():
+        size = tuple(source.make().element_spec['image'].shape[1:3])
+        if size != tuple(expected):
+            raise UserError(
+                f'Backbone {backbone.name} is made for images of {expected[0]} x {expected[1]} pixels, and those of '
+                f'{source.name} have {size[0]} x {size[1]}. Set its image_size, the crops (CROP), and the sizes of '
+                'evaluation and prediction to the same.'
+            )
 
 
 def best_metric(name: str, metrics: Sequence[Any], losses: Sequence[str]) -> None:

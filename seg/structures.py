@@ -177,10 +177,11 @@ class Published:
       checksum: checksum of the file, or its first digits: 'sha256:…' or 'md5:…'.
       install: command that installs the package, for messages.
       load: for a model of another library, which has its own files and conversion, in place of `convert`: a function
-        from `init.weights` ('imagenet', 'zeromodels:…', 'hf:…', 'timm:…' or the path of a file) and `fetch` to arrays
-        by `variable.path`. `fetch(url, checksum, name)` returns the path of a file, which it downloads once; the name
-        and the checksum may be ''.
-      endings: extensions of the files that `load` reads, such as '.h5'.
+        from `init.weights` ('imagenet', 'zeromodels:…', 'hf:…', 'timm:…') and `fetch` to arrays by `variable.path`.
+        `fetch(url, checksum, name)` returns the path of a file, which it downloads once; the name and the checksum may
+        be ''.
+      readers: for such a model: functions from the path of a file to these arrays, by the end of the file's name, such
+        as '.h5'.
       added: beginning of the names of variables that no file has, because the model was extended by them; or ''.
     """
 
@@ -192,7 +193,7 @@ class Published:
     checksum: str = ''
     install: str = ''
     load: Callable[[str, Callable[..., str]], dict[str, Any]] | None = None
-    endings: Sequence[str] = ()
+    readers: Mapping[str, Callable[[str], dict[str, Any]]] = dataclasses.field(default_factory=dict)
     added: str = ''
 
     def __post_init__(self):

@@ -73,6 +73,7 @@ class Training(ExperimentMode):
         if evaluated is not None:
             checks.best_metric(experiment.run_config.best_metric, task.metrics(), task.evaluation_losses())
         self._inputs = self.inputs()
+        checks.image_size(task.checkpoint_items.get('backbone'), self._inputs)
         if evaluated is not None:
             task.self_test(evaluated)
         if continues:  # It has the weights of its checkpoint.

@@ -41,10 +41,18 @@ class Found(NamedTuple):
 
 def is_foreign(weights: str, parts: Mapping[str, Any]) -> bool:
     """Whether `init.weights`, if it is a path, is a file of another library and no checkpoint of this project."""
-    library = getattr(parts.get('backbone'), 'published', None)
-    if library is not None and library.load and os.path.isfile(weights) and weights.endswith(tuple(library.endings)):
-        return weights.endswith(tuple(READERS)) or not tensor_file.is_ours(weights)
-    return weights.endswith(tuple(READERS))
+    return weights.endswith(tuple(READERS)) or is_of_library(weights, parts)
+
+
+def is_of_library(weights: str, parts: Mapping[str, Any]) -> bool:
+    """Whether the library that the backbone comes from reads this file; a checkpoint of this project is none of it."""
+    readers = tuple(getattr(getattr(parts.get('backbone'), 'published', None), 'readers', ()))
+    if not weights.endswith(readers) or not os.path.isfile(weights):
+        return False
+    try:
+        return not weights.endswith('.safetensors') or not tensor_file.is_ours(weights)
+    except DamagedFileError:
+        return True  # The reader tells.
 
 
 def readable(parts: Mapping[str, Any], backbone_alone: bool = False) -> list[str]:
@@ -102,22 +110,28 @@ def _check_file(path: str) -> None:
         raise UserError(f'init.weights = {path!r}: no such file (working directory {os.getcwd()}).')
     if kind := files.irregular(path):
         raise UserError(f'init.weights = {path!r} is {kind}, expected a file.')
+    try:
+        open(path, 'rb').close()
+    except OSError as error:
+        raise UserError(f'init.weights = {path!r} cannot be opened: {error.strerror}.') from error
 
 
 def _of_library(backbone: str, published: Published, name: str | None) -> Found:
     """Reads weights by the loader of the library that a backbone comes from."""
-    fetched: list[str] = []
     if name is not None and not name.startswith(HUBS):
-        if not name.endswith(tuple(published.endings)):
-            raise UserError(
-                f'init.weights = {name!r}: backbone {backbone} comes from another library, which reads '
-                f'{" or ".join(published.endings)} only. Use its own file, or the name of weights (docs/backbones.md).'
-            )
         _check_file(name)
-        fetched.append(name)
+        for ending, read in published.readers.items():
+            if name.endswith(ending):
+                return Found(f'{published.title}: {name}', {'backbone': read(name)}, None, [name])
+        raise UserError(
+            f'init.weights = {name!r}: backbone {backbone} comes from another library, whose files end in '
+            f'{" or ".join(published.readers)}. Use such a file, or a name (docs/backbones.md).'
+        )
+    fetched: list[str] = []
+    title = f'init.weights = {name or "imagenet"!r}: {published.title}'
 
     def fetch(url: str, checksum: str = '', name: str = '') -> str:
-        fetched.append(download.cached(url, checksum, published.title, name=name))
+        fetched.append(download.cached(url, checksum, title, name=name))
         return fetched[-1]
 
     found = published.load(name or 'imagenet', fetch)

@@ -12,11 +12,15 @@ import numpy as np
 from absl import logging
 
 from seg import downloads
-from seg.errors import UserError
+from seg.errors import UserError, shown
 from seg.run.folder import RunFolder
 from seg.weights import published, tensor_file
 
 IMAGENET = 'imagenet'
+_NAMES = (
+    "There are 'imagenet', 'timm:NAME', 'hf:ORG/NAME', 'zeromodels:NAME', run directories, checkpoints and files of "
+    'other libraries (docs/fine_tuning.md).'
+)
 
 
 class Report(str):
@@ -66,6 +70,10 @@ class Init:
         Raises:
           UserError: if the file, a part or too many variables are missing.
         """
+        if not isinstance(self.weights, str | None):
+            raise UserError(
+                f'init.weights = {shown(self.weights)}: expected a name or a path in quotes, or None. {_NAMES}'
+            )
         if self.weights is None:
             report = Report('All weights start at random (init.weights = None).')
             logging.info('%s', report)
@@ -76,13 +84,14 @@ class Init:
         weights = os.path.expanduser(self.weights)
         named = weights == IMAGENET or weights.startswith(published.HUBS)
         foreign = named or published.is_foreign(weights, parts)
+        backbone_alone = named or published.is_of_library(weights, parts)
         if not foreign:
             chosen = {name: parts[name] for name in self.parts or parts}
             origin, source, theirs = _checkpoint(weights)
             paths = [origin]
             advice = 'Name the parts that the checkpoint has in common with this model in init.parts'
         else:
-            readable = published.readable(parts, named or not weights.endswith(tuple(published.READERS)))
+            readable = published.readable(parts, backbone_alone)
             if not readable or not set(self.parts) <= set(readable):
                 quoted = ', '.join(map(repr, readable or ('backbone',)))
                 raise UserError(
@@ -174,7 +183,15 @@ def _checkpoint(weights: str) -> tuple[str, dict[str, np.ndarray], list[str] | N
         if not steps:
             raise UserError(f'init.weights = {weights!r}: the folder holds no ckpt-*.safetensors.')
         weights = folder.checkpoint(steps[-1])
-    tensors, metadata = tensor_file.read(_existing(weights))
+    try:
+        tensors, metadata = tensor_file.read(_existing(weights))
+    except tensor_file.DamagedFileError as error:
+        raise tensor_file.DamagedFileError(f'init.weights: {error}. Use another checkpoint.') from error
+    if not any(name.startswith(('model/', 'ema/')) for name in tensors):
+        raise UserError(
+            f'init.weights = {weights!r}: this is no checkpoint of this project, and the backbone does not read it. '
+            + _NAMES
+        )
     source = {name.removeprefix('model/'): value for name, value in tensors.items() if name.startswith('model/')}
     source |= {name.removeprefix('ema/'): value for name, value in tensors.items() if name.startswith('ema/')}
     names = metadata.get('class_names')
@@ -183,5 +200,7 @@ def _checkpoint(weights: str) -> tuple[str, dict[str, np.ndarray], list[str] | N
 
 def _existing(weights: str) -> str:
     if not os.path.exists(weights):
-        raise UserError(f'init.weights = {weights!r}: no such file or folder (working directory {os.getcwd()}).')
+        raise UserError(
+            f'init.weights = {weights!r}: no such file or folder (working directory {os.getcwd()}). {_NAMES}'
+        )
     return weights

@@ -1,8 +1,11 @@
 """Starting parts of a model from a checkpoint of another run."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from seg.errors import UserError
 from seg.structures import ClassRows
@@ -136,8 +139,21 @@ def test_complex_numbers_are_no_weights(tmp_path):
 def test_damaged_file(tmp_path):
     path = tmp_path / 'ckpt-00000001.safetensors'
     path.write_bytes(b'nothing of the kind')
-    with pytest.raises(UserError, match='ckpt-00000001.safetensors: not a readable'):
+    with pytest.raises(UserError, match='init.weights: .*ckpt-00000001.safetensors: not a readable'):
         Init(weights=str(path)).apply(model())
+
+
+def test_file_of_another_library(tmp_path):
+    path = str(tmp_path / 'model.safetensors')
+    safetensors.numpy.save_file({'conv_stem.weight': np.zeros((2, 2), 'float32')}, path)
+    with pytest.raises(UserError, match=f"init.weights = '{path}': this is no checkpoint"):
+        Init(weights=path).apply(model())
+
+
+@pytest.mark.parametrize('weights', [5, ('a.safetensors',), True])
+def test_what_is_neither_a_name_nor_a_path(weights):
+    with pytest.raises(UserError, match=re.escape(f'init.weights = {weights!r}: ')):
+        Init(weights=weights).apply(model())
 
 
 class Head(keras.layers.Layer):

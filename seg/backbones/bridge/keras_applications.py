@@ -14,8 +14,8 @@ from keras.src.utils import file_utils
 from seg.backbones.bridge import hub
 from seg.backbones.bridge.layers import scaling
 from seg.backbones.bridge.names import catalogue, choose
-from seg.backbones.bridge.rewrite import Source, arrays, fresh_names, rewritten
-from seg.errors import UserError
+from seg.backbones.bridge.rewrite import Source, fresh_names, rewritten
+from seg.errors import UserError, reason, shown
 from seg.layers.norm import NormFactory
 from seg.layers.pixel_norm import IMAGENET_STD
 from seg.registry import backbones
@@ -69,19 +69,25 @@ def keras_applications(*, output_stride: int, norm: NormFactory, name: str, alph
     slot = f'backbones.keras_applications.name = {name!r}'
     _, pixels, _ = MODELS[choose(name, MODELS, 'backbones.keras_applications.name')]
     settings = {} if alpha is None else {'alpha': alpha}
-    net = rewritten(Source(source_model(name, None, **settings), name, slot), scaling(*pixels), output_stride, norm)
+    try:
+        model = source_model(name, None, **settings)
+    except (TypeError, ValueError) as error:
+        if alpha is None:
+            raise
+        raise UserError(
+            f'backbones.keras_applications.alpha = {shown(alpha)}: {name} cannot be made with it: {reason(error)}. '
+            'Leave it out, or choose a MobileNet and a number such as 0.5.'
+        ) from error
+    net = rewritten(Source(model, name, slot), scaling(*pixels), output_stride, norm)
 
     def load(weights: str, fetch: Callable[..., str]) -> dict[str, np.ndarray]:
-        if weights.endswith('.h5'):
-            return hub.read(partial(source_model, name, **settings), weights, weights, name)
         if weights != 'imagenet':
-            raise UserError(
-                f"init.weights = {weights!r}: Keras Applications have 'imagenet' only, and read files (.h5) of theirs."
-            )
+            raise UserError(f"init.weights = {weights!r}: Keras Applications have 'imagenet' only.")
         with _downloads(fetch):
-            return arrays(source_model(name, weights, **settings))
+            return read(weights)
 
-    net.published = Published(title=f'{name} of Keras Applications', load=load, endings=('.h5',))
+    read = partial(hub.read, partial(source_model, name, **settings), name)
+    net.published = Published(title=f'{name} of Keras Applications', load=load, readers={'.h5': read})
     return net
 
 

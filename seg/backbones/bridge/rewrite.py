@@ -125,7 +125,9 @@ def check_stride(source: Source, output_stride: int) -> None:
 def check_size(source: Source, output_stride: int) -> None:
     """Refuses dilation of a model whose layers know the size of their maps."""
     if output_stride < 32 and None not in source.model.inputs[0].shape[1:3]:
-        raise _undilated(source, output_stride, 'it is made for images of one size')
+        raise _undilated(
+            source, output_stride, 'it is made for images of one size (if it need not be, leave image_size out)'
+        )
 
 
 def _undilated(source: Source, output_stride: int, reason: str) -> UserError:

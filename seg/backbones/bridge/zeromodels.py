@@ -14,7 +14,7 @@ from seg.backbones.bridge import hub, vit, zeromodels_weights
 from seg.backbones.bridge.layers import scaling
 from seg.backbones.bridge.names import catalogue, choose, installed
 from seg.backbones.bridge.rewrite import Source, fresh_names, rewritten
-from seg.errors import UserError, shown
+from seg.errors import UserError, reason, shown
 from seg.layers.norm import NormFactory
 from seg.registry import backbones
 
@@ -28,7 +28,8 @@ class Family(NamedTuple):
       model: the class.
       names: of its models.
       patch: side of the patches of a plain transformer, in pixels; None for models with several strides.
-      multiple: of which the sides of the images, all of one size, must be, where the library does not check it.
+      multiple: of which the sides of the images must be, where they have one size but the library does not ask for it;
+        None: of a patch, or of 32, if a size is given.
       settings: by name, where the library has no table of them.
     """
 
@@ -151,6 +152,10 @@ def zeromodels(
     model = source_model(name, image_size)
     module = importlib.import_module(f'zeromodels.models.{key}')
     source = Source(model, name, slot, tuple(model.outputs))
+    if not isinstance(pyramid_channels, int) or pyramid_channels < 1:
+        raise UserError(
+            f'{_SLOT}.pyramid_channels = {shown(pyramid_channels)}: expected a number of channels, such as 256.'
+        )
     if patch := FAMILIES[key].patch:
         net = vit.with_pyramid(source, _pixels(module, name), output_stride, norm, patch, pyramid_channels)
     else:
@@ -182,11 +187,12 @@ def source_model(name: str, image_size: Any = None, kind: str = '') -> keras.Mod
     sides = tuple(image_size) if isinstance(image_size, tuple | list) else (image_size, image_size)
     if image_size is not None and not (len(sides) == 2 and all(isinstance(n, int) and n > 0 for n in sides)):
         raise UserError(f'{slot}: expected a number of pixels, or height and width, such as 224 or (224, 320).')
+    multiple = family.multiple or family.patch or 32
+    if image_size is not None and any(side % multiple for side in sides):
+        raise UserError(f'{slot}: {name} needs a height and a width that are multiples of {multiple}.')
     try:
         if family.multiple and image_size is None:
             raise TypeError
-        if family.multiple and any(side % family.multiple for side in sides):
-            raise ArithmeticError(f'height and width must be multiples of {family.multiple}')
         with fresh_names():
             return model(**own, image_size=sides, **({} if kind else {'as_backbone': True}))
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -196,7 +202,7 @@ def source_model(name: str, image_size: Any = None, kind: str = '') -> keras.Mod
                 'and prediction use the same size.'
             ) from error
         raise UserError(
-            f'{slot}: {name} cannot be made for it: {str(error).splitlines()[0] or type(error).__name__}. Try the size '
+            f'{slot}: {name} cannot be made for it: {reason(error)}. Try the size '
             'that is part of its name or paper, such as 224, or a multiple.'
         ) from error
 

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from seg.backbones.bridge.keras_applications import keras_applications
 from seg.errors import UserError
-from seg.layers.norm import BatchNorm
+from seg.layers.norm import BatchNorm, NormFactory
 from seg.structures import BackboneSpec
 from tests.backbones import canvas
 from tests.backbones.bridge.models import ALL, Model, build, built, marked
@@ -86,6 +87,20 @@ def test_a_size_that_does_not_suit_the_windows():
     pytest.importorskip('zeromodels', reason="needs the extra 'zoo'")
     with pytest.raises(UserError, match=r'maxvit_tiny_224 .* multiples of 224'):
         build(Model('zeromodels', 'maxvit_tiny_224', side=512), 32)
+
+
+@pytest.mark.parametrize('name', ['vit_tiny_patch16_224', 'pvt_tiny', 'mobilevit_xxs', 'swin_tiny'])
+def test_a_size_that_does_not_suit_the_strides(name):
+    pytest.importorskip('zeromodels', reason="needs the extra 'zoo'")
+    with pytest.raises(UserError, match=rf'image_size = \(224, 100\): {name} '):
+        build(Model('zeromodels', name, side=(224, 100)), 32)
+
+
+@pytest.mark.parametrize('alpha', [-1.0, 'x'])
+def test_alpha(alpha):
+    for name in ('mobilenet', 'resnet50'):
+        with pytest.raises(UserError, match=f'alpha = {alpha!r}: {name}'):
+            keras_applications(output_stride=32, norm=NormFactory(), name=name, alpha=alpha)
 
 
 @pytest.mark.parametrize('side', ['x', 0, -224, (224,), (224.0, 224.0)])

@@ -3,6 +3,7 @@
 import json
 
 import h5py
+import keras
 import numpy as np
 import pytest
 from keras.src.applications import mobilenet
@@ -116,6 +117,42 @@ def test_files_of_timm(backbone, tmp_path):
     tensor_file.write(str(path), ours, {})
     Init(weights=str(path)).apply({'backbone': net})
     assert_stem(net, 2.0)
+
+
+@pytest.mark.parametrize('backbone', ['zeromodels', 'keras_hub'])
+def test_files_of_larger_networks_are_refused(backbone, tmp_path):
+    """Neither library asks for tensors that its model does not have."""
+    pytest.importorskip(backbone)
+    net = {'zeromodels': zoo_backbone, 'keras_hub': hub_backbone}[backbone]()
+    own = tensors()
+    more = {f'blocks.9.{i}.conv.weight': np.zeros((1, 1, 1, 1), 'float32') for i in range(len(own) // 4)}
+    path = tmp_path / 'large.safetensors'
+    path.write_bytes(save(own | more))
+    text = message(net, str(path))
+    assert str(path) in text and NAME in text and 'larger' in text
+
+
+@pytest.mark.parametrize('weights', ['timm:', 'hf:net', 'hf:../../etc', 'timm:résnet', 'hf:a\0b/c', 'timm:net.h5/x'])
+def test_malformed_names(weights):
+    pytest.importorskip('zeromodels')
+    text = message(zoo_backbone(), weights)
+    assert f'init.weights = {weights!r}' in text and "'hf:ORG/NAME'" in text
+
+
+def test_endpoint_without_scheme(monkeypatch):
+    pytest.importorskip('zeromodels')
+    monkeypatch.setenv('HF_ENDPOINT', 'huggingface.co')
+    assert "HF_ENDPOINT is 'huggingface.co'" in message(zoo_backbone(), 'timm:net')
+
+
+def test_other_parts_than_the_backbone(tmp_path):
+    net = keras_backbone()
+    net.save_weights(tmp_path / 'net.weights.h5')
+    init = Init(weights=str(tmp_path / 'net.weights.h5'), parts=('backbone', 'rpn'))
+    rpn = keras.Sequential()
+    rpn.published = net.published
+    with pytest.raises(UserError, match=r"init.parts = \('backbone', 'rpn'\)"):
+        init.apply({'backbone': net, 'rpn': rpn})
 
 
 def assert_complete(report, net):
