@@ -65,11 +65,15 @@ class Plan(ExperimentMode):
         names = names.split(',') if isinstance(names, str) else names
         if not names:
             raise UserError('--mode=plan: give --hardware=…, such as --hardware=v3-8,v5e-8,h100-1,cpu.')
-        self._hardware = [tables.hardware(name) for name in dict.fromkeys(names)]
+        # By name, because several spellings name the same.
+        self._hardware = list({found.name: found for found in map(tables.hardware, names)}.values())
         self._prices = tables.prices(call.flags['prices'])
         self.check_files()
         gin_files = self.gin_files()
         self.folder = RunFolder(self.directory(gin_files, call.model_dir))
+        output = call.flags['output'] or (call.model_dir and self.folder.plan)
+        self._output = os.path.expanduser(output) if output else None
+        self._check_output()
         self._settings = Settings(gin_files, call.gin_params, call.plugin_specs, call.flags['precision'])
         self._steps: dict[tuple[str, int], Step | None] = {}
 
@@ -91,13 +95,28 @@ class Plan(ExperimentMode):
             logging.info('Planning %s.', hardware.name)
             rows.append(self._row(hardware, known))
         plan = table.as_json(rows, self._prices, known.facts.steps)
-        if output := self.call.flags['output'] or (self.call.model_dir and self.folder.plan):
-            output = os.path.expanduser(output)
-            with files.writing(output):
-                os.makedirs(os.path.dirname(output) or '.', exist_ok=True)
-            files.write_json(output, plan)
-            logging.info('Wrote %s.', output)
+        if self._output:
+            with files.writing(self._output):
+                os.makedirs(os.path.dirname(self._output) or '.', exist_ok=True)
+            files.write_json(self._output, plan)
+            logging.info('Wrote %s.', self._output)
         return plan
+
+    def _check_output(self) -> None:
+        """Refuses, before steps are compiled for many minutes, a file that cannot be written."""
+        if not self._output:
+            return
+        flag = '--output' if self.call.flags['output'] else '--model_dir'
+        if os.path.isdir(self._output):
+            raise UserError(f'{flag}: {self._output!r} is a folder, expected a file to write, such as plan.json.')
+        folder = os.path.dirname(os.path.abspath(self._output))
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+            raise UserError(
+                f'{flag}: {self._output!r} cannot be written: {folder!r} is no folder, or not writable. Name another '
+                'place.'
+            )
 
     @classmethod
     def printed(cls, results: dict[str, Any]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from seg.errors import UserError, did_you_mean, shown
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 CPU = 'cpu'
+_MISSING = object()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,27 +158,36 @@ def prices(path: str = '') -> Prices:
 
     def check(right: bool, key: str, value: Any, expected: str) -> None:
         if not right:
-            raise UserError(f'--prices={path}: {key} is {shown(value)}, expected {expected}. {remedy}')
+            fault = 'is missing' if value is _MISSING else f'is {shown(value)}'
+            raise UserError(f'--prices={path}: {key} {fault}, expected {expected}. {remedy}')
 
-    check(isinstance(found.get('date'), str) and found['date'], 'date', found.get('date'), "a date, such as '2026-11'")
+    def check_fields(place: str, value: dict[str, Any], fields: tuple[str, ...]) -> None:
+        unknown = [key for key in value if key not in fields]
+        check(not unknown, f'a field of {place}', ''.join(unknown[:1]), ' or '.join(fields))
+
+    check_fields('the file', found, ('date', 'currency', 'about', 'prices'))
+    date = found.get('date', _MISSING)
+    check(isinstance(date, str) and re.match(r'\d{4}-\d\d', date), 'date', date, "a date, such as '2026-11'")
     check(found.get('currency') == 'USD', 'currency', found.get('currency'), "'USD'")
     check(isinstance(found.get('prices'), dict), 'prices', found.get('prices'), 'an object by slice or kind')
     for name, price in found['prices'].items():
         place = f'prices[{name!r}]'
         check(_is_known(name), 'a key of prices', name, 'a kind, such as v5e, or a slice, such as v5e-8')
         check(isinstance(price, dict), place, price, 'an object with on_demand, spot and source')
+        check_fields(place, price, ('on_demand', 'spot', 'source'))
         for how in ('on_demand', 'spot'):
-            value = price.get(how, '')
-            right = value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0)
+            value = price.get(how, _MISSING)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            right = value is None or (number and 0 <= value < math.inf)
             check(right, f'{place}.{how}', value, 'USD per hour, or null')
-        source = price.get('source')
+        source = price.get('source', _MISSING)
         check(isinstance(source, str) and source != '', f'{place}.source', source, "a text; 'no readable source' if so")
     return Prices(path, found['date'], found['prices'])
 
 
 def _is_known(name: str) -> bool:
-    """Whether a price can have this key."""
+    """Whether a price can have this key: one that a plan looks for."""
     try:
-        return name in kinds() or bool(hardware(name))
+        return name in kinds() or hardware(name).name == name
     except UserError:
         return False

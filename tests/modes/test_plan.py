@@ -62,6 +62,20 @@ def test_a_row_for_each_hardware(asked, tmp_path):
     assert asked == [('known',), ('compiled', 'v3-8', 8, 1), ('on_the_cpu',), ('measured',)]
 
 
+def test_a_row_once_for_several_spellings(asked):
+    assert [row['hardware'] for row in planned('h100,v5e-4,h100-1,v5litepod-4')['rows']] == ['h100-1', 'v5e-4']
+
+
+@pytest.mark.parametrize('flag', ['output', 'model_dir'])
+def test_an_output_that_cannot_be_written(asked, tmp_path, flag):
+    """It is told before anything is compiled."""
+    (tmp_path / 'file').write_text('')
+    for path in ('file/deep/plan.json', *(['.'] if flag == 'output' else [])):
+        with pytest.raises(UserError, match=f'--{flag}: .*{tmp_path}'):
+            planned('h100-1', **{flag: str(tmp_path / path)})
+    assert asked == []
+
+
 def test_slices_of_a_kind_share_a_compilation(asked):
     rows = planned('v5e-8,v5e-4,v5p-16')['rows']
     assert [row['per_device'] for row in rows] == [1, 2, 1]

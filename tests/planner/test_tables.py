@@ -1,6 +1,7 @@
 """Hardware by name, and price files."""
 
 import json
+import math
 import pathlib
 
 import pytest
@@ -84,6 +85,13 @@ def test_your_own_prices(tmp_path):
         ({'prices': {'h100': {'on_demand': 1, 'source': 's'}}}, r"prices\['h100'\].spot"),
         ({'prices': {'h100': {'on_demand': 1, 'spot': None}}}, r"prices\['h100'\].source"),
         ({'prices': {'h100': 3}}, r"prices\['h100'\] is 3"),
+        ({'date': 'yesterday'}, "date is 'yesterday'"),
+        ({'price': {}}, "'price'"),
+        ({'prices': {'v5litepod-8': {'on_demand': 1, 'spot': 1, 'source': 's'}}}, "'v5litepod-8'"),
+        ({'prices': {'h100': {'ondemand': 1, 'spot': 1, 'source': 's'}}}, "'ondemand'"),
+        ({'prices': {'h100': {'on_demand': math.inf, 'spot': 1, 'source': 's'}}}, r"prices\['h100'\].on_demand is inf"),
+        ({'prices': {'h100': {'on_demand': 1, 'spot': math.nan, 'source': 's'}}}, r"prices\['h100'\].spot is nan"),
+        ({'prices': {'h100': {'on_demand': 1, 'source': 's'}}}, r"prices\['h100'\].spot is missing"),
     ],
 )
 def test_wrong_price_files(tmp_path, changes, place):
