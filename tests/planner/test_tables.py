@@ -104,3 +104,10 @@ def test_wrong_price_files(tmp_path, changes, place):
 def test_a_missing_price_file(tmp_path):
     with pytest.raises(UserError, match=f'--prices={tmp_path / "no.json"}'):
         tables.prices(str(tmp_path / 'no.json'))
+
+
+def test_factors_of_gpus_are_those_of_two_measurements():
+    """On one H100 (docs/speed.md): DeepLab v3+ at 384 images/s; Mask R-CNN, whose loops take time, at 86.5 in fours."""
+    factors, bandwidth = tables.calibration()['gpu'], tables.kinds()['h100'].bandwidth_gbs
+    assert bandwidth * factors.efficiency / 8.2 == pytest.approx(384, rel=0.01)
+    assert 4 / (4 * 22.8 / (bandwidth * factors.efficiency) + factors.loops_seconds) == pytest.approx(86.5, rel=0.01)
