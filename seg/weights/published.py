@@ -39,11 +39,6 @@ class Found(NamedTuple):
     files: list[str]
 
 
-def is_foreign(weights: str, parts: Mapping[str, Any]) -> bool:
-    """Whether `init.weights`, if it is a path, is a file of another library and no checkpoint of this project."""
-    return weights.endswith(tuple(READERS)) or is_of_library(weights, parts)
-
-
 def is_of_library(weights: str, parts: Mapping[str, Any]) -> bool:
     """Whether the library that the backbone comes from reads this file; a checkpoint of this project is none of it."""
     readers = tuple(getattr(getattr(parts.get('backbone'), 'published', None), 'readers', ()))
@@ -71,8 +66,8 @@ def find(parts: Mapping[str, Any], path: str | None = None) -> Found:
 
     Args:
       parts: Keras layers by name; their builders may have set the attribute `published`.
-      path: a file of another library (see `is_foreign`), or None for the backbone's published file, which is searched
-        in the installed packages and otherwise downloaded; or one of `HUBS` and a name.
+      path: a file of another library (one of `READERS`, or see `is_of_library`), or None for the backbone's published
+        file, which is searched in the installed packages and otherwise downloaded; or one of `HUBS` and a name.
 
     Raises:
       DamagedFileError: if the file is not complete, or is not the published one.

@@ -49,8 +49,8 @@ class Init:
       weights: 'imagenet' for the published weights of the backbone, from an installed package or downloaded once;
         'timm:NAME', 'hf:ORG/NAME' or 'zeromodels:NAME' for weights of a backbone of another library, downloaded once; a
         file of another library (`.pth`, `.h5`, `.safetensors`) for the backbone, and for the other parts that can read
-        it (those of Mask R-CNN read torchvision's); a checkpoint (`ckpt-*.safetensors`) or a `model_dir`,
-        for its newest checkpoint; None for random weights. If the checkpoint has averaged weights, these are used.
+        it (those of Mask R-CNN read torchvision's); a checkpoint (`ckpt-*.safetensors`) or a `model_dir`, for
+        its newest checkpoint; None for random weights. If the checkpoint has averaged weights, these are used.
       parts: names of the parts to initialise, such as ('backbone',); empty for all that the source has. 'imagenet' has
         weights of the backbone only.
       min_fraction: least fraction of the variables of those parts that the source must have, by name and shape.
@@ -83,8 +83,8 @@ class Init:
             raise UserError(f'init.parts: the model has no part {unknown[0]!r}; it has {", ".join(parts)}.')
         weights = os.path.expanduser(self.weights)
         named = weights == IMAGENET or weights.startswith(published.HUBS)
-        foreign = named or published.is_foreign(weights, parts)
         backbone_alone = named or published.is_of_library(weights, parts)
+        foreign = backbone_alone or weights.endswith(tuple(published.READERS))
         if not foreign:
             chosen = {name: parts[name] for name in self.parts or parts}
             origin, source, theirs = _checkpoint(weights)

@@ -149,13 +149,13 @@ def zeromodels(
     slot = f'{_SLOT}.name = {name!r}'
     key = NAMES[choose(name, NAMES, f'{_SLOT}.name')]
     installed('zeromodels', slot)
-    model = source_model(name, image_size)
-    module = importlib.import_module(f'zeromodels.models.{key}')
-    source = Source(model, name, slot, tuple(model.outputs))
     if not isinstance(pyramid_channels, int) or pyramid_channels < 1:
         raise UserError(
             f'{_SLOT}.pyramid_channels = {shown(pyramid_channels)}: expected a number of channels, such as 256.'
         )
+    model = source_model(name, image_size)
+    module = importlib.import_module(f'zeromodels.models.{key}')
+    source = Source(model, name, slot, tuple(model.outputs))
     if patch := FAMILIES[key].patch:
         net = vit.with_pyramid(source, _pixels(module, name), output_stride, norm, patch, pyramid_channels)
     else:
